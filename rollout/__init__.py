@@ -1,0 +1,1 @@
+"""rollout: ships every good commit to every host, and keeps every bad one from more than a handful."""

@@ -1,0 +1,111 @@
+"""The one module outside `workers` that knows Celery: it sends the names of tasks, and revokes by stamp."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+from celery import Celery, chain
+from celery.canvas import Signature
+from kombu.exceptions import KombuError, OperationalError
+from redis.exceptions import RedisError
+
+from rollout.config.settings import Settings
+from rollout.domain.pipeline import CONTROL, HOSTS, QUEUES, TESTS, Ring
+
+log = structlog.get_logger()
+STAMP = "rollout"
+_BROKER_TROUBLE = (OperationalError, KombuError, RedisError, OSError)
+
+
+def celery_app(broker_url: str, settings: Settings) -> Celery:
+    """The Celery application, the same in every process: workers, web, command line."""
+    app = Celery("rollout", broker=broker_url, set_as_current=True)
+    app.conf.update(
+        accept_content=["json"],
+        task_serializer="json",
+        result_backend=None,
+        task_ignore_result=True,
+        task_routes={name: {"queue": queue} for name, queue in QUEUES.items()},
+        task_queues={name: {"exchange": name, "routing_key": name} for name in (CONTROL, TESTS, HOSTS)},
+        task_default_queue=CONTROL,
+        task_create_missing_queues=False,
+        # Prefetch 1 and late acknowledgement: only so can a queued task be revoked on the threads pool.
+        task_acks_late=True,
+        task_reject_on_worker_lost=False,  # the reconciler rings again; a requeued message would only be a second ring
+        worker_prefetch_multiplier=1,
+        worker_send_task_events=True,
+        task_send_sent_event=True,
+        worker_hijack_root_logger=False,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "visibility_timeout": settings.visibility_timeout_s,
+            "queue_order_strategy": "priority",
+            "priority_steps": list(range(10)),
+            "socket_keepalive": True,
+            "socket_timeout": 10,
+            "socket_connect_timeout": 5,
+            "health_check_interval": 10,
+        },
+        task_default_priority=5,
+        control_queue_ttl=300,
+        control_queue_expires=600,
+        event_queue_ttl=60,
+        event_queue_expires=300,
+        enable_utc=True,
+        timezone="UTC",
+    )
+    return app
+
+
+class CeleryBell:
+    """Sends messages over the broker. It never raises: a message is a hint, and the reconciler rings again."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+
+    def ring(self, rings: Sequence[Ring]) -> bool:
+        """Send them over one connection; False when the broker does not answer."""
+        if not rings:
+            return True
+        try:
+            with self._app.producer_or_acquire() as producer:
+                for ring in rings:
+                    self._signature(ring).apply_async(producer=producer, retry=False, ignore_result=True)
+        except _BROKER_TROUBLE as error:
+            log.warning("bell_did_not_ring", messages=len(rings), error=type(error).__name__)
+            return False
+        return True
+
+    def revoke(self, rollout: int) -> bool:
+        """Tell every worker to drop queued tasks with this stamp."""
+        try:
+            self._app.control.revoke_by_stamped_headers({STAMP: [str(rollout)]})
+        except _BROKER_TROUBLE as error:
+            log.warning("revoke_not_sent", rollout=rollout, error=type(error).__name__)
+            return False
+        return True
+
+    def alive(self) -> bool:
+        """The broker answers."""
+        try:
+            with self._app.connection_for_write() as connection:
+                connection.ensure_connection(max_retries=1, timeout=2)
+        except _BROKER_TROUBLE:
+            return False
+        return True
+
+    def _signature(self, ring: Ring) -> Any:
+        names = (ring.task, *ring.then)
+        parts = [self._one(name, ring) for name in names]
+        return parts[0] if len(parts) == 1 else chain(*parts)
+
+    def _one(self, name: str, ring: Ring) -> Signature:
+        signature = self._app.signature(
+            name, args=ring.arguments, immutable=True, queue=QUEUES[name], priority=ring.priority
+        )
+        if ring.rollout is not None:
+            signature.stamp(**{STAMP: str(ring.rollout)})
+        return signature
+

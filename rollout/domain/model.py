@@ -1,0 +1,319 @@
+"""The nouns: what the store keeps and the services hand around. Frozen; a change goes through the store.
+
+Times called `*_at` are UTC datetimes for people. Times called `*_until` and `due_at` are seconds on the store's own
+clock (see `store/clock.py`): only the store compares them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, NewType
+
+from rollout.domain.states import CommitState, HostState, RolloutState
+
+AppName = NewType("AppName", str)
+CommitId = NewType("CommitId", int)
+RolloutId = NewType("RolloutId", int)
+HostId = NewType("HostId", int)  # of a host in one rollout
+Epoch = NewType("Epoch", int)  # fencing number, milliseconds since 1970 or one more than the last
+
+FOREIGN = "foreign"  # `current` pointed somewhere that is none of our releases
+
+
+class Role(StrEnum):
+    """What a host is for in its rollout."""
+
+    CANARY = "canary"
+    BASELINE = "baseline"  # the canary is compared with it; activated last
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A commit of an app's branch and its one test status."""
+
+    id: CommitId
+    app: AppName
+    sha: str  # 40 hex digits
+    state: CommitState
+    version: int
+    position: int | None  # first-parent distance from the root; None until the mirror has it
+    on_branch: bool
+    subject: str
+    author: str
+    message: str  # at most 4 KiB
+    received_at: datetime
+    tested_at: datetime | None
+    reason: str | None  # why it failed or is barred
+    bar_wanted: str | None  # bar it as soon as it passes, for this reason
+    suspect: bool  # was in a batch that went wrong: goes out alone
+    now_reason: str | None  # a person wants it out before the queue, for this reason
+    now_by: str | None
+    attempt: int  # of its tests, from 1; 0 before the first
+    output: str  # of tests and build, head and tail kept
+    digest: str | None  # of its release
+    lease_owner: str | None
+    lease_until: float | None
+    due_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A commit's bytes: an archive of the tree, and the digest of what is in it."""
+
+    commit: str
+    digest: str  # sha256 of the canonical listing of the tree (docs/host.md)
+    archive: str  # path of the .tar.gz
+    size: int  # bytes of the archive
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One release on its way to one app's fleet."""
+
+    id: RolloutId
+    app: AppName
+    commit: str
+    commits: tuple[str, ...]  # oldest first, `commit` last
+    previous: str | None  # the release of the last done rollout
+    digest: str
+    state: RolloutState
+    halted_stage: RolloutState | None
+    reason: str | None
+    requested_by: str
+    version: int
+    policy: Mapping[str, Any]  # the app's section of rollout.toml as it was at planning
+    max_failed: int  # K
+    mode: str  # strict | ramp
+    concurrency: int
+    worst_case: int
+    window: int
+    total: int
+    done: int
+    failed: int  # not accepted ones; recomputable from the host rows, as all counters are
+    unreadable: int
+    unknown: int
+    in_flight: int
+    counting: bool  # an outcome waits for count_outcome
+    confirmed: tuple[str, ...]  # stages that a person said yes to
+    canary_status: str | None
+    canary_reason: str | None
+    ready_at: float | None  # store clock: when the canary was switched and healthy
+    keep: bool  # stop without rolling back
+    rollback_to: str | None  # a commit, for `rollback --to`
+    stop_epoch: Epoch | None
+    stop_started: float | None  # store clock
+    unconfirmed: tuple[str, ...]  # hosts that a stop could not read
+    due_at: float | None
+    started_at: datetime
+    ended_at: datetime | None
+    acknowledged_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutHost:
+    """One host of a rollout's frozen fleet."""
+
+    id: HostId
+    rollout: RolloutId
+    app: AppName
+    name: str
+    address: str
+    port: int
+    user: str
+    variables: Mapping[str, str]
+    path: str  # release.path with this host's variables filled in
+    role: Role
+    position: int  # order of activation, from 0
+    state: HostState
+    version: int
+    attempt: int  # from 1
+    touched: bool  # an activation was sent; then `previous` is known
+    token: bool  # has the right to be at risk
+    unreadable: bool
+    accepted: bool  # its failure was accepted by a person
+    epoch: Epoch | None  # of the last claim
+    operation: Epoch | None  # the operation number of the last activation or rollback: its claim's epoch
+    sealed: Epoch | None  # the highest epoch that a sealing status left on the host
+    release: str | None  # what the host runs, as last read
+    previous: str | None  # what it ran before this rollout: a commit, FOREIGN, or None for nothing
+    error: str | None
+    cause: str | None  # class of the error, for grouping
+    took_s: float | None
+    lease_owner: str | None
+    lease_until: float | None
+    due_at: float | None
+    lost_at: float | None  # store clock: since when its outcome is not known
+    failures: int  # of its rollback, for the back-off
+    cursor: str | None  # where the metric source goes on reading
+
+
+@dataclass(frozen=True, slots=True)
+class FleetHost:
+    """What is known of a host across rollouts."""
+
+    app: AppName
+    name: str
+    address: str
+    release: str | None  # recorded: what it should run
+    found: str | None  # read from its disk, at verified_at
+    verified_at: datetime | None
+    excluded: str | None  # the reason, when it is out of all rollouts
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Who did what to what, why and when: written in the transaction of the change itself."""
+
+    at: datetime
+    app: AppName
+    rollout: RolloutId | None
+    subject: str  # "rollout 7", "host web001", "commit 1a2b…"
+    what: str
+    before: str | None
+    after: str | None
+    who: str
+    why: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """What a webhook said, reduced to what we use. Nothing in it names what is fetched."""
+
+    provider: str
+    delivery: str
+    kind: str  # "push", "ping" or "other"
+    repositories: tuple[str, ...] = ()  # addresses as the server spells them
+    full_name: str = ""
+    branch: str = ""  # "" when the ref is not a branch
+    head: str = ""  # 40 hex digits; "" when the branch was deleted
+    more: tuple[tuple[str, str], ...] = ()  # (branch, head) of further branches: Bitbucket tells of several at once
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """How to reach a host, and where its releases are."""
+
+    name: str
+    address: str
+    port: int
+    user: str
+    path: str
+    identity_file: str | None
+    known_hosts: str
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What host.sh says before it acts."""
+
+    clock: int  # milliseconds of the host's uptime
+    boot: str
+    current: str | None  # the release in use: a commit, FOREIGN or None
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A host of an app's fleet, as the configuration or the inventory names it."""
+
+    name: str
+    address: str
+    port: int
+    user: str
+    variables: Mapping[str, str]
+    path: str  # release.path with this host's variables filled in
+
+
+class Answer(StrEnum):
+    """The code of host.sh's `end=` line."""
+
+    DONE = "done"  # 0
+    FAILED = "failed"  # 10: carried out, unhealthy, put back
+    REFUSED = "refused"  # 20: fenced or not possible; nothing changed
+    BROKEN = "broken"  # 30: could not be carried out (no room, not writable)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one step on one host."""
+
+    answer: Answer
+    reason: str = ""  # host.sh's word: "late", "epoch", "digest", "unhealthy", "no room" …
+    intent: bool = False  # the journal has an intent: the host was touched
+    put_back: bool = False  # an unhealthy release was switched back
+    current: str | None = None
+    output: str = ""  # of restart and health, at most 4 KiB
+
+
+@dataclass(frozen=True, slots=True)
+class HostStatus:
+    """What reading a host says."""
+
+    current: str | None
+    epoch: int  # the highest that the host has seen
+    running: bool  # an operation holds the lock
+    operation: int  # the last one in the journal, 0 for none
+    verb: str  # of that operation
+    result: str  # of that operation: none, intent, done, failed
+    asked: str  # the result of the operation asked for: none, intent, done, failed
+    sealed: bool  # the epoch and operation number of this reading are in the journal
+    boot: str = ""
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareOrder:
+    """Put a release on a host."""
+
+    epoch: int
+    operation: int
+    release: Release
+    keep: int
+    spare: tuple[str, ...]  # releases that must stay
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchOrder:
+    """Switch a host to a release: activate, or roll back."""
+
+    epoch: int
+    operation: int
+    commit: str | None  # None: remove `current`; FOREIGN: restore the link that was there before us
+    digest: str | None
+    restart: str
+    health: str
+    restart_limit_s: int
+    health_timeout_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class TestResult:
+    """What came of a commit's tests and build."""
+
+    passed: bool
+    reason: str  # one line: "tests passed in 12 s", "exit status 2", "timed out after 300 s"
+    output: str  # head and tail
+
+
+@dataclass(frozen=True, slots=True)
+class BranchCommit:
+    """A commit as git tells it."""
+
+    sha: str
+    position: int
+    subject: str
+    author: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something people are told."""
+
+    id: int
+    app: AppName
+    rollout: RolloutId | None
+    title: str
+    body: str
+    attempts: int

@@ -1,0 +1,79 @@
+"""Which tasks make up a rollout, and where the chain starts again. Names and ids only."""
+
+from dataclasses import dataclass
+
+from rollout.domain.model import CommitId, RolloutHost, RolloutId
+from rollout.domain.states import RolloutState
+
+RUN_TESTS = "rollout.run_tests"
+DEPLOY_CANARY = "rollout.deploy_canary"
+EVALUATE_CANARY = "rollout.evaluate_canary"
+FAN_OUT = "rollout.fan_out"
+PREPARE_HOST = "rollout.prepare_host"
+DEPLOY_HOST = "rollout.deploy_host"
+COUNT_OUTCOME = "rollout.count_outcome"
+ROLL_BACK_HOST = "rollout.roll_back_host"
+RECONCILE = "rollout.reconcile"
+POLL = "rollout.poll"
+
+CONTROL, TESTS, HOSTS = "control", "tests", "hosts"
+QUEUES = {
+    RUN_TESTS: TESTS,
+    DEPLOY_CANARY: CONTROL,
+    EVALUATE_CANARY: HOSTS,  # where the warm connections are
+    FAN_OUT: CONTROL,
+    PREPARE_HOST: HOSTS,
+    DEPLOY_HOST: HOSTS,
+    COUNT_OUTCOME: CONTROL,
+    ROLL_BACK_HOST: HOSTS,
+    RECONCILE: CONTROL,
+    POLL: CONTROL,
+}
+STAGE_TASKS = {
+    RolloutState.DEPLOYING_CANARY: DEPLOY_CANARY,
+    RolloutState.EVALUATING_CANARY: EVALUATE_CANARY,
+    RolloutState.FANNING_OUT: FAN_OUT,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """A message: "look at this row". It may be lost, doubled or late without harm."""
+
+    task: str
+    arguments: tuple[int | str, ...] = ()
+    rollout: RolloutId | None = None  # stamped on the task, so that a stop can revoke it
+    then: tuple[str, ...] = ()  # tasks of the chain that follow, with the same arguments
+    priority: int = 5  # 0 goes first
+
+
+def run_tests(commit: CommitId) -> Ring:
+    """Test this commit."""
+    return Ring(RUN_TESTS, (commit,))
+
+
+def pipeline(rollout: RolloutId, start: RolloutState = RolloutState.DEPLOYING_CANARY) -> Ring:
+    """The chain deploy_canary → evaluate_canary → fan_out, from the stage `start` on."""
+    tasks = list(STAGE_TASKS.values())
+    first, *rest = tasks[tasks.index(STAGE_TASKS[start]) :]
+    return Ring(first, (rollout,), rollout, tuple(rest))
+
+
+def prepare_host(host: RolloutHost) -> Ring:
+    """Put the release on this host."""
+    return Ring(PREPARE_HOST, (host.rollout, host.id, host.name), host.rollout, priority=9)
+
+
+def deploy_host(host: RolloutHost) -> Ring:
+    """Activate this host, or read it when it is unknown."""
+    return Ring(DEPLOY_HOST, (host.rollout, host.id, host.name), host.rollout)
+
+
+def roll_back_host(host: RolloutHost) -> Ring:
+    """Bring this host back. Not stamped: a stop revokes what it ends, never its own work."""
+    return Ring(ROLL_BACK_HOST, (host.rollout, host.id, host.name), priority=0)
+
+
+def count_outcome(rollout: RolloutId) -> Ring:
+    """Count what the hosts reported and go on, halt or finish."""
+    return Ring(COUNT_OUTCOME, (rollout,), priority=1)

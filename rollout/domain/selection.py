@@ -1,0 +1,216 @@
+"""Which commit of the queue goes out next: the fewest at once that keep the goal, and never one that must not.
+
+The queue is the branch behind the last done release, oldest first; positions count from 1. Shipping position n ships
+the n oldest commits at once, so a commit that failed its tests may lie below the chosen one, but is never it.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil
+
+from rollout.domain.states import CommitState
+
+ENOUGH_ROLLOUTS = 5  # before their durations are believed
+UNMEASURED_S = 600.0  # how long a rollout is taken to last until then
+REDS_IN_A_ROW = 3  # commits that failed one after the other: the branch is broken, a person looks
+
+_UNTESTED = frozenset({CommitState.RECEIVED, CommitState.TESTING})
+_REVERT = re.compile(r"\bThis reverts commit ([0-9a-f]{7,40})\b", re.IGNORECASE)
+_TRAILER = re.compile(r"^Rollout-Fixes:(.*)$", re.IGNORECASE | re.MULTILINE)
+_HASH = re.compile(r"(?<![\w-])[0-9a-f]{7,40}(?![\w-])", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A commit of the queue, as selection sees it."""
+
+    sha: str
+    state: CommitState
+    age_s: float  # since it was received
+    suspect: bool  # was in a batch that went wrong: goes out alone
+    reverts: frozenset[str]  # hashes that its message undoes or mends, see `fixes`
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The position to ship, or None; and why, in one sentence for people."""
+
+    position: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Positions `start` to `end - 1` must not ship: the change at `start` is bad until `fix` undoes it."""
+
+    start: int
+    end: int
+    fix: int | None
+
+
+def fixes(message: str) -> frozenset[str]:
+    """The hashes (7-40 hex digits, lower case) that a commit message reverts or mends.
+
+    They stand in "This reverts commit <sha>" and in trailers "Rollout-Fixes: <sha>".
+    """
+    found = _REVERT.findall(message)
+    for trailer in _TRAILER.findall(message):
+        found += _HASH.findall(trailer)
+    return frozenset(sha.lower() for sha in found)
+
+
+def is_fix_of(candidate: Candidate, sha: str) -> bool:
+    """Whether `candidate` undoes or mends the commit `sha`; it may have named it by its first digits only."""
+    return any(sha.startswith(named) for named in candidate.reverts)
+
+
+def choose(
+    queue: Sequence[Candidate], durations_s: Sequence[float], goal_s: float = 1800.0, cap: int = 3
+) -> Choice:
+    """The next position to ship by automation. `durations_s`: of this app's recent rollouts, in any order.
+
+    The smallest one that may ship in [need, cap]; else the largest one below; else none. Suspects go out one by one.
+    """
+    if not queue:
+        return Choice(None, "there is nothing new: the last release is the newest commit")
+    possible = [position for position in _shippable(queue) if position <= cap]
+    if not possible:
+        return Choice(None, _why_nothing(queue, cap))
+    if any(one.suspect and one.state is CommitState.PASSED for one in queue[:cap]):
+        position = possible[0]
+        reason = (
+            f"{_name(queue[position - 1])} goes out before the others, to find which one of a batch was bad"
+        )
+    else:
+        wanted = need(queue, durations_s, goal_s, cap)
+        position = next((p for p in possible if p >= wanted), possible[-1])
+        reason = _why_this(queue, position)
+    for young in queue[:position]:
+        if young.state in _UNTESTED and young.age_s < goal_s:
+            return Choice(None, f"waits for the tests of {_name(young)}, which lies below the next release")
+    return Choice(position, reason)
+
+
+def need(queue: Sequence[Candidate], durations_s: Sequence[float], goal_s: float, cap: int) -> int:
+    """How many commits must go out at once so that each is out within the goal; at most `cap`."""
+    lasts = duration_s(durations_s)
+    most = 1
+    for position, candidate in enumerate(queue, start=1):
+        rollouts_left = max(1, int((goal_s - candidate.age_s) // lasts))
+        most = max(most, ceil(position / rollouts_left))
+    return min(cap, most)
+
+
+def duration_s(durations_s: Sequence[float]) -> float:
+    """How long a rollout takes: nine of ten of the recent ones were no longer. At least a second."""
+    if len(durations_s) < ENOUGH_ROLLOUTS:
+        return UNMEASURED_S
+    ranked = sorted(durations_s)
+    return max(1.0, ranked[ceil(len(ranked) * 9 / 10) - 1])
+
+
+def suspects(batch: Sequence[Candidate]) -> list[str]:
+    """After the rollout of `batch` (the shipped commit last) went wrong: those that could have shipped alone.
+
+    Oldest first, at least the shipped one. Exactly one is the culprit: the caller bars it instead.
+    """
+    *below, shipped = batch
+    blocks = _blocks(batch)
+    alone = [
+        one.sha
+        for position, one in enumerate(below, start=1)
+        if one.state is CommitState.PASSED and not _blocked(position, blocks)
+    ]
+    return [*alone, shipped.sha]
+
+
+def _shippable(queue: Sequence[Candidate]) -> Iterator[int]:
+    """Positions that passed, are not blocked, and do not lie behind too many reds in a row; rising."""
+    blocks = _blocks(queue)
+    for position in range(1, _end(queue) + 1):
+        if queue[position - 1].state is CommitState.PASSED and not _blocked(position, blocks):
+            yield position
+
+
+def _end(queue: Sequence[Candidate]) -> int:
+    """The last position that automation looks at: all, or the last of the first three reds in a row."""
+    reds = 0
+    for position, candidate in enumerate(queue, start=1):
+        reds = reds + 1 if candidate.state is CommitState.FAILED else 0
+        if reds == REDS_IN_A_ROW:
+            return position
+    return len(queue)
+
+
+def _blocks(queue: Sequence[Candidate]) -> list[_Block]:
+    """What must not ship without its fix: every barred commit, and every one that a later commit undoes."""
+    first_fix: dict[int, int] = {}
+    for position, candidate in enumerate(queue, start=1):
+        if candidate.reverts:
+            for earlier in range(1, position):
+                if is_fix_of(candidate, queue[earlier - 1].sha):
+                    first_fix.setdefault(earlier, position)
+    return [
+        _Block(position, first_fix.get(position, len(queue) + 1), first_fix.get(position))
+        for position, candidate in enumerate(queue, start=1)
+        if candidate.state is CommitState.BARRED or position in first_fix
+    ]
+
+
+def _blocked(position: int, blocks: Sequence[_Block]) -> bool:
+    return any(block.start <= position < block.end for block in blocks)
+
+
+def _why_this(queue: Sequence[Candidate], position: int) -> str:
+    chosen = _name(queue[position - 1])
+    if position == 1:
+        return f"{chosen} is the oldest commit that waits, and goes out by itself"
+    return f"{chosen} goes out with the {_commits(position - 1)} before it, of {len(queue)} that wait"
+
+
+def _why_nothing(queue: Sequence[Candidate], cap: int) -> str:
+    """Who must act before anything ships: the tests, or a person."""
+    end, blocks = _end(queue), _blocks(queue)
+    for position, candidate in enumerate(queue[: min(cap, end)], start=1):
+        if candidate.state in _UNTESTED and not _blocked(position, blocks):
+            return f"waits for the tests of {_name(candidate)}"
+    if end <= cap and _reds_end_at(queue, end):
+        last = _name(queue[end - 1])
+        return (
+            f"{REDS_IN_A_ROW} commits in a row failed their tests, the last one {last}: automation has stopped; repair"
+            " the branch, then step over them with `rollout deploy COMMIT --now --reason …`"
+        )
+    beyond = next(_shippable(queue), None)
+    if beyond is not None:
+        sha = _name(queue[beyond - 1])
+        return (
+            f"{sha} could ship, but only together with {_commits(beyond - 1)} before it, and automation ships at most"
+            f" {cap} at once; a person may: `rollout deploy {sha} --now --reason …`"
+        )
+    if blocks:
+        return _why_blocked(queue, blocks[0])
+    return f"{_name(queue[0])} failed its tests, and no commit after it has passed"
+
+
+def _why_blocked(queue: Sequence[Candidate], block: _Block) -> str:
+    bad = _name(queue[block.start - 1])
+    if block.fix is not None:
+        return f"{bad} ships only together with {_name(queue[block.fix - 1])}, which undoes it and has not passed"
+    return (
+        f'{bad} is barred, and so is all that comes after it until a commit says "This reverts commit {bad}" or'
+        f' "Rollout-Fixes: {bad}", or until a person says `rollout unbar {bad}`'
+    )
+
+
+def _reds_end_at(queue: Sequence[Candidate], position: int) -> bool:
+    reds = queue[max(0, position - REDS_IN_A_ROW) : position]
+    return len(reds) == REDS_IN_A_ROW and all(red.state is CommitState.FAILED for red in reds)
+
+
+def _commits(count: int) -> str:
+    return "1 commit" if count == 1 else f"{count} commits"
+
+
+def _name(candidate: Candidate) -> str:
+    return candidate.sha[:12]

@@ -1,0 +1,88 @@
+"""Watching the canary: one short look a tick, its samples and the cursor kept in one transaction, all samples judged."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import structlog
+
+from rollout.config.deploy_file import AppConfig
+from rollout.domain.judge import judge
+from rollout.domain.model import Rollout, RolloutHost, RolloutId
+from rollout.domain.states import HostState, RolloutEvent, RolloutState
+from rollout.domain.verdict import Interval, Policy, Status, Verdict
+from rollout.errors import HostError, MetricUnavailable
+from rollout.services import rollouts, stopping
+from rollout.services.ports import Deps
+from rollout.services.steps import Again, End, GoOn, Step
+from rollout.services.targets import target_of
+from rollout.store.store import Transaction
+
+log = structlog.get_logger()
+R, RE = RolloutState, RolloutEvent
+TICK_S = 2.0
+
+
+def evaluate(rollout_id: RolloutId, deps: Deps) -> Step:
+    """Read what is new, judge everything, act on the verdict."""
+    with deps.store.transaction() as tx:
+        rollout = tx.rollouts.lock(rollout_id)
+        if rollout.state is not R.EVALUATING_CANARY or not tx.rollouts.claim_tick(rollout_id, rollout.state, TICK_S):
+            return End()
+        canaries = tx.hosts.canaries(rollout_id)
+        elapsed = tx.now() - (rollout.ready_at or tx.now())
+        rings = rollouts.hand_out(tx, rollout, deps)
+    deps.bell.ring(rings)
+    app = rollouts.policy(rollout)
+    watched = [host for host in canaries if host.state is not HostState.EXCLUDED]
+    with ThreadPoolExecutor(max(1, min(16, len(watched))), thread_name_prefix="canary") as pool:
+        reads = list(pool.map(lambda host: _read(host, app, elapsed, deps), watched))
+    with deps.store.transaction() as tx:
+        rollout = tx.rollouts.lock(rollout_id)
+        if rollout.state is not R.EVALUATING_CANARY:
+            return End()
+        for host, (intervals, cursor) in zip(watched, reads, strict=True):
+            tx.samples.add(rollout_id, intervals)
+            tx.hosts.set_cursor(host, cursor)
+        verdict = judge(tx.samples.of(rollout_id), _policy(app))
+        rollout = _act(tx, rollout, verdict, app)
+    if rollout.state is R.STOPPING:
+        stopping.announce(rollout, deps)
+    if rollout.state is R.EVALUATING_CANARY:
+        return Again(TICK_S)
+    return GoOn() if rollout.state is R.FANNING_OUT else End()
+
+
+def _read(host: RolloutHost, app: AppConfig, elapsed: float, deps: Deps) -> tuple[list[Interval], str | None]:
+    source = deps.metrics[app.canary.source]
+    try:
+        return source.read(target_of(host, app), str(host.role), app, host.cursor)
+    except (HostError, MetricUnavailable) as error:
+        # Not read is not the same as no requests; and the deadline must come for a silent host too.
+        log.warning("canary_not_read", rollout=host.rollout, host=host.name, error=str(error))
+        unseen = Interval(t=elapsed, dt=TICK_S, host=host.name, role=str(host.role), observed=False, counts={})
+        return [unseen], host.cursor
+
+
+def _policy(app: AppConfig) -> Policy:
+    return Policy(
+        good=tuple(app.canary.good),
+        minimum_good=app.canary.minimum_good,
+        bake_s=app.canary.bake,
+        deadline_s=app.canary.deadline,
+        margin=app.canary.margin,
+    )
+
+
+def _act(tx: Transaction, rollout: Rollout, verdict: Verdict, app: AppConfig) -> Rollout:
+    status = verdict.status
+    if status is Status.INCONCLUSIVE and app.canary.on_inconclusive == "fail":
+        return stopping.fail_canary(tx, rollout, f"inconclusive, and on_inconclusive is fail: {verdict.reason}")
+    match status:
+        case Status.RUNNING:
+            return tx.rollouts.update(rollout, canary_status=status, canary_reason=verdict.reason)
+        case Status.PASS:
+            return rollouts.enter_fan_out(tx, rollout, RE.CANARY_PASSED, who="judge", why=verdict.reason)
+        case Status.FAIL:
+            return stopping.fail_canary(tx, rollout, verdict.reason)
+        case Status.INCONCLUSIVE:
+            doubted = tx.rollouts.update(rollout, canary_status=status, canary_reason=verdict.reason)
+            return rollouts.halt(tx, doubted, f"the canary is inconclusive: {verdict.reason}")

@@ -1,0 +1,188 @@
+"""What a person can say to a rollout that waits: go on, try the failed ones again, leave hosts out."""
+
+from rollout.domain.budget import must_halt
+from rollout.domain.model import AppName, Rollout, RolloutHost, RolloutId
+from rollout.domain.pipeline import count_outcome, pipeline
+from rollout.domain.states import FINISHED, RESUME, STAGES, HostEvent, HostState, RolloutEvent, RolloutState
+from rollout.errors import Conflict, NotFound
+from rollout.services.ports import Deps
+from rollout.services.rollouts import (
+    CANARY_CONFIRM,
+    FAN_OUT_CONFIRM,
+    counters,
+    enter_fan_out,
+    limits,
+)
+from rollout.store.store import Transaction
+
+H, R, HE = HostState, RolloutState, HostEvent
+
+
+def resume(
+    rollout_id: RolloutId,
+    deps: Deps,
+    *,
+    who: str,
+    why: str | None = None,
+    accept_failed: bool = False,
+    accept_canary: bool = False,
+) -> Rollout:
+    """Go on with the stage it halted in. Conflict while too many hosts have failed, unless they are accepted."""
+    with deps.store.transaction() as tx:
+        rollout = _halted(tx, rollout_id)
+        if accept_failed:
+            _accept_failed(tx, rollout, who, why)
+            rollout = tx.rollouts.lock(rollout_id)
+        _refuse_while_too_many(tx, rollout)
+        if accept_canary:
+            rollout = _accept_canary(tx, rollout, who, why)
+        else:
+            rollout = _resume(tx, rollout, who, why)
+    _ring(rollout, deps)
+    return rollout
+
+
+def retry(rollout_id: RolloutId, deps: Deps, *, who: str) -> Rollout:
+    """Try the failed and the unreadable hosts again, and go on; the budget continues."""
+    with deps.store.transaction() as tx:
+        rollout = _halted(tx, rollout_id)
+        again = [host for host in tx.hosts.of(rollout_id, H.FAILED, H.UNKNOWN) if host.state is H.FAILED or host.unreadable]
+        if not again:
+            raise Conflict(f"rollout {rollout_id} has no failed host", remedy=f"to go on: rollout resume {rollout_id}")
+        for host in again:
+            _again(tx, host, who)
+        rollout = _resume(tx, tx.rollouts.lock(rollout_id), who, f"retry of {len(again)} hosts")
+    _ring(rollout, deps)
+    return rollout
+
+
+def exclude(app: str, names: list[str], deps: Deps, *, who: str, why: str) -> list[str]:
+    """Take hosts out of all rollouts, the present one included; those that are in flight there, and so stay, by name."""
+    name_of_app, members = AppName(app), deps.fleet.members(deps.config.app(app))
+    busy, unfinished = [], []
+    with deps.store.transaction() as tx:
+        known = {host.name for host in tx.hosts.fleet(name_of_app)}
+        _refuse_unknown(names, known | {member.name for member in members})
+        for member in members:
+            if member.name in names and member.name not in known:
+                tx.hosts.know(name_of_app, member)
+        for name in names:
+            tx.hosts.set_excluded(name_of_app, name, why)
+            tx.record(name_of_app, f"host {name}", "exclude", who=who, why=why)
+        unfinished = tx.rollouts.unfinished(name_of_app)
+        for rollout in unfinished:
+            hosts = [host for host in tx.hosts.of(rollout.id) if host.name in names]
+            busy += [host.name for host in hosts if not _take_out(tx, host, who, why)]
+    deps.bell.ring([count_outcome(rollout.id) for rollout in unfinished])
+    return busy
+
+
+def include(app: str, names: list[str], deps: Deps, *, who: str) -> None:
+    """Take hosts back in, from the next rollout on."""
+    name_of_app = AppName(deps.config.app(app).name)
+    with deps.store.transaction() as tx:
+        known = {host.name for host in tx.hosts.fleet(name_of_app)}
+        _refuse_unknown(names, known)
+        for name in names:
+            tx.hosts.set_excluded(name_of_app, name, None)
+            tx.record(name_of_app, f"host {name}", "include", who=who)
+
+
+def _halted(tx: Transaction, rollout_id: RolloutId) -> Rollout:
+    rollout = tx.rollouts.lock(rollout_id)
+    if rollout.state is not R.HALTED:
+        over = rollout.state in FINISHED
+        raise Conflict(
+            f"rollout {rollout_id} is {rollout.state}, not halted",
+            remedy="`rollout deploy` starts a new one" if over else f"look at it: rollout show {rollout_id}",
+        )
+    return rollout
+
+
+def _accept_failed(tx: Transaction, rollout: Rollout, who: str, why: str | None) -> None:
+    if not why:
+        raise Conflict("accepting failed hosts wants a reason", remedy="add --reason '…'")
+    for host in tx.hosts.of(rollout.id, H.FAILED, H.UNKNOWN):
+        if host.state is H.FAILED or host.unreadable:
+            tx.hosts.accept(host, who=who, why=why)
+
+
+def _refuse_while_too_many(tx: Transaction, rollout: Rollout) -> None:
+    if not must_halt(counters(rollout), limits(rollout)):
+        return
+    hurt = [
+        host.name
+        for host in tx.hosts.of(rollout.id, H.FAILED, H.UNKNOWN)
+        if not host.accepted and (host.state is H.FAILED or host.unreadable)
+    ]
+    number = rollout.id
+    raise Conflict(
+        f"{len(hurt)} hosts have failed or cannot be read, at most {rollout.max_failed} may: {', '.join(hurt)}",
+        remedy=f"rollout retry {number}, or rollout exclude HOST --reason …, or"
+        f" rollout resume {number} --accept-failed --reason …",
+    )
+
+
+def _accept_canary(tx: Transaction, rollout: Rollout, who: str, why: str | None) -> Rollout:
+    if not why:
+        raise Conflict("accepting a canary wants a reason", remedy="add --reason '…'")
+    if rollout.halted_stage is not R.EVALUATING_CANARY:
+        raise Conflict(
+            f"rollout {rollout.id} did not halt in the canary's evaluation", remedy=f"rollout resume {rollout.id}"
+        )
+    return enter_fan_out(
+        tx, rollout, RolloutEvent.CANARY_ACCEPTED, who=who, why=f"accepted by {who}: {why}"
+    )
+
+
+def _resume(tx: Transaction, rollout: Rollout, who: str, why: str | None) -> Rollout:
+    stage = rollout.halted_stage
+    assert stage is not None
+    confirmed = set(rollout.confirmed)
+    if stage is R.DEPLOYING_CANARY:
+        confirmed.add(CANARY_CONFIRM)
+    if stage is R.FANNING_OUT:
+        confirmed.add(FAN_OUT_CONFIRM)
+    values: dict[str, object] = {"confirmed": tuple(sorted(confirmed)), "reason": None, "halted_stage": None, "due_at": 0.0}
+    if stage is R.EVALUATING_CANARY:  # resuming measures again
+        tx.samples.forget(rollout.id)
+        for host in tx.hosts.canaries(rollout.id):
+            tx.hosts.set_cursor(host, None)
+        values |= {"ready_at": tx.now(), "canary_status": "running", "canary_reason": None}
+    return tx.rollouts.change(rollout, RESUME[stage], who=who, why=why, **values)
+
+
+def _again(tx: Transaction, host: RolloutHost, who: str) -> None:
+    what = HE.RETRY if host.touched or host.state is H.UNKNOWN else HE.PREPARE_AGAIN
+    tx.hosts.change(
+        host,
+        what,
+        who=who,
+        attempt=host.attempt + 1,
+        token=False,
+        unreadable=False,
+        accepted=False,
+        lost_at=None,
+        error=None,
+        cause=None,
+    )
+
+
+def _take_out(tx: Transaction, host: RolloutHost, who: str, why: str) -> bool:
+    if host.state is H.ACTIVATING:
+        return False
+    if host.state in {H.PENDING, H.PREPARING, H.PREPARED, H.FAILED, H.UNKNOWN}:
+        tx.hosts.change(host, HE.EXCLUDE, who=who, why=why, token=False, unreadable=False)
+    return True
+
+
+def _refuse_unknown(names: list[str], known: set[str]) -> None:
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise NotFound(f"no host is called {', '.join(missing)}", remedy="`rollout hosts` lists them")
+
+
+def _ring(rollout: Rollout, deps: Deps) -> None:
+    if rollout.state in STAGES:
+        deps.bell.ring([pipeline(rollout.id, rollout.state)])
+

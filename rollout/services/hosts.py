@@ -1,0 +1,452 @@
+"""Work on one host: claim in a short transaction, act outside any, report guarded by the claim in a second one."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from rollout.config.deploy_file import AppConfig
+from rollout.domain import budget, retry, template
+from rollout.domain.model import (
+    FOREIGN,
+    Answer,
+    Greeting,
+    HostId,
+    HostStatus,
+    Outcome,
+    PrepareOrder,
+    Role,
+    Rollout,
+    RolloutHost,
+    SwitchOrder,
+)
+from rollout.domain.pipeline import count_outcome
+from rollout.domain.states import HostEvent, HostState
+from rollout.errors import (
+    HostError,
+    LeaseLost,
+    NoSpace,
+    OutcomeUnknown,
+    ReleaseError,
+    StaleWrite,
+    StepFailed,
+    StepRefused,
+    Unreachable,
+)
+from rollout.services.ports import Deps, Permit
+from rollout.services.rollouts import limits, policy
+from rollout.services.targets import target_of
+from rollout.store.store import Transaction
+
+log = structlog.get_logger()
+H, HE = HostState, HostEvent
+
+READ_AGAIN_S = 2.0
+MARGIN_S = 1.0  # of a lease: the database's clock, the way to the host, the time from its check to its rename
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A claimed host, with what is needed to act on it."""
+
+    host: RolloutHost
+    rollout: Rollout
+    app: AppConfig
+    began: float  # monotonic
+
+    @property
+    def took_s(self) -> float:
+        return round(time.monotonic() - self.began, 3)
+
+
+# -- prepare -----------------------------------------------------------------------------------------------------------
+
+
+def prepare(host_id: HostId, deps: Deps) -> None:
+    """Put the release on a pending host: harmless, and cut when the rollout is stopped."""
+    job = _begin(deps, lambda tx: tx.hosts.claim_prepare(host_id, deps.worker, deps.settings.lease_s))
+    if job is None:
+        return
+    with deps.leases.hold("host", host_id):
+        try:
+            outcome = deps.fleet.prepare(
+                target_of(job.host, job.app),
+                _prepare_order(job, deps),
+                timeout_s=job.app.fan_out.host_timeout,
+                go_on=lambda: _still_claimed(job.host, deps),
+            )
+            error = _error_of(outcome, job.host)
+        except HostError as failure:
+            error = failure
+        except ReleaseError as failure:  # its archive is gone from this machine
+            error = StepFailed(f"{job.host.name}: {failure}", remedy=failure.remedy)
+    _report(deps, job, lambda tx: _prepared(tx, job, error))
+
+
+def _prepare_order(job: _Job, deps: Deps) -> PrepareOrder:
+    with deps.store.reading() as tx:
+        release = tx.commits.release(job.rollout.app, job.rollout.commit)
+        spare = {one.commit for one in tx.rollouts.unfinished(job.rollout.app)}
+    if release is None or release.digest != job.rollout.digest:
+        raise StepFailed(
+            f"{job.host.name}: the release of {job.rollout.commit[:12]} is no longer the one that was tested",
+            remedy=f"stop this rollout, then rollout deploy {job.rollout.commit[:12]}",
+        )
+    if job.rollout.previous:
+        spare.add(job.rollout.previous)
+    assert job.host.epoch is not None
+    return PrepareOrder(
+        epoch=job.host.epoch,
+        operation=job.host.epoch,
+        release=release,
+        keep=job.app.release.keep,
+        spare=tuple(sorted(spare)),
+    )
+
+
+def _still_claimed(host: RolloutHost, deps: Deps) -> bool:
+    with deps.store.reading() as tx:
+        return tx.hosts.still_claimed(host)
+
+
+def _prepared(tx: Transaction, job: _Job, error: HostError | None) -> bool:
+    if error is None:
+        return _change(tx, job, HE.PREPARED, due_at=None)
+    again = retry.may_retry(job.host.attempt, job.app.fan_out.retries, error.retryable or isinstance(error, OutcomeUnknown))
+    if again:
+        wait = tx.now() + retry.backoff_s(job.host.attempt)
+        return _change(tx, job, HE.PUT_OFF, why=str(error), attempt=job.host.attempt + 1, due_at=wait, **_told(error))
+    if not tx.rollouts.room_to_fail(job.host.rollout):
+        # Hosts are prepared many at once, and as many could fail at once. A failure takes its place in the budget
+        # like any other (I3); the one that finds none is put off until the rollout has halted or gone on.
+        return _change(tx, job, HE.PUT_OFF, why=str(error), due_at=tx.now() + READ_AGAIN_S, **_told(error))
+    return _fail(tx, job, error)
+
+
+# -- activate ----------------------------------------------------------------------------------------------------------
+
+
+def deploy(host_id: HostId, deps: Deps) -> None:
+    """Switch a prepared host, or read one whose outcome is unknown."""
+    with deps.store.reading() as tx:
+        host = tx.hosts.get(host_id)
+    if host is None:
+        return
+    if host.state is H.UNKNOWN:
+        read_unknown(host, deps)
+    elif host.state is H.PREPARED:
+        _activate(host_id, deps)
+
+
+def _activate(host_id: HostId, deps: Deps) -> None:
+    job = _begin(deps, lambda tx: tx.hosts.claim_activation(host_id, deps.worker, deps.settings.lease_s))
+    if job is None:
+        return
+    order = _order(job.host, job.app, job.rollout.commit, job.rollout.digest)
+    with deps.leases.hold("host", host_id):
+        try:
+            outcome = deps.fleet.activate(
+                target_of(job.host, job.app), order, _permit(job.host, deps), timeout_s=_step_timeout(job.app)
+            )
+        except LeaseLost as failure:
+            why = str(failure)
+            _report(deps, job, lambda tx: _change(tx, job, HE.FOUND_UNTOUCHED, why=why, token=False))
+            return
+        except HostError as failure:
+            lost = failure
+            _report(deps, job, lambda tx: _not_switched(tx, job, lost))
+            return
+    _report(deps, job, lambda tx: _switched(tx, job, outcome))
+
+
+def _permit(host: RolloutHost, deps: Deps) -> Permit:
+    def permit(greeting: Greeting) -> int:
+        with deps.store.transaction() as tx:
+            _, left = tx.hosts.permit(host, greeting.current, deps.settings.lease_s)
+        milliseconds = int((left - min(MARGIN_S, deps.settings.lease_s / 4)) * 1000)
+        if milliseconds <= 0:
+            raise LeaseLost(f"{host.name}: too little of the lease is left")
+        return milliseconds
+
+    return permit
+
+
+def _step_timeout(app: AppConfig) -> float:
+    """A switch may need its restart and health wait twice (put back), and the way there."""
+    return max(app.fan_out.host_timeout, 2 * (app.release.restart_limit + app.release.health_timeout) + 30.0)
+
+
+def _order(host: RolloutHost, app: AppConfig, commit: str | None, digest: str | None) -> SwitchOrder:
+    variables = template.variables_of(host)
+    assert host.operation is not None
+    assert host.epoch is not None
+    return SwitchOrder(
+        epoch=host.epoch,
+        operation=host.operation,
+        commit=commit,
+        digest=digest,
+        restart=template.fill(app.release.restart, variables),
+        health=template.fill(app.release.health, variables),
+        restart_limit_s=int(app.release.restart_limit),
+        health_timeout_s=max(1, int(app.release.health_timeout)),
+    )
+
+
+def _switched(tx: Transaction, job: _Job, outcome: Outcome) -> bool:
+    tx.outputs.add(job.host.rollout, job.host.name, "activate", job.host.attempt, outcome.output)
+    error = _error_of(outcome, job.host)
+    if error is None:
+        tx.hosts.runs(job.host.app, job.host.name, job.rollout.commit)
+        return _done(tx, job)
+    if outcome.current is not None:
+        tx.hosts.runs(job.host.app, job.host.name, outcome.current)
+    if outcome.answer is Answer.REFUSED and outcome.reason == "late":
+        return _change(tx, job, HE.FOUND_UNTOUCHED, why=str(error), token=False, due_at=tx.now() + READ_AGAIN_S)
+    if outcome.reason == "not prepared" and job.host.attempt <= job.app.fan_out.retries:
+        return _change(tx, job, HE.PREPARE_AGAIN, why=str(error), token=False, attempt=job.host.attempt + 1, **_told(error))
+    return _fail(tx, job, error, release=outcome.current)
+
+
+def _not_switched(tx: Transaction, job: _Job, error: HostError) -> bool:
+    if isinstance(error, OutcomeUnknown):
+        return _lose(tx, job, error)
+    if retry.may_retry(job.host.attempt, job.app.fan_out.retries, error.retryable):
+        wait = tx.now() + retry.backoff_s(job.host.attempt)
+        return _change(tx, job, HE.RETRY, why=str(error), attempt=job.host.attempt + 1, due_at=wait, **_told(error))
+    return _fail(tx, job, error)
+
+
+# -- unknown -----------------------------------------------------------------------------------------------------------
+
+
+def read_unknown(host: RolloutHost, deps: Deps) -> None:
+    """Read a host that went silent, sealing it, and settle it by what its journal says; never by a guess."""
+    job = _begin(deps, lambda tx: tx.hosts.claim_reading(host.id, deps.worker, deps.settings.lease_s))
+    if job is None:
+        return
+    epoch = job.host.epoch
+    assert epoch is not None
+    with deps.leases.hold("host", host.id):
+        try:
+            status = deps.fleet.status(
+                target_of(job.host, job.app), asked=job.host.operation or 0, seal=(epoch, epoch), timeout_s=30.0
+            )
+        except HostError as failure:
+            error = failure
+            _report(deps, job, lambda tx: _not_read(tx, job, error))
+            return
+        if status.sealed and status.asked == "intent" and not status.running and status.current == job.rollout.commit:
+            _put_back(job, deps)
+            return
+    _report(deps, job, lambda tx: _settle(tx, job, status))
+
+
+def _settle(tx: Transaction, job: _Job, status: HostStatus) -> bool:
+    host = job.host
+    tx.hosts.found(host.app, host.name, status.current)
+    if not status.sealed or (status.asked == "intent" and status.running):
+        return _change_nothing(tx, job, due_at=tx.now() + READ_AGAIN_S)
+    if status.asked == "done" and status.current == job.rollout.commit:
+        tx.hosts.runs(host.app, host.name, status.current)
+        return _done(tx, job)
+    if status.asked == "none" and status.current == host.previous:
+        return _change(tx, job, HE.FOUND_UNTOUCHED, why="read: not switched", token=False, lost_at=None)
+    if status.asked == "none" and not host.touched:
+        return _change(tx, job, HE.FOUND_UNTOUCHED, why="read: not switched", token=False, lost_at=None)
+    if status.asked == "none":
+        error: HostError = StepFailed(f"{host.name}: its journal is gone; it runs {status.current or 'nothing'}")
+    elif status.asked == "failed":
+        error = StepFailed(f"{host.name}: was unhealthy and put back", remedy=_look(job))
+    else:
+        error = StepFailed(f"{host.name}: was interrupted before the switch (reboot or kill)", remedy=_look(job))
+    tx.hosts.runs(host.app, host.name, status.current)
+    return _fail(tx, job, error, release=status.current)
+
+
+def _put_back(job: _Job, deps: Deps) -> None:
+    """Switched, and nobody knows whether it was restarted: never done. Back to what it ran, and failed."""
+    with deps.store.transaction() as tx:
+        epoch = tx.apps.next_epoch(job.host.app)
+        host = tx.hosts.update(job.host, epoch=epoch, operation=epoch)
+        release = tx.commits.release(host.app, host.previous) if host.previous else None
+    again = _Job(host, job.rollout, job.app, job.began)
+    order = _order(host, job.app, host.previous, release.digest if release else None)
+    try:
+        outcome = deps.fleet.roll_back(
+            target_of(host, job.app), order, lambda _: int(deps.settings.lease_s * 1000), timeout_s=_step_timeout(job.app)
+        )
+    except HostError as failure:
+        error = failure
+        _report(deps, again, lambda tx: _not_read(tx, again, error))
+        return
+    why = StepFailed(f"{host.name}: was interrupted after the switch (reboot or kill); put back", remedy=_look(job))
+
+    def settle(tx: Transaction) -> bool:
+        tx.hosts.runs(host.app, host.name, outcome.current)
+        return _fail(tx, again, why, release=outcome.current)
+
+    _report(deps, again, settle)
+
+
+def _not_read(tx: Transaction, job: _Job, error: HostError) -> bool:
+    host, now = job.host, tx.now()
+    if not isinstance(error, Unreachable | OutcomeUnknown):
+        return _fail(tx, job, error)  # another key, a broken fence: somebody must look at this host
+    too_long = now - (host.lost_at or now) > job.app.fan_out.host_timeout
+    if too_long and not host.unreadable:
+        return tx.hosts.set_unreadable(
+            host,
+            who=job.host.lease_owner or "",
+            why=str(error),
+            window=_narrowed(tx, job),
+            due_at=now + READ_AGAIN_S,
+            **_told(error),
+        )
+    return _change_nothing(tx, job, due_at=now + READ_AGAIN_S, **_told(error))
+
+
+# -- roll back ---------------------------------------------------------------------------------------------------------
+
+
+def roll_back(host_id: HostId, deps: Deps) -> None:
+    """Bring a touched host back to what it ran (or to the commit that a person named)."""
+    job = _begin(deps, lambda tx: tx.hosts.claim_roll_back(host_id, deps.worker, deps.settings.lease_s))
+    if job is None:
+        return
+    goal = job.rollout.rollback_to or job.host.previous
+    with deps.store.reading() as tx:
+        release = tx.commits.release(job.host.app, goal) if goal and goal != FOREIGN else None
+    order = _order(job.host, job.app, goal, release.digest if release else None)
+    with deps.leases.hold("host", host_id):
+        try:
+            outcome = deps.fleet.roll_back(
+                target_of(job.host, job.app), order, _permit(job.host, deps), timeout_s=_step_timeout(job.app)
+            )
+            error = _error_of(outcome, job.host)
+        except LeaseLost:
+            return  # another worker has it
+        except HostError as failure:
+            outcome, error = None, failure
+    _report(deps, job, lambda tx: _rolled_back(tx, job, goal, outcome, error))
+
+
+def _rolled_back(
+    tx: Transaction, job: _Job, goal: str | None, outcome: Outcome | None, error: HostError | None
+) -> bool:
+    host = job.host
+    if outcome is not None:
+        tx.outputs.add(host.rollout, host.name, "rollback", host.attempt, outcome.output)
+    if error is None:
+        tx.hosts.runs(host.app, host.name, goal)
+        return _change(tx, job, HE.ROLLED_BACK, token=False, release=goal, error=None, cause=None)
+    failures = host.failures + 1
+    wait = tx.now() + retry.backoff_s(failures, first=5.0, most=300.0)
+    return _change(tx, job, HE.ROLLBACK_FAILED, why=str(error), failures=failures, due_at=wait, token=False, **_told(error))
+
+
+# -- inside ------------------------------------------------------------------------------------------------------------
+
+
+def _begin(deps: Deps, claim: Callable[[Transaction], RolloutHost | None]) -> _Job | None:
+    with deps.store.transaction() as tx:
+        host = claim(tx)
+        if host is None:
+            return None
+        rollout = tx.rollouts.get(host.rollout)
+    return _Job(host, rollout, policy(rollout), time.monotonic())
+
+
+def _report(deps: Deps, job: _Job, report: Callable[[Transaction], bool]) -> None:
+    try:
+        with deps.store.transaction() as tx:
+            ring = report(tx)
+    except StaleWrite:
+        log.info("report_overtaken", rollout=job.host.rollout, host=job.host.name, attempt=job.host.attempt)
+        return
+    if ring:
+        deps.bell.ring([count_outcome(job.host.rollout)])
+
+
+def _change(tx: Transaction, job: _Job, what: HostEvent, *, why: str | None = None, window: int | None = None, **values: Any) -> bool:
+    values.setdefault("took_s", job.took_s)
+    _, ring = tx.hosts.change(
+        job.host, what, who=job.host.lease_owner or "", why=why, window=window, **values
+    )
+    return ring
+
+
+def _change_nothing(tx: Transaction, job: _Job, **values: Any) -> bool:
+    tx.hosts.update(job.host, lease_owner=None, lease_until=None, **values)
+    return False
+
+
+def _done(tx: Transaction, job: _Job) -> bool:
+    window = None
+    if job.host.role is not Role.CANARY:
+        rollout = tx.rollouts.lock(job.host.rollout)
+        window = budget.window_after_done(rollout.window, limits(rollout))
+    return _change(
+        tx,
+        job,
+        HE.DONE,
+        window=window,
+        token=False,
+        unreadable=False,
+        lost_at=None,
+        release=job.rollout.commit,
+        error=None,
+        cause=None,
+    )
+
+
+def _fail(tx: Transaction, job: _Job, error: HostError, **values: Any) -> bool:
+    tx.outputs.add(job.host.rollout, job.host.name, "error", job.host.attempt, str(error))
+    return _change(
+        tx,
+        job,
+        HE.FAIL,
+        why=str(error),
+        window=_narrowed(tx, job),
+        token=False,
+        unreadable=False,
+        lost_at=None,
+        **_told(error),
+        **values,
+    )
+
+
+def _narrowed(tx: Transaction, job: _Job) -> int:
+    rollout = tx.rollouts.lock(job.host.rollout)
+    return budget.window_after_failure(rollout.window, limits(rollout))
+
+
+def _lose(tx: Transaction, job: _Job, error: HostError) -> bool:
+    return _change(
+        tx, job, HE.LOSE, why=str(error), lost_at=tx.now(), due_at=tx.now(), lease_owner=None, lease_until=None, **_told(error)
+    )
+
+
+def _told(error: HostError) -> dict[str, Any]:
+    return {"error": str(error), "cause": type(error).__name__}
+
+
+def _error_of(outcome: Outcome, host: RolloutHost) -> HostError | None:
+    """What a host's answer means as an error; None when the step is done."""
+    match outcome.answer:
+        case Answer.DONE:
+            return None
+        case Answer.FAILED:
+            end = outcome.output.strip().splitlines()
+            back = "; put back" if outcome.put_back else ""
+            said = f": {end[-1][:200]}" if end else ""
+            return StepFailed(f"{host.name}: {outcome.reason or 'unhealthy'}{back}{said}")
+        case Answer.REFUSED:
+            return StepRefused(f"{host.name}: its fence refused: {outcome.reason}")
+        case Answer.BROKEN:
+            return NoSpace(f"{host.name}: {outcome.reason or 'cannot be written'} (disk full, or the path is not writable)")
+
+
+def _look(job: _Job) -> str:
+    return f"rollout log {job.host.rollout} --host {job.host.name}"

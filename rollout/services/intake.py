@@ -1,0 +1,175 @@
+"""From "there is a new commit" to its row: webhook, poll, or by hand. The row is what counts, the message is a hint."""
+
+from dataclasses import dataclass
+
+import structlog
+
+from rollout.config.deploy_file import AppConfig
+from rollout.domain.model import AppName, Commit, Push
+from rollout.domain.pipeline import run_tests
+from rollout.domain.retry import backoff_s
+from rollout.domain.states import CommitEvent, CommitState
+from rollout.errors import Conflict, NotFound, RolloutError
+from rollout.services.ports import Deps
+from rollout.store.store import Transaction
+
+log = structlog.get_logger()
+BRANCH_LIMIT = 500  # commits of the branch that are looked at
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What became of a delivery."""
+
+    delivery: int
+    outcome: str  # accepted, duplicate, ignored
+    reason: str
+
+
+def receive(push: Push, app: AppConfig | None, deps: Deps) -> Received:
+    """Store a verified webhook with its one outcome; then, and only then, it may be answered 2xx.
+
+    `app` is the one whose repository the webhook names, None when it is none of ours.
+    """
+    ignored = _why_ignored(push, app)
+    commit = None
+    with deps.store.transaction() as tx:
+        if ignored is not None or app is None:
+            outcome, reason = "ignored", ignored or "not a repository of ours"
+        else:
+            commit, new = tx.commits.add(AppName(app.name), push.head, who=f"webhook {push.provider}", why="pushed")
+            outcome = "accepted" if new else "duplicate"
+            reason = f"commit {push.head}" if new else f"commit {push.head} is known already"
+            commit = commit if new else None
+        number = tx.deliveries.add(push, AppName(app.name) if app else None, outcome, reason)
+        if commit is not None:
+            tx.commits.rung([commit.id], deps.settings.ring_again_s)
+    if commit is not None:
+        deps.bell.ring([run_tests(commit.id)])
+    log.info("webhook_stored", delivery=number, provider=push.provider, outcome=outcome, reason=reason)
+    return Received(number, outcome, reason)
+
+
+def _why_ignored(push: Push, app: AppConfig | None) -> str | None:
+    if app is None:
+        return "not a repository of ours"
+    if push.kind != "push":
+        return f"a {push.kind} event"
+    if push.branch != app.branch:
+        return f"branch {push.branch!r} is not {app.branch!r}" if push.branch else "not a branch"
+    return None if push.head else "the branch was deleted"
+
+
+def read_branch(app: AppConfig, deps: Deps, *, who: str, why: str) -> str:
+    """Fetch the branch, give every commit of the queue its row, and ring for those to be tested; the head.
+
+    ServiceUnavailable when the repository does not answer, NotFound when it has no such branch.
+    """
+    head = deps.workshop.fetch(app.name, app)
+    branch = deps.workshop.branch(app.name, app, BRANCH_LIMIT)
+    name = AppName(app.name)
+    with deps.store.transaction() as tx:
+        last = _released_position(tx, name)
+        for told in branch:
+            in_queue = told.position > last if last is not None else told.sha == head
+            if in_queue:
+                tx.commits.add(name, told.sha, who=who, why=why)
+        tx.commits.place(name, branch)
+        waiting = [commit for commit in tx.commits.due_for_tests() if commit.app == name]
+        tx.commits.rung([commit.id for commit in waiting], deps.settings.ring_again_s)
+    deps.bell.ring([run_tests(commit.id) for commit in waiting])
+    return head
+
+
+def _released_position(tx: Transaction, app: AppName) -> int | None:
+    done = tx.rollouts.newest_done(app)
+    released = tx.commits.get(app, done.commit) if done else None
+    return released.position if released else None
+
+
+def poll(app_name: str, deps: Deps, *, force: bool = False) -> None:
+    """Find what a lost webhook did not say; one `ls-remote` an interval, rarer while the git server is down."""
+    app = deps.config.app(app_name)
+    name = AppName(app.name)
+    if app.poll <= 0 and not force:
+        return
+    with deps.store.transaction() as tx:
+        if not tx.apps.claim_poll(name, max(app.poll, 60.0)) and not force:
+            return
+        failures = tx.apps.poll_failures(name)
+    try:
+        head = deps.workshop.remote_head(app.name, app)
+        with deps.store.reading() as tx:
+            known = tx.commits.get(name, head)
+        if known is None or known.position is None:
+            read_branch(app, deps, who="poll", why="found on the branch")
+        failures = 0
+    except RolloutError as error:
+        failures += 1
+        log.warning("poll_failed", app=app.name, failures=failures, error=str(error))
+    with deps.store.transaction() as tx:
+        wait = app.poll if failures == 0 else max(app.poll, backoff_s(failures, first=app.poll or 30.0, most=600.0))
+        tx.apps.polled(name, next_s=wait, failures=failures)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A person wants a commit out before the queue."""
+
+    reason: str
+    by: str
+
+
+def enqueue(app: AppConfig, name: str | None, deps: Deps, *, who: str, now: Wish | None = None) -> Commit:
+    """By hand what a webhook does: `name` is a hash or its beginning, None the branch's head.
+
+    NotFound when the branch does not have it; Conflict when it is barred, older than what runs, or, with `now`, when
+    another rollout is active.
+    """
+    head = read_branch(app, deps, who=who, why="enqueued by hand")
+    sha = head if name is None else deps.workshop.resolve(app.name, name)
+    branch = {told.sha: told for told in deps.workshop.branch(app.name, app, BRANCH_LIMIT)}
+    if sha not in branch:
+        raise NotFound(
+            f"commit {sha[:12]} is not on branch {app.branch} of {app.repository}",
+            remedy=f"merge it into {app.branch} first (the newest {BRANCH_LIMIT} commits are looked at)",
+        )
+    with deps.store.transaction() as tx:
+        commit, _ = tx.commits.add(AppName(app.name), sha, who=who, why="enqueued by hand")
+        tx.commits.place(AppName(app.name), list(branch.values()))
+        placed = tx.commits.get(AppName(app.name), sha)
+        assert placed is not None
+        _refuse_conflicts(tx, app, placed, now=now is not None)
+        if placed.state is CommitState.FAILED:
+            placed = _test_again(tx, placed, who)
+        if now is not None:
+            placed = tx.commits.update(placed, now_reason=now.reason, now_by=now.by)
+            tx.record(placed.app, f"commit {sha}", "deploy now", who=now.by, why=now.reason)
+    deps.bell.ring([run_tests(placed.id)])
+    return placed
+
+
+def _test_again(tx: Transaction, commit: Commit, who: str) -> Commit:
+    """`failed → testing` by hand: with a lease that has run out, so that the next worker takes it."""
+    return tx.commits.change(commit, CommitEvent.TEST, who=who, why="tried again by hand", lease_until=0.0, reason=None)
+
+
+def _refuse_conflicts(tx: Transaction, app: AppConfig, commit: Commit, *, now: bool) -> None:
+    short = commit.sha[:12]
+    if commit.state is CommitState.BARRED:
+        raise Conflict(
+            f"commit {short} is barred: {commit.reason}",
+            remedy=f"revert it and push, or allow it with `rollout unbar {short}`",
+        )
+    released = _released_position(tx, commit.app)
+    if released is not None and commit.position is not None and commit.position < released:
+        raise Conflict(
+            f"commit {short} is older than what runs",
+            remedy=f"to go back: `rollout rollback --to {short}`",
+        )
+    active = tx.rollouts.active(commit.app) or tx.rollouts.pending(commit.app)
+    if now and active is not None:
+        raise Conflict(
+            f"rollout {active.id} of {app.name} is {active.state}",
+            remedy=f"wait for it (`rollout status {active.id}`) or end it: `rollout stop {active.id}`",
+        )

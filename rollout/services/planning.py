@@ -1,0 +1,127 @@
+"""Which commit goes out next, and how: a pending rollout with its fleet and its limits frozen."""
+
+import structlog
+
+from rollout.config.deploy_file import AppConfig
+from rollout.domain import budget, plan, selection
+from rollout.domain.model import AppName, Commit, Member, Rollout
+from rollout.domain.pipeline import pipeline
+from rollout.domain.states import CommitState
+from rollout.errors import Conflict, RolloutError
+from rollout.services import bars
+from rollout.services.ports import Deps
+from rollout.store.rollouts import Planned
+from rollout.store.store import Transaction
+
+log = structlog.get_logger()
+
+
+def start_next(app_name: str, deps: Deps) -> Rollout | None:
+    """Plan the app's next rollout if one is due, and ring its chain. None says why in the app's note."""
+    app = deps.config.app(app_name)
+    with deps.store.reading() as tx:
+        if _busy(tx, app) or _choose(tx, app)[0] is None:
+            _remember(app, deps)
+            return None
+    fleet = deps.fleet.members(app)  # an inventory may take its time, so outside the transaction
+    try:
+        with deps.store.transaction() as tx:
+            tx.apps.lock(AppName(app.name))
+            if _busy(tx, app):
+                return None
+            chosen, why = _choose(tx, app)
+            if chosen is None:
+                return None
+            rollout = _add(tx, app, chosen, fleet, why)
+            tx.apps.note(rollout.app, None)
+            tx.rollouts.ring_again(rollout.id, deps.settings.ring_again_s)
+    except Conflict:
+        return None  # another worker was faster
+    deps.bell.ring([pipeline(rollout.id)])
+    log.info("rollout_planned", rollout=rollout.id, app=app.name, commit=rollout.commit, why=why)
+    return rollout
+
+
+def waits_for(app: AppConfig, tx: Transaction) -> str:
+    """Why nothing is being started, in one sentence for people."""
+    if _busy(tx, app):
+        return "a rollout is under way"
+    return _choose(tx, app)[1]
+
+
+def _remember(app: AppConfig, deps: Deps) -> None:
+    with deps.store.transaction() as tx:
+        if tx.apps.note(AppName(app.name), waits_for(app, tx)):
+            log.info("nothing_started", app=app.name, why=tx.apps.noted(AppName(app.name)))
+
+
+def _busy(tx: Transaction, app: AppConfig) -> bool:
+    name = AppName(app.name)
+    return tx.rollouts.active(name) is not None or tx.rollouts.pending(name) is not None
+
+
+def _choose(tx: Transaction, app: AppConfig) -> tuple[Commit | None, str]:
+    name = AppName(app.name)
+    queue = _queue(tx, name)
+    for wanted in tx.commits.wanted_now(name):
+        if wanted.state is CommitState.PASSED and any(commit.id == wanted.id for commit in queue):
+            return wanted, f"{wanted.now_by}: {wanted.now_reason}"
+    choice = selection.choose([bars.candidate(commit, tx) for commit in queue], tx.rollouts.durations(name))
+    return (None if choice.position is None else queue[choice.position - 1]), choice.reason
+
+
+def _queue(tx: Transaction, app: AppName) -> list[Commit]:
+    """The branch behind the last done release, oldest first; the head alone when there is none."""
+    done = tx.rollouts.newest_done(app)
+    released = tx.commits.get(app, done.commit) if done else None
+    if done is None:
+        newest = tx.commits.newest(app)
+        return [newest] if newest else []
+    if released is None or released.position is None or not released.on_branch:
+        return []  # the running commit is gone from the branch: only by hand
+    return tx.commits.after(app, released.position)
+
+
+def _add(tx: Transaction, app: AppConfig, chosen: Commit, fleet: list[Member], why: str) -> Rollout:
+    release = tx.commits.release(chosen.app, chosen.sha)
+    if release is None:
+        raise RolloutError(f"commit {chosen.sha} passed, and its release is gone", remedy="test it again: rollout deploy")
+    excluded = {host.name for host in tx.hosts.fleet(chosen.app) if host.excluded is not None}
+    members = {member.name: member for member in fleet if member.name not in excluded}
+    names = list(members)
+    total = len(names)
+    wanted = app.canary.hosts
+    if not isinstance(wanted, int):
+        wanted = tuple(name for name in wanted if name not in excluded) or 1
+    canary = plan.canary_hosts(names, wanted)
+    places = plan.order(names, canary, app.canary.baseline)
+    limits = budget.Limits(
+        max_failed=plan.k_of(app.fan_out.max_failed.of(total), total),
+        concurrency=max(1, min(app.fan_out.at_once(total), total)),
+        mode=budget.Mode(app.fan_out.mode),
+    )
+    done = tx.rollouts.newest_done(chosen.app)
+    taken = [commit.sha for commit in _queue(tx, chosen.app) if _position(commit) <= _position(chosen)]
+    return tx.rollouts.add(
+        Planned(
+            app=chosen.app,
+            commit=chosen.sha,
+            commits=taken or [chosen.sha],
+            previous=done.commit if done else None,
+            digest=release.digest,
+            requested_by=chosen.now_by or "automation",
+            policy=app.policy(),
+            max_failed=limits.max_failed,
+            mode=limits.mode,
+            concurrency=limits.concurrency,
+            worst_case=budget.worst_case(limits, total),
+            fleet=[(members[place.name], place.role) for place in places],
+        ),
+        why=why,
+    )
+
+
+def _position(commit: Commit) -> int:
+    return commit.position or 0
+
+

@@ -1,0 +1,145 @@
+"""What the services need of the world: one Protocol a neighbour, and `Deps`, the bag that carries them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from rollout.config.deploy_file import AppConfig, Config
+from rollout.config.settings import Settings
+from rollout.domain.model import (
+    BranchCommit,
+    Greeting,
+    HostStatus,
+    Member,
+    Outcome,
+    PrepareOrder,
+    Release,
+    SwitchOrder,
+    Target,
+    TestResult,
+)
+from rollout.domain.pipeline import Ring
+from rollout.domain.verdict import Interval
+from rollout.services.leases import LeaseKeeper
+from rollout.store.store import Store
+
+Permit = Callable[[Greeting], int]
+"""Asked after a host greeted: the milliseconds it may still switch in. Raises LeaseLost instead of answering."""
+
+
+class Fleet(Protocol):
+    """The hosts, over SSH. Every method but `members` raises HostError's children; none outlives `timeout_s`."""
+
+    def members(self, config: AppConfig) -> list[Member]:
+        """The app's fleet as configured now, ranges and inventory resolved; ConfigError when empty or doubled."""
+
+    def prepare(
+        self, target: Target, order: PrepareOrder, *, timeout_s: float, go_on: Callable[[], bool]
+    ) -> Outcome:
+        """Put the release on the host. `go_on` is asked while sending; False cuts it (OutcomeUnknown)."""
+
+    def activate(self, target: Target, order: SwitchOrder, permit: Permit, *, timeout_s: float) -> Outcome:
+        """Switch, restart, health check; put back when unhealthy."""
+
+    def roll_back(self, target: Target, order: SwitchOrder, permit: Permit, *, timeout_s: float) -> Outcome:
+        """Switch back, restart, health check; a no-op when already back."""
+
+    def status(
+        self,
+        target: Target,
+        *,
+        asked: int = 0,
+        seal: tuple[int, int] | None = None,
+        timeout_s: float,
+    ) -> HostStatus:
+        """Read the host; with `seal` (epoch, operation number) nothing sent earlier can act afterwards.
+
+        `asked` is the operation number whose result is wanted.
+        """
+
+    def check(self, target: Target, *, timeout_s: float) -> Mapping[str, str]:
+        """What `rollout check` wants to know of a host; see docs/host.md, verb hello."""
+
+    def read(self, target: Target, program: str, lines: Sequence[str], *, timeout_s: float) -> str:
+        """Run a read-only POSIX sh program of ours with `lines` on its standard input; its output."""
+
+    def close(self) -> None:
+        """Close every connection."""
+
+
+class Workshop(Protocol):
+    """From a commit to the bytes that hosts get: mirror, checkout, tests, build, archive."""
+
+    def fetch(self, app: str, config: AppConfig) -> str:
+        """Update the bare mirror; the head of the configured branch (40 hex digits).
+
+        ServiceUnavailable when the repository does not answer, NotFound when the branch does not exist.
+        """
+
+    def remote_head(self, app: str, config: AppConfig) -> str:
+        """The head of the branch by one `ls-remote`."""
+
+    def resolve(self, app: str, name: str) -> str:
+        """The full hash of a commit in the mirror; NotFound."""
+
+    def branch(self, app: str, config: AppConfig, limit: int) -> list[BranchCommit]:
+        """The branch's newest first-parent commits in the mirror, oldest first."""
+
+    def run_tests(
+        self, app: str, config: AppConfig, commit: str, *, go_on: Callable[[], bool]
+    ) -> TestResult:
+        """The test command in a clean checkout, contained; killed whole at its limit or when `go_on` is False."""
+
+    def build(self, app: str, config: AppConfig, commit: str) -> tuple[Release | None, TestResult]:
+        """The release of this commit; None when the build failed, with its output."""
+
+
+class MetricSource(Protocol):
+    """Where the canary's numbers come from."""
+
+    def read(
+        self, target: Target, role: str, config: AppConfig, cursor: str | None
+    ) -> tuple[list[Interval], str]:
+        """What is new on this host since `cursor`, and the next cursor; None starts: now is t = 0.
+
+        Raises MetricUnavailable or HostError when it could not be read.
+        """
+
+
+class Bell(Protocol):
+    """Sends messages. Losing them delays; so a bell that cannot ring says so in the log and goes on."""
+
+    def ring(self, rings: Sequence[Ring]) -> bool:
+        """Send them; False when the broker does not answer."""
+
+    def revoke(self, rollout: int) -> bool:
+        """Revoke every queued task stamped with this rollout; an accelerator only."""
+
+
+class Notifier(Protocol):
+    """Tells people."""
+
+    def send(self, urls: Sequence[str], title: str, body: str) -> None:
+        """Deliver to every address; DeliveryFailed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deps:
+    """Everything a service may use, picked by `rollout/wiring.py`."""
+
+    config: Config
+    settings: Settings
+    store: Store
+    fleet: Fleet
+    workshop: Workshop
+    metrics: Mapping[str, MetricSource]
+    bell: Bell
+    notifier: Notifier
+    leases: LeaseKeeper
+    worker: str  # this process's name, the owner of its leases
+
+    @property
+    def state_dir(self) -> Path:
+        """The folder with database, broker, mirror and releases."""
+        return self.config.server.state_dir

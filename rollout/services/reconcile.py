@@ -1,0 +1,143 @@
+"""What makes it correct: look for rows that nobody is working on, and ring again (I8).
+
+`sweep` is for every worker, every few seconds; `watch` is for the processes that hold the connections, four times a
+second: it drives stops, and reads unknown hosts.
+"""
+
+import structlog
+
+from rollout.domain.model import RolloutHost, RolloutId
+from rollout.domain.pipeline import Ring, deploy_host, roll_back_host, run_tests
+from rollout.domain.states import STAGES, HostEvent, HostState, RolloutState
+from rollout.errors import StaleWrite
+from rollout.services import intake, notices, planning, rollouts, stopping
+from rollout.services.perform import HereAndNow
+from rollout.services.ports import Deps
+from rollout.store.store import Transaction
+
+log = structlog.get_logger()
+H, R, HE = HostState, RolloutState, HostEvent
+
+
+def sweep(deps: Deps, here: HereAndNow | None = None) -> None:
+    """Ring every row that is due; settle what is silent. `here` does host steps when no message can be sent."""
+    for part in (_silent_hosts, _due_tests, _due_rollouts, _failed_roll_backs):
+        _ring(part(deps), deps, here)
+    _roll_backs(deps, here)
+    for app in deps.config.apps:
+        planning.start_next(app, deps)
+
+
+def watch(deps: Deps, here: HereAndNow | None = None) -> None:
+    """Drive the stops, and read the hosts whose outcome is unknown."""
+    with deps.store.reading() as tx:
+        stopping_now = tx.rollouts.in_state(R.STOPPING)
+        unknown = tx.hosts.to_read()
+    for rollout in stopping_now:
+        stopping.drive(rollout.id, deps)
+    if unknown:
+        with deps.store.transaction() as tx:
+            unknown = tx.hosts.to_read()
+            tx.hosts.rung([host.id for host in unknown], deps.settings.ring_again_s)
+        _ring([deploy_host(host) for host in unknown], deps, here)
+
+
+def poll_all(deps: Deps) -> None:
+    """Look at every app's branch that is due."""
+    for app in deps.config.apps:
+        intake.poll(app, deps)
+
+
+def tell(deps: Deps) -> None:
+    """Send the notices that wait."""
+    notices.send_due(deps)
+
+
+def _ring(rings: list[Ring], deps: Deps, here: HereAndNow | None) -> None:
+    if rings and not deps.bell.ring(rings) and here is not None:
+        here.do(rings)
+
+
+def _silent_hosts(deps: Deps) -> list[Ring]:
+    """Leases that ran out: a prepare begins anew, a switch is unknown and is read, a rollback is taken over."""
+    rings = []
+    with deps.store.reading() as tx:
+        silent = tx.hosts.silent()
+    for host in silent:
+        try:
+            with deps.store.transaction() as tx:
+                rings += _settle_silent(tx, host, deps)
+        except StaleWrite:
+            continue  # it spoke after all, or another sweep was faster
+    return rings
+
+
+def _settle_silent(tx: Transaction, host: RolloutHost, deps: Deps) -> list[Ring]:
+    why = f"{host.lease_owner} went silent"
+    if host.state is H.PREPARING:
+        tx.hosts.change(host, HE.PUT_OFF, who="reconciler", why=why, due_at=tx.now())
+        return []
+    if host.state is H.ACTIVATING:
+        lost_at = host.lease_until if host.lease_until else tx.now()
+        tx.hosts.change(
+            host, HE.LOSE, who="reconciler", why=why, lost_at=lost_at, due_at=tx.now(), lease_owner=None, lease_until=None
+        )
+        tx.hosts.rung([host.id], deps.settings.ring_again_s)
+        return [deploy_host(host)]
+    tx.hosts.rung([host.id], deps.settings.ring_again_s)
+    return [roll_back_host(host)]
+
+
+def _due_tests(deps: Deps) -> list[Ring]:
+    with deps.store.reading() as tx:
+        if not tx.commits.due_for_tests():
+            return []
+    with deps.store.transaction() as tx:
+        due = tx.commits.due_for_tests()
+        tx.commits.rung([commit.id for commit in due], deps.settings.ring_again_s)
+    return [run_tests(commit.id) for commit in due]
+
+
+def _due_rollouts(deps: Deps) -> list[Ring]:
+    """Stages that nobody has looked at in time, and outcomes that nobody has counted."""
+    rings: list[Ring] = []
+    with deps.store.reading() as tx:
+        due = [one for one in tx.rollouts.due() if one.state in STAGES or one.state in {R.PENDING, R.HALTED, R.ROLLING_BACK}]
+        late = [one for one in due if one.counting or tx.now() - (one.due_at or 0.0) > rollouts.LATE_S / 2]
+    for rollout in late:
+        if not rollout.counting:
+            wrong = _recount(rollout.id, deps)
+            if wrong:
+                log.error("counters_were_wrong", rollout=rollout.id, repaired=wrong)
+        rings += rollouts.ring_stage(rollout)
+    return rings
+
+
+def _recount(rollout: RolloutId, deps: Deps) -> dict[str, int]:
+    with deps.store.transaction() as tx:
+        return tx.rollouts.recount(rollout)
+
+
+def _roll_backs(deps: Deps, here: HereAndNow | None) -> None:
+    with deps.store.reading() as tx:
+        back = [one for one in tx.rollouts.in_state(R.ROLLING_BACK) if (one.due_at or 0.0) <= tx.now()]
+    for rollout in back:
+        rings = stopping.ring_roll_backs(rollout.id, deps)
+        _ring(rings, deps, here)
+
+
+def _failed_roll_backs(deps: Deps) -> list[Ring]:
+    """Of rollouts that are over: again with back-off, until a newer rollout has touched the host."""
+    rings = []
+    with deps.store.reading() as tx:
+        if not tx.hosts.failed_roll_backs(1):
+            return []
+    with deps.store.transaction() as tx:
+        for host in tx.hosts.failed_roll_backs():
+            if tx.hosts.touched_later(host):
+                tx.hosts.leave(host)
+                continue
+            tx.hosts.rung([host.id], deps.settings.ring_again_s)
+            rings.append(roll_back_host(host))
+    return rings
+

@@ -1,0 +1,231 @@
+"""A rollout from its first canary to done: each function looks at the rows, decides, saves guarded, and rings.
+
+Whatever calls them (a chain, a link, the reconciler, twice or late), the rows decide what happens.
+"""
+
+from collections.abc import Sequence
+
+import structlog
+
+from rollout.config.deploy_file import AppConfig
+from rollout.domain import budget
+from rollout.domain.model import Role, Rollout, RolloutHost, RolloutId
+from rollout.domain.pipeline import Ring, count_outcome, deploy_host, pipeline, prepare_host
+from rollout.domain.states import STAGES, CommitState, HostState, RolloutEvent, RolloutState
+from rollout.services import notices, planning, stopping
+from rollout.services.ports import Deps
+from rollout.services.steps import Again, End, GoOn, Step
+from rollout.store.store import Transaction
+
+log = structlog.get_logger()
+H, R, RE = HostState, RolloutState, RolloutEvent
+
+STAGE_TICK_S = 0.5  # how often a waiting stage looks again
+LATE_S = 5.0  # a stage that nobody looked at for so long is rung by the reconciler
+PREPARE_SHARE = 0.8  # of a hosts worker's slots: roll-backs and activations always find one free
+CANARY_CONFIRM, FAN_OUT_CONFIRM = "canary", "fan_out"
+
+
+def policy(rollout: Rollout) -> AppConfig:
+    """The app's configuration as it was when the rollout was planned."""
+    return AppConfig.model_validate(rollout.policy)
+
+
+def deploy_canary(rollout_id: RolloutId, deps: Deps) -> Step:
+    """The first stage: start the rollout, and switch its canary hosts."""
+    with deps.store.transaction() as tx:
+        rollout = tx.rollouts.lock(rollout_id)
+        if rollout.state is R.PENDING:
+            rollout = _start(tx, rollout, deps)
+        if rollout.state is not R.DEPLOYING_CANARY or not _tick(tx, rollout):
+            return End()
+        rings, rollout = _decide(tx, rollout, deps)
+    deps.bell.ring(rings)
+    return _step(rollout, R.DEPLOYING_CANARY, R.EVALUATING_CANARY)
+
+
+def fan_out(rollout_id: RolloutId, deps: Deps) -> Step:
+    """The last stage: hand tokens out until every host is done, or too many are not."""
+    with deps.store.transaction() as tx:
+        rollout = tx.rollouts.lock(rollout_id)
+        if rollout.state is not R.FANNING_OUT or not _tick(tx, rollout, LATE_S):
+            return End()
+        rings, rollout = _decide(tx, rollout, deps)
+    deps.bell.ring(rings)
+    _after(rollout, deps)
+    return End()  # outcomes ring from here on
+
+
+def count(rollout_id: RolloutId, deps: Deps) -> None:
+    """Outcomes have come in: go on, halt or finish. One call serves all since the last."""
+    with deps.store.transaction() as tx:
+        tx.rollouts.set_counting(rollout_id, counting=False)
+        rollout = tx.rollouts.lock(rollout_id)
+        rings: Sequence[Ring] = []
+        if rollout.state in STAGES:
+            rings, rollout = _decide(tx, rollout, deps)
+            if rollout.state is R.FANNING_OUT:
+                tx.rollouts.ring_again(rollout.id, LATE_S)
+    deps.bell.ring(rings)
+    if rollout.state is R.ROLLING_BACK:
+        stopping.finish_roll_back(rollout.id, deps)
+    _after(rollout, deps)
+
+
+def _after(rollout: Rollout, deps: Deps) -> None:
+    if rollout.state is R.DONE:
+        planning.start_next(rollout.app, deps)
+    if rollout.state is R.STOPPING:
+        stopping.announce(rollout, deps)
+
+
+def _start(tx: Transaction, rollout: Rollout, deps: Deps) -> Rollout:
+    commit = tx.commits.get(rollout.app, rollout.commit)
+    if commit is None or commit.state is not CommitState.PASSED:
+        why = f"commit {rollout.commit[:12]} is {commit.state if commit else 'gone'} since it was planned"
+        return tx.rollouts.change(rollout, RE.GIVE_UP, who=deps.worker, why=why, reason=why, due_at=None)
+    started = tx.rollouts.change(rollout, RE.START, who=deps.worker, due_at=0.0)
+    return _confirm(tx, started, CANARY_CONFIRM)
+
+
+def _confirm(tx: Transaction, rollout: Rollout, stage: str) -> Rollout:
+    """Halt before a stage that waits for a person's yes and has not got it."""
+    if stage not in policy(rollout).fan_out.confirm or stage in rollout.confirmed:
+        return rollout
+    return halt(tx, rollout, f"waits for your yes before {stage.replace('_', '-')}", automatic=False)
+
+
+def _tick(tx: Transaction, rollout: Rollout, next_s: float = STAGE_TICK_S) -> bool:
+    return tx.rollouts.claim_tick(rollout.id, rollout.state, next_s)
+
+
+def _step(rollout: Rollout, stage: RolloutState, following: RolloutState) -> Step:
+    if rollout.state is stage:
+        return Again(STAGE_TICK_S)
+    return GoOn() if rollout.state is following else End()
+
+
+def _decide(tx: Transaction, rollout: Rollout, deps: Deps) -> tuple[list[Ring], Rollout]:
+    """What the rows say is next; the rollout's row is locked."""
+    if budget.must_halt(counters(rollout), limits(rollout)):
+        return [], halt(tx, rollout, _too_many(tx, rollout))
+    if rollout.state is R.DEPLOYING_CANARY:
+        rollout = _decide_canary(tx, rollout, deps.worker)
+    elif rollout.state is R.FANNING_OUT and _all_settled(tx, rollout):
+        return [], tx.rollouts.change(rollout, RE.FINISH, who=deps.worker, due_at=None, reason=None)
+    return (hand_out(tx, rollout, deps) if rollout.state in STAGES else []), rollout
+
+
+def _decide_canary(tx: Transaction, rollout: Rollout, worker: str) -> Rollout:
+    canaries = tx.hosts.canaries(rollout.id)
+    guilty = [host for host in canaries if host.state is H.FAILED and host.touched]
+    if guilty:
+        why = f"canary {guilty[0].name} failed: {guilty[0].error}"
+        return stopping.fail_canary(tx, rollout, why)
+    lost = [host for host in canaries if host.state in {H.FAILED, H.EXCLUDED}]
+    if lost:
+        return _replace(tx, rollout, lost)
+    if all(host.state is H.DONE for host in canaries):
+        return tx.rollouts.change(
+            rollout, RE.CANARY_DEPLOYED, who=worker, ready_at=tx.now(), due_at=0.0, canary_status="running"
+        )
+    return rollout
+
+
+def _replace(tx: Transaction, rollout: Rollout, lost: list[RolloutHost]) -> Rollout:
+    """A canary host that cannot be reached or prepared is not the commit's fault: the next host takes its place."""
+    names = ", ".join(host.name for host in lost)
+    spare = [host for host in tx.hosts.of(rollout.id, H.PENDING, H.PREPARING, H.PREPARED) if host.role is not Role.CANARY]
+    if not isinstance(policy(rollout).canary.hosts, int) or len(spare) < len(lost):
+        return halt(tx, rollout, f"canary host {names} could not be prepared: {lost[0].error or 'excluded'}")
+    for host, heir in zip(lost, spare, strict=False):
+        tx.hosts.set_role(host, Role.OTHER)
+        tx.hosts.set_role(heir, Role.CANARY)
+        tx.record(
+            rollout.app, f"host {heir.name}", "takes the canary's place", who="planning", why=host.error, rollout=rollout.id
+        )
+    return rollout
+
+
+def _all_settled(tx: Transaction, rollout: Rollout) -> bool:
+    """Every host is done, failed, excluded, or could not be read for its whole time."""
+    open_states = (H.PENDING, H.PREPARING, H.PREPARED, H.ACTIVATING, H.UNKNOWN)
+    return all(host.unreadable for host in tx.hosts.of(rollout.id, *open_states))
+
+
+def halt(tx: Transaction, rollout: Rollout, why: str, *, automatic: bool = True) -> Rollout:
+    """Automation waits for a person; nothing is undone, and nothing new starts."""
+    halted = tx.rollouts.change(
+        rollout, RE.HALT, who="automation", why=why, halted_stage=rollout.state, reason=why, due_at=None
+    )
+    number = rollout.id
+    notices.add(
+        tx,
+        halted,
+        "halted",
+        why,
+        f"rollout show {number}; then rollout resume|retry|stop {number}, or rollout exclude HOST --reason …",
+    )
+    if automatic and policy(rollout).fan_out.on_halt == "roll-back":
+        return stopping.stop_locked(tx, halted, who="automation", why=f"on_halt is roll-back: {why}")
+    return halted
+
+
+def _too_many(tx: Transaction, rollout: Rollout) -> str:
+    hurt = [
+        host.name
+        for host in tx.hosts.of(rollout.id, H.FAILED, H.UNKNOWN)
+        if not host.accepted and (host.state is H.FAILED or host.unreadable)
+    ]
+    shown = ", ".join(hurt[:5]) + (f" and {len(hurt) - 5} more" if len(hurt) > 5 else "")
+    return f"{len(hurt)} of {rollout.total} hosts failed or cannot be read ({shown}); at most {rollout.max_failed} may"
+
+
+def hand_out(tx: Transaction, rollout: Rollout, deps: Deps) -> list[Ring]:
+    """Messages for the hosts that may be prepared or switched now, each marked so that it is not rung twice."""
+    preparing, starting = tx.hosts.under_way(rollout.id)
+    free = int(deps.settings.slots * PREPARE_SHARE) - preparing
+    prepares = tx.hosts.preparable(rollout.id, free) if free > 0 else []
+    switches: list[RolloutHost] = []
+    canary = rollout.state is R.DEPLOYING_CANARY
+    if canary or rollout.state is R.FANNING_OUT:
+        room = budget.room(counters(rollout), limits(rollout)) - starting
+        switches = tx.hosts.to_retry(rollout.id)
+        switches += tx.hosts.startable(rollout.id, room, canary=canary) if room > 0 else []
+    tx.hosts.rung([host.id for host in [*prepares, *switches]], deps.settings.ring_again_s)
+    return [*map(deploy_host, switches), *map(prepare_host, prepares)]
+
+
+def counters(rollout: Rollout) -> budget.Counters:
+    """The rollout's counters, for the budget's rules."""
+    return budget.Counters(
+        done=rollout.done,
+        failed=rollout.failed,
+        unreadable=rollout.unreadable,
+        unknown=rollout.unknown,
+        in_flight=rollout.in_flight,
+        window=rollout.window,
+    )
+
+
+def limits(rollout: Rollout) -> budget.Limits:
+    """The rollout's limits, fixed at planning."""
+    return budget.Limits(rollout.max_failed, rollout.concurrency, budget.Mode(rollout.mode))
+
+
+def ring_stage(rollout: Rollout) -> list[Ring]:
+    """The chain from the stage that the row says, or the counting of its outcomes."""
+    if rollout.counting:
+        return [count_outcome(rollout.id)]
+    start = R.DEPLOYING_CANARY if rollout.state is R.PENDING else rollout.state
+    return [pipeline(rollout.id, start)] if start in STAGES else []
+
+
+def enter_fan_out(tx: Transaction, rollout: Rollout, what: RolloutEvent, *, who: str, why: str) -> Rollout:
+    """The canary has its PASS: the rest of the fleet may follow, after a person's yes where one is wanted."""
+    passed = tx.rollouts.change(
+        rollout, what, who=who, why=why, canary_status="pass", canary_reason=why, due_at=0.0, reason=None
+    )
+    return _confirm(tx, passed, FAN_OUT_CONFIRM)
+
+

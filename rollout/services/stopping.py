@@ -1,0 +1,277 @@
+"""Stop, and the one way back. The state first, then the revoke, then the seals, then the acknowledgement.
+
+Once a stop is acknowledged no host is switched to the stopped release any more (I2): a host that holds an activation
+lease is either sealed (its fence refuses everything sent earlier) or given the longest time that a silent worker's
+right can last, and then named as unconfirmed.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import structlog
+
+from rollout.config.deploy_file import AppConfig
+from rollout.domain.model import AppName, Rollout, RolloutHost, RolloutId
+from rollout.domain.pipeline import Ring, roll_back_host
+from rollout.domain.states import FINISHED, HostEvent, HostState, RolloutEvent, RolloutState
+from rollout.errors import Conflict, HostError, NotFound
+from rollout.services import bars, notices, planning
+from rollout.services.targets import target_of
+from rollout.services.ports import Deps
+from rollout.store.store import Transaction
+
+log = structlog.get_logger()
+H, R, RE = HostState, RolloutState, RolloutEvent
+
+SEAL_TIMEOUT_S = 10.0
+DRIVE_HOLD_S = 3.0  # a driver that dies is replaced after so long
+SEALERS = 64
+SOON_S = 2.0  # an acknowledgement that waits for no host
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A stop that is in the store: from here on nothing new starts."""
+
+    rollout: Rollout
+    longest_s: float  # until the acknowledgement, if hosts do not answer
+    leased: tuple[str, ...]  # hosts that hold an activation lease now
+
+
+def stop(rollout_id: RolloutId, deps: Deps, *, who: str, why: str, keep: bool = False) -> Accepted:
+    """End a rollout. Stopping what is stopped changes nothing; Conflict when it is done already."""
+    with deps.store.transaction() as tx:
+        rollout = tx.rollouts.lock(rollout_id)
+        if rollout.state is R.DONE:
+            raise Conflict(
+                f"rollout {rollout_id} is done; there is nothing to stop",
+                remedy=f"to go back: rollout rollback --app {rollout.app}",
+            )
+        if rollout.state not in FINISHED and rollout.state not in {R.STOPPING, R.ROLLING_BACK}:
+            rollout = stop_locked(tx, rollout, who=who, why=why, keep=keep)
+        accepted = _accepted(tx, rollout, deps)
+    if rollout.state is R.STOPPING:
+        announce(rollout, deps)
+    return accepted
+
+
+def stop_locked(tx: Transaction, rollout: Rollout, *, who: str, why: str, keep: bool = False) -> Rollout:
+    """The stop's first step, in the caller's transaction: state, epoch, bar."""
+    stopping = tx.rollouts.change(
+        rollout,
+        RE.STOP,
+        who=who,
+        why=why,
+        reason=why,
+        keep=keep,
+        stop_epoch=tx.apps.next_epoch(rollout.app),
+        stop_started=tx.now(),
+        due_at=0.0,
+    )
+    for host in tx.hosts.of(rollout.id, H.PREPARING):
+        tx.hosts.change(host, HostEvent.PUT_OFF, who=who, why="stopped")  # its worker notices and cuts it
+    bars.after_trouble(tx, rollout, who=who, why=why)
+    return stopping
+
+
+def fail_canary(tx: Transaction, rollout: Rollout, why: str) -> Rollout:
+    """The canary's verdict is FAIL: it goes back, and the commit is barred."""
+    failed = tx.rollouts.update(rollout, canary_status="fail", canary_reason=why)
+    notices.add(tx, failed, "failed its canary", why, f"rollout show {rollout.id}; revert the commit and push")
+    return stop_locked(tx, failed, who="judge", why=why if why.startswith("canary") else f"canary failed: {why}")
+
+
+def announce(rollout: Rollout, deps: Deps) -> None:
+    """Empty the queue of what belongs to the rollout; an accelerator, the rows have said it already."""
+    deps.bell.revoke(rollout.id)
+
+
+def _accepted(tx: Transaction, rollout: Rollout, deps: Deps) -> Accepted:
+    leased = _unsealed(tx, rollout)
+    longest = longest_s(AppConfig.model_validate(rollout.policy), deps.settings.lease_s) if leased else SOON_S
+    return Accepted(rollout, longest, tuple(host.name for host in leased))
+
+
+def longest_s(app: AppConfig, lease_s: float) -> float:
+    """How long a host that does not answer can still be acting: its lease, then a restart and a health wait, twice."""
+    return lease_s + 2 * (app.release.restart_limit + app.release.health_timeout)
+
+
+def _unsealed(tx: Transaction, rollout: Rollout) -> list[RolloutHost]:
+    return [
+        host
+        for host in tx.hosts.of(rollout.id, H.ACTIVATING, H.UNKNOWN)
+        if (host.sealed or 0) < (rollout.stop_epoch or 1)
+    ]
+
+
+def drive(rollout_id: RolloutId, deps: Deps) -> bool:
+    """Bring a stop to its acknowledgement; True when this call acknowledged it. Any process may call it, any number of times."""
+    with deps.store.transaction() as tx:
+        rollout = tx.rollouts.lock(rollout_id)
+        if rollout.state is not R.STOPPING or not tx.rollouts.claim_tick(rollout_id, R.STOPPING, DRIVE_HOLD_S):
+            return False
+        leased = _unsealed(tx, rollout)
+    _seal_all(leased, rollout, deps)
+    return _acknowledge(rollout_id, deps)
+
+
+def _seal_all(leased: list[RolloutHost], rollout: Rollout, deps: Deps) -> None:
+    if not leased:
+        return
+    app = AppConfig.model_validate(rollout.policy)
+    with ThreadPoolExecutor(min(SEALERS, len(leased)), thread_name_prefix="seal") as pool:
+        for host in leased:
+            pool.submit(_seal, host, app, deps)
+
+
+def _seal(host: RolloutHost, app: AppConfig, deps: Deps) -> None:
+    with deps.store.transaction() as tx:
+        epoch = tx.apps.next_epoch(host.app)
+    try:
+        status = deps.fleet.status(
+            target_of(host, app), asked=host.operation or 0, seal=(epoch, epoch), timeout_s=SEAL_TIMEOUT_S
+        )
+    except HostError as error:
+        log.warning("host_not_sealed", rollout=host.rollout, host=host.name, error=str(error))
+        return
+    if status.sealed:
+        with deps.store.transaction() as tx:
+            tx.hosts.seal(host, epoch)
+    else:
+        log.info("host_busy", rollout=host.rollout, host=host.name)
+
+
+def _acknowledge(rollout_id: RolloutId, deps: Deps) -> bool:
+    with deps.store.transaction() as tx:
+        rollout = tx.rollouts.lock(rollout_id)
+        if rollout.state is not R.STOPPING:
+            return False
+        app = AppConfig.model_validate(rollout.policy)
+        silent = [host.name for host in _unsealed(tx, rollout)]
+        waited = tx.now() - (rollout.stop_started or 0.0)
+        if silent and waited < longest_s(app, deps.settings.lease_s):
+            tx.rollouts.ring_again(rollout_id, 0.5)
+            return False
+        acknowledged = _end(tx, rollout, silent)
+        rings = _roll_back_rings(tx, acknowledged, deps)
+    deps.bell.ring(rings)
+    if acknowledged.state is R.ROLLING_BACK:
+        finish_roll_back(rollout_id, deps)
+    else:
+        planning.start_next(acknowledged.app, deps)
+    log.info("stop_acknowledged", rollout=rollout_id, unconfirmed=silent, waited_s=round(waited, 3))
+    return True
+
+
+def _end(tx: Transaction, rollout: Rollout, silent: list[str]) -> Rollout:
+    values = {"acknowledged_at": tx.today(), "unconfirmed": tuple(silent), "due_at": 0.0}
+    why = f"unconfirmed: {', '.join(silent)}" if silent else "every host that could still act is sealed"
+    if rollout.keep or tx.hosts.not_back(rollout.id) == 0:
+        ended = tx.rollouts.change(rollout, RE.ACKNOWLEDGE, who="stop", why=why, **values)
+        notices.add(tx, ended, "was stopped", rollout.reason or "", f"rollout show {rollout.id}")
+        return ended
+    return tx.rollouts.change(rollout, RE.ROLL_BACK, who="stop", why=why, **values)
+
+
+# -- the way back ------------------------------------------------------------------------------------------------------
+
+
+def roll_back_done(app: AppConfig, deps: Deps, *, to: str | None, who: str, why: str) -> Rollout:
+    """The newest done rollout goes back: each host to what it ran before, or all to the commit `to`.
+
+    NotFound when nothing is done; Conflict while another rollout is active, or when hosts lack `to`.
+    """
+    name = AppName(app.name)
+    with deps.store.transaction() as tx:
+        tx.apps.lock(name)
+        rollout = tx.rollouts.newest_done(name)
+        if rollout is None:
+            raise NotFound(f"no rollout of {app.name} is done", remedy="`rollout history` lists them")
+        active = tx.rollouts.active(name) or tx.rollouts.pending(name)
+        if active is not None:
+            raise Conflict(
+                f"rollout {active.id} is {active.state}",
+                remedy=f"end it first: `rollout stop {active.id}` (it brings its hosts back by itself)",
+            )
+        sha = _goal(tx, rollout, to) if to else None
+        rollout = tx.rollouts.change(
+            rollout,
+            RE.ROLL_BACK,
+            who=who,
+            why=why,
+            reason=why,
+            rollback_to=sha,
+            stop_epoch=tx.apps.next_epoch(name),
+            due_at=0.0,
+            ended_at=None,
+        )
+        if sha is None:
+            bars.after_trouble(tx, rollout, who=who, why=why)
+        else:
+            _bar_after(tx, rollout, sha, who=who, why=why)
+        rings = _roll_back_rings(tx, rollout, deps)
+    deps.bell.ring(rings)
+    return rollout
+
+
+def _goal(tx: Transaction, rollout: Rollout, to: str) -> str:
+    commit = bars.named(tx, rollout.app, to)
+    lacking = [
+        host.name
+        for host in tx.hosts.of(rollout.id)
+        if host.touched and not tx.hosts.had(rollout.app, host.name, commit.sha)
+    ]
+    if lacking or commit.sha == rollout.commit:
+        raise Conflict(
+            f"commit {commit.sha[:12]} is not on {', '.join(lacking[:10])}" if lacking else f"{commit.sha[:12]} is what runs",
+            remedy="choose a commit that every host has had, or ship it: `rollout deploy COMMIT --now --reason …`",
+        )
+    return commit.sha
+
+
+def _bar_after(tx: Transaction, rollout: Rollout, goal: str, *, who: str, why: str) -> None:
+    """Everything after the commit that the fleet goes back to, up to what ran: nothing ships the same again."""
+    base, shipped = tx.commits.get(rollout.app, goal), tx.commits.get(rollout.app, rollout.commit)
+    if base is None or base.position is None or shipped is None or shipped.position is None:
+        return
+    for commit in tx.commits.after(rollout.app, base.position):
+        if commit.position is not None and commit.position <= shipped.position:
+            bars.bar_locked(tx, commit, who=who, why=why)
+
+
+def _roll_back_rings(tx: Transaction, rollout: Rollout, deps: Deps) -> list[Ring]:
+    if rollout.state is not R.ROLLING_BACK:
+        return []
+    hosts = tx.hosts.to_roll_back(rollout.id)
+    tx.hosts.rung([host.id for host in hosts], deps.settings.ring_again_s)
+    return [roll_back_host(host) for host in hosts]
+
+
+def finish_roll_back(rollout_id: RolloutId, deps: Deps) -> None:
+    """The rollout is rolled back when every touched host is back, or could not be brought back at its first try."""
+    with deps.store.transaction() as tx:
+        rollout = tx.rollouts.lock(rollout_id)
+        if rollout.state is not R.ROLLING_BACK or tx.hosts.not_back(rollout_id) > 0:
+            return
+        left = [host.name for host in tx.hosts.of(rollout_id, H.ROLLBACK_FAILED)]
+        bare = [host.name for host in tx.hosts.of(rollout_id, H.ROLLED_BACK) if host.release is None]
+        why = rollout.reason or ""
+        if left:
+            why += f"; not back yet: {', '.join(left[:10])}{' …' if len(left) > 10 else ''} (tried again until they are)"
+        if bare:
+            why += f"; without a release, as before: {', '.join(bare[:10])}{' …' if len(bare) > 10 else ''}"
+        ended = tx.rollouts.change(rollout, RE.ROLLED_BACK, who="roll back", why=why, reason=why, due_at=None)
+        notices.add(tx, ended, "was rolled back", why, f"rollout show {rollout_id}")
+    planning.start_next(rollout.app, deps)
+
+
+def ring_roll_backs(rollout_id: RolloutId, deps: Deps) -> list[Ring]:
+    """The messages for every touched host that nobody works on and no message is under way for."""
+    with deps.store.transaction() as tx:
+        rollout = tx.rollouts.lock(rollout_id)
+        rings = _roll_back_rings(tx, rollout, deps)
+        if rollout.state is R.ROLLING_BACK:
+            tx.rollouts.ring_again(rollout_id, deps.settings.reconcile_s)
+    finish_roll_back(rollout_id, deps)
+    return rings

@@ -1,0 +1,108 @@
+"""A commit's tests and its release: claimed, done outside any transaction, reported with the claim."""
+
+import structlog
+
+from rollout.config.deploy_file import AppConfig
+from rollout.domain.model import AppName, Commit, CommitId, Release, TestResult
+from rollout.domain.retry import backoff_s
+from rollout.domain.states import CommitEvent
+from rollout.errors import NotFound, ReleaseError, RolloutError, ServiceUnavailable, StaleWrite
+from rollout.services import intake, planning
+from rollout.services.ports import Deps
+
+log = structlog.get_logger()
+
+
+def run_tests(commit_id: CommitId, deps: Deps) -> None:
+    """Test this commit and build its release; then see whether something can be shipped."""
+    with deps.store.transaction() as tx:
+        commit = tx.commits.claim_tests(commit_id, deps.worker, deps.settings.lease_s)
+    if commit is None:
+        return
+    app = deps.config.app(commit.app)
+    with deps.leases.hold("commit", commit.id):
+        try:
+            result, release = _test_and_build(commit, app, deps)
+        except ServiceUnavailable as error:
+            _put_off(commit, error, deps)
+            return
+        except RolloutError as error:
+            result, release = TestResult(passed=False, reason=str(error), output=""), None
+    try:
+        _report(commit, result, release, deps)
+    except StaleWrite:
+        log.info("tests_overtaken", commit=commit.sha)
+        return
+    planning.start_next(app.name, deps)
+
+
+def _test_and_build(commit: Commit, app: AppConfig, deps: Deps) -> tuple[TestResult, Release | None]:
+    _on_branch(commit, app, deps)
+
+    def go_on() -> bool:
+        with deps.store.reading() as tx:
+            return tx.commits.still_leased(commit)
+
+    tests = deps.workshop.run_tests(app.name, app, commit.sha, go_on=go_on)
+    if not tests.passed:
+        return tests, None
+    release, built = deps.workshop.build(app.name, app, commit.sha)
+    output = f"{tests.output}\n{built.output}".strip()
+    if release is None:
+        return TestResult(passed=False, reason=f"build: {built.reason}", output=output), None
+    return TestResult(passed=True, reason=tests.reason, output=output), release
+
+
+def _on_branch(commit: Commit, app: AppConfig, deps: Deps) -> None:
+    """NotFound when the branch does not have the commit: what is shipped is what the branch says."""
+    with deps.store.reading() as tx:
+        fresh = tx.commits.by_id(commit.id)
+    if fresh is not None and fresh.position is not None and fresh.on_branch:
+        return
+    intake.read_branch(app, deps, who=deps.worker, why="on the branch")
+    with deps.store.reading() as tx:
+        fresh = tx.commits.by_id(commit.id)
+    if fresh is None or fresh.position is None or not fresh.on_branch:
+        raise NotFound(f"not on branch {app.branch} of {app.repository}")
+
+
+def _put_off(commit: Commit, error: ServiceUnavailable, deps: Deps) -> None:
+    log.warning("tests_put_off", commit=commit.sha, error=str(error))
+    with deps.store.transaction() as tx:
+        wait = backoff_s(commit.attempt, first=5.0, most=300.0)
+        tx.commits.change(
+            commit,
+            CommitEvent.TESTS_LOST,
+            who=deps.worker,
+            why=str(error),
+            reason=str(error),
+            due_at=tx.now() + wait,
+            lease_owner=None,
+            lease_until=None,
+        )
+
+
+def _report(commit: Commit, result: TestResult, release: Release | None, deps: Deps) -> None:
+    freed = {"lease_owner": None, "lease_until": None, "due_at": None, "output": result.output}
+    with deps.store.transaction() as tx:
+        if release is None:
+            if result.passed:
+                raise ReleaseError(f"commit {commit.sha} passed without a release")
+            tx.commits.change(
+                commit, CommitEvent.FAIL, who=deps.worker, why=result.reason, reason=result.reason, tested_at=tx.today(), **freed
+            )
+            return
+        tx.commits.add_release(AppName(commit.app), release)
+        passed = tx.commits.change(
+            commit,
+            CommitEvent.PASS,
+            who=deps.worker,
+            why=result.reason,
+            reason=None,
+            digest=release.digest,
+            tested_at=tx.today(),
+            **freed,
+        )
+        fresh = tx.commits.by_id(passed.id)
+        if fresh is not None and fresh.bar_wanted is not None:
+            tx.commits.change(fresh, CommitEvent.BAR, who="bar", why=fresh.bar_wanted, reason=fresh.bar_wanted)

@@ -1,0 +1,169 @@
+"""What people and programs are shown: the JSON shapes of the contract, as plain dictionaries. Reads only."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import Any
+
+from rollout.domain.model import AppName, Commit, FleetHost, Rollout, RolloutHost, RolloutId
+from rollout.domain.states import HostState, outcome
+from rollout.errors import HostError
+from rollout.services.ports import Deps
+from rollout.services.targets import member_target
+from rollout.store.store import Transaction
+
+
+def moment(at: datetime | None) -> str | None:
+    """UTC, to the millisecond, as `2026-01-31T12:00:00.000Z`."""
+    return None if at is None else at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def rollouts(tx: Transaction, found: list[Rollout]) -> list[dict[str, Any]]:
+    """Elements of `status` and `history`: without hosts."""
+    ids = [rollout.id for rollout in found]
+    counts, canaries = tx.rollouts.host_counts(ids), tx.hosts.canary_names(ids)
+    return [_rollout(rollout, counts[rollout.id], canaries.get(rollout.id, [])) for rollout in found]
+
+
+def rollout(tx: Transaction, found: Rollout) -> dict[str, Any]:
+    """`show ID`: with its hosts, in the order of activation."""
+    return rollouts(tx, [found])[0] | {"hosts": [_host(host) for host in tx.hosts.of(found.id)]}
+
+
+def _rollout(found: Rollout, counts: dict[str, int], canaries: list[str]) -> dict[str, Any]:
+    return {
+        "id": found.id,
+        "app": found.app,
+        "commit": found.commit,
+        "commits": list(found.commits),
+        "previous": found.previous,
+        "state": str(found.state),
+        "outcome": outcome(found.state),
+        "reason": found.reason,
+        "requested_by": found.requested_by,
+        "started_at": moment(found.started_at),
+        "acknowledged_at": moment(found.acknowledged_at),
+        "ended_at": moment(found.ended_at),
+        "unconfirmed": list(found.unconfirmed),
+        "counts": {"total": found.total, **{str(state): counts.get(state, 0) for state in HostState}},
+        "budget": {"max_failed": found.max_failed, "worst_case": found.worst_case},
+        "canary": {"status": found.canary_status, "reason": found.canary_reason, "hosts": canaries},
+    }
+
+
+def _host(host: RolloutHost) -> dict[str, Any]:
+    return {
+        "name": host.name,
+        "state": str(host.state),
+        "attempt": host.attempt,
+        "release": host.release,
+        "previous": host.previous,
+        "error": host.error,
+        "took_s": host.took_s,
+    }
+
+
+def failures(tx: Transaction, found: RolloutId) -> list[tuple[str, str, list[str]]]:
+    """Failed, unknown and not-back hosts grouped by cause: (class of the error, one example, names)."""
+    groups: dict[str, tuple[str, list[str]]] = {}
+    for host in tx.hosts.of(found):
+        if host.error is None or host.state in {HostState.DONE, HostState.ROLLED_BACK}:
+            continue
+        example, names = groups.setdefault(host.cause or "error", (host.error, []))
+        names.append(host.name)
+    return [(cause, example, names) for cause, (example, names) in groups.items()]
+
+
+def timeline(tx: Transaction, found: RolloutId) -> list[dict[str, Any]]:
+    """Every event of the rollout and of its hosts, in order."""
+    return [
+        {
+            "at": moment(event.at),
+            "subject": event.subject,
+            "what": event.what,
+            "before": event.before,
+            "after": event.after,
+            "who": event.who,
+            "why": event.why,
+        }
+        for event in tx.events.of_rollout(found)
+    ]
+
+
+def log(tx: Transaction, found: Rollout, host: str | None = None, after: int = 0) -> dict[str, Any]:
+    """Output of the commit's tests, and of steps on hosts after the output of id `after`."""
+    commit = tx.commits.get(found.app, found.commit)
+    return {
+        "rollout": found.id,
+        "commit": found.commit,
+        "tests": commit.output if commit and host is None else None,
+        "hosts": [
+            {
+                "id": one["id"],
+                "at": moment(one["at"]),
+                "host": one["host"],
+                "step": one["step"],
+                "attempt": one["attempt"],
+                "text": one["text"],
+            }
+            for one in tx.outputs.of(found.id, host, after)
+        ],
+    }
+
+
+def commit(tx: Transaction, found: Commit) -> dict[str, Any]:
+    """`/api/commits/<sha>`."""
+    shipped = tx.rollouts.of_commit(found.app, found.sha)
+    return {
+        "commit": found.sha,
+        "app": found.app,
+        "state": str(found.state),
+        "subject": found.subject,
+        "author": found.author,
+        "reason": found.reason,
+        "received_at": moment(found.received_at),
+        "tested_at": moment(found.tested_at),
+        "rollout": shipped[-1].id if shipped else None,
+    }
+
+
+def fleet(tx: Transaction, app: AppName) -> list[dict[str, Any]]:
+    """`hosts`: what is recorded; drift as of the last reading, null when it was never read."""
+    return [_fleet_host(host) for host in tx.hosts.fleet(app)]
+
+
+def _fleet_host(host: FleetHost) -> dict[str, Any]:
+    return {
+        "app": host.app,
+        "name": host.name,
+        "address": host.address,
+        "release": host.release,
+        "verified_at": moment(host.verified_at),
+        "drift": None if host.verified_at is None else host.found != host.release,
+        "excluded": host.excluded,
+    }
+
+
+def verify(app_name: str, deps: Deps, *, threads: int = 16) -> dict[str, str]:
+    """Read every host of the app as configured now, and keep what it runs; the errors, by host."""
+    app = deps.config.app(app_name)
+    name = AppName(app.name)
+    members = deps.fleet.members(app)
+    with deps.store.transaction() as tx:
+        for member in members:
+            tx.hosts.know(name, member)
+
+    def read(position: int) -> tuple[str, str | None, str | None]:
+        member = members[position]
+        try:
+            return member.name, deps.fleet.status(member_target(member, app), timeout_s=30.0).current, None
+        except HostError as error:
+            return member.name, None, str(error)
+
+    with ThreadPoolExecutor(max(1, min(threads, len(members)))) as pool:
+        found = list(pool.map(read, range(len(members))))
+    with deps.store.transaction() as tx:
+        for host, release, error in found:
+            if error is None:
+                tx.hosts.found(name, host, release)
+    return {host: error for host, _, error in found if error is not None}
+

@@ -1,0 +1,1 @@
+"""The only SQL: tables, guarded updates, leases, queries, migrations."""

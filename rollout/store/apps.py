@@ -1,0 +1,82 @@
+"""Apps: the epoch counter, and when the branch is polled."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from sqlalchemy import func, insert, select, update
+
+from rollout.domain.model import AppName, Epoch
+from rollout.store.tables import apps
+
+if TYPE_CHECKING:
+    from rollout.store.store import Transaction
+
+
+class Apps:
+    """The rows of `apps`, one for each app of the configuration."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+
+    def ensure(self, app: AppName) -> None:
+        """The app has its row."""
+        if self._tx.connection.execute(select(apps.c.name).where(apps.c.name == app)).first() is None:
+            self._tx.connection.execute(insert(apps).values(name=app, epoch=0))
+
+    def lock(self, app: AppName) -> None:
+        """Nobody else decides for this app until the transaction ends."""
+        self.ensure(app)
+        query = select(apps.c.name).where(apps.c.name == app)
+        self._tx.connection.execute(query.with_for_update() if self._tx.is_postgresql else query)
+
+    def next_epoch(self, app: AppName) -> Epoch:
+        """One above the last, and above every one that a lost or restored store can have given out.
+
+        Milliseconds since 1970, not seconds: a fleet of thousands claims faster than once a second, and a counter that runs
+        ahead of its clock could be overtaken by a restored store.
+        """
+        self.ensure(app)
+        milliseconds = int(time.time() * 1000)
+        greatest = func.greatest if self._tx.is_postgresql else func.max
+        statement = (
+            update(apps)
+            .where(apps.c.name == app)
+            .values(epoch=greatest(apps.c.epoch + 1, milliseconds))
+            .returning(apps.c.epoch)
+        )
+        return Epoch(int(self._tx.connection.execute(statement).scalar_one()))
+
+    def claim_poll(self, app: AppName, every_s: float) -> bool:
+        """True for one caller an interval."""
+        self.ensure(app)
+        now = self._tx.now()
+        claimed = self._tx.connection.execute(
+            update(apps).where(apps.c.name == app, apps.c.poll_due_at <= now).values(poll_due_at=now + every_s)
+        )
+        return claimed.rowcount == 1
+
+    def polled(self, app: AppName, *, next_s: float, failures: int) -> None:
+        """When to poll again, and how often in a row it has failed."""
+        self._tx.connection.execute(
+            update(apps)
+            .where(apps.c.name == app)
+            .values(poll_due_at=self._tx.now() + next_s, poll_failures=failures)
+        )
+
+    def poll_failures(self, app: AppName) -> int:
+        """How often in a row the git server did not answer."""
+        return self._tx.connection.execute(select(apps.c.poll_failures).where(apps.c.name == app)).scalar_one_or_none() or 0
+
+    def note(self, app: AppName, text: str | None) -> bool:
+        """Keep why nothing is being started; True when it is news."""
+        self.ensure(app)
+        changed = self._tx.connection.execute(
+            update(apps).where(apps.c.name == app, apps.c.note.is_distinct_from(text)).values(note=text)
+        )
+        return changed.rowcount == 1
+
+    def noted(self, app: AppName) -> str | None:
+        """Why nothing is being started."""
+        return self._tx.connection.execute(select(apps.c.note).where(apps.c.name == app)).scalar_one_or_none()

@@ -1,0 +1,234 @@
+"""Commits, their test status, and their releases."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import and_, insert, or_, select, update
+
+from rollout.domain.model import AppName, BranchCommit, Commit, CommitId, Release
+from rollout.domain.states import CommitEvent, CommitState, next_commit_state
+from rollout.errors import StaleWrite
+from rollout.store.rows import columns, load, load_all, load_one
+from rollout.store.tables import commits, releases
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rollout.store.store import Transaction
+
+
+class Commits:
+    """The rows of `commits` and `releases`."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+
+    def get(self, app: AppName, sha: str) -> Commit | None:
+        """The commit of this hash."""
+        return self._one(commits.c.app == app, commits.c.sha == sha)
+
+    def by_id(self, commit: CommitId) -> Commit | None:
+        """The commit of this id."""
+        return self._one(commits.c.id == commit)
+
+    def starting_with(self, app: AppName, prefix: str) -> list[Commit]:
+        """Commits whose hash starts so; at most two are read."""
+        rows = self._tx.connection.execute(
+            select(*columns(Commit, commits))
+            .where(commits.c.app == app, commits.c.sha.startswith(prefix, autoescape=True))
+            .limit(2)
+        )
+        return load_all(Commit, rows, state=CommitState)
+
+    def add(self, app: AppName, sha: str, *, who: str, why: str) -> tuple[Commit, bool]:
+        """The commit's row, and whether it is new."""
+        self._tx.apps.lock(app)
+        known = self.get(app, sha)
+        if known is not None:
+            return known, False
+        self._tx.connection.execute(
+            insert(commits).values(app=app, sha=sha, state=CommitState.RECEIVED, received_at=self._tx.today(), due_at=0.0)
+        )
+        self._tx.record(app, f"commit {sha}", "receive", who=who, why=why, states=(None, CommitState.RECEIVED))
+        added = self.get(app, sha)
+        assert added is not None
+        return added, True
+
+    def place(self, app: AppName, branch: Sequence[BranchCommit]) -> None:
+        """Write what git tells of the branch's newest commits into the rows that are there.
+
+        A commit that is no longer among them, though as young as they are, has left the branch (a force-push).
+        """
+        if not branch:
+            return
+        for told in branch:
+            self._tx.connection.execute(
+                update(commits)
+                .where(commits.c.app == app, commits.c.sha == told.sha)
+                .values(
+                    position=told.position,
+                    on_branch=True,
+                    subject=told.subject,
+                    author=told.author,
+                    message=told.message,
+                )
+            )
+        self._tx.connection.execute(
+            update(commits)
+            .where(
+                commits.c.app == app,
+                commits.c.position >= branch[0].position,
+                commits.c.sha.not_in([told.sha for told in branch]),
+            )
+            .values(on_branch=False)
+        )
+
+    def after(self, app: AppName, position: int) -> list[Commit]:
+        """The branch's commits above this position, oldest first."""
+        rows = self._tx.connection.execute(
+            select(*columns(Commit, commits))
+            .where(commits.c.app == app, commits.c.on_branch, commits.c.position > position)
+            .order_by(commits.c.position)
+        )
+        return load_all(Commit, rows, state=CommitState)
+
+    def newest(self, app: AppName) -> Commit | None:
+        """The branch's newest placed commit."""
+        row = self._tx.connection.execute(
+            select(*columns(Commit, commits))
+            .where(commits.c.app == app, commits.c.on_branch, commits.c.position.is_not(None))
+            .order_by(commits.c.position.desc())
+            .limit(1)
+        ).first()
+        return load(Commit, row, state=CommitState)
+
+    def wanted_now(self, app: AppName) -> list[Commit]:
+        """Commits that a person wants out before the queue, newest wish first."""
+        rows = self._tx.connection.execute(
+            select(*columns(Commit, commits))
+            .where(commits.c.app == app, commits.c.now_reason.is_not(None))
+            .order_by(commits.c.id.desc())
+        )
+        return load_all(Commit, rows, state=CommitState)
+
+    def unfinished(self, app: AppName) -> list[Commit]:
+        """Received or in test, oldest first."""
+        rows = self._tx.connection.execute(
+            select(*columns(Commit, commits))
+            .where(commits.c.app == app, commits.c.state.in_([CommitState.RECEIVED, CommitState.TESTING]))
+            .order_by(commits.c.id)
+        )
+        return load_all(Commit, rows, state=CommitState)
+
+    def due_for_tests(self) -> list[Commit]:
+        """Waiting for their tests and not rung lately, or whose worker went silent."""
+        now = self._tx.now()
+        rows = self._tx.connection.execute(
+            select(*columns(Commit, commits))
+            .where(
+                or_(
+                    and_(commits.c.state == CommitState.RECEIVED, commits.c.due_at <= now),
+                    and_(commits.c.state == CommitState.TESTING, commits.c.lease_until <= now),
+                )
+            )
+            .order_by(commits.c.id)
+            .limit(50)
+        )
+        return load_all(Commit, rows, state=CommitState)
+
+    def rung(self, ids: Sequence[CommitId], again_s: float) -> None:
+        """A message is under way: do not ring again before `again_s`."""
+        self._tx.connection.execute(
+            update(commits).where(commits.c.id.in_(ids)).values(due_at=self._tx.now() + again_s)
+        )
+
+    def claim_tests(self, commit: CommitId, owner: str, lease_s: float) -> Commit | None:
+        """The right to test this commit; None when there is nothing to do or somebody else does it."""
+        row = self._locked(commit)
+        if row is None:
+            return None
+        now = self._tx.now()
+        if row.state is CommitState.TESTING and (row.lease_until or 0.0) <= now:
+            row = self.change(row, CommitEvent.TESTS_LOST, who=owner, why=f"{row.lease_owner} went silent")
+        if row.state is not CommitState.RECEIVED:
+            return None
+        return self.change(
+            row,
+            CommitEvent.TEST,
+            who=owner,
+            attempt=row.attempt + 1,
+            lease_owner=owner,
+            lease_until=now + lease_s,
+        )
+
+    def change(self, commit: Commit, what: CommitEvent, *, who: str, why: str | None = None, **values: Any) -> Commit:
+        """Take an edge of the commit's state machine; StaleWrite when the row has moved."""
+        after = next_commit_state(commit.state, what)
+        changed = self._write(commit, state=after, **values)
+        self._tx.record(commit.app, f"commit {commit.sha}", what, who=who, why=why, states=(commit.state, after))
+        return changed
+
+    def update(self, commit: Commit, **values: Any) -> Commit:
+        """Change what is not the state; StaleWrite when the row has moved."""
+        return self._write(commit, **values)
+
+    def wish_bar(self, commit: Commit, why: str | None) -> Commit:
+        """Bar it as soon as it passes. The test that runs keeps its claim: the version stays."""
+        self._tx.connection.execute(update(commits).where(commits.c.id == commit.id).values(bar_wanted=why))
+        return replace(commit, bar_wanted=why)
+
+    def renew(self, owner: str, ids: Sequence[CommitId], lease_s: float) -> None:
+        """Leases that have not run out last `lease_s` from now."""
+        now = self._tx.now()
+        self._tx.connection.execute(
+            update(commits)
+            .where(commits.c.id.in_(ids), commits.c.lease_owner == owner, commits.c.lease_until > now)
+            .values(lease_until=now + lease_s)
+        )
+
+    def still_leased(self, commit: Commit) -> bool:
+        """The claim that this row came from is still in force."""
+        found = self._tx.connection.execute(
+            select(commits.c.id).where(commits.c.id == commit.id, commits.c.version == commit.version)
+        )
+        return found.first() is not None
+
+    def add_release(self, app: AppName, release: Release) -> None:
+        """Keep what was built; a commit built anew replaces it."""
+        key = and_(releases.c.app == app, releases.c.commit == release.commit)
+        values = {
+            "digest": release.digest,
+            "archive": release.archive,
+            "size": release.size,
+            "built_at": self._tx.today(),
+        }
+        if self._tx.connection.execute(update(releases).where(key).values(**values)).rowcount == 0:
+            self._tx.connection.execute(insert(releases).values(app=app, commit=release.commit, **values))
+
+    def release(self, app: AppName, sha: str) -> Release | None:
+        """The release of this commit."""
+        row = self._tx.connection.execute(
+            select(*columns(Release, releases)).where(releases.c.app == app, releases.c.commit == sha)
+        ).first()
+        return load(Release, row)
+
+    def _one(self, *where: Any) -> Commit | None:
+        row = self._tx.connection.execute(select(*columns(Commit, commits)).where(*where)).first()
+        return load(Commit, row, state=CommitState)
+
+    def _locked(self, commit: CommitId) -> Commit | None:
+        query = select(*columns(Commit, commits)).where(commits.c.id == commit)
+        row = self._tx.connection.execute(query.with_for_update() if self._tx.is_postgresql else query).first()
+        return None if row is None else load_one(Commit, row, state=CommitState)
+
+    def _write(self, commit: Commit, **values: Any) -> Commit:
+        changed = self._tx.connection.execute(
+            update(commits)
+            .where(commits.c.id == commit.id, commits.c.version == commit.version)
+            .values(version=commit.version + 1, **values)
+        )
+        if changed.rowcount != 1:
+            raise StaleWrite(f"commit {commit.sha[:12]} has changed meanwhile", remedy="look again and repeat")
+        return replace(commit, version=commit.version + 1, **values)

@@ -1,0 +1,485 @@
+"""Hosts of a rollout: claims with leases and epochs, reports guarded by the claim's version, counters moved along.
+
+A claim raises the row's version, and renewing a lease does not. So a report that comes with the version of its claim is
+the claim's own, and one that was overtaken finds no row (StaleWrite).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import and_, func, insert, or_, select, update
+
+from rollout.domain.counting import count
+from rollout.domain.model import AppName, FleetHost, HostId, Member, Role, RolloutHost, RolloutId
+from rollout.domain.states import STAGES, HostEvent, HostState, RolloutState, next_host_state
+from rollout.errors import LeaseLost, StaleWrite
+from rollout.store.rows import columns, load, load_all, load_one
+from rollout.store.tables import fleet_hosts, rollout_hosts, rollouts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rollout.store.store import Transaction
+
+H, HE = HostState, HostEvent
+LEASED = (H.PREPARING, H.ACTIVATING, H.ROLLING_BACK)
+
+
+class Hosts:
+    """The rows of `rollout_hosts` and `fleet_hosts`."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def get(self, host: HostId) -> RolloutHost | None:
+        """The host of this id."""
+        row = self._tx.connection.execute(
+            select(*columns(RolloutHost, rollout_hosts)).where(rollout_hosts.c.id == host)
+        ).first()
+        return load(RolloutHost, row, **_CONVERTERS)
+
+    def of(self, rollout: RolloutId, *states: HostState) -> list[RolloutHost]:
+        """The rollout's hosts in the order of activation, all or those in these states."""
+        where = [rollout_hosts.c.state.in_(states)] if states else []
+        return self._list(rollout_hosts.c.rollout == rollout, *where)
+
+    def canaries(self, rollout: RolloutId) -> list[RolloutHost]:
+        """The hosts that get the release first."""
+        return self._list(rollout_hosts.c.rollout == rollout, rollout_hosts.c.role == Role.CANARY)
+
+    def canary_names(self, ids: Sequence[RolloutId]) -> dict[RolloutId, list[str]]:
+        """The names of the canary's hosts, for each rollout."""
+        found: dict[RolloutId, list[str]] = {}
+        rows = self._tx.connection.execute(
+            select(rollout_hosts.c.rollout, rollout_hosts.c.name)
+            .where(rollout_hosts.c.rollout.in_(ids), rollout_hosts.c.role == Role.CANARY)
+            .order_by(rollout_hosts.c.position)
+        )
+        for number, name in rows:
+            found.setdefault(RolloutId(number), []).append(name)
+        return found
+
+    def startable(self, rollout: RolloutId, limit: int, *, canary: bool) -> list[RolloutHost]:
+        """Prepared hosts without a token that no message is under way for."""
+        return self._list(
+            rollout_hosts.c.rollout == rollout,
+            rollout_hosts.c.state == H.PREPARED,
+            (rollout_hosts.c.role == Role.CANARY) if canary else (rollout_hosts.c.role != Role.CANARY),
+            ~rollout_hosts.c.token,
+            self._is_due(),
+            limit=limit,
+        )
+
+    def to_retry(self, rollout: RolloutId) -> list[RolloutHost]:
+        """Prepared hosts that kept their token and whose wait is over."""
+        return self._list(
+            rollout_hosts.c.rollout == rollout, rollout_hosts.c.state == H.PREPARED, rollout_hosts.c.token, self._is_due()
+        )
+
+    def preparable(self, rollout: RolloutId, limit: int) -> list[RolloutHost]:
+        """Pending hosts that no message is under way for; the canary's first."""
+        return self._list(
+            rollout_hosts.c.rollout == rollout, rollout_hosts.c.state == H.PENDING, self._is_due(), limit=limit
+        )
+
+    def under_way(self, rollout: RolloutId) -> tuple[int, int]:
+        """How many prepares, and how many token-less activations, run or have a message under way."""
+        rung = rollout_hosts.c.due_at > self._tx.now()
+        row = self._tx.connection.execute(
+            select(
+                func.count().filter(or_(rollout_hosts.c.state == H.PREPARING, and_(rollout_hosts.c.state == H.PENDING, rung))),
+                func.count().filter(and_(rollout_hosts.c.state == H.PREPARED, ~rollout_hosts.c.token, rung)),
+            ).where(rollout_hosts.c.rollout == rollout)
+        ).one()
+        return int(row[0]), int(row[1])
+
+    def silent(self, limit: int = 500) -> list[RolloutHost]:
+        """Whose worker's lease ran out."""
+        return self._list(
+            rollout_hosts.c.state.in_(LEASED), rollout_hosts.c.lease_until <= self._tx.now(), limit=limit
+        )
+
+    def to_read(self, limit: int = 500) -> list[RolloutHost]:
+        """Unknown ones that are due to be read, in rollouts that are neither stopping nor over."""
+        now = self._tx.now()
+        return self._list(
+            rollout_hosts.c.state == H.UNKNOWN,
+            self._is_due(),
+            or_(rollout_hosts.c.lease_until.is_(None), rollout_hosts.c.lease_until <= now),
+            rollout_hosts.c.rollout.in_(
+                select(rollouts.c.id).where(rollouts.c.state.in_([*STAGES, RolloutState.HALTED]))
+            ),
+            limit=limit,
+        )
+
+    def to_roll_back(self, rollout: RolloutId, limit: int = 1000) -> list[RolloutHost]:
+        """Touched hosts that are not back yet and that no message is under way for, newest switched first."""
+        return self._list(
+            rollout_hosts.c.rollout == rollout,
+            _needs_roll_back(),
+            self._is_due(),
+            or_(rollout_hosts.c.state != H.ROLLING_BACK, rollout_hosts.c.lease_until <= self._tx.now()),
+            order=(rollout_hosts.c.position,),
+            limit=limit,
+        )
+
+    def not_back(self, rollout: RolloutId) -> int:
+        """How many touched hosts have neither been rolled back nor failed to be."""
+        return int(
+            self._tx.connection.execute(
+                select(func.count()).where(
+                    rollout_hosts.c.rollout == rollout, _needs_roll_back(), rollout_hosts.c.state != H.ROLLBACK_FAILED
+                )
+            ).scalar_one()
+        )
+
+    def failed_roll_backs(self, limit: int = 200) -> list[RolloutHost]:
+        """Of rollouts that are over: due to be tried again."""
+        return self._list(
+            rollout_hosts.c.state == H.ROLLBACK_FAILED,
+            rollout_hosts.c.due_at <= self._tx.now(),
+            rollout_hosts.c.rollout.in_(select(rollouts.c.id).where(rollouts.c.state == RolloutState.ROLLED_BACK)),
+            limit=limit,
+        )
+
+    def touched_later(self, host: RolloutHost) -> bool:
+        """A newer rollout of the app has touched this host, so the old one's rollback is moot."""
+        found = self._tx.connection.execute(
+            select(rollout_hosts.c.id)
+            .where(
+                rollout_hosts.c.app == host.app,
+                rollout_hosts.c.name == host.name,
+                rollout_hosts.c.rollout > host.rollout,
+                rollout_hosts.c.touched,
+            )
+            .limit(1)
+        )
+        return found.first() is not None
+
+    def had(self, app: AppName, name: str, commit: str) -> bool:
+        """The host was switched to this commit once (whether it kept the release, its fence will say)."""
+        found = self._tx.connection.execute(
+            select(rollout_hosts.c.id)
+            .join(rollouts, rollouts.c.id == rollout_hosts.c.rollout)
+            .where(
+                rollout_hosts.c.app == app,
+                rollout_hosts.c.name == name,
+                rollout_hosts.c.touched,
+                or_(rollouts.c.commit == commit, rollout_hosts.c.previous == commit),
+            )
+            .limit(1)
+        )
+        return found.first() is not None
+
+    # -- claiming --------------------------------------------------------------------------------------------------
+
+    def claim_prepare(self, host: HostId, owner: str, lease_s: float) -> RolloutHost | None:
+        """The right to prepare this host; None when there is nothing to do."""
+        found = self._unleased(host, H.PENDING)
+        if found is None or not self._rollout_in(found.rollout, STAGES):
+            return None
+        return self._claim(found, HE.PREPARE, owner, lease_s)
+
+    def claim_activation(self, host: HostId, owner: str, lease_s: float) -> RolloutHost | None:
+        """The right to switch this host, with its token; None when there is nothing to do or no room."""
+        found = self._unleased(host, H.PREPARED)
+        if found is None:
+            return None
+        canary = found.role is Role.CANARY
+        if found.token:
+            if not self._tx.rollouts.may_activate(found.rollout, canary=canary):
+                return None
+            return self._claim(found, HE.ACTIVATE, owner, lease_s)
+        if not self._tx.rollouts.take_token(found.rollout, canary=canary):
+            return None
+        # The token is counted by take_token already.
+        found = replace(found, token=True)
+        return self._claim(found, HE.ACTIVATE, owner, lease_s, token=True)
+
+    def claim_reading(self, host: HostId, owner: str, lease_s: float) -> RolloutHost | None:
+        """The right to read an unknown host, with an epoch that seals it; None when somebody else reads it."""
+        found = self._unleased(host, H.UNKNOWN)
+        if found is None or not self._rollout_in(found.rollout, [*STAGES, RolloutState.HALTED]):
+            return None
+        return self.update(
+            found, lease_owner=owner, lease_until=self._tx.now() + lease_s, epoch=self._tx.apps.next_epoch(found.app)
+        )
+
+    def claim_roll_back(self, host: HostId, owner: str, lease_s: float) -> RolloutHost | None:
+        """The right to bring this host back.
+
+        A host in flight is free for it as soon as a stop has sealed it: whoever held it can switch nothing any more.
+        """
+        row = self._tx.connection.execute(
+            select(*columns(RolloutHost, rollout_hosts), rollouts.c.stop_epoch).where(
+                rollout_hosts.c.id == host,
+                rollouts.c.id == rollout_hosts.c.rollout,
+                rollouts.c.state.in_([RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK]),
+                _needs_roll_back(),
+            )
+        ).first()
+        if row is None:
+            return None
+        found = load_one(RolloutHost, row, **_CONVERTERS)
+        sealed = (found.sealed or 0) >= (row.stop_epoch or 1) and found.state is not H.ROLLING_BACK
+        if not sealed and found.state in LEASED and (found.lease_until or 0.0) > self._tx.now():
+            return None
+        return self._claim(found, HE.ROLL_BACK, owner, lease_s)
+
+    def renew(self, owner: str, ids: Sequence[HostId], lease_s: float) -> None:
+        """Leases that have not run out last `lease_s` from now; not for what a stop has ended."""
+        now = self._tx.now()
+        ended = select(rollouts.c.id).where(rollouts.c.state == RolloutState.STOPPING)
+        self._tx.connection.execute(
+            update(rollout_hosts)
+            .where(
+                rollout_hosts.c.id.in_(ids),
+                rollout_hosts.c.lease_owner == owner,
+                rollout_hosts.c.lease_until > now,
+                rollout_hosts.c.rollout.not_in(ended),
+            )
+            .values(lease_until=now + lease_s)
+        )
+
+    def permit(self, host: RolloutHost, current: str | None, lease_s: float) -> tuple[RolloutHost, float]:
+        """The host greeted and runs `current`: it counts as touched from now on, and may act for so many seconds.
+
+        LeaseLost when the claim was taken over, ran out, or the rollout was stopped; then nothing may be sent.
+        """
+        rolling_back = host.state is H.ROLLING_BACK
+        allowed = (
+            [RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK] if rolling_back else [*STAGES, RolloutState.HALTED]
+        )
+        first = not host.touched and not rolling_back
+        values = {"touched": True, "previous": current} if first else {"touched": rollout_hosts.c.touched}
+        until = self._tx.connection.execute(
+            update(rollout_hosts)
+            .where(
+                rollout_hosts.c.id == host.id,
+                rollout_hosts.c.version == host.version,
+                rollout_hosts.c.rollout.in_(select(rollouts.c.id).where(rollouts.c.state.in_(allowed))),
+            )
+            .values(**values)
+            .returning(rollout_hosts.c.lease_until)
+        ).scalar_one_or_none()
+        left = 0.0 if until is None else min(until - self._tx.now(), lease_s)
+        if left <= 0:
+            raise LeaseLost(f"{host.name}: the right to act on it is gone (stopped, taken over, or the lease ran out)")
+        return (replace(host, touched=True, previous=current) if first else host), float(left)
+
+    def still_claimed(self, host: RolloutHost) -> bool:
+        """This claim is the row's last, and its rollout is under way."""
+        found = self._tx.connection.execute(
+            select(rollout_hosts.c.id).where(
+                rollout_hosts.c.id == host.id,
+                rollout_hosts.c.version == host.version,
+                rollout_hosts.c.rollout.in_(select(rollouts.c.id).where(rollouts.c.state.in_(STAGES))),
+            )
+        )
+        return found.first() is not None
+
+    # -- reporting -------------------------------------------------------------------------------------------------
+
+    def change(
+        self,
+        host: RolloutHost,
+        what: HostEvent,
+        *,
+        who: str,
+        why: str | None = None,
+        window: int | None = None,
+        **values: Any,
+    ) -> tuple[RolloutHost, bool]:
+        """Take an edge of the host's state machine; StaleWrite when the row has moved.
+
+        Moves the rollout's counters in the same transaction. Returns the changed host, and whether the caller must
+        ring count_outcome.
+        """
+        after = replace(host, state=next_host_state(host.state, what), **values)
+        # The rollout's row first, then the host's: everyone locks in this order.
+        ring = self._tx.rollouts.add_counts(host.rollout, count(host), count(after), window=window)
+        return self._take_edge(host, what, who=who, why=why, **values), ring
+
+    def set_unreadable(
+        self, host: RolloutHost, *, who: str, why: str, window: int | None, **values: Any
+    ) -> bool:
+        """The unknown host could not be read in its time: it counts as failed from now on; True as in `change`."""
+        values |= {"unreadable": True, "lease_owner": None, "lease_until": None}
+        after = replace(host, **values)
+        ring = self._tx.rollouts.add_counts(host.rollout, count(host), count(after), window=window)
+        self._write(host, **values)
+        self._tx.record(
+            host.app,
+            f"host {host.name}",
+            "unreadable",
+            who=who,
+            why=why,
+            rollout=host.rollout,
+            states=(host.state, host.state),
+        )
+        return ring
+
+    def update(self, host: RolloutHost, **values: Any) -> RolloutHost:
+        """Change what is not the state, and nothing that counts; StaleWrite when the row has moved."""
+        return self._write(host, **values)
+
+    def rung(self, ids: Sequence[HostId], again_s: float) -> None:
+        """A message is under way: do not ring again before `again_s`."""
+        self._tx.connection.execute(
+            update(rollout_hosts).where(rollout_hosts.c.id.in_(ids)).values(due_at=self._tx.now() + again_s)
+        )
+
+    def leave(self, host: RolloutHost) -> None:
+        """Its rollback is not tried again."""
+        self._tx.connection.execute(
+            update(rollout_hosts).where(rollout_hosts.c.id == host.id).values(due_at=None)
+        )
+
+    def accept(self, host: RolloutHost, *, who: str, why: str) -> None:
+        """A person takes this failure on: it leaves the count."""
+        after = replace(host, accepted=True)
+        self._tx.rollouts.add_counts(host.rollout, count(host), count(after))
+        self._write(host, accepted=True)
+        self._tx.record(
+            host.app,
+            f"host {host.name}",
+            "accept failure",
+            who=who,
+            why=why,
+            rollout=host.rollout,
+            states=(host.state, host.state),
+        )
+
+    def set_cursor(self, host: RolloutHost, cursor: str | None) -> None:
+        """Where the metric source goes on reading."""
+        self._tx.connection.execute(
+            update(rollout_hosts).where(rollout_hosts.c.id == host.id).values(cursor=cursor)
+        )
+
+    def set_role(self, host: RolloutHost, role: Role) -> None:
+        """Canary or not; a claim that runs on the host keeps its right."""
+        self._tx.connection.execute(
+            update(rollout_hosts).where(rollout_hosts.c.id == host.id).values(role=role)
+        )
+
+    def seal(self, host: RolloutHost, epoch: int) -> None:
+        """A sealing status with this epoch is in the host's journal."""
+        self._tx.connection.execute(
+            update(rollout_hosts).where(rollout_hosts.c.id == host.id).values(sealed=epoch)
+        )
+
+    # -- the fleet across rollouts ---------------------------------------------------------------------------------
+
+    def know(self, app: AppName, member: Member) -> None:
+        """The host has its row in the fleet."""
+        key = and_(fleet_hosts.c.app == app, fleet_hosts.c.name == member.name)
+        if self._tx.connection.execute(update(fleet_hosts).where(key).values(address=member.address)).rowcount == 0:
+            self._tx.connection.execute(
+                insert(fleet_hosts).values(app=app, name=member.name, address=member.address)
+            )
+
+    def fleet(self, app: AppName) -> list[FleetHost]:
+        """Every host that is known of the app, by name."""
+        rows = self._tx.connection.execute(
+            select(*columns(FleetHost, fleet_hosts)).where(fleet_hosts.c.app == app).order_by(fleet_hosts.c.name)
+        )
+        return load_all(FleetHost, rows)
+
+    def runs(self, app: AppName, name: str, release: str | None) -> None:
+        """An operation of ours left the host with this release (I5)."""
+        self._set_fleet(app, name, release=release, found=release, verified_at=self._tx.today())
+
+    def found(self, app: AppName, name: str, release: str | None) -> None:
+        """The host was read and has this release; what is recorded stays."""
+        self._set_fleet(app, name, found=release, verified_at=self._tx.today())
+
+    def set_excluded(self, app: AppName, name: str, reason: str | None) -> None:
+        """Out of all rollouts for this reason, or back in."""
+        self._set_fleet(app, name, excluded=reason)
+
+    def _set_fleet(self, app: AppName, name: str, **values: Any) -> None:
+        self._tx.connection.execute(
+            update(fleet_hosts).where(fleet_hosts.c.app == app, fleet_hosts.c.name == name).values(**values)
+        )
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _is_due(self) -> Any:
+        return or_(rollout_hosts.c.due_at.is_(None), rollout_hosts.c.due_at <= self._tx.now())
+
+    def _unleased(self, host: HostId, state: HostState) -> RolloutHost | None:
+        found = self.get(host)
+        if found is None or found.state is not state or (found.lease_until or 0.0) > self._tx.now():
+            return None
+        return found
+
+    def _rollout_in(self, rollout: RolloutId, states: Any) -> bool:
+        found = self._tx.connection.execute(
+            select(rollouts.c.id).where(rollouts.c.id == rollout, rollouts.c.state.in_(list(states)))
+        )
+        return found.first() is not None
+
+    def _claim(
+        self, host: RolloutHost, what: HostEvent, owner: str, lease_s: float, **values: Any
+    ) -> RolloutHost | None:
+        epoch = self._tx.apps.next_epoch(host.app)
+        if what is not HE.PREPARE:
+            values["operation"] = epoch
+        try:
+            return self._take_edge(
+                host,
+                what,
+                who=owner,
+                lease_owner=owner,
+                lease_until=self._tx.now() + lease_s,
+                epoch=epoch,
+                **values,
+            )
+        except StaleWrite:
+            if "token" not in values:
+                return None
+            raise  # a token was taken: the whole transaction must go
+
+    def _take_edge(
+        self, host: RolloutHost, what: HostEvent, *, who: str, why: str | None = None, **values: Any
+    ) -> RolloutHost:
+        state = next_host_state(host.state, what)
+        if state not in LEASED and state is not H.UNKNOWN:
+            values.setdefault("lease_owner", None)
+            values.setdefault("lease_until", None)
+        values.setdefault("due_at", None)
+        changed = self._write(host, state=state, **values)
+        self._tx.record(
+            host.app, f"host {host.name}", what, who=who, why=why, rollout=host.rollout, states=(host.state, state)
+        )
+        return changed
+
+    def _list(self, *where: Any, order: Any = (rollout_hosts.c.position,), limit: int | None = None) -> list[RolloutHost]:
+        query = select(*columns(RolloutHost, rollout_hosts)).where(*where).order_by(*order)
+        rows = self._tx.connection.execute(query if limit is None else query.limit(limit))
+        return load_all(RolloutHost, rows, **_CONVERTERS)
+
+    def _write(self, host: RolloutHost, **values: Any) -> RolloutHost:
+        changed = self._tx.connection.execute(
+            update(rollout_hosts)
+            .where(rollout_hosts.c.id == host.id, rollout_hosts.c.version == host.version)
+            .values(version=host.version + 1, **values)
+        )
+        if changed.rowcount != 1:
+            raise StaleWrite(f"{host.name}: another worker has reported on it meanwhile")
+        return replace(host, version=host.version + 1, **values)
+
+
+_CONVERTERS = {"state": HostState, "role": Role}
+
+
+def _needs_roll_back() -> Any:
+    """Switched, or possibly switched, and not back."""
+    return and_(
+        rollout_hosts.c.touched,
+        rollout_hosts.c.state.in_([H.DONE, H.FAILED, H.ACTIVATING, H.UNKNOWN, H.ROLLING_BACK, H.ROLLBACK_FAILED]),
+    )

@@ -1,0 +1,207 @@
+"""What is only ever added: events, deliveries, samples, outputs, notices."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import delete, func, insert, select, update
+
+from rollout.domain.model import AppName, Event, Notice, Push, RolloutId
+from rollout.domain.verdict import Interval
+from rollout.store.rows import columns, load_all
+from rollout.store.tables import deliveries, events, notices, outputs, samples
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rollout.store.store import Transaction
+
+KEPT_DELIVERIES = 100_000
+KEPT_OUTPUT = 8_192  # characters of one step on one host
+NOTICE_ATTEMPTS = 8
+
+
+class Events:
+    """The audit: who did what, why and when."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+
+    def add(
+        self,
+        app: AppName,
+        subject: str,
+        what: str,
+        *,
+        who: str,
+        why: str | None,
+        rollout: RolloutId | None,
+        states: tuple[str | None, str | None],
+    ) -> None:
+        """One more event, now."""
+        self._tx.connection.execute(
+            insert(events).values(
+                at=self._tx.today(),
+                app=app,
+                rollout=rollout,
+                subject=subject,
+                what=what,
+                before=states[0],
+                after=states[1],
+                who=who,
+                why=why,
+            )
+        )
+
+    def of_rollout(self, rollout: RolloutId) -> list[Event]:
+        """Everything that happened to this rollout and its hosts, in order."""
+        return self._list(events.c.rollout == rollout)
+
+    def of_subject(self, app: AppName, subject: str) -> list[Event]:
+        """Everything that happened to one thing, in order."""
+        return self._list(events.c.app == app, events.c.subject == subject)
+
+    def _list(self, *where: Any) -> list[Event]:
+        rows = self._tx.connection.execute(select(*columns(Event, events)).where(*where).order_by(events.c.id))
+        return load_all(Event, rows)
+
+
+class Deliveries:
+    """Webhooks as they came, each with its one outcome (I4)."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+
+    def add(self, push: Push, app: AppName | None, outcome: str, reason: str) -> int:
+        """Store a delivery together with what came of it; its id."""
+        statement = insert(deliveries).values(
+            received_at=self._tx.today(),
+            provider=push.provider,
+            delivery=push.delivery[:200],
+            app=app,
+            branch=push.branch[:300] or None,
+            head=push.head or None,
+            outcome=outcome,
+            reason=reason,
+        )
+        key = self._tx.connection.execute(statement).inserted_primary_key
+        assert key is not None
+        number = int(key[0])
+        if number % 1000 == 0:
+            self._tx.connection.execute(delete(deliveries).where(deliveries.c.id <= number - KEPT_DELIVERIES))
+        return number
+
+    def counts(self) -> dict[str, int]:
+        """How many deliveries ended in which outcome."""
+        rows = self._tx.connection.execute(select(deliveries.c.outcome, func.count()).group_by(deliveries.c.outcome))
+        return {outcome: number for outcome, number in rows}
+
+
+class Samples:
+    """What the canary's and the baseline's hosts answered."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+
+    def add(self, rollout: RolloutId, intervals: Sequence[Interval]) -> None:
+        """Keep these intervals."""
+        rows = [
+            {
+                "rollout": rollout,
+                "t": one.t,
+                "dt": one.dt,
+                "host": one.host,
+                "role": one.role,
+                "observed": one.observed,
+                "counts": dict(one.counts),
+                "source": one.source,
+                "flags": list(one.flags),
+            }
+            for one in intervals
+        ]
+        if rows:
+            self._tx.connection.execute(insert(samples), rows)
+
+    def of(self, rollout: RolloutId) -> list[Interval]:
+        """All of them, by time."""
+        rows = self._tx.connection.execute(
+            select(*columns(Interval, samples)).where(samples.c.rollout == rollout).order_by(samples.c.t, samples.c.id)
+        )
+        return load_all(Interval, rows, flags=tuple)
+
+    def forget(self, rollout: RolloutId) -> None:
+        """A canary that is measured anew starts from nothing."""
+        self._tx.connection.execute(delete(samples).where(samples.c.rollout == rollout))
+
+
+class Outputs:
+    """What restart, health and refusals printed on hosts."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+
+    def add(self, rollout: RolloutId, host: str, step: str, attempt: int, text: str) -> None:
+        """Keep the end of a step's output; empty text is not kept."""
+        if text.strip():
+            self._tx.connection.execute(
+                insert(outputs).values(
+                    rollout=rollout,
+                    host=host,
+                    at=self._tx.today(),
+                    step=step,
+                    attempt=attempt,
+                    text=text[-KEPT_OUTPUT:],
+                )
+            )
+
+    def of(self, rollout: RolloutId, host: str | None = None, after: int = 0) -> list[dict[str, Any]]:
+        """In order: id, host, at, step, attempt, text."""
+        query = select(outputs).where(outputs.c.rollout == rollout, outputs.c.id > after).order_by(outputs.c.id)
+        if host is not None:
+            query = query.where(outputs.c.host == host)
+        return [dict(row._mapping) for row in self._tx.connection.execute(query)]  # noqa: SLF001  # public name
+
+
+class Notices:
+    """The outbox of what people are told: written with the change, sent after the commit."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+
+    def add(self, app: AppName, rollout: RolloutId | None, title: str, body: str) -> None:
+        """One more to be sent."""
+        self._tx.connection.execute(
+            insert(notices).values(
+                app=app, rollout=rollout, title=title, body=body, due_at=0.0, created_at=self._tx.today()
+            )
+        )
+
+    def any_due(self) -> bool:
+        """Something waits to be sent."""
+        query = select(notices.c.id).where(notices.c.due_at <= self._tx.now()).limit(1)
+        return self._tx.connection.execute(query).first() is not None
+
+    def claim(self, hold_s: float, limit: int = 10) -> list[Notice]:
+        """Due ones, taken for `hold_s`: if they are not settled by then, somebody else sends them."""
+        now = self._tx.now()
+        query = select(*columns(Notice, notices)).where(notices.c.due_at <= now).order_by(notices.c.id).limit(limit)
+        rows = self._tx.connection.execute(query.with_for_update(skip_locked=True) if self._tx.is_postgresql else query)
+        claimed = load_all(Notice, rows)
+        if claimed:
+            self._tx.connection.execute(
+                update(notices)
+                .where(notices.c.id.in_([notice.id for notice in claimed]))
+                .values(due_at=now + hold_s, attempts=notices.c.attempts + 1)
+            )
+        return claimed
+
+    def sent(self, notice: Notice) -> None:
+        """It was delivered."""
+        self._tx.connection.execute(
+            update(notices).where(notices.c.id == notice.id).values(due_at=None, sent_at=self._tx.today())
+        )
+
+    def put_off(self, notice: Notice, wait_s: float) -> None:
+        """It was not delivered; again later, but not for ever."""
+        due_at = None if notice.attempts + 1 >= NOTICE_ATTEMPTS else self._tx.now() + wait_s
+        self._tx.connection.execute(update(notices).where(notices.c.id == notice.id).values(due_at=due_at))

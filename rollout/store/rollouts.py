@@ -1,0 +1,364 @@
+"""Rollouts: planned once with their frozen fleet, changed only along the edges of their state machine."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import func, insert, or_, select, update
+
+from rollout.domain.counting import Count, count
+from rollout.domain.model import AppName, Member, Role, Rollout, RolloutId
+from rollout.domain.states import (
+    ACTIVE,
+    FINISHED,
+    HostState,
+    RolloutEvent,
+    RolloutState,
+    next_rollout_state,
+)
+from rollout.errors import NotFound, StaleWrite
+from rollout.store.rows import columns, load, load_all
+from rollout.store.tables import rollout_hosts, rollouts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rollout.store.store import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A rollout as it is planned: what never changes afterwards."""
+
+    app: AppName
+    commit: str
+    commits: Sequence[str]
+    previous: str | None
+    digest: str
+    requested_by: str
+    policy: Mapping[str, Any]
+    max_failed: int
+    mode: str
+    concurrency: int
+    worst_case: int
+    fleet: Sequence[tuple[Member, Role]]  # in the order of activation
+
+
+class Rollouts:
+    """The rows of `rollouts`."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+
+    def add(self, plan: Planned, *, why: str) -> Rollout:
+        """A pending rollout with its hosts; Conflict when the app has a pending one."""
+        key = self._tx.connection.execute(
+            insert(rollouts).values(
+                **{name: getattr(plan, name) for name in plan.__slots__ if name not in {"fleet", "commits", "policy"}},
+                commits=list(plan.commits),
+                policy=dict(plan.policy),
+                state=RolloutState.PENDING,
+                total=len(plan.fleet),
+                confirmed=[],
+                unconfirmed=[],
+                due_at=0.0,
+                started_at=self._tx.today(),
+            )
+        ).inserted_primary_key
+        assert key is not None
+        self._tx.connection.execute(insert(rollout_hosts), _host_rows(plan, int(key[0])))
+        for member, _ in plan.fleet:
+            self._tx.hosts.know(plan.app, member)
+        added = self.get(RolloutId(int(key[0])))
+        self._tx.record(
+            plan.app,
+            f"rollout {added.id}",
+            "plan",
+            who=plan.requested_by,
+            why=why,
+            rollout=added.id,
+            states=(None, added.state),
+        )
+        return added
+
+    def find(self, rollout: RolloutId) -> Rollout | None:
+        """The rollout of this id, if there is one."""
+        row = self._tx.connection.execute(select(*columns(Rollout, rollouts)).where(rollouts.c.id == rollout)).first()
+        return load(Rollout, row, **_CONVERTERS)
+
+    def get(self, rollout: RolloutId) -> Rollout:
+        """The rollout of this id; NotFound."""
+        found = self.find(rollout)
+        if found is None:
+            raise NotFound(f"there is no rollout {rollout}", remedy="`rollout history` lists them")
+        return found
+
+    def lock(self, rollout: RolloutId) -> Rollout:
+        """As `get`; nobody else decides about it until the transaction ends."""
+        if self._tx.is_postgresql:
+            self._tx.connection.execute(select(rollouts.c.id).where(rollouts.c.id == rollout).with_for_update())
+        return self.get(rollout)
+
+    def active(self, app: AppName) -> Rollout | None:
+        """The app's one rollout that is under way (halted ones too)."""
+        found = self._list(rollouts.c.app == app, rollouts.c.state.in_(ACTIVE))
+        return found[0] if found else None
+
+    def pending(self, app: AppName) -> Rollout | None:
+        """The app's one rollout that is planned and not begun."""
+        found = self._list(rollouts.c.app == app, rollouts.c.state == RolloutState.PENDING)
+        return found[0] if found else None
+
+    def unfinished(self, app: AppName | None = None) -> list[Rollout]:
+        """Pending and active ones, oldest first."""
+        where = [rollouts.c.state.not_in(FINISHED)]
+        return self._list(*where, *([rollouts.c.app == app] if app else []))
+
+    def finished(self, app: AppName | None, limit: int) -> list[Rollout]:
+        """Past ones, newest first."""
+        query = (
+            select(*columns(Rollout, rollouts))
+            .where(rollouts.c.state.in_(FINISHED), *([rollouts.c.app == app] if app else []))
+            .order_by(rollouts.c.id.desc())
+            .limit(limit)
+        )
+        return load_all(Rollout, self._tx.connection.execute(query), **_CONVERTERS)
+
+    def newest_done(self, app: AppName) -> Rollout | None:
+        """The rollout whose release the fleet runs."""
+        row = self._tx.connection.execute(
+            select(*columns(Rollout, rollouts))
+            .where(rollouts.c.app == app, rollouts.c.state == RolloutState.DONE)
+            .order_by(rollouts.c.id.desc())
+            .limit(1)
+        ).first()
+        return load(Rollout, row, **_CONVERTERS)
+
+    def newest(self, app: AppName | None) -> Rollout | None:
+        """The last rollout of all."""
+        row = self._tx.connection.execute(
+            select(*columns(Rollout, rollouts))
+            .where(*([rollouts.c.app == app] if app else []))
+            .order_by(rollouts.c.id.desc())
+            .limit(1)
+        ).first()
+        return load(Rollout, row, **_CONVERTERS)
+
+    def of_commit(self, app: AppName, sha: str) -> list[Rollout]:
+        """Every rollout of this commit, oldest first."""
+        return self._list(rollouts.c.app == app, rollouts.c.commit == sha)
+
+    def durations(self, app: AppName, limit: int = 50) -> list[float]:
+        """Seconds from start to end of the app's newest done rollouts."""
+        rows = self._tx.connection.execute(
+            select(rollouts.c.started_at, rollouts.c.ended_at)
+            .where(rollouts.c.app == app, rollouts.c.state == RolloutState.DONE, rollouts.c.ended_at.is_not(None))
+            .order_by(rollouts.c.id.desc())
+            .limit(limit)
+        )
+        return [(ended - started).total_seconds() for started, ended in rows]
+
+    def due(self) -> list[Rollout]:
+        """Unfinished ones that nobody has looked at for too long, or with outcomes to count."""
+        return self._list(
+            rollouts.c.state.not_in(FINISHED),
+            or_(rollouts.c.due_at <= self._tx.now(), rollouts.c.counting),
+        )
+
+    def states(self, ids: Sequence[RolloutId]) -> dict[RolloutId, RolloutState]:
+        """The states of these, in one query."""
+        if not ids:
+            return {}
+        rows = self._tx.connection.execute(select(rollouts.c.id, rollouts.c.state).where(rollouts.c.id.in_(ids)))
+        return {RolloutId(number): RolloutState(state) for number, state in rows}
+
+    def in_state(self, state: RolloutState) -> list[Rollout]:
+        """All in this state, oldest first."""
+        return self._list(rollouts.c.state == state)
+
+    def change(self, rollout: Rollout, what: RolloutEvent, *, who: str, why: str | None = None, **values: Any) -> Rollout:
+        """Take an edge of the rollout's state machine; StaleWrite when the row has moved."""
+        after = next_rollout_state(rollout.state, what)
+        if after in FINISHED:
+            values.setdefault("ended_at", self._tx.today())
+        changed = self._write(rollout, state=after, **values)
+        self._tx.record(
+            rollout.app,
+            f"rollout {rollout.id}",
+            what,
+            who=who,
+            why=why,
+            rollout=rollout.id,
+            states=(rollout.state, after),
+        )
+        return changed
+
+    def update(self, rollout: Rollout, **values: Any) -> Rollout:
+        """Change what is not the state; StaleWrite when the row has moved."""
+        return self._write(rollout, **values)
+
+    def take_token(self, rollout: RolloutId, *, canary: bool) -> bool:
+        """One more host may be at risk: tested and taken in one guarded UPDATE.
+
+        Canary hosts start only while the canary is being deployed; no other host starts without a PASS (I11).
+        The same rule as `domain.budget.may_start`, for the database's eyes.
+        """
+        taken = self._tx.connection.execute(
+            update(rollouts)
+            .where(
+                rollouts.c.id == rollout,
+                *_may_activate(canary=canary),
+                rollouts.c.failed + rollouts.c.unknown + rollouts.c.in_flight
+                < rollouts.c.max_failed + rollouts.c.window,
+                rollouts.c.failed + rollouts.c.unreadable <= rollouts.c.max_failed,
+                rollouts.c.in_flight < rollouts.c.concurrency,
+            )
+            .values(in_flight=rollouts.c.in_flight + 1)
+        )
+        return taken.rowcount == 1
+
+    def room_to_fail(self, rollout: RolloutId) -> bool:
+        """Whether one more host without a token may be counted as failed; the row stays locked."""
+        found = self._tx.connection.execute(
+            update(rollouts)
+            .where(
+                rollouts.c.id == rollout,
+                rollouts.c.failed + rollouts.c.unknown + rollouts.c.in_flight
+                < rollouts.c.max_failed + rollouts.c.window,
+            )
+            .values(in_flight=rollouts.c.in_flight)
+        )
+        return found.rowcount == 1
+
+    def may_activate(self, rollout: RolloutId, *, canary: bool) -> bool:
+        """As `take_token` for a host that has its token; the row stays locked."""
+        found = self._tx.connection.execute(
+            update(rollouts)
+            .where(rollouts.c.id == rollout, *_may_activate(canary=canary))
+            .values(in_flight=rollouts.c.in_flight)
+        )
+        return found.rowcount == 1
+
+    def add_counts(self, rollout: RolloutId, before: Count, after: Count, *, window: int | None = None) -> bool:
+        """Move the counters by what one host's change means; True when the caller must ring count_outcome.
+
+        One ring serves every outcome since the last one was counted.
+        """
+        rung = self._tx.connection.execute(
+            update(rollouts).where(rollouts.c.id == rollout, ~rollouts.c.counting).values(counting=True)
+        )
+        moved: dict[str, Any] = {name: rollouts.c[name] + difference for name, difference in _differences(before, after).items()}
+        if window is not None:
+            moved["window"] = window
+        if moved:
+            self._tx.connection.execute(update(rollouts).where(rollouts.c.id == rollout).values(**moved))
+        return rung.rowcount == 1
+
+    def set_counting(self, rollout: RolloutId, *, counting: bool) -> None:
+        """Outcomes wait to be counted, or are being counted now."""
+        self._tx.connection.execute(update(rollouts).where(rollouts.c.id == rollout).values(counting=counting))
+
+    def ring_again(self, rollout: RolloutId, after_s: float) -> None:
+        """Nobody needs to look at this rollout again before `after_s`."""
+        self._tx.connection.execute(
+            update(rollouts).where(rollouts.c.id == rollout).values(due_at=self._tx.now() + after_s)
+        )
+
+    def claim_tick(self, rollout: RolloutId, state: RolloutState, next_s: float) -> bool:
+        """True for one of all those who want to do this stage's next step now."""
+        now = self._tx.now()
+        claimed = self._tx.connection.execute(
+            update(rollouts)
+            .where(rollouts.c.id == rollout, rollouts.c.state == state, or_(rollouts.c.due_at.is_(None), rollouts.c.due_at <= now))
+            .values(due_at=now + next_s)
+        )
+        return claimed.rowcount == 1
+
+    def recount(self, rollout: RolloutId) -> dict[str, int]:
+        """The counters as the host rows say; those that differed, repaired."""
+        row = self.lock(rollout)
+        hosts = self._tx.hosts.of(rollout)
+        true = {
+            name: sum(getattr(count(host), name) for host in hosts) for name in Count.__slots__
+        }
+        wrong = {name: value for name, value in true.items() if getattr(row, name) != value}
+        if wrong:
+            self._tx.connection.execute(update(rollouts).where(rollouts.c.id == rollout).values(**wrong))
+        return wrong
+
+    def host_counts(self, ids: Sequence[RolloutId]) -> dict[RolloutId, dict[str, int]]:
+        """How many hosts are in which state, for each rollout; every state is there."""
+        counts: dict[RolloutId, dict[str, int]] = {number: dict.fromkeys(HostState, 0) for number in ids}
+        rows = self._tx.connection.execute(
+            select(rollout_hosts.c.rollout, rollout_hosts.c.state, func.count())
+            .where(rollout_hosts.c.rollout.in_(ids))
+            .group_by(rollout_hosts.c.rollout, rollout_hosts.c.state)
+        )
+        for number, state, amount in rows:
+            counts[RolloutId(number)][state] = amount
+        return counts
+
+    def _list(self, *where: Any) -> list[Rollout]:
+        rows = self._tx.connection.execute(
+            select(*columns(Rollout, rollouts)).where(*where).order_by(rollouts.c.id)
+        )
+        return load_all(Rollout, rows, **_CONVERTERS)
+
+    def _write(self, rollout: Rollout, **values: Any) -> Rollout:
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        changed = self._tx.connection.execute(
+            update(rollouts)
+            .where(
+                rollouts.c.id == rollout.id,
+                rollouts.c.version == rollout.version,
+                rollouts.c.state == rollout.state,
+            )
+            .values(version=rollout.version + 1, **plain)
+        )
+        if changed.rowcount != 1:
+            raise StaleWrite(
+                f"rollout {rollout.id} is no longer {rollout.state}", remedy=f"look again: rollout show {rollout.id}"
+            )
+        return replace(rollout, version=rollout.version + 1, **values)
+
+
+_CONVERTERS = {
+    "state": RolloutState,
+    "halted_stage": RolloutState,
+    "commits": tuple,
+    "confirmed": tuple,
+    "unconfirmed": tuple,
+}
+
+
+def _may_activate(*, canary: bool) -> list[Any]:
+    if canary:
+        return [rollouts.c.state == RolloutState.DEPLOYING_CANARY]
+    return [rollouts.c.state == RolloutState.FANNING_OUT, rollouts.c.canary_status == "pass"]
+
+
+def _differences(before: Count, after: Count) -> dict[str, int]:
+    then, now = asdict(before), asdict(after)
+    return {name: now[name] - then[name] for name in now if now[name] != then[name]}
+
+
+def _host_rows(plan: Planned, rollout: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "rollout": rollout,
+            "app": plan.app,
+            "name": member.name,
+            "address": member.address,
+            "port": member.port,
+            "user": member.user,
+            "variables": dict(member.variables),
+            "path": member.path,
+            "role": role,
+            "position": position,
+            "state": HostState.PENDING,
+            "due_at": 0.0,
+        }
+        for position, (member, role) in enumerate(plan.fleet)
+    ]
+

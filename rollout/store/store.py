@@ -1,0 +1,199 @@
+"""Opening the store, and its transactions."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, insert, select, update
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from rollout.domain.model import AppName, RolloutId
+from rollout.errors import Conflict, ServiceUnavailable
+from rollout.store import clock, migrate, tables
+from rollout.store.apps import Apps
+from rollout.store.commits import Commits
+from rollout.store.hosts import Hosts
+from rollout.store.journal import Deliveries, Events, Notices, Outputs, Samples
+from rollout.store.rollouts import Rollouts
+
+
+class Transaction:
+    """One transaction: the tables' verbs, and the store's clock."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.apps = Apps(self)
+        self.commits = Commits(self)
+        self.rollouts = Rollouts(self)
+        self.hosts = Hosts(self)
+        self.events = Events(self)
+        self.deliveries = Deliveries(self)
+        self.samples = Samples(self)
+        self.outputs = Outputs(self)
+        self.notices = Notices(self)
+
+    def now(self) -> float:
+        """Seconds on the store's clock; asked anew each time."""
+        return clock.store_seconds(self.connection)
+
+    @staticmethod
+    def today() -> datetime:
+        """UTC, for people."""
+        return datetime.now(UTC)
+
+    @property
+    def is_postgresql(self) -> bool:
+        """Row locks are needed; SQLite has one writer at a time."""
+        return self.connection.dialect.name == "postgresql"
+
+    def record(
+        self,
+        app: AppName,
+        subject: str,
+        what: str,
+        *,
+        who: str,
+        why: str | None = None,
+        rollout: RolloutId | None = None,
+        states: tuple[str | None, str | None] = (None, None),
+    ) -> None:
+        """Write an event into this very transaction (I7)."""
+        self.events.add(app, subject, what, who=who, why=why, rollout=rollout, states=states)
+
+
+class Store:
+    """SQLite (embedded) or PostgreSQL; everything else is the same."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._engine = _engine(url)
+
+    @cached_property
+    def place(self) -> str:
+        """Where the database is, without its password."""
+        return self._engine.url.render_as_string(hide_password=True)
+
+    def prepare(self) -> None:
+        """Bring the schema up to date; leases of another boot are void."""
+        with self._translated():
+            if self._engine.url.database and self._engine.dialect.name == "sqlite":
+                Path(self._engine.url.database).parent.mkdir(parents=True, exist_ok=True)
+            migrate.upgrade(self._engine)
+        with self.transaction() as tx:
+            _void_leases_of_another_boot(tx)
+
+    def ready(self) -> bool:
+        """The schema is there."""
+        with self._translated():
+            return migrate.present(self._engine)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """A writing transaction; committed at the end, undone by any exception."""
+        with self._translated(), self._engine.connect() as connection:
+            connection = connection.execution_options(rollout_writes=True)
+            with connection.begin():
+                yield Transaction(connection)
+
+    @contextmanager
+    def reading(self) -> Iterator[Transaction]:
+        """A transaction that only reads."""
+        with self._translated(), self._engine.connect() as connection, connection.begin():
+            yield Transaction(connection)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except IntegrityError as error:
+            raise Conflict(
+                f"the store refused a second one: {_last_line(error)}",
+                remedy="somebody else was faster; look again with `rollout status`",
+            ) from error
+        except (OperationalError, InterfaceError, PoolTimeout) as error:
+            raise ServiceUnavailable(
+                f"the database {self.place} does not answer: {_last_line(error)}",
+                remedy="start it, or correct `database` in [server]; nothing is lost, rollout goes on when it is back",
+            ) from error
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise ServiceUnavailable(f"the database {self.place} went away", remedy="try again") from error
+            raise
+
+
+def _last_line(error: Exception) -> str:
+    cause = getattr(error, "orig", None) or error
+    return (str(cause).strip() or type(cause).__name__).splitlines()[0]
+
+
+def _engine(url: str) -> Engine:
+    if url.startswith("sqlite"):
+        engine = create_engine(url, connect_args={"timeout": 20, "check_same_thread": False}, pool_size=8, max_overflow=64)
+        event.listen(engine, "connect", _sqlite_connected)
+        event.listen(engine, "begin", _sqlite_begins)
+        return engine
+    return create_engine(
+        url,
+        pool_size=8,
+        max_overflow=64,
+        pool_pre_ping=True,
+        pool_timeout=20,
+        connect_args={"connect_timeout": 5, "options": "-c lock_timeout=20000 -c idle_in_transaction_session_timeout=60000"},
+    )
+
+
+def _sqlite_connected(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # we say BEGIN ourselves
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA busy_timeout=20000")
+    _switch_to_wal(cursor)
+    cursor.execute("PRAGMA synchronous=FULL")  # a webhook that was answered survives a power cut
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _switch_to_wal(cursor: Any) -> None:
+    """Changing the journal mode ignores the busy timeout, so processes that open a new file together would collide."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except Exception as error:  # noqa: PERF203  # the driver's class is not ours to import
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)  # noqa: TID251  # nothing to wait on: the lock is another process's
+        else:
+            return
+
+
+def _sqlite_begins(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("rollout_writes", False)
+    # A transaction that reads first and writes later would fail at once when another one wrote in between.
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _void_leases_of_another_boot(tx: Transaction) -> None:
+    boot, facts = clock.boot_of(tx.connection), tables.facts
+    known = tx.connection.execute(select(facts.c.value).where(facts.c.name == "boot")).scalar_one_or_none()
+    if known == boot:
+        return
+    if known is None:
+        tx.connection.execute(insert(facts).values(name="boot", value=boot))
+        return
+    tx.connection.execute(update(facts).where(facts.c.name == "boot").values(value=boot))
+    for table in (tables.commits, tables.rollout_hosts):
+        tx.connection.execute(update(table).where(table.c.lease_until.is_not(None)).values(lease_until=0.0))
+    for table in (tables.commits, tables.rollout_hosts, tables.rollouts, tables.notices):
+        tx.connection.execute(update(table).where(table.c.due_at.is_not(None)).values(due_at=0.0))
+    tx.connection.execute(update(tables.apps).values(poll_due_at=0.0))
+    tx.connection.execute(update(tables.rollouts).where(tables.rollouts.c.ready_at.is_not(None)).values(ready_at=tx.now()))
+    tx.connection.execute(update(tables.rollouts).where(tables.rollouts.c.stop_started.is_not(None)).values(stop_started=tx.now()))

@@ -1,0 +1,45 @@
+"""The one module that picks the concrete classes."""
+
+import os
+import socket
+import threading
+from pathlib import Path
+
+from rollout.config import deploy_file
+from rollout.config.deploy_file import Config
+from rollout.config.settings import Settings
+from rollout.dispatch import CeleryBell, celery_app
+from rollout.fleet.ssh import SshFleet
+from rollout.metrics import SOURCES
+from rollout.notify import AppriseNotifier
+from rollout.releases.workshop import GitWorkshop
+from rollout.services.leases import LeaseKeeper
+from rollout.services.ports import Deps
+from rollout.store.store import Store
+
+
+def wire(config: Config, *, role: str) -> Deps:
+    """Everything a service needs in this process; `role` (cli, web, hosts …) becomes part of the owner of its leases."""
+    settings = Settings.load(config)
+    store = Store(config.server.database_url)
+    worker = f"{role}@{socket.gethostname()}:{os.getpid()}:{threading.get_native_id()}"
+    fleet = SshFleet()
+    return Deps(
+        config=config,
+        settings=settings,
+        store=store,
+        fleet=fleet,
+        workshop=GitWorkshop(config.server.state_dir),
+        metrics={name: source(fleet) for name, source in SOURCES.items()},
+        bell=CeleryBell(celery_app(config.server.broker_url, settings)),
+        notifier=AppriseNotifier(),
+        leases=LeaseKeeper(store, worker, settings.lease_s),
+        worker=worker,
+    )
+
+
+def configured(path: Path | None = None, *, role: str) -> Deps:
+    """As `wire`, for the configuration file at `path` (None: where it is looked for), with the schema up to date."""
+    deps = wire(deploy_file.load(path), role=role)
+    deps.store.prepare()
+    return deps

@@ -1,0 +1,52 @@
+"""The Celery application, as `celery -A workers.app` finds it. `rollout worker`, `beat` and `flower` start it."""
+
+import functools
+from typing import Any
+
+from celery.signals import setup_logging, worker_process_init, worker_ready, worker_shutdown
+
+from rollout import logs, wiring
+from rollout.config import deploy_file
+from rollout.config.settings import Settings
+from rollout.dispatch import celery_app
+from rollout.services.ports import Deps
+from workers.background import Background
+from workers.schedule import SCHEDULE
+
+_config = deploy_file.load()
+_settings = Settings.load(_config)
+app = celery_app(_config.server.broker_url, _settings)
+app.conf.include = ["workers.tasks"]
+app.conf.beat_schedule = SCHEDULE
+app.conf.beat_schedule_filename = str(_config.server.state_dir / "beat")
+
+_background: list[Background] = []
+
+
+@functools.cache
+def deps() -> Deps:
+    """This process's neighbours; opened at the first task, so that a forked child has its own."""
+    return wiring.configured(_config.path, role="worker")
+
+
+@setup_logging.connect  # type: ignore[untyped-decorator]
+def _log(**_: Any) -> None:
+    logs.configure(_settings)
+
+
+@worker_process_init.connect  # type: ignore[untyped-decorator]
+def _forked(**_: Any) -> None:
+    deps.cache_clear()
+
+
+@worker_ready.connect  # type: ignore[untyped-decorator]
+def _ready(sender: Any, **_: Any) -> None:
+    kind = str(sender.hostname).partition("@")[0]
+    if kind in {"control", "hosts"}:  # the tests' worker forks, and threads do not survive that
+        _background.append(Background(deps(), holds_connections=kind == "hosts"))
+
+
+@worker_shutdown.connect  # type: ignore[untyped-decorator]
+def _shutdown(**_: Any) -> None:
+    for background in _background:
+        background.stop()

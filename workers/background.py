@@ -1,0 +1,49 @@
+"""The threads beside a worker's tasks, on the monotonic clock: the reconciler, the watch over stops, the outbox."""
+
+import threading
+from collections.abc import Callable
+
+import structlog
+
+from rollout.errors import RolloutError
+from rollout.services import reconcile
+from rollout.services.perform import HereAndNow
+from rollout.services.ports import Deps
+
+log = structlog.get_logger()
+OUTBOX_S = 1.0
+POLL_S = 1.0  # how often is asked whether a poll is due
+LOCAL_THREADS = 8
+
+
+class Background:
+    """Started with the worker, stopped with it. A round that fails is logged and comes again."""
+
+    def __init__(self, deps: Deps, *, holds_connections: bool) -> None:
+        self._deps = deps
+        self._ended = threading.Event()
+        here = HereAndNow(deps, LOCAL_THREADS) if holds_connections else None
+        rounds: list[tuple[str, float, Callable[[], None]]] = [
+            ("sweep", deps.settings.reconcile_s, lambda: reconcile.sweep(deps, here)),
+        ]
+        if holds_connections:
+            rounds.append(("watch", deps.settings.gate_s, lambda: reconcile.watch(deps, here)))
+        else:
+            rounds.append(("poll", POLL_S, lambda: reconcile.poll_all(deps)))
+            rounds.append(("tell", OUTBOX_S, lambda: reconcile.tell(deps)))
+        for name, every_s, work in rounds:
+            threading.Thread(target=self._go_round, args=(name, every_s, work), name=name, daemon=True).start()
+
+    def stop(self) -> None:
+        """No further round begins."""
+        self._ended.set()
+        self._deps.fleet.close()
+
+    def _go_round(self, name: str, every_s: float, work: Callable[[], None]) -> None:
+        while not self._ended.wait(every_s):
+            try:
+                work()
+            except RolloutError as error:
+                log.warning("round_failed", round=name, error=str(error))
+            except Exception:  # a round that dies would take the promise of I8 with it
+                log.exception("round_broke", round=name)
