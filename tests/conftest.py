@@ -1,0 +1,35 @@
+"""What every test may use, and the rule for missing services: they skip here and fail with CI=true."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("rollout", deadline=None, print_blob=True)
+settings.load_profile("rollout")
+
+_MORE_PLACES = "/usr/sbin:/usr/local/sbin:/sbin"
+
+
+def _missing(name: str) -> bool:
+    if name == "root":
+        return os.geteuid() != 0
+    if name == "postgresql":
+        return not any(Path("/usr/lib/postgresql").glob("*/bin/initdb")) and shutil.which("initdb") is None
+    if name == "docker":
+        return shutil.which("docker") is None or os.system("docker info >/dev/null 2>&1") != 0  # noqa: S605
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:{_MORE_PLACES}") is None
+
+
+def pytest_runtest_setup(item):
+    """Skip what this machine cannot run, by name; where CI runs, a missing service is a failure."""
+    for mark in item.iter_markers("needs"):
+        absent = [name for name in mark.args if _missing(name)]
+        if not absent:
+            continue
+        reason = f"missing here: {', '.join(absent)}"
+        if os.environ.get("CI") == "true" and absent != ["docker"]:
+            pytest.fail(reason)
+        pytest.skip(reason)

@@ -1,0 +1,254 @@
+"""Past the budget: halt, and what a person can say then."""
+
+import pytest
+
+from rollout.domain.states import CommitState, HostState, RolloutState
+from rollout.errors import Conflict, NotFound
+from rollout.services import halts, reconcile, stopping
+from tests.support.world import World
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    return World(tmp_path, monkeypatch, hosts=20, fan_out='max_failed = 1\nmode = "strict"')
+
+
+def break_on(world, sha, *names):
+    for name in names:
+        world.fleet.hosts[name].unhealthy.add(sha)
+
+
+def halted(world, *names):
+    """A second release that is unhealthy on these hosts, and has halted for it."""
+    good = world.push()
+    assert world.settle().state is RolloutState.DONE
+    bad = world.push()
+    break_on(world, bad, *(names or ("web02", "web03", "web04", "web05")))
+    assert world.settle().state is RolloutState.HALTED
+    return good, bad
+
+
+def failed_names(world):
+    return [host.name for host in world.rollout_hosts() if host.state is HostState.FAILED]
+
+
+def test_it_halts_past_the_budget_and_starts_nothing_more(world):
+    """Strict mode ends with exactly K+1 failed hosts; the unhealthy ones are back on what they ran."""
+    good, bad = halted(world)
+    assert len(failed_names(world)) == 2
+    world.run(seconds=120)
+    assert world.newest().state is RolloutState.HALTED
+    assert len(failed_names(world)) == 2
+    assert all(world.runs()[name] == good for name in failed_names(world))
+    assert sum(bad in host.activations for host in world.fleet.hosts.values()) == 3  # the canary and the two
+
+
+def test_a_halt_tells_people_the_next_command(world):
+    """The notice of a halt names the rollout and what can be typed."""
+    halted(world)
+    reconcile.tell(world.deps)
+    title, body = world.notifier.sent[-1]
+    assert "halted" in title
+    assert f"rollout show {world.newest().id}" in body
+
+
+def test_resume_is_refused_while_too_many_have_failed(world):
+    """Resuming names the failed hosts and the ways out."""
+    halted(world)
+    with pytest.raises(Conflict, match="web02, web03") as caught:
+        halts.resume(world.newest().id, world.deps, who="me")
+    assert "retry" in caught.value.remedy
+
+
+def test_accepted_failures_leave_the_count_and_it_goes_on(world):
+    """With a reason, a person's word lets it go on; the accepted hosts stay failed."""
+    halted(world, "web02", "web03")
+    with pytest.raises(Conflict, match="reason"):
+        halts.resume(world.newest().id, world.deps, who="me", accept_failed=True)
+    halts.resume(world.newest().id, world.deps, who="me", why="known broken disks", accept_failed=True)
+    assert world.settle().state is RolloutState.DONE
+    assert failed_names(world) == ["web02", "web03"]
+
+
+def test_retry_tries_the_failed_ones_again(world):
+    """Once the hosts are mended, retry finishes the rollout with a second attempt on them."""
+    _, bad = halted(world, "web02", "web03")
+    for host in world.fleet.hosts.values():
+        host.unhealthy.clear()
+    halts.retry(world.newest().id, world.deps, who="me")
+    assert world.settle().state is RolloutState.DONE
+    assert set(world.runs().values()) == {bad}
+    assert {host.attempt for host in world.rollout_hosts() if host.name in {"web02", "web03"}} == {2}
+
+
+def test_the_budget_continues_after_a_retry(world):
+    """Hosts that fail again halt it again, with no more hurt than before."""
+    halted(world)
+    halts.retry(world.newest().id, world.deps, who="me")
+    assert world.settle().state is RolloutState.HALTED
+    assert len(failed_names(world)) == 2
+
+
+def test_excluded_hosts_leave_the_count(world):
+    """A failed host that is excluded no longer counts, and later rollouts leave it alone."""
+    _, bad = halted(world, "web02", "web03")
+    assert halts.exclude("shop", ["web02"], world.deps, who="me", why="bad memory") == []
+    halts.resume(world.newest().id, world.deps, who="me")
+    assert world.settle().state is RolloutState.DONE
+    world.push()
+    assert world.settle().total == 19
+    halts.include("shop", ["web02"], world.deps, who="me")
+    world.push()
+    assert world.settle().total == 20
+
+
+def test_excluding_an_unknown_host_is_not_found(world):
+    """A name that no host has is an error that says so."""
+    world.push()
+    world.settle()
+    with pytest.raises(NotFound, match="web99"):
+        halts.exclude("shop", ["web99"], world.deps, who="me", why="?")
+
+
+def test_stop_brings_every_touched_host_back_and_bars_the_commit(world):
+    """Stopping a halted rollout ends with every host on what it ran before."""
+    good, bad = halted(world)
+    stopping.stop(world.newest().id, world.deps, who="me", why="no good")
+    assert world.settle().state is RolloutState.ROLLED_BACK
+    assert set(world.runs().values()) == {good}
+    with world.store.reading() as tx:
+        assert tx.commits.get("shop", bad).state is CommitState.BARRED
+    world.run(seconds=60)
+    assert world.newest().commit == bad  # nothing ships the same again
+
+
+def test_stop_with_keep_leaves_the_hosts_as_they_are(world):
+    """With --keep the rollout is stopped and no host goes back."""
+    _, bad = halted(world)
+    before = world.runs()
+    stopping.stop(world.newest().id, world.deps, who="me", why="look at it", keep=True)
+    assert world.settle().state is RolloutState.STOPPED
+    assert world.runs() == before
+    assert bad in before.values()
+
+
+def test_stopping_twice_changes_nothing(world):
+    """A second stop is answered like the first."""
+    halted(world)
+    number = world.newest().id
+    stopping.stop(number, world.deps, who="me", why="no good")
+    stopping.stop(number, world.deps, who="you", why="really")
+    world.settle()
+    stopping.stop(number, world.deps, who="you", why="really")
+    assert world.newest().reason.startswith("no good")
+
+
+def test_on_halt_roll_back_needs_nobody(tmp_path, monkeypatch):
+    """With on_halt = "roll-back" a halt ends in a rollback by itself."""
+    world = World(tmp_path, monkeypatch, hosts=10, fan_out='max_failed = 0\non_halt = "roll-back"')
+    good = world.push()
+    world.settle()
+    bad = world.push()
+    break_on(world, bad, "web04")
+    world.run(until=lambda: world.newest().commit == bad and world.newest().state is RolloutState.ROLLED_BACK)
+    assert world.newest().state is RolloutState.ROLLED_BACK
+    assert set(world.runs().values()) == {good}
+
+
+def test_stages_named_in_confirm_wait_for_a_yes(tmp_path, monkeypatch):
+    """Each named stage halts before it begins, touches nothing until then, and goes on with `resume`."""
+    world = World(tmp_path, monkeypatch, hosts=5, fan_out='confirm = ["canary", "fan_out"]')
+    sha = world.push()
+    first = world.settle()
+    assert (first.state, first.halted_stage) == (RolloutState.HALTED, RolloutState.DEPLOYING_CANARY)
+    assert "waits for your yes" in first.reason
+    assert set(world.runs().values()) == {None}
+    halts.resume(first.id, world.deps, who="me")
+    second = world.settle()
+    assert (second.state, second.halted_stage) == (RolloutState.HALTED, RolloutState.FANNING_OUT)
+    assert list(world.runs().values()).count(sha) == 1
+    halts.resume(first.id, world.deps, who="me")
+    assert world.settle().state is RolloutState.DONE
+
+
+def test_an_inconclusive_canary_halts_and_a_person_may_accept_it(tmp_path, monkeypatch):
+    """No traffic never passes; a person's reason does, and is kept."""
+    world = World(tmp_path, monkeypatch, hosts=5, canary='deadline = "20s"')
+    world.metrics.rate = 0
+    sha = world.push()
+    doubted = world.settle()
+    assert (doubted.state, doubted.canary_status) == (RolloutState.HALTED, "inconclusive")
+    halts.resume(doubted.id, world.deps, who="me", why="no traffic at night", accept_canary=True)
+    assert world.settle().state is RolloutState.DONE
+    assert "no traffic at night" in world.newest().canary_reason
+    assert set(world.runs().values()) == {sha}
+
+
+def test_resuming_an_inconclusive_canary_measures_again(tmp_path, monkeypatch):
+    """After `resume` the old samples count for nothing."""
+    world = World(tmp_path, monkeypatch, hosts=5, canary='deadline = "20s"')
+    world.metrics.rate = 0
+    world.push()
+    number = world.settle().id
+    world.metrics.rate = 100
+    halts.resume(number, world.deps, who="me")
+    assert world.settle().state is RolloutState.DONE
+
+
+def test_inconclusive_fails_where_the_policy_says_so(tmp_path, monkeypatch):
+    """With on_inconclusive = "fail" the canary goes back."""
+    world = World(tmp_path, monkeypatch, hosts=5, canary='deadline = "20s"\non_inconclusive = "fail"')
+    world.metrics.rate = 0
+    world.push()
+    assert world.settle().state is RolloutState.ROLLED_BACK
+
+
+def test_a_done_rollout_goes_back_to_what_each_host_ran(world):
+    """`rollback` brings every host to its own previous release."""
+    first, second = world.push(), None
+    world.settle()
+    second = world.push()
+    world.settle()
+    assert set(world.runs().values()) == {second}
+    stopping.roll_back_done(world.config.app(None), world.deps, to=None, who="me", why="slow")
+    assert world.settle().state is RolloutState.ROLLED_BACK
+    assert set(world.runs().values()) == {first}
+
+
+def test_a_rollback_to_a_named_commit_bars_all_after_it(world):
+    """`rollback --to` takes the whole fleet there; what came after cannot ship again."""
+    shas = []
+    for _ in range(3):
+        shas.append(world.push())
+        world.settle()
+    stopping.roll_back_done(world.config.app(None), world.deps, to=shas[0][:40], who="me", why="slow")
+    assert world.settle().state is RolloutState.ROLLED_BACK
+    assert set(world.runs().values()) == {shas[0]}
+    with world.store.reading() as tx:
+        assert [str(tx.commits.get("shop", sha).state) for sha in shas] == ["passed", "barred", "barred"]
+
+
+def test_the_first_release_rolled_back_leaves_hosts_without_one(world):
+    """No previous release: `current` is removed, and the rollout says so."""
+    world.push()
+    world.settle()
+    stopping.roll_back_done(world.config.app(None), world.deps, to=None, who="me", why="no")
+    ended = world.settle()
+    assert set(world.runs().values()) == {None}
+    assert "without a release" in ended.reason
+
+
+def test_a_host_that_cannot_be_rolled_back_is_named_and_tried_again(world):
+    """The rollout ends with its name; when it comes back it is rolled back all the same."""
+    good, _ = halted(world)
+    lame = failed_names(world)[0]
+    canary = world.fleet.hosts["web01"]
+    canary.unreachable = True
+    stopping.stop(world.newest().id, world.deps, who="me", why="no good")
+    ended = world.settle()
+    assert ended.state is RolloutState.ROLLED_BACK
+    assert "not back yet: web01" in ended.reason
+    canary.unreachable = False
+    world.run(seconds=120, until=lambda: canary.current == good)
+    assert canary.current == good
+    assert world.runs()[lame] == good
