@@ -19,7 +19,7 @@ def _missing(name: str) -> bool:
     if name == "postgresql":
         return not any(Path("/usr/lib/postgresql").glob("*/bin/initdb")) and shutil.which("initdb") is None
     if name == "docker":
-        return shutil.which("docker") is None or os.system("docker info >/dev/null 2>&1") != 0  # noqa: S605
+        return shutil.which("docker") is None or os.system("docker info >/dev/null 2>&1") != 0
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:{_MORE_PLACES}") is None
 
 
@@ -33,3 +33,25 @@ def pytest_runtest_setup(item):
         if os.environ.get("CI") == "true" and absent != ["docker"]:
             pytest.fail(reason)
         pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL server for this run of the tests."""
+    from tests.support.postgres import Postgres
+
+    server = Postgres()
+    try:
+        yield server.start()
+    finally:
+        server.remove()
+
+
+@pytest.fixture(
+    params=["sqlite", pytest.param("postgresql", marks=pytest.mark.needs("postgresql"))],
+)
+def database(request, tmp_path):
+    """The address of an empty database: every test that asks for it runs on both."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/rollout.db"
+    return request.getfixturevalue("postgres").database()

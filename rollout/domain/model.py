@@ -188,7 +188,9 @@ class Push:
     full_name: str = ""
     branch: str = ""  # "" when the ref is not a branch
     head: str = ""  # 40 hex digits; "" when the branch was deleted
-    more: tuple[tuple[str, str], ...] = ()  # (branch, head) of further branches: Bitbucket tells of several at once
+    more: tuple[
+        tuple[str, str], ...
+    ] = ()  # (branch, head) of further branches: Bitbucket tells of several at once
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,6 @@ from difflib import get_close_matches
 from rollout.domain.model import Role
 from rollout.errors import ConfigError
 
-LEAST_CONCURRENCY = 10
-
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -58,11 +56,6 @@ def order(names: Sequence[str], canary: Sequence[str], baseline: int) -> list[Pl
 def k_of(value: int, total: int) -> int:
     """K: how many hosts may fail before the rollout halts. `value` is `max_failed` as a number of hosts."""
     return max(0, min(value, total))
-
-
-def concurrency_of(value: int, total: int) -> int:
-    """How many hosts may be in flight at once: `value`, at least 10, and no more than there are hosts."""
-    return max(1, min(max(LEAST_CONCURRENCY, value), total))
 
 
 def _not_in_fleet(name: str, names: Sequence[str]) -> ConfigError:

@@ -138,14 +138,15 @@ ROLLOUTS: Mapping[RolloutState, Mapping[RolloutEvent, RolloutState]] = {
 
 H, HE = HostState, HostEvent
 HOSTS: Mapping[HostState, Mapping[HostEvent, HostState]] = {
-    H.PENDING: {HE.PREPARE: H.PREPARING, HE.EXCLUDE: H.EXCLUDED},
+    H.PENDING: {HE.PREPARE: H.PREPARING, HE.EXCLUDE: H.EXCLUDED, HE.ROLL_BACK: H.ROLLING_BACK},
     H.PREPARING: {
         HE.PREPARED: H.PREPARED,
         HE.FAIL: H.FAILED,
         HE.PUT_OFF: H.PENDING,
         HE.EXCLUDE: H.EXCLUDED,
     },
-    H.PREPARED: {HE.ACTIVATE: H.ACTIVATING, HE.EXCLUDE: H.EXCLUDED},
+    # A touched host that was to be tried again goes back like any other.
+    H.PREPARED: {HE.ACTIVATE: H.ACTIVATING, HE.EXCLUDE: H.EXCLUDED, HE.ROLL_BACK: H.ROLLING_BACK},
     H.ACTIVATING: {
         HE.DONE: H.DONE,
         HE.FAIL: H.FAILED,

@@ -74,7 +74,9 @@ def named(tx: Transaction, app: str, name: str) -> Commit:
     """The known commit whose hash starts with `name`; NotFound, Conflict when there are several."""
     found = tx.commits.starting_with(AppName(app), name.lower())
     if not found:
-        raise NotFound(f"no commit of {app} starts with {name!r}", remedy="give more digits, or push it first")
+        raise NotFound(
+            f"no commit of {app} starts with {name!r}", remedy="give more digits, or push it first"
+        )
     if len(found) > 1:
         raise Conflict(f"several commits of {app} start with {name!r}", remedy="give more digits")
     return found[0]

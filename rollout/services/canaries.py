@@ -25,7 +25,9 @@ def evaluate(rollout_id: RolloutId, deps: Deps) -> Step:
     """Read what is new, judge everything, act on the verdict."""
     with deps.store.transaction() as tx:
         rollout = tx.rollouts.lock(rollout_id)
-        if rollout.state is not R.EVALUATING_CANARY or not tx.rollouts.claim_tick(rollout_id, rollout.state, TICK_S):
+        if rollout.state is not R.EVALUATING_CANARY or not tx.rollouts.claim_tick(
+            rollout_id, rollout.state, TICK_S
+        ):
             return End()
         canaries = tx.hosts.canaries(rollout_id)
         elapsed = tx.now() - (rollout.ready_at or tx.now())
@@ -58,7 +60,9 @@ def _read(host: RolloutHost, app: AppConfig, elapsed: float, deps: Deps) -> tupl
     except (HostError, MetricUnavailable) as error:
         # Not read is not the same as no requests; and the deadline must come for a silent host too.
         log.warning("canary_not_read", rollout=host.rollout, host=host.name, error=str(error))
-        unseen = Interval(t=elapsed, dt=TICK_S, host=host.name, role=str(host.role), observed=False, counts={})
+        unseen = Interval(
+            t=elapsed, dt=TICK_S, host=host.name, role=str(host.role), observed=False, counts={}
+        )
         return [unseen], host.cursor
 
 
@@ -75,7 +79,9 @@ def _policy(app: AppConfig) -> Policy:
 def _act(tx: Transaction, rollout: Rollout, verdict: Verdict, app: AppConfig) -> Rollout:
     status = verdict.status
     if status is Status.INCONCLUSIVE and app.canary.on_inconclusive == "fail":
-        return stopping.fail_canary(tx, rollout, f"inconclusive, and on_inconclusive is fail: {verdict.reason}")
+        return stopping.fail_canary(
+            tx, rollout, f"inconclusive, and on_inconclusive is fail: {verdict.reason}"
+        )
     match status:
         case Status.RUNNING:
             return tx.rollouts.update(rollout, canary_status=status, canary_reason=verdict.reason)

@@ -34,10 +34,8 @@ def resume(
             _accept_failed(tx, rollout, who, why)
             rollout = tx.rollouts.lock(rollout_id)
         _refuse_while_too_many(tx, rollout)
-        if accept_canary:
-            rollout = _accept_canary(tx, rollout, who, why)
-        else:
-            rollout = _resume(tx, rollout, who, why)
+        go_on = _accept_canary if accept_canary else _resume
+        rollout = go_on(tx, rollout, who, why)
     _ring(rollout, deps)
     return rollout
 
@@ -46,9 +44,15 @@ def retry(rollout_id: RolloutId, deps: Deps, *, who: str) -> Rollout:
     """Try the failed and the unreadable hosts again, and go on; the budget continues."""
     with deps.store.transaction() as tx:
         rollout = _halted(tx, rollout_id)
-        again = [host for host in tx.hosts.of(rollout_id, H.FAILED, H.UNKNOWN) if host.state is H.FAILED or host.unreadable]
+        again = [
+            host
+            for host in tx.hosts.of(rollout_id, H.FAILED, H.UNKNOWN)
+            if host.state is H.FAILED or host.unreadable
+        ]
         if not again:
-            raise Conflict(f"rollout {rollout_id} has no failed host", remedy=f"to go on: rollout resume {rollout_id}")
+            raise Conflict(
+                f"rollout {rollout_id} has no failed host", remedy=f"to go on: rollout resume {rollout_id}"
+            )
         for host in again:
             _again(tx, host, who)
         rollout = _resume(tx, tx.rollouts.lock(rollout_id), who, f"retry of {len(again)} hosts")
@@ -128,11 +132,10 @@ def _accept_canary(tx: Transaction, rollout: Rollout, who: str, why: str | None)
         raise Conflict("accepting a canary wants a reason", remedy="add --reason '…'")
     if rollout.halted_stage is not R.EVALUATING_CANARY:
         raise Conflict(
-            f"rollout {rollout.id} did not halt in the canary's evaluation", remedy=f"rollout resume {rollout.id}"
+            f"rollout {rollout.id} did not halt in the canary's evaluation",
+            remedy=f"rollout resume {rollout.id}",
         )
-    return enter_fan_out(
-        tx, rollout, RolloutEvent.CANARY_ACCEPTED, who=who, why=f"accepted by {who}: {why}"
-    )
+    return enter_fan_out(tx, rollout, RolloutEvent.CANARY_ACCEPTED, who=who, why=f"accepted by {who}: {why}")
 
 
 def _resume(tx: Transaction, rollout: Rollout, who: str, why: str | None) -> Rollout:
@@ -143,7 +146,12 @@ def _resume(tx: Transaction, rollout: Rollout, who: str, why: str | None) -> Rol
         confirmed.add(CANARY_CONFIRM)
     if stage is R.FANNING_OUT:
         confirmed.add(FAN_OUT_CONFIRM)
-    values: dict[str, object] = {"confirmed": tuple(sorted(confirmed)), "reason": None, "halted_stage": None, "due_at": 0.0}
+    values: dict[str, object] = {
+        "confirmed": tuple(sorted(confirmed)),
+        "reason": None,
+        "halted_stage": None,
+        "due_at": 0.0,
+    }
     if stage is R.EVALUATING_CANARY:  # resuming measures again
         tx.samples.forget(rollout.id)
         for host in tx.hosts.canaries(rollout.id):
@@ -153,16 +161,19 @@ def _resume(tx: Transaction, rollout: Rollout, who: str, why: str | None) -> Rol
 
 
 def _again(tx: Transaction, host: RolloutHost, who: str) -> None:
-    what = HE.RETRY if host.touched or host.state is H.UNKNOWN else HE.PREPARE_AGAIN
+    if (
+        host.state is H.UNKNOWN
+    ):  # what was sent to it may still act: it is read, and sealed, before anything else
+        tx.hosts.hope(host, who=who)
+        return
+    what = HE.RETRY if host.touched else HE.PREPARE_AGAIN
     tx.hosts.change(
         host,
         what,
         who=who,
         attempt=host.attempt + 1,
         token=False,
-        unreadable=False,
         accepted=False,
-        lost_at=None,
         error=None,
         cause=None,
     )
@@ -185,4 +196,3 @@ def _refuse_unknown(names: list[str], known: set[str]) -> None:
 def _ring(rollout: Rollout, deps: Deps) -> None:
     if rollout.state in STAGES:
         deps.bell.ring([pipeline(rollout.id, rollout.state)])
-

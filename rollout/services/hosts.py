@@ -44,6 +44,7 @@ log = structlog.get_logger()
 H, HE = HostState, HostEvent
 
 READ_AGAIN_S = 2.0
+_FOUND: dict[str, Any] = {"unreadable": False, "lost_at": None}
 MARGIN_S = 1.0  # of a lease: the database's clock, the way to the host, the time from its check to its rename
 
 
@@ -114,10 +115,14 @@ def _still_claimed(host: RolloutHost, deps: Deps) -> bool:
 def _prepared(tx: Transaction, job: _Job, error: HostError | None) -> bool:
     if error is None:
         return _change(tx, job, HE.PREPARED, due_at=None)
-    again = retry.may_retry(job.host.attempt, job.app.fan_out.retries, error.retryable or isinstance(error, OutcomeUnknown))
+    again = retry.may_retry(
+        job.host.attempt, job.app.fan_out.retries, error.retryable or isinstance(error, OutcomeUnknown)
+    )
     if again:
         wait = tx.now() + retry.backoff_s(job.host.attempt)
-        return _change(tx, job, HE.PUT_OFF, why=str(error), attempt=job.host.attempt + 1, due_at=wait, **_told(error))
+        return _change(
+            tx, job, HE.PUT_OFF, why=str(error), attempt=job.host.attempt + 1, due_at=wait, **_told(error)
+        )
     if not tx.rollouts.room_to_fail(job.host.rollout):
         # Hosts are prepared many at once, and as many could fail at once. A failure takes its place in the budget
         # like any other (I3); the one that finds none is put off until the rollout has halted or gone on.
@@ -203,9 +208,19 @@ def _switched(tx: Transaction, job: _Job, outcome: Outcome) -> bool:
     if outcome.current is not None:
         tx.hosts.runs(job.host.app, job.host.name, outcome.current)
     if outcome.answer is Answer.REFUSED and outcome.reason == "late":
-        return _change(tx, job, HE.FOUND_UNTOUCHED, why=str(error), token=False, due_at=tx.now() + READ_AGAIN_S)
+        return _change(
+            tx, job, HE.FOUND_UNTOUCHED, why=str(error), token=False, due_at=tx.now() + READ_AGAIN_S
+        )
     if outcome.reason == "not prepared" and job.host.attempt <= job.app.fan_out.retries:
-        return _change(tx, job, HE.PREPARE_AGAIN, why=str(error), token=False, attempt=job.host.attempt + 1, **_told(error))
+        return _change(
+            tx,
+            job,
+            HE.PREPARE_AGAIN,
+            why=str(error),
+            token=False,
+            attempt=job.host.attempt + 1,
+            **_told(error),
+        )
     return _fail(tx, job, error, release=outcome.current)
 
 
@@ -214,7 +229,9 @@ def _not_switched(tx: Transaction, job: _Job, error: HostError) -> bool:
         return _lose(tx, job, error)
     if retry.may_retry(job.host.attempt, job.app.fan_out.retries, error.retryable):
         wait = tx.now() + retry.backoff_s(job.host.attempt)
-        return _change(tx, job, HE.RETRY, why=str(error), attempt=job.host.attempt + 1, due_at=wait, **_told(error))
+        return _change(
+            tx, job, HE.RETRY, why=str(error), attempt=job.host.attempt + 1, due_at=wait, **_told(error)
+        )
     return _fail(tx, job, error)
 
 
@@ -231,13 +248,21 @@ def read_unknown(host: RolloutHost, deps: Deps) -> None:
     with deps.leases.hold("host", host.id):
         try:
             status = deps.fleet.status(
-                target_of(job.host, job.app), asked=job.host.operation or 0, seal=(epoch, epoch), timeout_s=30.0
+                target_of(job.host, job.app),
+                asked=job.host.operation or 0,
+                seal=(epoch, epoch),
+                timeout_s=30.0,
             )
         except HostError as failure:
             error = failure
             _report(deps, job, lambda tx: _not_read(tx, job, error))
             return
-        if status.sealed and status.asked == "intent" and not status.running and status.current == job.rollout.commit:
+        if (
+            status.sealed
+            and status.asked == "intent"
+            and not status.running
+            and status.current == job.rollout.commit
+        ):
             _put_back(job, deps)
             return
     _report(deps, job, lambda tx: _settle(tx, job, status))
@@ -252,15 +277,19 @@ def _settle(tx: Transaction, job: _Job, status: HostStatus) -> bool:
         tx.hosts.runs(host.app, host.name, status.current)
         return _done(tx, job)
     if status.asked == "none" and status.current == host.previous:
-        return _change(tx, job, HE.FOUND_UNTOUCHED, why="read: not switched", token=False, lost_at=None)
+        return _change(tx, job, HE.FOUND_UNTOUCHED, why="read: not switched", token=False, **_FOUND)
     if status.asked == "none" and not host.touched:
-        return _change(tx, job, HE.FOUND_UNTOUCHED, why="read: not switched", token=False, lost_at=None)
+        return _change(tx, job, HE.FOUND_UNTOUCHED, why="read: not switched", token=False, **_FOUND)
     if status.asked == "none":
-        error: HostError = StepFailed(f"{host.name}: its journal is gone; it runs {status.current or 'nothing'}")
+        error: HostError = StepFailed(
+            f"{host.name}: its journal is gone; it runs {status.current or 'nothing'}"
+        )
     elif status.asked == "failed":
         error = StepFailed(f"{host.name}: was unhealthy and put back", remedy=_look(job))
     else:
-        error = StepFailed(f"{host.name}: was interrupted before the switch (reboot or kill)", remedy=_look(job))
+        error = StepFailed(
+            f"{host.name}: was interrupted before the switch (reboot or kill)", remedy=_look(job)
+        )
     tx.hosts.runs(host.app, host.name, status.current)
     return _fail(tx, job, error, release=status.current)
 
@@ -275,13 +304,18 @@ def _put_back(job: _Job, deps: Deps) -> None:
     order = _order(host, job.app, host.previous, release.digest if release else None)
     try:
         outcome = deps.fleet.roll_back(
-            target_of(host, job.app), order, lambda _: int(deps.settings.lease_s * 1000), timeout_s=_step_timeout(job.app)
+            target_of(host, job.app),
+            order,
+            lambda _: int(deps.settings.lease_s * 1000),
+            timeout_s=_step_timeout(job.app),
         )
     except HostError as failure:
         error = failure
         _report(deps, again, lambda tx: _not_read(tx, again, error))
         return
-    why = StepFailed(f"{host.name}: was interrupted after the switch (reboot or kill); put back", remedy=_look(job))
+    why = StepFailed(
+        f"{host.name}: was interrupted after the switch (reboot or kill); put back", remedy=_look(job)
+    )
 
     def settle(tx: Transaction) -> bool:
         tx.hosts.runs(host.app, host.name, outcome.current)
@@ -343,7 +377,16 @@ def _rolled_back(
         return _change(tx, job, HE.ROLLED_BACK, token=False, release=goal, error=None, cause=None)
     failures = host.failures + 1
     wait = tx.now() + retry.backoff_s(failures, first=5.0, most=300.0)
-    return _change(tx, job, HE.ROLLBACK_FAILED, why=str(error), failures=failures, due_at=wait, token=False, **_told(error))
+    return _change(
+        tx,
+        job,
+        HE.ROLLBACK_FAILED,
+        why=str(error),
+        failures=failures,
+        due_at=wait,
+        token=False,
+        **_told(error),
+    )
 
 
 # -- inside ------------------------------------------------------------------------------------------------------------
@@ -369,7 +412,15 @@ def _report(deps: Deps, job: _Job, report: Callable[[Transaction], bool]) -> Non
         deps.bell.ring([count_outcome(job.host.rollout)])
 
 
-def _change(tx: Transaction, job: _Job, what: HostEvent, *, why: str | None = None, window: int | None = None, **values: Any) -> bool:
+def _change(
+    tx: Transaction,
+    job: _Job,
+    what: HostEvent,
+    *,
+    why: str | None = None,
+    window: int | None = None,
+    **values: Any,
+) -> bool:
     values.setdefault("took_s", job.took_s)
     _, ring = tx.hosts.change(
         job.host, what, who=job.host.lease_owner or "", why=why, window=window, **values
@@ -393,8 +444,7 @@ def _done(tx: Transaction, job: _Job) -> bool:
         HE.DONE,
         window=window,
         token=False,
-        unreadable=False,
-        lost_at=None,
+        **_FOUND,
         release=job.rollout.commit,
         error=None,
         cause=None,
@@ -410,8 +460,7 @@ def _fail(tx: Transaction, job: _Job, error: HostError, **values: Any) -> bool:
         why=str(error),
         window=_narrowed(tx, job),
         token=False,
-        unreadable=False,
-        lost_at=None,
+        **_FOUND,
         **_told(error),
         **values,
     )
@@ -424,7 +473,15 @@ def _narrowed(tx: Transaction, job: _Job) -> int:
 
 def _lose(tx: Transaction, job: _Job, error: HostError) -> bool:
     return _change(
-        tx, job, HE.LOSE, why=str(error), lost_at=tx.now(), due_at=tx.now(), lease_owner=None, lease_until=None, **_told(error)
+        tx,
+        job,
+        HE.LOSE,
+        why=str(error),
+        lost_at=tx.now(),
+        due_at=tx.now(),
+        lease_owner=None,
+        lease_until=None,
+        **_told(error),
     )
 
 
@@ -445,7 +502,9 @@ def _error_of(outcome: Outcome, host: RolloutHost) -> HostError | None:
         case Answer.REFUSED:
             return StepRefused(f"{host.name}: its fence refused: {outcome.reason}")
         case Answer.BROKEN:
-            return NoSpace(f"{host.name}: {outcome.reason or 'cannot be written'} (disk full, or the path is not writable)")
+            return NoSpace(
+                f"{host.name}: {outcome.reason or 'cannot be written'} (disk full, or the path is not writable)"
+            )
 
 
 def _look(job: _Job) -> str:

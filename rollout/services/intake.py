@@ -37,7 +37,9 @@ def receive(push: Push, app: AppConfig | None, deps: Deps) -> Received:
         if ignored is not None or app is None:
             outcome, reason = "ignored", ignored or "not a repository of ours"
         else:
-            commit, new = tx.commits.add(AppName(app.name), push.head, who=f"webhook {push.provider}", why="pushed")
+            commit, new = tx.commits.add(
+                AppName(app.name), push.head, who=f"webhook {push.provider}", why="pushed"
+            )
             outcome = "accepted" if new else "duplicate"
             reason = f"commit {push.head}" if new else f"commit {push.head} is known already"
             commit = commit if new else None
@@ -108,7 +110,11 @@ def poll(app_name: str, deps: Deps, *, force: bool = False) -> None:
         failures += 1
         log.warning("poll_failed", app=app.name, failures=failures, error=str(error))
     with deps.store.transaction() as tx:
-        wait = app.poll if failures == 0 else max(app.poll, backoff_s(failures, first=app.poll or 30.0, most=600.0))
+        wait = (
+            app.poll
+            if failures == 0
+            else max(app.poll, backoff_s(failures, first=app.poll or 30.0, most=600.0))
+        )
         tx.apps.polled(name, next_s=wait, failures=failures)
 
 
@@ -135,7 +141,7 @@ def enqueue(app: AppConfig, name: str | None, deps: Deps, *, who: str, now: Wish
             remedy=f"merge it into {app.branch} first (the newest {BRANCH_LIMIT} commits are looked at)",
         )
     with deps.store.transaction() as tx:
-        commit, _ = tx.commits.add(AppName(app.name), sha, who=who, why="enqueued by hand")
+        tx.commits.add(AppName(app.name), sha, who=who, why="enqueued by hand")
         tx.commits.place(AppName(app.name), list(branch.values()))
         placed = tx.commits.get(AppName(app.name), sha)
         assert placed is not None
@@ -151,7 +157,9 @@ def enqueue(app: AppConfig, name: str | None, deps: Deps, *, who: str, now: Wish
 
 def _test_again(tx: Transaction, commit: Commit, who: str) -> Commit:
     """`failed → testing` by hand: with a lease that has run out, so that the next worker takes it."""
-    return tx.commits.change(commit, CommitEvent.TEST, who=who, why="tried again by hand", lease_until=0.0, reason=None)
+    return tx.commits.change(
+        commit, CommitEvent.TEST, who=who, why="tried again by hand", lease_until=0.0, reason=None
+    )
 
 
 def _refuse_conflicts(tx: Transaction, app: AppConfig, commit: Commit, *, now: bool) -> None:

@@ -32,7 +32,9 @@ def send_due(deps: Deps) -> None:
             if urls:
                 deps.notifier.send(urls, notice.title, notice.body)
         except DeliveryFailed as error:
-            log.warning("notice_not_delivered", notice=notice.id, attempt=notice.attempts + 1, error=str(error))
+            log.warning(
+                "notice_not_delivered", notice=notice.id, attempt=notice.attempts + 1, error=str(error)
+            )
             with deps.store.transaction() as tx:
                 tx.notices.put_off(notice, backoff_s(notice.attempts + 1, first=10.0, most=600.0))
         else:

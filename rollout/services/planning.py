@@ -49,6 +49,14 @@ def waits_for(app: AppConfig, tx: Transaction) -> str:
     return _choose(tx, app)[1]
 
 
+def stuck(app: AppConfig, tx: Transaction) -> str | None:
+    """Why nothing will start until a person acts or somebody pushes; None while something is under way or about to be."""
+    if _busy(tx, app) or tx.commits.unfinished(AppName(app.name)):
+        return None
+    chosen, why = _choose(tx, app)
+    return why if chosen is None else None
+
+
 def _remember(app: AppConfig, deps: Deps) -> None:
     with deps.store.transaction() as tx:
         if tx.apps.note(AppName(app.name), waits_for(app, tx)):
@@ -85,7 +93,9 @@ def _queue(tx: Transaction, app: AppName) -> list[Commit]:
 def _add(tx: Transaction, app: AppConfig, chosen: Commit, fleet: list[Member], why: str) -> Rollout:
     release = tx.commits.release(chosen.app, chosen.sha)
     if release is None:
-        raise RolloutError(f"commit {chosen.sha} passed, and its release is gone", remedy="test it again: rollout deploy")
+        raise RolloutError(
+            f"commit {chosen.sha} passed, and its release is gone", remedy="test it again: rollout deploy"
+        )
     excluded = {host.name for host in tx.hosts.fleet(chosen.app) if host.excluded is not None}
     members = {member.name: member for member in fleet if member.name not in excluded}
     names = list(members)
@@ -123,5 +133,3 @@ def _add(tx: Transaction, app: AppConfig, chosen: Commit, fleet: list[Member], w
 
 def _position(commit: Commit) -> int:
     return commit.position or 0
-
-

@@ -86,9 +86,7 @@ class Workshop(Protocol):
     def branch(self, app: str, config: AppConfig, limit: int) -> list[BranchCommit]:
         """The branch's newest first-parent commits in the mirror, oldest first."""
 
-    def run_tests(
-        self, app: str, config: AppConfig, commit: str, *, go_on: Callable[[], bool]
-    ) -> TestResult:
+    def run_tests(self, app: str, config: AppConfig, commit: str, *, go_on: Callable[[], bool]) -> TestResult:
         """The test command in a clean checkout, contained; killed whole at its limit or when `go_on` is False."""
 
     def build(self, app: str, config: AppConfig, commit: str) -> tuple[Release | None, TestResult]:
@@ -115,6 +113,9 @@ class Bell(Protocol):
 
     def revoke(self, rollout: int) -> bool:
         """Revoke every queued task stamped with this rollout; an accelerator only."""
+
+    def alive(self) -> bool:
+        """The broker answers."""
 
 
 class Notifier(Protocol):

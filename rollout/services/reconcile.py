@@ -78,9 +78,16 @@ def _settle_silent(tx: Transaction, host: RolloutHost, deps: Deps) -> list[Ring]
         tx.hosts.change(host, HE.PUT_OFF, who="reconciler", why=why, due_at=tx.now())
         return []
     if host.state is H.ACTIVATING:
-        lost_at = host.lease_until if host.lease_until else tx.now()
+        lost_at = host.lease_until or tx.now()
         tx.hosts.change(
-            host, HE.LOSE, who="reconciler", why=why, lost_at=lost_at, due_at=tx.now(), lease_owner=None, lease_until=None
+            host,
+            HE.LOSE,
+            who="reconciler",
+            why=why,
+            lost_at=lost_at,
+            due_at=tx.now(),
+            lease_owner=None,
+            lease_until=None,
         )
         tx.hosts.rung([host.id], deps.settings.ring_again_s)
         return [deploy_host(host)]
@@ -102,7 +109,11 @@ def _due_rollouts(deps: Deps) -> list[Ring]:
     """Stages that nobody has looked at in time, and outcomes that nobody has counted."""
     rings: list[Ring] = []
     with deps.store.reading() as tx:
-        due = [one for one in tx.rollouts.due() if one.state in STAGES or one.state in {R.PENDING, R.HALTED, R.ROLLING_BACK}]
+        due = [
+            one
+            for one in tx.rollouts.due()
+            if one.state in STAGES or one.state in {R.PENDING, R.HALTED, R.ROLLING_BACK}
+        ]
         late = [one for one in due if one.counting or tx.now() - (one.due_at or 0.0) > rollouts.LATE_S / 2]
     for rollout in late:
         if not rollout.counting:
@@ -140,4 +151,3 @@ def _failed_roll_backs(deps: Deps) -> list[Ring]:
             tx.hosts.rung([host.id], deps.settings.ring_again_s)
             rings.append(roll_back_host(host))
     return rings
-

@@ -3,8 +3,6 @@
 Whatever calls them (a chain, a link, the reconciler, twice or late), the rows decide what happens.
 """
 
-from collections.abc import Sequence
-
 import structlog
 
 from rollout.config.deploy_file import AppConfig
@@ -61,7 +59,7 @@ def count(rollout_id: RolloutId, deps: Deps) -> None:
     with deps.store.transaction() as tx:
         tx.rollouts.set_counting(rollout_id, counting=False)
         rollout = tx.rollouts.lock(rollout_id)
-        rings: Sequence[Ring] = []
+        rings: list[Ring] = []
         if rollout.state in STAGES:
             rings, rollout = _decide(tx, rollout, deps)
             if rollout.state is R.FANNING_OUT:
@@ -135,14 +133,23 @@ def _decide_canary(tx: Transaction, rollout: Rollout, worker: str) -> Rollout:
 def _replace(tx: Transaction, rollout: Rollout, lost: list[RolloutHost]) -> Rollout:
     """A canary host that cannot be reached or prepared is not the commit's fault: the next host takes its place."""
     names = ", ".join(host.name for host in lost)
-    spare = [host for host in tx.hosts.of(rollout.id, H.PENDING, H.PREPARING, H.PREPARED) if host.role is not Role.CANARY]
+    spare = [
+        host
+        for host in tx.hosts.of(rollout.id, H.PENDING, H.PREPARING, H.PREPARED)
+        if host.role is not Role.CANARY
+    ]
     if not isinstance(policy(rollout).canary.hosts, int) or len(spare) < len(lost):
         return halt(tx, rollout, f"canary host {names} could not be prepared: {lost[0].error or 'excluded'}")
     for host, heir in zip(lost, spare, strict=False):
         tx.hosts.set_role(host, Role.OTHER)
         tx.hosts.set_role(heir, Role.CANARY)
         tx.record(
-            rollout.app, f"host {heir.name}", "takes the canary's place", who="planning", why=host.error, rollout=rollout.id
+            rollout.app,
+            f"host {heir.name}",
+            "takes the canary's place",
+            who="planning",
+            why=host.error,
+            rollout=rollout.id,
         )
     return rollout
 
@@ -227,5 +234,3 @@ def enter_fan_out(tx: Transaction, rollout: Rollout, what: RolloutEvent, *, who:
         rollout, what, who=who, why=why, canary_status="pass", canary_reason=why, due_at=0.0, reason=None
     )
     return _confirm(tx, passed, FAN_OUT_CONFIRM)
-
-

@@ -16,8 +16,8 @@ from rollout.domain.pipeline import Ring, roll_back_host
 from rollout.domain.states import FINISHED, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.errors import Conflict, HostError, NotFound
 from rollout.services import bars, notices, planning
-from rollout.services.targets import target_of
 from rollout.services.ports import Deps
+from rollout.services.targets import target_of
 from rollout.store.store import Transaction
 
 log = structlog.get_logger()
@@ -77,8 +77,12 @@ def stop_locked(tx: Transaction, rollout: Rollout, *, who: str, why: str, keep: 
 def fail_canary(tx: Transaction, rollout: Rollout, why: str) -> Rollout:
     """The canary's verdict is FAIL: it goes back, and the commit is barred."""
     failed = tx.rollouts.update(rollout, canary_status="fail", canary_reason=why)
-    notices.add(tx, failed, "failed its canary", why, f"rollout show {rollout.id}; revert the commit and push")
-    return stop_locked(tx, failed, who="judge", why=why if why.startswith("canary") else f"canary failed: {why}")
+    notices.add(
+        tx, failed, "failed its canary", why, f"rollout show {rollout.id}; revert the commit and push"
+    )
+    return stop_locked(
+        tx, failed, who="judge", why=why if why.startswith("canary") else f"canary failed: {why}"
+    )
 
 
 def announce(rollout: Rollout, deps: Deps) -> None:
@@ -109,7 +113,9 @@ def drive(rollout_id: RolloutId, deps: Deps) -> bool:
     """Bring a stop to its acknowledgement; True when this call acknowledged it. Any process may call it, any number of times."""
     with deps.store.transaction() as tx:
         rollout = tx.rollouts.lock(rollout_id)
-        if rollout.state is not R.STOPPING or not tx.rollouts.claim_tick(rollout_id, R.STOPPING, DRIVE_HOLD_S):
+        if rollout.state is not R.STOPPING or not tx.rollouts.claim_tick(
+            rollout_id, R.STOPPING, DRIVE_HOLD_S
+        ):
             return False
         leased = _unsealed(tx, rollout)
     _seal_all(leased, rollout, deps)
@@ -224,7 +230,9 @@ def _goal(tx: Transaction, rollout: Rollout, to: str) -> str:
     ]
     if lacking or commit.sha == rollout.commit:
         raise Conflict(
-            f"commit {commit.sha[:12]} is not on {', '.join(lacking[:10])}" if lacking else f"{commit.sha[:12]} is what runs",
+            f"commit {commit.sha[:12]} is not on {', '.join(lacking[:10])}"
+            if lacking
+            else f"{commit.sha[:12]} is what runs",
             remedy="choose a commit that every host has had, or ship it: `rollout deploy COMMIT --now --reason …`",
         )
     return commit.sha
@@ -246,6 +254,17 @@ def _roll_back_rings(tx: Transaction, rollout: Rollout, deps: Deps) -> list[Ring
     hosts = tx.hosts.to_roll_back(rollout.id)
     tx.hosts.rung([host.id for host in hosts], deps.settings.ring_again_s)
     return [roll_back_host(host) for host in hosts]
+
+
+def unclaimed(rollout_id: RolloutId, deps: Deps) -> list[Ring]:
+    """Every touched host that nobody works on, whether or not a message is under way: for who does it himself."""
+    with deps.store.reading() as tx:
+        now = tx.now()
+        return [
+            roll_back_host(host)
+            for host in tx.hosts.of(rollout_id, H.DONE, H.FAILED, H.ACTIVATING, H.UNKNOWN, H.ROLLING_BACK)
+            if host.touched and (host.state is not H.ROLLING_BACK or (host.lease_until or 0.0) <= now)
+        ]
 
 
 def finish_roll_back(rollout_id: RolloutId, deps: Deps) -> None:

@@ -89,7 +89,13 @@ def _report(commit: Commit, result: TestResult, release: Release | None, deps: D
             if result.passed:
                 raise ReleaseError(f"commit {commit.sha} passed without a release")
             tx.commits.change(
-                commit, CommitEvent.FAIL, who=deps.worker, why=result.reason, reason=result.reason, tested_at=tx.today(), **freed
+                commit,
+                CommitEvent.FAIL,
+                who=deps.worker,
+                why=result.reason,
+                reason=result.reason,
+                tested_at=tx.today(),
+                **freed,
             )
             return
         tx.commits.add_release(AppName(commit.app), release)
@@ -105,4 +111,6 @@ def _report(commit: Commit, result: TestResult, release: Release | None, deps: D
         )
         fresh = tx.commits.by_id(passed.id)
         if fresh is not None and fresh.bar_wanted is not None:
-            tx.commits.change(fresh, CommitEvent.BAR, who="bar", why=fresh.bar_wanted, reason=fresh.bar_wanted)
+            tx.commits.change(
+                fresh, CommitEvent.BAR, who="bar", why=fresh.bar_wanted, reason=fresh.bar_wanted
+            )

@@ -11,6 +11,8 @@ from rollout.services.ports import Deps
 from rollout.services.targets import member_target
 from rollout.store.store import Transaction
 
+RECENT = 200  # past rollouts that are looked through
+
 
 def moment(at: datetime | None) -> str | None:
     """UTC, to the millisecond, as `2026-01-31T12:00:00.000Z`."""
@@ -68,8 +70,7 @@ def failures(tx: Transaction, found: RolloutId) -> list[tuple[str, str, list[str
     for host in tx.hosts.of(found):
         if host.error is None or host.state in {HostState.DONE, HostState.ROLLED_BACK}:
             continue
-        example, names = groups.setdefault(host.cause or "error", (host.error, []))
-        names.append(host.name)
+        groups.setdefault(host.cause or "error", (host.error, []))[1].append(host.name)
     return [(cause, example, names) for cause, (example, names) in groups.items()]
 
 
@@ -110,9 +111,15 @@ def log(tx: Transaction, found: Rollout, host: str | None = None, after: int = 0
     }
 
 
+def carrying(tx: Transaction, app: AppName, sha: str) -> Rollout | None:
+    """The newest rollout that brings this commit, alone or in a batch."""
+    recent = [*reversed(tx.rollouts.unfinished(app)), *tx.rollouts.finished(app, RECENT)]
+    return next((one for one in recent if sha in one.commits), None)
+
+
 def commit(tx: Transaction, found: Commit) -> dict[str, Any]:
     """`/api/commits/<sha>`."""
-    shipped = tx.rollouts.of_commit(found.app, found.sha)
+    shipped = carrying(tx, found.app, found.sha)
     return {
         "commit": found.sha,
         "app": found.app,
@@ -122,7 +129,7 @@ def commit(tx: Transaction, found: Commit) -> dict[str, Any]:
         "reason": found.reason,
         "received_at": moment(found.received_at),
         "tested_at": moment(found.tested_at),
-        "rollout": shipped[-1].id if shipped else None,
+        "rollout": shipped.id if shipped else None,
     }
 
 
@@ -166,4 +173,3 @@ def verify(app_name: str, deps: Deps, *, threads: int = 16) -> dict[str, str]:
             if error is None:
                 tx.hosts.found(name, host, release)
     return {host: error for host, _, error in found if error is not None}
-

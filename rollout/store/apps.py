@@ -53,7 +53,9 @@ class Apps:
         self.ensure(app)
         now = self._tx.now()
         claimed = self._tx.connection.execute(
-            update(apps).where(apps.c.name == app, apps.c.poll_due_at <= now).values(poll_due_at=now + every_s)
+            update(apps)
+            .where(apps.c.name == app, apps.c.poll_due_at <= now)
+            .values(poll_due_at=now + every_s)
         )
         return claimed.rowcount == 1
 
@@ -67,7 +69,12 @@ class Apps:
 
     def poll_failures(self, app: AppName) -> int:
         """How often in a row the git server did not answer."""
-        return self._tx.connection.execute(select(apps.c.poll_failures).where(apps.c.name == app)).scalar_one_or_none() or 0
+        return (
+            self._tx.connection.execute(
+                select(apps.c.poll_failures).where(apps.c.name == app)
+            ).scalar_one_or_none()
+            or 0
+        )
 
     def note(self, app: AppName, text: str | None) -> bool:
         """Keep why nothing is being started; True when it is news."""

@@ -49,9 +49,13 @@ class Commits:
         if known is not None:
             return known, False
         self._tx.connection.execute(
-            insert(commits).values(app=app, sha=sha, state=CommitState.RECEIVED, received_at=self._tx.today(), due_at=0.0)
+            insert(commits).values(
+                app=app, sha=sha, state=CommitState.RECEIVED, received_at=self._tx.today(), due_at=0.0
+            )
         )
-        self._tx.record(app, f"commit {sha}", "receive", who=who, why=why, states=(None, CommitState.RECEIVED))
+        self._tx.record(
+            app, f"commit {sha}", "receive", who=who, why=why, states=(None, CommitState.RECEIVED)
+        )
         added = self.get(app, sha)
         assert added is not None
         return added, True
@@ -163,11 +167,15 @@ class Commits:
             lease_until=now + lease_s,
         )
 
-    def change(self, commit: Commit, what: CommitEvent, *, who: str, why: str | None = None, **values: Any) -> Commit:
+    def change(
+        self, commit: Commit, what: CommitEvent, *, who: str, why: str | None = None, **values: Any
+    ) -> Commit:
         """Take an edge of the commit's state machine; StaleWrite when the row has moved."""
         after = next_commit_state(commit.state, what)
         changed = self._write(commit, state=after, **values)
-        self._tx.record(commit.app, f"commit {commit.sha}", what, who=who, why=why, states=(commit.state, after))
+        self._tx.record(
+            commit.app, f"commit {commit.sha}", what, who=who, why=why, states=(commit.state, after)
+        )
         return changed
 
     def update(self, commit: Commit, **values: Any) -> Commit:
@@ -220,7 +228,9 @@ class Commits:
 
     def _locked(self, commit: CommitId) -> Commit | None:
         query = select(*columns(Commit, commits)).where(commits.c.id == commit)
-        row = self._tx.connection.execute(query.with_for_update() if self._tx.is_postgresql else query).first()
+        row = self._tx.connection.execute(
+            query.with_for_update() if self._tx.is_postgresql else query
+        ).first()
         return None if row is None else load_one(Commit, row, state=CommitState)
 
     def _write(self, commit: Commit, **values: Any) -> Commit:
@@ -230,5 +240,7 @@ class Commits:
             .values(version=commit.version + 1, **values)
         )
         if changed.rowcount != 1:
-            raise StaleWrite(f"commit {commit.sha[:12]} has changed meanwhile", remedy="look again and repeat")
+            raise StaleWrite(
+                f"commit {commit.sha[:12]} has changed meanwhile", remedy="look again and repeat"
+            )
         return replace(commit, version=commit.version + 1, **values)

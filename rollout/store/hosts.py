@@ -13,7 +13,7 @@ from sqlalchemy import and_, func, insert, or_, select, update
 
 from rollout.domain.counting import count
 from rollout.domain.model import AppName, FleetHost, HostId, Member, Role, RolloutHost, RolloutId
-from rollout.domain.states import STAGES, HostEvent, HostState, RolloutState, next_host_state
+from rollout.domain.states import HOSTS, STAGES, HostEvent, HostState, RolloutState, next_host_state
 from rollout.errors import LeaseLost, StaleWrite
 from rollout.store.rows import columns, load, load_all, load_one
 from rollout.store.tables import fleet_hosts, rollout_hosts, rollouts
@@ -77,13 +77,19 @@ class Hosts:
     def to_retry(self, rollout: RolloutId) -> list[RolloutHost]:
         """Prepared hosts that kept their token and whose wait is over."""
         return self._list(
-            rollout_hosts.c.rollout == rollout, rollout_hosts.c.state == H.PREPARED, rollout_hosts.c.token, self._is_due()
+            rollout_hosts.c.rollout == rollout,
+            rollout_hosts.c.state == H.PREPARED,
+            rollout_hosts.c.token,
+            self._is_due(),
         )
 
     def preparable(self, rollout: RolloutId, limit: int) -> list[RolloutHost]:
         """Pending hosts that no message is under way for; the canary's first."""
         return self._list(
-            rollout_hosts.c.rollout == rollout, rollout_hosts.c.state == H.PENDING, self._is_due(), limit=limit
+            rollout_hosts.c.rollout == rollout,
+            rollout_hosts.c.state == H.PENDING,
+            self._is_due(),
+            limit=limit,
         )
 
     def under_way(self, rollout: RolloutId) -> tuple[int, int]:
@@ -91,7 +97,9 @@ class Hosts:
         rung = rollout_hosts.c.due_at > self._tx.now()
         row = self._tx.connection.execute(
             select(
-                func.count().filter(or_(rollout_hosts.c.state == H.PREPARING, and_(rollout_hosts.c.state == H.PENDING, rung))),
+                func.count().filter(
+                    or_(rollout_hosts.c.state == H.PREPARING, and_(rollout_hosts.c.state == H.PENDING, rung))
+                ),
                 func.count().filter(and_(rollout_hosts.c.state == H.PREPARED, ~rollout_hosts.c.token, rung)),
             ).where(rollout_hosts.c.rollout == rollout)
         ).one()
@@ -132,7 +140,9 @@ class Hosts:
         return int(
             self._tx.connection.execute(
                 select(func.count()).where(
-                    rollout_hosts.c.rollout == rollout, _needs_roll_back(), rollout_hosts.c.state != H.ROLLBACK_FAILED
+                    rollout_hosts.c.rollout == rollout,
+                    _needs_roll_back(),
+                    rollout_hosts.c.state != H.ROLLBACK_FAILED,
                 )
             ).scalar_one()
         )
@@ -142,7 +152,9 @@ class Hosts:
         return self._list(
             rollout_hosts.c.state == H.ROLLBACK_FAILED,
             rollout_hosts.c.due_at <= self._tx.now(),
-            rollout_hosts.c.rollout.in_(select(rollouts.c.id).where(rollouts.c.state == RolloutState.ROLLED_BACK)),
+            rollout_hosts.c.rollout.in_(
+                select(rollouts.c.id).where(rollouts.c.state == RolloutState.ROLLED_BACK)
+            ),
             limit=limit,
         )
 
@@ -206,7 +218,10 @@ class Hosts:
         if found is None or not self._rollout_in(found.rollout, [*STAGES, RolloutState.HALTED]):
             return None
         return self.update(
-            found, lease_owner=owner, lease_until=self._tx.now() + lease_s, epoch=self._tx.apps.next_epoch(found.app)
+            found,
+            lease_owner=owner,
+            lease_until=self._tx.now() + lease_s,
+            epoch=self._tx.apps.next_epoch(found.app),
         )
 
     def claim_roll_back(self, host: HostId, owner: str, lease_s: float) -> RolloutHost | None:
@@ -252,7 +267,9 @@ class Hosts:
         """
         rolling_back = host.state is H.ROLLING_BACK
         allowed = (
-            [RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK] if rolling_back else [*STAGES, RolloutState.HALTED]
+            [RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK]
+            if rolling_back
+            else [*STAGES, RolloutState.HALTED]
         )
         first = not host.touched and not rolling_back
         values = {"touched": True, "previous": current} if first else {"touched": rollout_hosts.c.touched}
@@ -268,7 +285,9 @@ class Hosts:
         ).scalar_one_or_none()
         left = 0.0 if until is None else min(until - self._tx.now(), lease_s)
         if left <= 0:
-            raise LeaseLost(f"{host.name}: the right to act on it is gone (stopped, taken over, or the lease ran out)")
+            raise LeaseLost(
+                f"{host.name}: the right to act on it is gone (stopped, taken over, or the lease ran out)"
+            )
         return (replace(host, touched=True, previous=current) if first else host), float(left)
 
     def still_claimed(self, host: RolloutHost) -> bool:
@@ -322,6 +341,21 @@ class Hosts:
             states=(host.state, host.state),
         )
         return ring
+
+    def hope(self, host: RolloutHost, *, who: str) -> None:
+        """The unreadable host is given its whole time again to be read."""
+        now = self._tx.now()
+        values: dict[str, Any] = {"unreadable": False, "accepted": False, "lost_at": now, "due_at": now}
+        self._tx.rollouts.add_counts(host.rollout, count(host), count(replace(host, **values)))
+        self._write(host, **values)
+        self._tx.record(
+            host.app,
+            f"host {host.name}",
+            "read again",
+            who=who,
+            rollout=host.rollout,
+            states=(host.state, host.state),
+        )
 
     def update(self, host: RolloutHost, **values: Any) -> RolloutHost:
         """Change what is not the state, and nothing that counts; StaleWrite when the row has moved."""
@@ -377,7 +411,12 @@ class Hosts:
     def know(self, app: AppName, member: Member) -> None:
         """The host has its row in the fleet."""
         key = and_(fleet_hosts.c.app == app, fleet_hosts.c.name == member.name)
-        if self._tx.connection.execute(update(fleet_hosts).where(key).values(address=member.address)).rowcount == 0:
+        if (
+            self._tx.connection.execute(
+                update(fleet_hosts).where(key).values(address=member.address)
+            ).rowcount
+            == 0
+        ):
             self._tx.connection.execute(
                 insert(fleet_hosts).values(app=app, name=member.name, address=member.address)
             )
@@ -385,7 +424,9 @@ class Hosts:
     def fleet(self, app: AppName) -> list[FleetHost]:
         """Every host that is known of the app, by name."""
         rows = self._tx.connection.execute(
-            select(*columns(FleetHost, fleet_hosts)).where(fleet_hosts.c.app == app).order_by(fleet_hosts.c.name)
+            select(*columns(FleetHost, fleet_hosts))
+            .where(fleet_hosts.c.app == app)
+            .order_by(fleet_hosts.c.name)
         )
         return load_all(FleetHost, rows)
 
@@ -454,11 +495,19 @@ class Hosts:
         values.setdefault("due_at", None)
         changed = self._write(host, state=state, **values)
         self._tx.record(
-            host.app, f"host {host.name}", what, who=who, why=why, rollout=host.rollout, states=(host.state, state)
+            host.app,
+            f"host {host.name}",
+            what,
+            who=who,
+            why=why,
+            rollout=host.rollout,
+            states=(host.state, state),
         )
         return changed
 
-    def _list(self, *where: Any, order: Any = (rollout_hosts.c.position,), limit: int | None = None) -> list[RolloutHost]:
+    def _list(
+        self, *where: Any, order: Any = (rollout_hosts.c.position,), limit: int | None = None
+    ) -> list[RolloutHost]:
         query = select(*columns(RolloutHost, rollout_hosts)).where(*where).order_by(*order)
         rows = self._tx.connection.execute(query if limit is None else query.limit(limit))
         return load_all(RolloutHost, rows, **_CONVERTERS)
@@ -481,5 +530,5 @@ def _needs_roll_back() -> Any:
     """Switched, or possibly switched, and not back."""
     return and_(
         rollout_hosts.c.touched,
-        rollout_hosts.c.state.in_([H.DONE, H.FAILED, H.ACTIVATING, H.UNKNOWN, H.ROLLING_BACK, H.ROLLBACK_FAILED]),
+        rollout_hosts.c.state.in_([state for state in H if HE.ROLL_BACK in HOSTS[state]]),
     )

@@ -62,7 +62,9 @@ class Events:
         return self._list(events.c.app == app, events.c.subject == subject)
 
     def _list(self, *where: Any) -> list[Event]:
-        rows = self._tx.connection.execute(select(*columns(Event, events)).where(*where).order_by(events.c.id))
+        rows = self._tx.connection.execute(
+            select(*columns(Event, events)).where(*where).order_by(events.c.id)
+        )
         return load_all(Event, rows)
 
 
@@ -93,8 +95,10 @@ class Deliveries:
 
     def counts(self) -> dict[str, int]:
         """How many deliveries ended in which outcome."""
-        rows = self._tx.connection.execute(select(deliveries.c.outcome, func.count()).group_by(deliveries.c.outcome))
-        return {outcome: number for outcome, number in rows}
+        rows = self._tx.connection.execute(
+            select(deliveries.c.outcome, func.count()).group_by(deliveries.c.outcome)
+        )
+        return {str(row[0]): int(row[1]) for row in rows}
 
 
 class Samples:
@@ -125,7 +129,9 @@ class Samples:
     def of(self, rollout: RolloutId) -> list[Interval]:
         """All of them, by time."""
         rows = self._tx.connection.execute(
-            select(*columns(Interval, samples)).where(samples.c.rollout == rollout).order_by(samples.c.t, samples.c.id)
+            select(*columns(Interval, samples))
+            .where(samples.c.rollout == rollout)
+            .order_by(samples.c.t, samples.c.id)
         )
         return load_all(Interval, rows, flags=tuple)
 
@@ -156,7 +162,9 @@ class Outputs:
 
     def of(self, rollout: RolloutId, host: str | None = None, after: int = 0) -> list[dict[str, Any]]:
         """In order: id, host, at, step, attempt, text."""
-        query = select(outputs).where(outputs.c.rollout == rollout, outputs.c.id > after).order_by(outputs.c.id)
+        query = (
+            select(outputs).where(outputs.c.rollout == rollout, outputs.c.id > after).order_by(outputs.c.id)
+        )
         if host is not None:
             query = query.where(outputs.c.host == host)
         return [dict(row._mapping) for row in self._tx.connection.execute(query)]  # noqa: SLF001  # public name
@@ -184,8 +192,15 @@ class Notices:
     def claim(self, hold_s: float, limit: int = 10) -> list[Notice]:
         """Due ones, taken for `hold_s`: if they are not settled by then, somebody else sends them."""
         now = self._tx.now()
-        query = select(*columns(Notice, notices)).where(notices.c.due_at <= now).order_by(notices.c.id).limit(limit)
-        rows = self._tx.connection.execute(query.with_for_update(skip_locked=True) if self._tx.is_postgresql else query)
+        query = (
+            select(*columns(Notice, notices))
+            .where(notices.c.due_at <= now)
+            .order_by(notices.c.id)
+            .limit(limit)
+        )
+        rows = self._tx.connection.execute(
+            query.with_for_update(skip_locked=True) if self._tx.is_postgresql else query
+        )
         claimed = load_all(Notice, rows)
         if claimed:
             self._tx.connection.execute(

@@ -55,7 +55,11 @@ class Rollouts:
         """A pending rollout with its hosts; Conflict when the app has a pending one."""
         key = self._tx.connection.execute(
             insert(rollouts).values(
-                **{name: getattr(plan, name) for name in plan.__slots__ if name not in {"fleet", "commits", "policy"}},
+                **{
+                    name: getattr(plan, name)
+                    for name in plan.__slots__
+                    if name not in {"fleet", "commits", "policy"}
+                },
                 commits=list(plan.commits),
                 policy=dict(plan.policy),
                 state=RolloutState.PENDING,
@@ -84,7 +88,9 @@ class Rollouts:
 
     def find(self, rollout: RolloutId) -> Rollout | None:
         """The rollout of this id, if there is one."""
-        row = self._tx.connection.execute(select(*columns(Rollout, rollouts)).where(rollouts.c.id == rollout)).first()
+        row = self._tx.connection.execute(
+            select(*columns(Rollout, rollouts)).where(rollouts.c.id == rollout)
+        ).first()
         return load(Rollout, row, **_CONVERTERS)
 
     def get(self, rollout: RolloutId) -> Rollout:
@@ -97,7 +103,9 @@ class Rollouts:
     def lock(self, rollout: RolloutId) -> Rollout:
         """As `get`; nobody else decides about it until the transaction ends."""
         if self._tx.is_postgresql:
-            self._tx.connection.execute(select(rollouts.c.id).where(rollouts.c.id == rollout).with_for_update())
+            self._tx.connection.execute(
+                select(rollouts.c.id).where(rollouts.c.id == rollout).with_for_update()
+            )
         return self.get(rollout)
 
     def active(self, app: AppName) -> Rollout | None:
@@ -153,7 +161,9 @@ class Rollouts:
         """Seconds from start to end of the app's newest done rollouts."""
         rows = self._tx.connection.execute(
             select(rollouts.c.started_at, rollouts.c.ended_at)
-            .where(rollouts.c.app == app, rollouts.c.state == RolloutState.DONE, rollouts.c.ended_at.is_not(None))
+            .where(
+                rollouts.c.app == app, rollouts.c.state == RolloutState.DONE, rollouts.c.ended_at.is_not(None)
+            )
             .order_by(rollouts.c.id.desc())
             .limit(limit)
         )
@@ -170,14 +180,18 @@ class Rollouts:
         """The states of these, in one query."""
         if not ids:
             return {}
-        rows = self._tx.connection.execute(select(rollouts.c.id, rollouts.c.state).where(rollouts.c.id.in_(ids)))
+        rows = self._tx.connection.execute(
+            select(rollouts.c.id, rollouts.c.state).where(rollouts.c.id.in_(ids))
+        )
         return {RolloutId(number): RolloutState(state) for number, state in rows}
 
     def in_state(self, state: RolloutState) -> list[Rollout]:
         """All in this state, oldest first."""
         return self._list(rollouts.c.state == state)
 
-    def change(self, rollout: Rollout, what: RolloutEvent, *, who: str, why: str | None = None, **values: Any) -> Rollout:
+    def change(
+        self, rollout: Rollout, what: RolloutEvent, *, who: str, why: str | None = None, **values: Any
+    ) -> Rollout:
         """Take an edge of the rollout's state machine; StaleWrite when the row has moved."""
         after = next_rollout_state(rollout.state, what)
         if after in FINISHED:
@@ -212,7 +226,7 @@ class Rollouts:
                 rollouts.c.failed + rollouts.c.unknown + rollouts.c.in_flight
                 < rollouts.c.max_failed + rollouts.c.window,
                 rollouts.c.failed + rollouts.c.unreadable <= rollouts.c.max_failed,
-                rollouts.c.in_flight < rollouts.c.concurrency,
+                rollouts.c.in_flight + rollouts.c.unknown - rollouts.c.unreadable < rollouts.c.concurrency,
             )
             .values(in_flight=rollouts.c.in_flight + 1)
         )
@@ -240,7 +254,9 @@ class Rollouts:
         )
         return found.rowcount == 1
 
-    def add_counts(self, rollout: RolloutId, before: Count, after: Count, *, window: int | None = None) -> bool:
+    def add_counts(
+        self, rollout: RolloutId, before: Count, after: Count, *, window: int | None = None
+    ) -> bool:
         """Move the counters by what one host's change means; True when the caller must ring count_outcome.
 
         One ring serves every outcome since the last one was counted.
@@ -248,7 +264,9 @@ class Rollouts:
         rung = self._tx.connection.execute(
             update(rollouts).where(rollouts.c.id == rollout, ~rollouts.c.counting).values(counting=True)
         )
-        moved: dict[str, Any] = {name: rollouts.c[name] + difference for name, difference in _differences(before, after).items()}
+        moved: dict[str, Any] = {
+            name: rollouts.c[name] + difference for name, difference in _differences(before, after).items()
+        }
         if window is not None:
             moved["window"] = window
         if moved:
@@ -257,7 +275,9 @@ class Rollouts:
 
     def set_counting(self, rollout: RolloutId, *, counting: bool) -> None:
         """Outcomes wait to be counted, or are being counted now."""
-        self._tx.connection.execute(update(rollouts).where(rollouts.c.id == rollout).values(counting=counting))
+        self._tx.connection.execute(
+            update(rollouts).where(rollouts.c.id == rollout).values(counting=counting)
+        )
 
     def ring_again(self, rollout: RolloutId, after_s: float) -> None:
         """Nobody needs to look at this rollout again before `after_s`."""
@@ -270,7 +290,11 @@ class Rollouts:
         now = self._tx.now()
         claimed = self._tx.connection.execute(
             update(rollouts)
-            .where(rollouts.c.id == rollout, rollouts.c.state == state, or_(rollouts.c.due_at.is_(None), rollouts.c.due_at <= now))
+            .where(
+                rollouts.c.id == rollout,
+                rollouts.c.state == state,
+                or_(rollouts.c.due_at.is_(None), rollouts.c.due_at <= now),
+            )
             .values(due_at=now + next_s)
         )
         return claimed.rowcount == 1
@@ -279,9 +303,7 @@ class Rollouts:
         """The counters as the host rows say; those that differed, repaired."""
         row = self.lock(rollout)
         hosts = self._tx.hosts.of(rollout)
-        true = {
-            name: sum(getattr(count(host), name) for host in hosts) for name in Count.__slots__
-        }
+        true = {name: sum(getattr(count(host), name) for host in hosts) for name in Count.__slots__}
         wrong = {name: value for name, value in true.items() if getattr(row, name) != value}
         if wrong:
             self._tx.connection.execute(update(rollouts).where(rollouts.c.id == rollout).values(**wrong))
@@ -318,7 +340,8 @@ class Rollouts:
         )
         if changed.rowcount != 1:
             raise StaleWrite(
-                f"rollout {rollout.id} is no longer {rollout.state}", remedy=f"look again: rollout show {rollout.id}"
+                f"rollout {rollout.id} is no longer {rollout.state}",
+                remedy=f"look again: rollout show {rollout.id}",
             )
         return replace(rollout, version=rollout.version + 1, **values)
 
@@ -361,4 +384,3 @@ def _host_rows(plan: Planned, rollout: int) -> list[dict[str, Any]]:
         }
         for position, (member, role) in enumerate(plan.fleet)
     ]
-

@@ -19,7 +19,9 @@ def load_one(cls: type[T], row: Any, **converters: Any) -> T:
     values = row._mapping  # noqa: SLF001  # SQLAlchemy's public name for it
     return cls(
         **{
-            name: converters[name](values[name]) if name in converters and values[name] is not None else values[name]
+            name: converters[name](values[name])
+            if name in converters and values[name] is not None
+            else values[name]
             for name in names(cls)
         }
     )

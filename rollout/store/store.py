@@ -72,6 +72,7 @@ class Store:
     def __init__(self, url: str) -> None:
         self.url = url
         self._engine = _engine(url)
+        self._writer = self._engine.execution_options(rollout_writes=True)
 
     @cached_property
     def place(self) -> str:
@@ -95,10 +96,8 @@ class Store:
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """A writing transaction; committed at the end, undone by any exception."""
-        with self._translated(), self._engine.connect() as connection:
-            connection = connection.execution_options(rollout_writes=True)
-            with connection.begin():
-                yield Transaction(connection)
+        with self._translated(), self._writer.connect() as connection, connection.begin():
+            yield Transaction(connection)
 
     @contextmanager
     def reading(self) -> Iterator[Transaction]:
@@ -126,7 +125,9 @@ class Store:
             ) from error
         except DBAPIError as error:
             if error.connection_invalidated:
-                raise ServiceUnavailable(f"the database {self.place} went away", remedy="try again") from error
+                raise ServiceUnavailable(
+                    f"the database {self.place} went away", remedy="try again"
+                ) from error
             raise
 
 
@@ -137,7 +138,9 @@ def _last_line(error: Exception) -> str:
 
 def _engine(url: str) -> Engine:
     if url.startswith("sqlite"):
-        engine = create_engine(url, connect_args={"timeout": 20, "check_same_thread": False}, pool_size=8, max_overflow=64)
+        engine = create_engine(
+            url, connect_args={"timeout": 20, "check_same_thread": False}, pool_size=8, max_overflow=64
+        )
         event.listen(engine, "connect", _sqlite_connected)
         event.listen(engine, "begin", _sqlite_begins)
         return engine
@@ -147,7 +150,10 @@ def _engine(url: str) -> Engine:
         max_overflow=64,
         pool_pre_ping=True,
         pool_timeout=20,
-        connect_args={"connect_timeout": 5, "options": "-c lock_timeout=20000 -c idle_in_transaction_session_timeout=60000"},
+        connect_args={
+            "connect_timeout": 5,
+            "options": "-c lock_timeout=20000 -c idle_in_transaction_session_timeout=60000",
+        },
     )
 
 
@@ -167,10 +173,10 @@ def _switch_to_wal(cursor: Any) -> None:
     while True:
         try:
             cursor.execute("PRAGMA journal_mode=WAL")
-        except Exception as error:  # noqa: PERF203  # the driver's class is not ours to import
+        except Exception as error:  # the driver's class is not ours to import
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
-            time.sleep(0.05)  # noqa: TID251  # nothing to wait on: the lock is another process's
+            time.sleep(0.05)  # nothing to wait on: the lock is another process's
         else:
             return
 
@@ -195,5 +201,11 @@ def _void_leases_of_another_boot(tx: Transaction) -> None:
     for table in (tables.commits, tables.rollout_hosts, tables.rollouts, tables.notices):
         tx.connection.execute(update(table).where(table.c.due_at.is_not(None)).values(due_at=0.0))
     tx.connection.execute(update(tables.apps).values(poll_due_at=0.0))
-    tx.connection.execute(update(tables.rollouts).where(tables.rollouts.c.ready_at.is_not(None)).values(ready_at=tx.now()))
-    tx.connection.execute(update(tables.rollouts).where(tables.rollouts.c.stop_started.is_not(None)).values(stop_started=tx.now()))
+    tx.connection.execute(
+        update(tables.rollouts).where(tables.rollouts.c.ready_at.is_not(None)).values(ready_at=tx.now())
+    )
+    tx.connection.execute(
+        update(tables.rollouts)
+        .where(tables.rollouts.c.stop_started.is_not(None))
+        .values(stop_started=tx.now())
+    )

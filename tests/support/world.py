@@ -65,7 +65,9 @@ class ModelHost:
         permit(Greeting(clock=0, boot="b", current=self.current))
         known = self.result(order.operation)
         if known != "none":
-            return Outcome(Answer.DONE if known == "done" else Answer.FAILED, intent=True, current=self.current)
+            return Outcome(
+                Answer.DONE if known == "done" else Answer.FAILED, intent=True, current=self.current
+            )
         if order.epoch < self.epoch:
             return Outcome(Answer.REFUSED, "epoch", current=self.current)
         if order.operation <= self.operation:
@@ -162,7 +164,9 @@ class ModelWorkshop:
     def push(self, message="a change", *, fails=False):
         sha = f"{len(self.commits) + 1:040x}"
         self.commits.append(
-            BranchCommit(sha, len(self.commits) + 1, message.splitlines()[0], "Ann <ann@example.com>", message)
+            BranchCommit(
+                sha, len(self.commits) + 1, message.splitlines()[0], "Ann <ann@example.com>", message
+            )
         )
         if fails:
             self.failing.add(sha)
@@ -180,12 +184,16 @@ class ModelWorkshop:
         return self.commits[-limit:]
 
     def run_tests(self, app, config, commit, *, go_on):
-        return TestResult(commit not in self.failing, "exit status 1" if commit in self.failing else "ok", "out")
+        return TestResult(
+            commit not in self.failing, "exit status 1" if commit in self.failing else "ok", "out"
+        )
 
     def build(self, app, config, commit):
         if commit in self.failing_build:
             return None, TestResult(passed=False, reason="exit status 2", output="build")
-        return Release(commit, commit + "0" * 24, f"/nowhere/{commit}.tar.gz", 1000), TestResult(True, "built", "")
+        return Release(commit, commit + "0" * 24, f"/nowhere/{commit}.tar.gz", 1000), TestResult(
+            True, "built", ""
+        )
 
 
 class ModelMetrics:
@@ -262,7 +270,9 @@ class World:
         monkeypatch.setattr(store_clock, "store_seconds", lambda _connection: self.seconds)
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "rollout.toml"
-        file.write_text(textwrap.dedent(TOML).format(state=folder, hosts=hosts, fan_out=fan_out, canary=canary))
+        file.write_text(
+            textwrap.dedent(TOML).format(state=folder, hosts=hosts, fan_out=fan_out, canary=canary)
+        )
         self.config = deploy_file.load(file, {})
         self.store = Store(url or f"sqlite:///{folder}/rollout.db")
         self.store.prepare()
@@ -298,7 +308,7 @@ class World:
         elif isinstance(outcome, GoOn) and rest:
             self.bell.queue.append((0.0, tuple(rest), arguments))
 
-    def _perform(self, task, arguments):
+    def _perform(self, task, arguments):  # noqa: PLR0911  # one line a task
         deps = self.deps
         match task:
             case pipeline.RUN_TESTS:
@@ -319,7 +329,15 @@ class World:
                 return rollouts.count(arguments[0], deps)
         raise AssertionError(task)
 
-    def run(self, *, until=lambda: False, seconds=600.0, chooser: random.Random | None = None, loss=0.0, doubling=0.0):
+    def run(
+        self,
+        *,
+        until=lambda: False,
+        seconds=600.0,
+        chooser: random.Random | None = None,
+        loss=0.0,
+        doubling=0.0,
+    ):
         """Work the queue, moving the clock where nothing is due; the reconciler sweeps every 5 s of it."""
         end, swept = self.seconds + seconds, self.seconds
         while self.seconds < end and not until():

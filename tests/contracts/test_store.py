@@ -1,0 +1,441 @@
+"""The store's conformance suite: the same truths on SQLite and on PostgreSQL."""
+
+import contextlib
+import threading
+from dataclasses import asdict
+
+import pytest
+
+from rollout.domain.counting import count
+from rollout.domain.model import Member, Push, Release, Role
+from rollout.domain.states import CommitEvent, CommitState, HostEvent, HostState, RolloutEvent, RolloutState
+from rollout.domain.verdict import Interval
+from rollout.errors import Conflict, IllegalTransition, LeaseLost, NotFound, ServiceUnavailable, StaleWrite
+from rollout.store import clock as store_clock
+from rollout.store.rollouts import Planned
+from rollout.store.store import Store
+
+SHA = "a" * 40
+H, HE, R, RE = HostState, HostEvent, RolloutState, RolloutEvent
+
+
+@pytest.fixture
+def store(database):
+    opened = Store(database)
+    opened.prepare()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def now(monkeypatch):
+    """A clock that moves when told: now["s"] += 10."""
+    seconds = {"s": 1000.0}
+    monkeypatch.setattr(store_clock, "store_seconds", lambda _connection: seconds["s"])
+    return seconds
+
+
+def planned(names=("web1", "web2", "web3"), **changes):
+    fleet = [
+        (
+            Member(name, f"127.1.0.{number}", 22, "deploy", {"zone": "a"}, "/srv/shop"),
+            Role.CANARY if number == 0 else Role.OTHER,
+        )
+        for number, name in enumerate(names)
+    ]
+    values = {
+        "app": "shop",
+        "commit": SHA,
+        "commits": [SHA],
+        "previous": None,
+        "digest": "d" * 64,
+        "requested_by": "ann",
+        "policy": {"a": 1},
+        "max_failed": 0,
+        "mode": "strict",
+        "concurrency": 10,
+        "worst_case": 1,
+        "fleet": fleet,
+    }
+    return Planned(**values | changes)
+
+
+def a_rollout(store, *events, **changes):
+    """A rollout that has taken these edges; fanning out has a PASS."""
+    with store.transaction() as tx:
+        rollout = tx.rollouts.add(planned(**changes), why="test")
+        for event in events:
+            extra = {"canary_status": "pass"} if event is RE.CANARY_PASSED else {}
+            rollout = tx.rollouts.change(rollout, event, who="test", **extra)
+    return rollout
+
+
+def fanning_out(store, **changes):
+    rollout = a_rollout(store, RE.START, RE.CANARY_DEPLOYED, RE.CANARY_PASSED, **changes)
+    with store.transaction() as tx:
+        for host in tx.hosts.of(rollout.id):
+            claimed = tx.hosts.claim_prepare(host.id, "w", 15)
+            tx.hosts.change(claimed, HE.PREPARED, who="w")
+        return rollout, tx.hosts.of(rollout.id)
+
+
+def test_preparing_twice_changes_nothing(database):
+    """Processes that start together migrate once."""
+    stores = [Store(database) for _ in range(4)]
+    threads = [threading.Thread(target=store.prepare) for store in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert stores[0].ready()
+    for store in stores:
+        store.close()
+
+
+def test_an_epoch_is_never_given_out_twice(store):
+    """Claims that run side by side get rising, different numbers, above the clock's milliseconds."""
+    given = []
+
+    def take():
+        for _ in range(20):
+            with store.transaction() as tx:
+                given.append(tx.apps.next_epoch("shop"))
+
+    with store.transaction() as tx:
+        tx.apps.ensure("shop")
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(given)) == 80
+    assert min(given) > 1_700_000_000_000
+
+
+def test_a_commit_is_received_once(store):
+    """The second telling of a commit finds the first one's row."""
+    with store.transaction() as tx:
+        first, new = tx.commits.add("shop", SHA, who="webhook", why="pushed")
+        second, again = tx.commits.add("shop", SHA, who="poll", why="found")
+    assert (new, again) == (True, False)
+    assert first == second
+    assert first.state is CommitState.RECEIVED
+
+
+def test_tests_are_claimed_by_one_and_taken_over_when_silent(store, now):
+    """A live lease keeps others out; one that ran out lets the next in, and the first one's report is refused."""
+    with store.transaction() as tx:
+        commit, _ = tx.commits.add("shop", SHA, who="w", why="x")
+        first = tx.commits.claim_tests(commit.id, "one", 15)
+    with store.transaction() as tx:
+        assert tx.commits.claim_tests(commit.id, "two", 15) is None
+    now["s"] += 16
+    with store.transaction() as tx:
+        assert [due.id for due in tx.commits.due_for_tests()] == [commit.id]
+        assert tx.commits.claim_tests(commit.id, "two", 15).attempt == 2
+        assert not tx.commits.still_leased(first)
+    with pytest.raises(StaleWrite), store.transaction() as tx:
+        tx.commits.change(first, CommitEvent.PASS, who="one")
+
+
+def test_a_renewed_lease_keeps_its_claim(store, now):
+    """Renewing does not change the claim, and a lease that has run out is not revived."""
+    with store.transaction() as tx:
+        commit, _ = tx.commits.add("shop", SHA, who="w", why="x")
+        claimed = tx.commits.claim_tests(commit.id, "one", 15)
+    now["s"] += 10
+    with store.transaction() as tx:
+        tx.commits.renew("one", [commit.id], 15)
+    now["s"] += 10
+    with store.transaction() as tx:
+        assert tx.commits.due_for_tests() == []
+        assert tx.commits.still_leased(claimed)
+    now["s"] += 10
+    with store.transaction() as tx:
+        tx.commits.renew("one", [commit.id], 15)
+        assert [due.id for due in tx.commits.due_for_tests()] == [commit.id]
+
+
+def test_a_commit_that_left_the_branch_is_not_in_the_queue(store):
+    """After a force-push only what the branch has now can be shipped."""
+    from rollout.domain.model import BranchCommit
+
+    one, two, other = ("1" * 40, "2" * 40, "3" * 40)
+    with store.transaction() as tx:
+        for sha in (one, two, other):
+            tx.commits.add("shop", sha, who="w", why="x")
+        tx.commits.place("shop", [BranchCommit(one, 1, "a", "b", "c"), BranchCommit(two, 2, "a", "b", "c")])
+        tx.commits.place("shop", [BranchCommit(one, 1, "a", "b", "c"), BranchCommit(other, 2, "a", "b", "c")])
+        assert [commit.sha for commit in tx.commits.after("shop", 0)] == [one, other]
+        assert tx.commits.newest("shop").sha == other
+
+
+def test_at_most_one_active_and_one_pending_rollout(store):
+    """I1: the database itself refuses a second one."""
+    a_rollout(store, RE.START)
+    pending = a_rollout(store)
+    with pytest.raises(Conflict):
+        a_rollout(store)
+    with pytest.raises(Conflict), store.transaction() as tx:
+        tx.rollouts.change(tx.rollouts.get(pending.id), RE.START, who="test")
+    a_rollout(store, RE.START, app="other")
+
+
+def test_only_legal_edges_and_each_with_its_event(store):
+    """I7: an edge that the table lacks is refused, and every taken one has its event, who and why."""
+    rollout = a_rollout(store, RE.START)
+    with pytest.raises(IllegalTransition), store.transaction() as tx:
+        tx.rollouts.change(rollout, RE.FINISH, who="test")
+    with store.transaction() as tx:
+        tx.rollouts.change(rollout, RE.HALT, who="ann", why="doubt", halted_stage=rollout.state)
+    with store.reading() as tx:
+        events = tx.events.of_rollout(rollout.id)
+    assert [(event.what, event.before, event.after) for event in events] == [
+        ("plan", None, "pending"),
+        ("start", "pending", "deploying_canary"),
+        ("halt", "deploying_canary", "halted"),
+    ]
+    assert (events[-1].who, events[-1].why) == ("ann", "doubt")
+
+
+def test_an_event_is_undone_with_its_change(store):
+    """I7: what was rolled back has left no event either."""
+    rollout = a_rollout(store)
+
+    def start_and_fail():
+        with store.transaction() as tx:
+            tx.rollouts.change(rollout, RE.START, who="test")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        start_and_fail()
+    with store.reading() as tx:
+        assert [event.what for event in tx.events.of_rollout(rollout.id)] == ["plan"]
+
+
+def test_two_writers_of_one_row_and_one_loses_loudly(store):
+    """A guarded write with an old version is an error, not a silence."""
+    rollout = a_rollout(store, RE.START)
+    with store.transaction() as tx:
+        tx.rollouts.change(rollout, RE.STOP, who="one")
+    with pytest.raises(StaleWrite), store.transaction() as tx:
+        tx.rollouts.change(rollout, RE.HALT, who="two")
+
+
+def test_tokens_are_bounded_under_a_race(store):
+    """Strict, K = 0: of many that want to start at once, exactly one gets a token."""
+    rollout, hosts = fanning_out(store, names=tuple(f"web{n}" for n in range(9)))
+    won = []
+
+    def start(host):
+        with store.transaction() as tx:
+            if tx.hosts.claim_activation(host.id, f"w{host.id}", 15) is not None:
+                won.append(host.name)
+
+    threads = [threading.Thread(target=start, args=(host,)) for host in hosts[1:]]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    with store.reading() as tx:
+        assert tx.rollouts.get(rollout.id).in_flight == 1
+
+
+def test_one_host_is_claimed_once_under_a_race(store):
+    """The same message delivered many times starts one activation (I6), and leaves one token taken."""
+    rollout, hosts = fanning_out(store, max_failed=2)
+    won = []
+
+    def start():
+        with store.transaction() as tx:
+            won.append(tx.hosts.claim_activation(hosts[1].id, "w", 15))
+
+    threads = [threading.Thread(target=_quiet, args=(start,)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(claim is not None for claim in won) == 1
+    with store.reading() as tx:
+        assert tx.rollouts.get(rollout.id).in_flight == 1
+
+
+def _quiet(work):
+    with contextlib.suppress(StaleWrite, Conflict):
+        work()
+
+
+def test_no_host_beyond_the_canary_starts_without_a_pass(store):
+    """I11: the state alone is not enough, the row must carry the PASS."""
+    rollout = a_rollout(store, RE.START)
+    with store.transaction() as tx:
+        canary, other, _ = tx.hosts.of(rollout.id)
+        for host in (canary, other):
+            tx.hosts.change(tx.hosts.claim_prepare(host.id, "w", 15), HE.PREPARED, who="w")
+        assert tx.hosts.claim_activation(other.id, "w", 15) is None
+        assert tx.hosts.claim_activation(canary.id, "w", 15) is not None
+
+
+@pytest.mark.parametrize("event", [RE.HALT, RE.STOP])
+def test_nothing_new_starts_in_a_rollout_that_is_halted_or_stopping(store, event):
+    """A claim finds no row as soon as the state says so."""
+    rollout, hosts = fanning_out(store)
+    with store.transaction() as tx:
+        tx.rollouts.change(tx.rollouts.lock(rollout.id), event, who="x")
+        assert tx.hosts.claim_activation(hosts[1].id, "w", 15) is None
+
+
+def test_counters_follow_the_hosts_and_can_be_recomputed(store):
+    """Every change of a host moves its rollout's counters in the same transaction."""
+    rollout, hosts = fanning_out(store, max_failed=2)
+    with store.transaction() as tx:
+        claims = [tx.hosts.claim_activation(host.id, "w", 15) for host in hosts[1:]]
+        tx.hosts.change(claims[0], HE.DONE, who="w", token=False)
+        tx.hosts.change(claims[1], HE.LOSE, who="w")
+    with store.transaction() as tx:
+        row = tx.rollouts.get(rollout.id)
+        assert (row.done, row.failed, row.unknown, row.in_flight) == (1, 0, 1, 0)
+        rows = tx.hosts.of(rollout.id)
+        assert {n: sum(asdict(count(h))[n] for h in rows) for n in ("done", "unknown", "in_flight")} == {
+            "done": 1,
+            "unknown": 1,
+            "in_flight": 0,
+        }
+        assert tx.rollouts.recount(rollout.id) == {}
+
+
+def test_one_ring_serves_all_outcomes_since_the_last_count(store):
+    """The first outcome asks for a ring, the next ones do not until they were counted."""
+    rollout, hosts = fanning_out(store, max_failed=2)
+    with store.transaction() as tx:
+        tx.rollouts.set_counting(rollout.id, counting=False)
+        claims = [tx.hosts.claim_activation(host.id, "w", 15) for host in hosts[1:]]
+        _, first = tx.hosts.change(claims[0], HE.DONE, who="w", token=False)
+        _, second = tx.hosts.change(claims[1], HE.DONE, who="w", token=False)
+    assert (first, second) == (True, False)
+
+
+def test_a_permit_marks_the_host_touched_and_remembers_what_it_ran(store, now):
+    """Whoever got a permit counts as touched; a second attempt does not forget what was there at first."""
+    _, hosts = fanning_out(store)
+    with store.transaction() as tx:
+        claim = tx.hosts.claim_activation(hosts[1].id, "w", 15)
+        _, left = tx.hosts.permit(claim, "f" * 40, 15)
+        assert 0 < left <= 15
+        touched = tx.hosts.get(claim.id)
+        assert (touched.touched, touched.previous) == (True, "f" * 40)
+        tx.hosts.permit(touched, SHA, 15)
+        assert tx.hosts.get(claim.id).previous == "f" * 40
+
+
+def test_no_permit_after_the_lease_or_after_a_stop(store, now):
+    """A worker that was paused too long, or whose rollout was stopped, gets no answer for the host."""
+    rollout, hosts = fanning_out(store, max_failed=3)
+    with store.transaction() as tx:
+        claim, other = (tx.hosts.claim_activation(host.id, "w", 15) for host in hosts[1:])
+    now["s"] += 16
+    with pytest.raises(LeaseLost), store.transaction() as tx:
+        tx.hosts.permit(claim, None, 15)
+    now["s"] -= 16
+    with store.transaction() as tx:
+        tx.rollouts.change(tx.rollouts.lock(rollout.id), RE.STOP, who="ann")
+    with pytest.raises(LeaseLost), store.transaction() as tx:
+        tx.hosts.permit(other, None, 15)
+    with store.reading() as tx:
+        assert not tx.hosts.get(other.id).touched
+
+
+def test_a_stop_ends_the_renewal_of_leases(store, now):
+    """A worker that goes on renewing cannot hold up a stop."""
+    rollout, hosts = fanning_out(store)
+    with store.transaction() as tx:
+        claim = tx.hosts.claim_activation(hosts[1].id, "w", 15)
+        tx.rollouts.change(tx.rollouts.lock(rollout.id), RE.STOP, who="ann")
+        now["s"] += 10
+        tx.hosts.renew("w", [claim.id], 15)
+        assert tx.hosts.get(claim.id).lease_until == 1015.0
+
+
+def test_one_of_many_gets_the_tick(store, now):
+    """Of all who want to do a stage's next step now, one does."""
+    rollout = a_rollout(store, RE.START)
+    with store.transaction() as tx:
+        assert tx.rollouts.claim_tick(rollout.id, R.DEPLOYING_CANARY, 2.0)
+        assert not tx.rollouts.claim_tick(rollout.id, R.DEPLOYING_CANARY, 2.0)
+        now["s"] += 2
+        assert tx.rollouts.claim_tick(rollout.id, R.DEPLOYING_CANARY, 2.0)
+
+
+def test_samples_come_back_as_they_went(store):
+    """The judge gets what was measured, in the order of time."""
+    rollout = a_rollout(store)
+    later = Interval(4.0, 2.0, "web1", "canary", True, {"2xx": 3}, flags=("late",))
+    sooner = Interval(2.0, 2.0, "web1", "canary", False, {})
+    with store.transaction() as tx:
+        tx.samples.add(rollout.id, [later])
+        tx.samples.add(rollout.id, [sooner])
+        assert tx.samples.of(rollout.id) == [sooner, later]
+
+
+def test_a_release_built_anew_replaces_the_old_one(store):
+    """One release a commit."""
+    with store.transaction() as tx:
+        tx.commits.add_release("shop", Release(SHA, "1" * 64, "/a", 1))
+        tx.commits.add_release("shop", Release(SHA, "2" * 64, "/b", 2))
+        assert tx.commits.release("shop", SHA) == Release(SHA, "2" * 64, "/b", 2)
+
+
+def test_a_notice_is_claimed_once_and_given_up_in_the_end(store, now):
+    """A receiver that never answers is tried a bounded number of times."""
+    with store.transaction() as tx:
+        tx.notices.add("shop", None, "title", "body")
+    tries = 0
+    for _ in range(50):
+        with store.transaction() as tx:
+            claimed = tx.notices.claim(60.0)
+            assert tx.notices.claim(60.0) == []
+            for notice in claimed:
+                tries += 1
+                tx.notices.put_off(notice, 5.0)
+        now["s"] += 6
+    assert tries == 8
+
+
+def test_a_delivery_keeps_its_one_outcome(store):
+    """I4: what was answered 2xx is in the store with what came of it."""
+    with store.transaction() as tx:
+        first = tx.deliveries.add(Push("github", "d1", "push", head=SHA), "shop", "accepted", "new")
+        second = tx.deliveries.add(Push("github", "d2", "ping"), None, "ignored", "a ping")
+        assert second > first
+        assert tx.deliveries.counts() == {"accepted": 1, "ignored": 1}
+
+
+def test_what_is_not_there_is_not_found(store):
+    """A rollout that nobody planned is an error with a way out."""
+    with pytest.raises(NotFound), store.reading() as tx:
+        tx.rollouts.get(99)
+
+
+def test_a_database_that_does_not_answer_is_a_clear_error(tmp_path):
+    """The error names the database without its password, and what to do."""
+    gone = Store("postgresql+psycopg://rollout:hunter2@127.0.0.1:1/nowhere")
+    with pytest.raises(ServiceUnavailable) as caught, gone.reading():
+        pass
+    assert "127.0.0.1:1" in str(caught.value)
+    assert "hunter2" not in str(caught.value) + caught.value.remedy
+
+
+def test_leases_of_another_boot_are_void(tmp_path, monkeypatch):
+    """On SQLite the clock starts anew with the machine: whatever was leased before is free."""
+    store = Store(f"sqlite:///{tmp_path}/rollout.db")
+    store.prepare()
+    rollout, hosts = fanning_out(store)
+    with store.transaction() as tx:
+        tx.hosts.claim_activation(hosts[1].id, "w", 15)
+    monkeypatch.setattr(store_clock, "boot_of", lambda _connection: "another")
+    store.prepare()
+    with store.reading() as tx:
+        assert [host.name for host in tx.hosts.silent()] == [hosts[1].name]
+    assert rollout.id
+    store.close()

@@ -1,0 +1,442 @@
+"""Which commit goes out next."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollout.domain.selection import (
+    Candidate,
+    choose,
+    duration_s,
+    fixes,
+    is_fix_of,
+    need,
+    suspects,
+)
+from rollout.domain.states import CommitState
+from tests.support.walks import WALK
+
+GOAL_S = 1800.0
+LETTERS = {
+    "p": CommitState.PASSED,
+    "f": CommitState.FAILED,
+    "b": CommitState.BARRED,
+    "t": CommitState.TESTING,
+    "r": CommitState.RECEIVED,
+}
+
+
+def sha(position: int) -> str:
+    """The hash of the commit at this position of a test's queue."""
+    return f"{position:040x}"
+
+
+def candidate(state="p", *, position=1, minutes=0.0, suspect=False, reverts=()):
+    """A commit of a queue; `reverts` are positions."""
+    return Candidate(
+        sha=sha(position),
+        state=LETTERS[state],
+        age_s=minutes * 60,
+        suspect=suspect,
+        reverts=frozenset(sha(reverted) for reverted in reverts),
+    )
+
+
+def a_queue(letters, *, minutes=(), suspects=(), reverts=None):
+    """One commit a letter: p passed, f failed, b barred, t testing, r received. `reverts`: position → positions."""
+    reverts = reverts or {}
+    ages = [*minutes, *([0.0] * (len(letters) - len(minutes)))]
+    return [
+        candidate(
+            letter,
+            position=position,
+            minutes=ages[position - 1],
+            suspect=position in suspects,
+            reverts=reverts.get(position, ()),
+        )
+        for position, letter in enumerate(letters, start=1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("minutes", "position"),
+    [
+        ([0], 1),
+        ([0] * 5, 2),
+        ([0] * 12, 3),
+        ([25, 25, 25], 3),
+        ([28, 0, 0], 1),
+        ([40], 1),
+    ],
+)
+def test_the_worked_examples(minutes, position):
+    """The examples of the design, with rollouts of ten minutes."""
+    queue = a_queue("p" * len(minutes), minutes=minutes)
+    assert choose(queue, []).position == position
+    assert choose(queue, [600.0] * 7).position == position
+
+
+@pytest.mark.parametrize(
+    ("letters", "position"),
+    [
+        ("p", 1),
+        ("fp", 2),
+        ("ffp", 3),
+        ("pfff", 1),
+        ("pffffffffffp", 1),
+        ("ppppf", 2),
+        ("pfppp", 3),
+        ("pfffp", 1),
+        ("ppttt", 2),
+        ("ptttt", 1),
+    ],
+)
+def test_the_smallest_passing_position_from_need_on_else_the_largest_below(letters, position):
+    """A failed commit is never the shipped one, but may lie below it; untested ones above do not matter."""
+    assert choose(a_queue(letters), []).position == position
+
+
+def test_short_rollouts_need_no_batches():
+    """With rollouts of a minute, five waiting commits go out one by one."""
+    assert choose(a_queue("ppppp"), [60.0] * 5).position == 1
+
+
+def test_long_rollouts_make_batches():
+    """With rollouts of a quarter of an hour, two fit into the goal, so five commits go out three at once."""
+    assert choose(a_queue("ppppp"), [900.0] * 5).position == 3
+
+
+def test_the_cap_is_the_callers():
+    """Never more than the cap, whatever waits."""
+    assert choose(a_queue("p" * 30), [], cap=5).position == 5
+    assert choose(a_queue("p" * 30), [], cap=1).position == 1
+
+
+@pytest.mark.parametrize(
+    ("durations", "expected"),
+    [
+        ([], 600.0),
+        ([60.0] * 4, 600.0),
+        ([60.0] * 5, 60.0),
+        ([60.0] * 9 + [5000.0], 60.0),
+        ([60.0] * 8 + [5000.0, 5000.0], 5000.0),
+        ([5.0, 1.0, 4.0, 2.0, 3.0], 5.0),
+        ([0.0] * 5, 1.0),
+    ],
+)
+def test_the_duration_is_what_nine_of_ten_need(durations, expected):
+    """Ten minutes until five rollouts are measured; then the 90th percentile; never zero."""
+    assert duration_s(durations) == expected
+
+
+@pytest.mark.parametrize(
+    ("letters", "name"), [("t", 1), ("r", 1), ("ft", 2), ("tp", 1), ("fftp", 3), ("rrr", 1)]
+)
+def test_selection_waits_for_young_tests(letters, name):
+    """While a commit at or below what would ship is untested and young, nothing ships, and the reason names it."""
+    choice = choose(a_queue(letters), [])
+    assert choice.position is None
+    assert "waits for the tests of" in choice.reason
+    assert sha(name)[:12] in choice.reason
+
+
+def test_old_untested_commits_do_not_hold_up_later_ones():
+    """A test that takes longer than the goal is overtaken by the next commit that passed."""
+    assert choose(a_queue("tp", minutes=[30, 0]), []).position == 2
+    assert choose(a_queue("tp", minutes=[29, 0]), []).position is None
+
+
+def test_an_old_untested_commit_alone_is_still_waited_for():
+    """With nothing else to ship, the answer is the same however old it is."""
+    assert "waits for the tests of" in choose(a_queue("t", minutes=[90]), []).reason
+
+
+def test_an_empty_queue_has_nothing_new():
+    """No commit, no choice."""
+    choice = choose([], [])
+    assert choice.position is None
+    assert "nothing new" in choice.reason
+
+
+@pytest.mark.parametrize("letters", ["fff", "fffp", "fffpppp", "ffffp", "fffb"])
+def test_three_reds_in_a_row_stop_automation(letters):
+    """Nothing beyond three failed commits ships by itself; the reason says what a person can do."""
+    choice = choose(a_queue(letters), [])
+    assert choice.position is None
+    assert "3 commits in a row failed" in choice.reason
+    assert "--now --reason" in choice.reason
+
+
+def test_three_reds_stop_automation_under_any_cap():
+    """A wider cap does not step over reds, nor do passed commits before them let it."""
+    assert choose(a_queue("pfffp" + "p" * 20), [], cap=5).position == 1
+    assert choose(a_queue("ffpfffp" + "p" * 20), [], cap=7).position == 3
+    assert "in a row failed" in choose(a_queue("fffp"), [], cap=9).reason
+
+
+def test_fewer_reds_wait_for_a_commit_that_passes():
+    """Two failed commits stop nothing; the reason names the first red one."""
+    choice = choose(a_queue("ff"), [])
+    assert choice.position is None
+    assert choice.reason == f"{sha(1)[:12]} failed its tests, and no commit after it has passed"
+
+
+@pytest.mark.parametrize("letters", ["b", "bp", "bpp", "btp", "fbp"])
+def test_a_barred_commit_blocks_all_after_it(letters):
+    """Without a fix nothing ships from a barred commit on, not even tests are waited for; the reason says how."""
+    choice = choose(a_queue(letters), [])
+    assert choice.position is None
+    bad = sha(letters.index("b") + 1)[:12]
+    assert f"rollout unbar {bad}" in choice.reason
+    assert f"This reverts commit {bad}" in choice.reason
+
+
+def test_what_lies_before_a_barred_commit_ships():
+    """Innocent commits before the culprit go out."""
+    assert choose(a_queue("pbp"), []).position == 1
+    assert choose(a_queue("ppbpppppp"), []).position == 2
+
+
+@pytest.mark.parametrize(
+    ("letters", "reverts", "position"),
+    [
+        ("bp", {2: [1]}, 2),
+        ("bpp", {3: [1]}, 3),
+        ("bpp", {2: [1]}, 2),
+        ("bfp", {2: [1]}, 3),
+        ("pbp", {3: [2]}, 1),
+        ("bbp", {3: [1, 2]}, 3),
+        ("bbp", {3: [1]}, None),
+        ("bbp", {3: [2]}, None),
+        ("bpp", {2: [1], 3: [1]}, 2),
+    ],
+)
+def test_a_fix_lets_its_descendants_ship(letters, reverts, position):
+    """From the first commit that undoes the barred one on, shipping goes on, with both in one release."""
+    assert choose(a_queue(letters, reverts=reverts), []).position == position
+
+
+def test_a_fix_that_is_being_tested_is_waited_for():
+    """A barred commit's young, untested fix is named as what selection waits for."""
+    assert choose(a_queue("bt", reverts={2: [1]}), []).reason == f"waits for the tests of {sha(2)[:12]}"
+
+
+def test_a_change_and_its_revert_ship_together():
+    """Nobody barred the change, but people took it back: nothing between it and its revert ships alone."""
+    assert choose(a_queue("ppp", reverts={3: [1]}), []).position == 3
+    assert choose(a_queue("pp", reverts={2: [1]}), []).position == 2
+    assert choose(a_queue("ppp", reverts={3: [2]}), []).position == 1
+
+
+def test_a_revert_that_failed_its_tests_keeps_the_change_in():
+    """A change whose revert has not passed ships not at all, and the reason names both."""
+    choice = choose(a_queue("pf", reverts={2: [1]}), [])
+    assert choice.position is None
+    assert (
+        choice.reason
+        == f"{sha(1)[:12]} ships only together with {sha(2)[:12]}, which undoes it and has not passed"
+    )
+
+
+def test_a_revert_of_something_long_shipped_is_a_commit_like_any_other():
+    """A revert whose change is not in the queue blocks nothing."""
+    assert choose([candidate("p", reverts=[99])], []).position == 1
+
+
+def test_a_fix_beyond_the_cap_needs_a_person():
+    """What could ship only with more commits than the cap is named, with the command that ships it."""
+    choice = choose(a_queue("bppp", reverts={4: [1]}), [])
+    assert choice.position is None
+    assert f"rollout deploy {sha(4)[:12]} --now" in choice.reason
+    assert "at most 3" in choice.reason
+
+
+@pytest.mark.parametrize(
+    ("letters", "marked", "position"),
+    [
+        ("ppp", {1, 2, 3}, 1),
+        ("pppppppppppp", {1, 2, 3}, 1),
+        ("pppppppppppp", {2}, 1),
+        ("fppppppppppp", {2, 3}, 2),
+        ("fpppppppppppp", {1}, 3),
+        ("bppppp", {2}, None),
+    ],
+)
+def test_suspects_go_out_one_by_one(letters, marked, position):
+    """While a passed suspect is next, only the first position that may ship does, whatever waits."""
+    assert choose(a_queue(letters, suspects=marked), []).position == position
+
+
+def test_a_suspects_reason_says_so():
+    """People read why a batch became single commits."""
+    assert "which one of a batch was bad" in choose(a_queue("ppp", suspects={1, 2, 3}), []).reason
+
+
+def test_the_reason_of_a_choice_names_what_ships():
+    """One sentence: the commit, and how many go with it."""
+    assert (
+        choose(a_queue("p"), []).reason
+        == f"{sha(1)[:12]} is the oldest commit that waits, and goes out by itself"
+    )
+    assert (
+        choose(a_queue("p" * 5), []).reason
+        == f"{sha(2)[:12]} goes out with the 1 commit before it, of 5 that wait"
+    )
+    assert "the 2 commits before it" in choose(a_queue("p" * 12), []).reason
+
+
+A, B = "a" * 40, "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.mark.parametrize(
+    ("message", "named"),
+    [
+        ("Add a shop", set()),
+        (f'Revert "x"\n\nThis reverts commit {A}.', {A}),
+        (f'Revert "x"\n\nThis reverts commit {A}, reversing\nchanges made to {B}.', {A}),
+        ("This reverts commit aaaaaaa (x, 2026-11-01).", {"aaaaaaa"}),
+        (f"this reverts commit {A.upper()}", {A}),
+        (f"Mend\n\nRollout-Fixes: {A}", {A}),
+        (f"Mend\n\nrollout-fixes: {A}\nRollout-Fixes:{B}", {A, B}),
+        (f"Mend\n\nRollout-Fixes: {A}, {B[:9]}", {A, B[:9]}),
+        (f"Mend\r\n\r\nRollout-Fixes: {A}\r\n", {A}),
+        (f"Twice\n\nThis reverts commit {A}.\nThis reverts commit {B}.", {A, B}),
+        (f"This reverts commit {A}0", set()),
+        ("This reverts commit aaaaaa", set()),
+        (f"See Rollout-Fixes: {A}", set()),
+        (f"Mend\n\nRollout-Fixes:\n{A}", set()),
+        ("Mend\n\nRollout-Fixes: issue-1234567", set()),
+        (f"{A}", set()),
+    ],
+)
+def test_what_a_message_undoes_or_mends(message, named):
+    """Git's own sentence and our trailer, 7 to 40 hex digits, in lower case; nothing else."""
+    assert fixes(message) == named
+
+
+def test_a_fix_may_name_a_commit_by_its_first_digits():
+    """Hashes match by prefix."""
+    mend = Candidate(B, CommitState.PASSED, 0.0, suspect=False, reverts=frozenset({"aaaaaaa"}))
+    assert is_fix_of(mend, A)
+    assert not is_fix_of(mend, "b" * 40)
+    assert not is_fix_of(candidate(), A)
+
+
+@pytest.mark.parametrize(
+    ("letters", "reverts", "positions"),
+    [
+        ("p", {}, [1]),
+        ("ppp", {}, [1, 2, 3]),
+        ("pfp", {}, [1, 3]),
+        ("fp", {}, [2]),
+        ("tp", {}, [2]),
+        ("bp", {2: [1]}, [2]),
+        ("ppp", {3: [1]}, [3]),
+        ("ppp", {3: [2]}, [1, 3]),
+        ("bp", {}, [2]),
+        ("pfffp", {}, [1, 5]),
+    ],
+)
+def test_suspects_are_those_that_could_have_shipped_alone(letters, reverts, positions):
+    """Passed and not tied to a later commit; always the shipped one, also when a person stepped over the rules."""
+    assert suspects(a_queue(letters, reverts=reverts)) == [sha(position) for position in positions]
+
+
+@st.composite
+def queues(draw):
+    """Any queue of up to ten commits."""
+    length = draw(st.integers(1, 10))
+    return [
+        candidate(
+            draw(st.sampled_from("ppppfbtr")),
+            position=position,
+            minutes=draw(st.sampled_from([0, 5, 15, 25, 29, 30, 60])),
+            suspect=draw(st.integers(0, 5)) == 0,
+            reverts=draw(st.sets(st.integers(1, position - 1), max_size=2)) if position > 1 else (),
+        )
+        for position in range(1, length + 1)
+    ]
+
+
+DURATIONS = st.lists(st.floats(0, 10_000), max_size=8)
+
+
+@WALK
+@given(queues(), DURATIONS, st.integers(1, 4))
+def test_what_ships_is_always_permitted(queue, durations, cap):
+    """Never a commit that has not passed, never more than the cap, never a bar without its fix, never over reds."""
+    choice = choose(queue, durations, cap=cap)
+    assert choice.reason
+    if choice.position is None:
+        return
+    assert 1 <= choice.position <= cap
+    shipped = queue[: choice.position]
+    assert shipped[-1].state is CommitState.PASSED
+    assert "".join("f" if one.state is CommitState.FAILED else "." for one in shipped).find("fff") == -1
+    assert all(
+        one.age_s >= GOAL_S for one in shipped if one.state in {CommitState.TESTING, CommitState.RECEIVED}
+    )
+    for position, one in enumerate(shipped, start=1):
+        has_fix = any(is_fix_of(later, one.sha) for later in shipped[position:])
+        is_undone = any(is_fix_of(later, one.sha) for later in queue[position:])
+        assert has_fix or (one.state is not CommitState.BARRED and not is_undone)
+
+
+@WALK
+@given(queues(), DURATIONS, st.integers(1, 4))
+def test_the_same_facts_give_the_same_choice(queue, durations, cap):
+    """Selection is a function of its arguments; the order of the durations says nothing."""
+    assert choose(queue, durations, cap=cap) == choose(list(queue), durations[::-1], cap=cap)
+
+
+@WALK
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=15), st.integers(1, 4))
+def test_need_grows_with_the_queue_and_with_age(minutes, cap):
+    """One more commit, or older ones, never need fewer at once."""
+    queue = a_queue("p" * len(minutes), minutes=minutes)
+    older = a_queue("p" * len(minutes), minutes=[age + 10 for age in minutes])
+    assert 1 <= need(queue, [], GOAL_S, cap) <= cap
+    assert need(queue[:-1], [], GOAL_S, cap) <= need(queue, [], GOAL_S, cap) <= need(older, [], GOAL_S, cap)
+
+
+def ship_all(queue, bad, cap):
+    """Automation at work: choose, ship, and on a bad batch bar its culprit or mark its suspects. What happened."""
+    shipped, gone_wrong = [], []
+    while (choice := choose(queue, [], cap=cap)).position is not None:
+        batch, rest = queue[: choice.position], queue[choice.position :]
+        if bad.isdisjoint(one.sha for one in batch):
+            shipped += [one.sha for one in batch]
+            queue = rest
+            continue
+        gone_wrong.append([one.sha for one in batch])
+        blamed = suspects(batch)
+        queue = [mark(one, blamed) for one in queue]
+    return shipped, gone_wrong, queue
+
+
+def mark(one, blamed):
+    """What the caller does after a batch went wrong: bar the only one, suspect the several."""
+    if one.sha not in blamed:
+        return one
+    state = CommitState.BARRED if len(blamed) == 1 else one.state
+    return Candidate(one.sha, state, one.age_s, suspect=True, reverts=one.reverts)
+
+
+@WALK
+@given(queues(), st.sets(st.integers(1, 10), max_size=3), st.integers(1, 4))
+def test_bad_commits_are_found_and_automation_comes_to_rest(queue, bad_positions, cap):
+    """Whatever is bad: no bad commit ships, no batch goes wrong twice, and selection ends."""
+    bad = {sha(position) for position in bad_positions}
+    shipped, gone_wrong, _ = ship_all(queue, bad, cap)
+    assert bad.isdisjoint(shipped)
+    assert len({tuple(batch) for batch in gone_wrong}) == len(gone_wrong)
+
+
+@pytest.mark.parametrize("culprit", [1, 2, 3])
+def test_a_culprit_in_a_batch_of_three_is_found(culprit):
+    """After a batch of three went wrong, the innocent before the culprit ship, it is barred, the rest waits."""
+    shipped, gone_wrong, left = ship_all(a_queue("ppp", minutes=[25, 25, 25]), {sha(culprit)}, 3)
+    assert shipped == [sha(position) for position in range(1, culprit)]
+    assert gone_wrong == [[sha(1), sha(2), sha(3)], [sha(culprit)]]
+    assert left[0].state is CommitState.BARRED
+    assert len(left) == 4 - culprit
