@@ -108,4 +108,3 @@ class CeleryBell:
         if ring.rollout is not None:
             signature.stamp(**{STAMP: str(ring.rollout)})
         return signature
-

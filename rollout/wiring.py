@@ -10,7 +10,7 @@ from rollout.config.deploy_file import Config
 from rollout.config.settings import Settings
 from rollout.dispatch import CeleryBell, celery_app
 from rollout.fleet.ssh import SshFleet
-from rollout.metrics import SOURCES
+from rollout.metrics.sources import SOURCES
 from rollout.notify import AppriseNotifier
 from rollout.releases.workshop import GitWorkshop
 from rollout.services.leases import LeaseKeeper

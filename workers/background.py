@@ -32,7 +32,9 @@ class Background:
             rounds.append(("poll", POLL_S, lambda: reconcile.poll_all(deps)))
             rounds.append(("tell", OUTBOX_S, lambda: reconcile.tell(deps)))
         for name, every_s, work in rounds:
-            threading.Thread(target=self._go_round, args=(name, every_s, work), name=name, daemon=True).start()
+            threading.Thread(
+                target=self._go_round, args=(name, every_s, work), name=name, daemon=True
+            ).start()
 
     def stop(self) -> None:
         """No further round begins."""

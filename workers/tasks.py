@@ -1,6 +1,5 @@
 """The tasks: shells of a line or two over one service. Arguments are ids and, for people who read Flower, names."""
 
-
 from celery import Task
 
 from rollout.domain import pipeline
@@ -13,7 +12,7 @@ from workers.app import app, deps
 def _follow(task: Task, step: Step) -> None:
     """Let the chain go on, look again soon, or end it: what the rows say decides, not the chain."""
     if isinstance(step, Again):
-        raise task.retry(countdown=step.seconds, max_retries=None)
+        raise task.retry(countdown=step.seconds)
     if not isinstance(step, GoOn):
         task.request.chain = None
 
@@ -24,19 +23,19 @@ def run_tests(commit: int) -> None:
     testing.run_tests(CommitId(commit), deps())
 
 
-@app.task(name=pipeline.DEPLOY_CANARY, bind=True)  # type: ignore[untyped-decorator]
+@app.task(name=pipeline.DEPLOY_CANARY, bind=True, max_retries=None)  # type: ignore[untyped-decorator]
 def deploy_canary(self: Task, rollout: int) -> None:
     """Switch the canary hosts."""
     _follow(self, rollouts.deploy_canary(RolloutId(rollout), deps()))
 
 
-@app.task(name=pipeline.EVALUATE_CANARY, bind=True)  # type: ignore[untyped-decorator]
+@app.task(name=pipeline.EVALUATE_CANARY, bind=True, max_retries=None)  # type: ignore[untyped-decorator]
 def evaluate_canary(self: Task, rollout: int) -> None:
     """Look at the canary once, and judge it."""
     _follow(self, canaries.evaluate(RolloutId(rollout), deps()))
 
 
-@app.task(name=pipeline.FAN_OUT, bind=True)  # type: ignore[untyped-decorator]
+@app.task(name=pipeline.FAN_OUT, bind=True, max_retries=None)  # type: ignore[untyped-decorator]
 def fan_out(self: Task, rollout: int) -> None:
     """Hand tokens out to the fleet."""
     _follow(self, rollouts.fan_out(RolloutId(rollout), deps()))
@@ -76,5 +75,3 @@ def reconcile_all() -> None:
 def poll() -> None:
     """Look at the branches."""
     reconcile.poll_all(deps())
-
-

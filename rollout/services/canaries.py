@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import structlog
 
 from rollout.config.deploy_file import AppConfig
+from rollout.domain import template
 from rollout.domain.judge import judge
 from rollout.domain.model import Rollout, RolloutHost, RolloutId
 from rollout.domain.states import HostState, RolloutEvent, RolloutState
@@ -56,7 +57,7 @@ def evaluate(rollout_id: RolloutId, deps: Deps) -> Step:
 def _read(host: RolloutHost, app: AppConfig, elapsed: float, deps: Deps) -> tuple[list[Interval], str | None]:
     source = deps.metrics[app.canary.source]
     try:
-        return source.read(target_of(host, app), str(host.role), app, host.cursor)
+        return source.read(target_of(host, app), str(host.role), _on_this_host(app, host), host.cursor)
     except (HostError, MetricUnavailable) as error:
         # Not read is not the same as no requests; and the deadline must come for a silent host too.
         log.warning("canary_not_read", rollout=host.rollout, host=host.name, error=str(error))
@@ -64,6 +65,11 @@ def _read(host: RolloutHost, app: AppConfig, elapsed: float, deps: Deps) -> tupl
             t=elapsed, dt=TICK_S, host=host.name, role=str(host.role), observed=False, counts={}
         )
         return [unseen], host.cursor
+
+
+def _on_this_host(app: AppConfig, host: RolloutHost) -> AppConfig:
+    log_here = template.fill(app.canary.log, template.variables_of(host))
+    return app.model_copy(update={"canary": app.canary.model_copy(update={"log": log_here})})
 
 
 def _policy(app: AppConfig) -> Policy:

@@ -10,6 +10,7 @@ from rollout.domain.pipeline import run_tests
 from rollout.domain.retry import backoff_s
 from rollout.domain.states import CommitEvent, CommitState
 from rollout.errors import Conflict, NotFound, RolloutError
+from rollout.services import planning
 from rollout.services.ports import Deps
 from rollout.store.store import Transaction
 
@@ -151,7 +152,10 @@ def enqueue(app: AppConfig, name: str | None, deps: Deps, *, who: str, now: Wish
         if now is not None:
             placed = tx.commits.update(placed, now_reason=now.reason, now_by=now.by)
             tx.record(placed.app, f"commit {sha}", "deploy now", who=now.by, why=now.reason)
-    deps.bell.ring([run_tests(placed.id)])
+    if placed.state is CommitState.PASSED:
+        planning.start_next(app.name, deps)
+    else:
+        deps.bell.ring([run_tests(placed.id)])
     return placed
 
 

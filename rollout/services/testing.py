@@ -6,7 +6,7 @@ from rollout.config.deploy_file import AppConfig
 from rollout.domain.model import AppName, Commit, CommitId, Release, TestResult
 from rollout.domain.retry import backoff_s
 from rollout.domain.states import CommitEvent
-from rollout.errors import NotFound, ReleaseError, RolloutError, ServiceUnavailable, StaleWrite
+from rollout.errors import LeaseLost, NotFound, ReleaseError, RolloutError, ServiceUnavailable, StaleWrite
 from rollout.services import intake, planning
 from rollout.services.ports import Deps
 
@@ -23,6 +23,9 @@ def run_tests(commit_id: CommitId, deps: Deps) -> None:
     with deps.leases.hold("commit", commit.id):
         try:
             result, release = _test_and_build(commit, app, deps)
+        except LeaseLost:
+            log.info("tests_overtaken", commit=commit.sha)
+            return
         except ServiceUnavailable as error:
             _put_off(commit, error, deps)
             return

@@ -1,0 +1,41 @@
+"""`rollout bar` and `unbar`: keeping a commit out by hand."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rollout.cli import output
+from rollout.cli.call import Call, who
+from rollout.cli.options import NeededReason, Reason
+
+if TYPE_CHECKING:
+    from rollout.domain.model import Commit
+
+Name = Annotated[str, typer.Argument(metavar="COMMIT", help="A hash or its beginning.")]
+
+
+def bar(call: Call, commit: Name, *, reason: NeededReason) -> int:
+    """Keep a commit out: automation ships neither it nor what comes after it, until it is reverted or unbarred."""
+    from rollout.services import bars
+
+    barred = bars.bar(call.app().name, commit, call.deps, who=who(), why=reason)
+    _print(
+        call, barred, "is barred" if barred.state == "barred" else "will be barred as soon as it has passed"
+    )
+    return 0
+
+
+def unbar(call: Call, commit: Name, *, reason: Reason = None) -> int:
+    """Let automation ship a barred commit after all."""
+    from rollout.services import bars
+
+    allowed = bars.unbar(call.app().name, commit, call.deps, who=who(), why=reason or f"allowed by {who()}")
+    _print(call, allowed, "may be shipped again")
+    return 0
+
+
+def _print(call: Call, commit: "Commit", words: str) -> None:
+    if call.json:
+        output.document({"commit": commit.sha, "state": str(commit.state), "reason": commit.reason})
+    else:
+        output.say(f"commit {output.short(commit.sha)} {words}")

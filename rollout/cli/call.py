@@ -1,0 +1,95 @@
+"""What every command gets: the configuration, the app, whether to print JSON, and the neighbours when it needs them."""
+
+import getpass
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rollout.config.deploy_file import AppConfig, Config
+    from rollout.domain.model import AppName
+    from rollout.services.ports import Deps
+    from rollout.store.store import Store
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of one command. Heavy modules are imported when a command first needs them."""
+
+    config_path: Path | None = None
+    app_name: str | None = None
+    json: bool = False
+    _config: "Config | None" = field(default=None, repr=False)
+    _store: "Store | None" = field(default=None, repr=False)
+    _deps: "Deps | None" = field(default=None, repr=False)
+
+    @property
+    def config(self) -> "Config":
+        """The configuration, as it is in the file; ConfigError."""
+        if self._config is None:
+            from rollout.config import deploy_file
+
+            self._config = deploy_file.load(self.config_path)
+        return self._config
+
+    @property
+    def store(self) -> "Store":
+        """The store alone, with its schema up to date: all that reading commands need, and quick."""
+        if self._deps is not None:
+            return self._deps.store
+        if self._store is None:
+            from rollout.store.store import Store
+
+            self._store = Store(self.config.server.database_url)
+            self._store.prepare()
+        return self._store
+
+    @property
+    def deps(self) -> "Deps":
+        """All the neighbours, with the schema of the store up to date."""
+        if self._deps is None:
+            from rollout import wiring
+
+            self._deps = wiring.configured(self.config_path, role="cli")
+            log_quietly(self._deps)
+        return self._deps
+
+    def app(self) -> "AppConfig":
+        """The app that is meant; ConfigError when it could be several."""
+        return self.config.app(self.app_name)
+
+    def apps(self) -> "list[AppName]":
+        """The app that is meant, or all of them."""
+        from rollout.domain.model import AppName
+
+        if self.app_name is not None:
+            return [AppName(self.app().name)]
+        return [AppName(name) for name in self.config.apps]
+
+    def close(self) -> None:
+        """Give connections back."""
+        if self._deps is not None:
+            self._deps.fleet.close()
+            self._deps.store.close()
+            self._deps = None
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+
+def log_quietly(deps: "Deps") -> None:
+    """Logs go to standard error, and only errors unless ROLLOUT_LOG_LEVEL says otherwise: the command tells the rest."""
+    from rollout import logs
+
+    settings = deps.settings
+    chosen = "log_level" in settings.model_fields_set
+    logs.configure(settings if chosen else settings.model_copy(update={"log_level": "error"}))
+
+
+def who() -> str:
+    """The person, for the audit."""
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):  # a user id without a name, as in containers
+        return f"cli:{os.getuid()}"

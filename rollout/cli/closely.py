@@ -1,0 +1,168 @@
+"""What `show`, `log` and `history` print."""
+
+from typing import Any
+
+from rollout.cli import finding, output, scene, shapes, waiting
+from rollout.cli.call import Call
+from rollout.domain.model import RolloutId
+from rollout.domain.states import FINISHED
+from rollout.errors import NotFound
+from rollout.services import views
+
+View = dict[str, Any]
+
+
+def show(call: Call, number: int, *, events: bool) -> int:
+    """A rollout with its hosts."""
+    view = finding.view(call, number, hosts=True)
+    if call.json:
+        output.document(shapes.rollout(view))
+        return 0
+    with call.store.reading() as tx:
+        timeline = views.timeline(tx, RolloutId(number))
+        failures = views.failures(tx, RolloutId(number))
+        found = tx.rollouts.get(RolloutId(number))
+        commit = tx.commits.get(found.app, found.commit)
+    _head(view, output.clean(commit.subject) if commit else "")
+    _hosts(view)
+    _failures(number, failures)
+    _timeline([one for one in timeline if events or one["subject"] == f"rollout {number}"])
+    return 0
+
+
+def log(call: Call, number: int, host: str | None, *, follow: bool) -> int:
+    """The output of tests and hosts."""
+    found = finding.rollout(call, number)
+    with call.store.reading() as tx:
+        if host is not None and host not in {one.name for one in tx.hosts.of(found.id)}:
+            raise NotFound(
+                f"rollout {number} has no host {host!r}", remedy=f"`rollout show {number}` lists them"
+            )
+        told = views.log(tx, found, host)
+    if call.json:
+        output.document(told)
+        return 0
+    _log(told)
+    if follow:
+        _follow(call, number, host, told)
+    return 0
+
+
+def history(call: Call, limit: int) -> int:
+    """Finished rollouts, newest first."""
+    apps = call.apps()
+    with call.store.reading() as tx:
+        found = tx.rollouts.finished(apps[0] if len(apps) == 1 else None, limit)
+        shown = views.rollouts(tx, found)
+    if call.json:
+        output.document([shapes.rollout(view) for view in shown])
+        return 0
+    rows = [
+        (
+            one.id,
+            one.app,
+            output.short(one.commit),
+            one.state,
+            f"{one.done}/{one.total}",
+            output.ago(one.ended_at),
+            one.requested_by,
+            one.reason or "",
+        )
+        for one in found
+    ]
+    output.table(("id", "app", "commit", "state", "done", "ended", "by", "reason"), rows)
+    return 0
+
+
+def _head(view: View, subject: str) -> None:
+    output.say(
+        output.paint(f"rollout {view['id']} of {view['app']}", "bold") + f"  {output.state(view['state'])}"
+    )
+    more = len(view["commits"]) - 1
+    batch = f" and the {output.count(more, 'commit')} before it" if more else ""
+    lines = {
+        "commit": f"{view['commit']}{batch}  {subject}".rstrip(),
+        "before": view["previous"] or "nothing of ours",
+        "hosts": scene.progress(view["counts"]),
+        "budget": f"halts when more than {view['budget']['max_failed']} have failed;"
+        f" at worst {view['budget']['worst_case']} are hurt",
+        "canary": _canary(view),
+        "by": f"{output.clean(view['requested_by'])} at {view['started_at']}",
+        "reason": output.clean(view["reason"] or ""),
+        "unconfirmed": output.names(view["unconfirmed"]),
+    }
+    for name, text in lines.items():
+        if text:
+            output.say(f"  {name.ljust(11)} {text}")
+
+
+def _canary(view: View) -> str:
+    canary = view["canary"]
+    told = f"{canary['status'] or 'not yet'} on {output.names(canary['hosts'])}"
+    return f"{told}: {output.clean(canary['reason'])}" if canary["reason"] else told
+
+
+def _hosts(view: View) -> None:
+    rows = [
+        (
+            host["name"],
+            host["state"],
+            host["attempt"],
+            output.short(host["release"]),
+            output.short(host["previous"]),
+            "-" if host["took_s"] is None else output.seconds(host["took_s"]),
+            host["error"] or "",
+        )
+        for host in view["hosts"]
+    ]
+    output.say()
+    output.table(("host", "state", "attempt", "release", "before", "took", "error"), rows)
+
+
+def _failures(number: int, failures: list[tuple[str, str, list[str]]]) -> None:
+    if not failures:
+        return
+    output.say("\nfailures by cause")
+    for cause, example, hosts in failures:
+        output.say(f"  {cause}: {output.count(len(hosts), 'host')} ({output.names(hosts)})")
+        output.say(f"    for example {output.clean(example)}")
+    output.say(f"    what they printed: rollout log {number} --host {output.clean(failures[0][2][0])}")
+
+
+def _timeline(events: list[View]) -> None:
+    output.say("\ntimeline")
+    for event in events:
+        edge = f"{event['before'] or ''} → {event['after']}" if event["after"] else ""
+        why = f": {output.clean(event['why'])}" if event["why"] else ""
+        words = (
+            event["at"],
+            output.clean(event["subject"]),
+            event["what"],
+            edge,
+            f"by {output.clean(event['who'])}",
+        )
+        output.say("  " + "  ".join(word for word in words if word) + why)
+
+
+def _log(told: View) -> None:
+    if told["tests"]:
+        output.say(output.paint(f"tests of {output.short(told['commit'])}", "bold"))
+        output.say(output.clean(told["tests"], lines=True).rstrip("\n"))
+    for one in told["hosts"]:
+        title = f"{one['at']} {one['host']} {one['step']}, attempt {one['attempt']}"
+        output.say(output.paint(output.clean(title), "bold"))
+        output.say(output.clean(one["text"], lines=True).rstrip("\n"))
+
+
+def _follow(call: Call, number: int, host: str | None, told: View) -> None:
+    after = max((one["id"] for one in told["hosts"]), default=0)
+    tested = bool(told["tests"])
+    for _ in waiting.ticks():
+        with call.store.reading() as tx:
+            found = tx.rollouts.get(RolloutId(number))
+            news = views.log(tx, found, host, after)
+        _log(news | {"tests": None if tested else news["tests"]})
+        tested = tested or bool(news["tests"])
+        after = max((one["id"] for one in news["hosts"]), default=after)
+        if found.state in FINISHED:
+            return

@@ -1,0 +1,82 @@
+"""`rollout resume`, `retry`, `exclude`, `include`: what a person says to a rollout that waits."""
+
+from typing import Annotated
+
+import typer
+
+from rollout.cli import output, waiting
+from rollout.cli.call import Call, who
+from rollout.cli.failures import WrongUsage
+from rollout.cli.options import Hosts, NeededReason, Number, Reason, Timeout, Wait
+
+
+def resume(
+    call: Call,
+    number: Number,
+    *,
+    accept_failed: Annotated[
+        bool, typer.Option("--accept-failed", help="The failed hosts no longer count; wants --reason.")
+    ] = False,
+    accept_canary: Annotated[
+        bool, typer.Option("--accept-canary", help="An inconclusive canary counts as passed; wants --reason.")
+    ] = False,
+    reason: Reason = None,
+    wait: Wait = False,
+    timeout: Timeout = None,
+) -> int:
+    """After a halt: go on with the stage that it halted in.
+
+    Exit code 4 while too many hosts have failed, naming them. Also a person's yes, where one is wanted (confirm).
+    """
+    from rollout.cli import onward
+
+    if (accept_failed or accept_canary) and not reason:
+        raise WrongUsage(
+            "accepting failures or a canary is audited, and wants a reason", remedy="add --reason '…'"
+        )
+    timeout_s = waiting.limit(timeout, wait=wait)
+    return onward.resume(
+        call,
+        number,
+        reason,
+        accept_failed=accept_failed,
+        accept_canary=accept_canary,
+        wait=wait,
+        timeout_s=timeout_s,
+    )
+
+
+def retry(call: Call, number: Number, *, wait: Wait = False, timeout: Timeout = None) -> int:
+    """After a halt: try the failed hosts again, and go on. The budget continues."""
+    from rollout.cli import onward
+
+    return onward.retry(call, number, wait=wait, timeout_s=waiting.limit(timeout, wait=wait))
+
+
+def exclude(call: Call, hosts: Hosts, *, reason: NeededReason) -> int:
+    """Take hosts out of all rollouts, the present one included."""
+    from rollout.services import halts
+
+    app = call.app().name
+    busy = halts.exclude(app, hosts, call.deps, who=who(), why=reason)
+    if call.json:
+        output.document({"app": app, "excluded": hosts, "in_flight": busy})
+        return 0
+    output.say(f"excluded from now on: {output.names(hosts)}")
+    if busy:
+        output.say(f"being switched right now, so still in the present rollout: {output.names(busy)}")
+    output.say(f"back in with: rollout include {output.clean(' '.join(hosts))}")
+    return 0
+
+
+def include(call: Call, hosts: Hosts) -> int:
+    """Take hosts back in, from the next rollout on."""
+    from rollout.services import halts
+
+    app = call.app().name
+    halts.include(app, hosts, call.deps, who=who())
+    if call.json:
+        output.document({"app": app, "included": hosts})
+    else:
+        output.say(f"in again from the next rollout on: {output.names(hosts)}")
+    return 0

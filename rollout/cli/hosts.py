@@ -1,0 +1,59 @@
+"""`rollout hosts`: what each host runs."""
+
+from typing import Annotated
+
+import typer
+
+from rollout.cli import output, shapes
+from rollout.cli.call import Call
+from rollout.cli.failures import FAILED, OK
+
+
+def hosts(
+    call: Call,
+    *,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read it from the hosts, over SSH, and show drift.")
+    ] = False,
+) -> int:
+    """What each host runs, as recorded; with --verify, as read from its disk.
+
+    Drift is a host that runs something else than what was left on it. Exit code 1 when a host could not be read.
+    """
+    from rollout.services import views
+
+    unread: dict[str, str] = {}
+    found = []
+    for app in call.apps():
+        if verify:
+            unread |= views.verify(app, call.deps)
+        with call.store.reading() as tx:
+            found += views.fleet(tx, app)
+    if call.json:
+        output.document([shapes.host(view) for view in found])
+    else:
+        _print(found)
+    for name, error in unread.items():
+        output.warn(f"{output.clean(name)} could not be read: {output.clean(error)}")
+    return FAILED if unread else OK
+
+
+def _print(found: "list[dict[str, object]]") -> None:
+    if not found:
+        output.say(
+            "no host is known yet: `rollout hosts --verify` reads them, the first rollout records them"
+        )
+        return
+    rows = [
+        (
+            view["app"],
+            view["name"],
+            view["address"],
+            output.short(view["release"]),  # type: ignore[arg-type]  # a hash or None, by views.fleet
+            view["verified_at"],
+            {True: "drift", False: "as recorded", None: "not read"}[view["drift"]],  # type: ignore[index]  # as above
+            view["excluded"] or "",
+        )
+        for view in found
+    ]
+    output.table(("app", "host", "address", "release", "read at", "state", "excluded"), rows)

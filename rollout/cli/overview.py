@@ -1,0 +1,90 @@
+"""What `rollout status` shows: each app's release, its unfinished rollouts, and what is next."""
+
+from rollout.cli import finding, following, output, scene, shapes, waiting
+from rollout.cli.call import Call
+from rollout.cli.scene import Bar
+from rollout.cli.tellers import teller
+from rollout.domain.model import AppName
+from rollout.domain.states import FINISHED, CommitState
+from rollout.services import planning, views
+from rollout.store.store import Transaction
+
+SHOWN_COMMITS = 5
+
+
+def show(call: Call, number: int | None) -> int:
+    """Once."""
+    if number is not None:
+        view = finding.view(call, number)
+        if call.json:
+            output.document([shapes.rollout(view)])
+        else:
+            _say_rollout(view)
+        return 0
+    found = finding.unfinished(call)
+    if call.json:
+        with call.store.reading() as tx:
+            output.document([shapes.rollout(view) for view in views.rollouts(tx, found)])
+        return 0
+    for app in call.apps():
+        with call.store.reading() as tx:
+            _say_app(call, tx, app)
+    return 0
+
+
+def watch(call: Call, number: int | None) -> int:
+    """Live; with a number until that rollout is over, else until Ctrl-C."""
+    try:
+        with teller(as_json=False) as told:
+            for _ in waiting.ticks():
+                if number is not None and finding.rollout(call, number).state in FINISHED:
+                    break
+                told.show(_bars(call, number))
+    except KeyboardInterrupt:
+        return 0
+    assert number is not None  # without one only Ctrl-C ends it
+    following.tell_end(call, finding.rollout(call, number))
+    return 0
+
+
+def _bars(call: Call, number: int | None) -> list[Bar]:
+    if number is not None:
+        return scene.of_rollout(finding.view(call, number))
+    bars: list[Bar] = []
+    with call.store.reading() as tx:
+        for app in call.apps():
+            found = views.rollouts(tx, tx.rollouts.unfinished(app))
+            bars += [bar for view in found for bar in scene.of_rollout(view)]
+            if not found:
+                bars.append(Bar(app, 0, None, _next(call, tx, app)))
+    return bars
+
+
+def _next(call: Call, tx: Transaction, app: AppName) -> str:
+    return output.clean(planning.waits_for(call.config.app(app), tx))
+
+
+def _say_app(call: Call, tx: Transaction, app: AppName) -> None:
+    done = tx.rollouts.newest_done(app)
+    runs = "runs nothing of ours yet"
+    if done is not None:
+        runs = f"runs {output.short(done.commit)} (rollout {done.id}, {output.ago(done.ended_at)})"
+    output.say(f"{output.paint(app, 'bold')} {runs}")
+    found = views.rollouts(tx, tx.rollouts.unfinished(app))
+    for view in found:
+        _say_rollout(view, indent="  ")
+    for commit in tx.commits.unfinished(app)[:SHOWN_COMMITS]:
+        what = "tests run" if commit.state is CommitState.TESTING else "waits for its tests"
+        output.say(f"  commit {output.short(commit.sha)} {what}  {output.clean(commit.subject)}".rstrip())
+    if not found:
+        output.say(f"  next: {_next(call, tx, app)}")
+
+
+def _say_rollout(view: scene.View, indent: str = "") -> None:
+    words = f"rollout {view['id']}  {output.state(view['state'])}  {output.short(view['commit'])}"
+    output.say(f"{indent}{words}  {scene.progress(view['counts'])}")
+    if view["reason"]:
+        output.say(f"{indent}  {output.clean(view['reason'])}")
+    if view["state"] == "halted":
+        number = view["id"]
+        output.say(f"{indent}  now: rollout show {number}; then rollout resume|retry|stop {number}")

@@ -1,0 +1,51 @@
+"""`rollout show`, `log`, `history`: one rollout closely, what it printed, and those that are past."""
+
+from typing import Annotated
+
+import typer
+
+from rollout.cli import completion
+from rollout.cli.call import Call
+from rollout.cli.failures import WrongUsage
+from rollout.cli.options import Number
+
+
+def show(
+    call: Call,
+    number: Number,
+    *,
+    events: Annotated[bool, typer.Option("--events", help="Every event of every host, too.")] = False,
+) -> int:
+    """One rollout closely: its hosts, its timeline, and its failures grouped by their cause."""
+    from rollout.cli import closely
+
+    return closely.show(call, number, events=events)
+
+
+def log(
+    call: Call,
+    number: Number,
+    *,
+    host: Annotated[
+        str | None,
+        typer.Option("--host", help="Only what this host printed.", autocompletion=completion.hosts),
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until the rollout is over.")] = False,
+) -> int:
+    """What tests, restarts and health checks printed."""
+    from rollout.cli import closely
+
+    if follow and call.json:
+        raise WrongUsage("--follow is for people, --json is one document", remedy="leave one of them out")
+    return closely.log(call, number, host, follow=follow)
+
+
+def history(
+    call: Call,
+    *,
+    limit: Annotated[int, typer.Option("--limit", help="How many at most.", min=1, max=10_000)] = 20,
+) -> int:
+    """Past rollouts, newest first."""
+    from rollout.cli import closely
+
+    return closely.history(call, limit)

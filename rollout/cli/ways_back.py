@@ -1,0 +1,88 @@
+"""What `stop` and `rollback` do: ask, wait for it, and do it here when nobody else does."""
+
+import time
+
+from rollout.cli import finding, output, scene, shapes
+from rollout.cli.call import Call, who
+from rollout.cli.failures import FAILED, OK
+from rollout.cli.stand_in import StandIn
+from rollout.cli.tellers import Teller, teller
+from rollout.domain.model import Rollout
+from rollout.domain.states import FINISHED, HostState, RolloutState
+from rollout.services import stopping
+from rollout.services.stopping import Accepted
+
+
+def stop(
+    call: Call, number: int | None, *, keep: bool, reason: str | None, wait: bool, timeout_s: float | None
+) -> int:
+    """End a rollout; the exit code."""
+    rollout = finding.to_stop(call, number)
+    over = rollout.state in FINISHED
+    began = time.monotonic()
+    why = reason or f"stopped by {who()}"
+    accepted = stopping.stop(rollout.id, call.deps, who=who(), why=why, keep=keep)
+    with teller(as_json=call.json) as told:
+        if over:
+            told.say(f"rollout {rollout.id} is {rollout.state.replace('_', ' ')} already")
+        elif rollout.state is not RolloutState.ROLLING_BACK:
+            _say_accepted(told, accepted)
+        way = StandIn(call, rollout.id, told, timeout_s)
+        found = way.acknowledged()
+        if not over and rollout.state is not RolloutState.ROLLING_BACK:
+            _say_acknowledged(told, found, time.monotonic() - began)
+        if wait or way.alone:
+            found = way.back(wait=wait)
+    if over:
+        _finish(call, found, told_end=False)
+        return OK
+    return _finish(call, found, told_end=wait or way.alone)
+
+
+def rollback(call: Call, *, to: str | None, reason: str | None, wait: bool, timeout_s: float | None) -> int:
+    """The newest done rollout goes back; the exit code."""
+    why = reason or f"rolled back by {who()}"
+    rollout = stopping.roll_back_done(call.app(), call.deps, to=to, who=who(), why=why)
+    goal = output.short(rollout.rollback_to) if rollout.rollback_to else "what each host ran before"
+    with teller(as_json=call.json) as told:
+        told.say(
+            f"accepted: rollout {rollout.id} (commit {output.short(rollout.commit)}) goes back to {goal}"
+        )
+        way = StandIn(call, rollout.id, told, timeout_s)
+        found = way.back(wait=wait)
+    return _finish(call, found, told_end=found.state in FINISHED)
+
+
+def _say_accepted(told: Teller, accepted: Accepted) -> None:
+    told.say(f"accepted: rollout {accepted.rollout.id} starts nothing any more")
+    if not accepted.leased:
+        told.say("  no host is being switched; the acknowledgement comes at once")
+        return
+    told.say(f"  being switched now: {output.names(accepted.leased)}")
+    told.say(
+        f"  the acknowledgement takes at most {output.seconds(accepted.longest_s)}, if they do not answer"
+    )
+
+
+def _say_acknowledged(told: Teller, found: Rollout, took_s: float) -> None:
+    told.say(
+        f"acknowledged after {took_s:.1f} s: no host is switched to {output.short(found.commit)} any more"
+    )
+    if found.unconfirmed:
+        told.say(f"  unconfirmed, as they could not be read: {output.names(found.unconfirmed, most=1000)}")
+
+
+def _finish(call: Call, found: Rollout, *, told_end: bool) -> int:
+    view = finding.view(call, found.id)
+    with call.store.reading() as tx:
+        left = [host.name for host in tx.hosts.of(found.id, HostState.ROLLBACK_FAILED)]
+    if call.json:
+        output.document(shapes.outcome(view))
+    elif told_end:
+        output.say(scene.headline(view))
+    elif found.state is RolloutState.ROLLING_BACK:
+        output.say(f"the touched hosts are being brought back: rollout status {found.id} --watch")
+    if left and not call.json:
+        output.warn(f"not back yet, and tried again until they are: {output.names(left)}")
+    away = found.unconfirmed and found.state is not RolloutState.ROLLED_BACK
+    return FAILED if left or away else OK

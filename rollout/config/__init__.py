@@ -1,0 +1,1 @@
+"""The configuration: rollout.toml, the environment, and the commented reference of both."""

@@ -1,0 +1,177 @@
+"""`[apps.X]`: what is shipped, how it is tested, and how carefully it goes out."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, StrictInt, StrictStr
+
+from rollout.config import durations
+from rollout.config.fields import (
+    HOST_NAME,
+    LATER,
+    AnyShare,
+    Branch,
+    Command,
+    Duration,
+    Percent,
+    Repository,
+    SomeShare,
+    SomeTime,
+    at_least,
+    matching,
+)
+from rollout.config.fleet import FleetConfig
+from rollout.config.table import Clash, Table
+from rollout.domain.share import Share
+
+LEAST_CONCURRENCY = 10
+LEAST_RESTART_LIMIT, MOST_RESTART_LIMIT = 60.0, 300.0
+
+
+def _inside(given: str) -> str:
+    if not given or given.startswith(("/", "-", "~")) or ".." in given.split("/") or not given.isprintable():
+        raise ValueError("a path inside the commit's tree")
+    return given
+
+
+def _not_yet(*names: str) -> BeforeValidator:
+    def check(given: object) -> object:
+        if given in names:
+            raise ValueError(LATER)
+        return given
+
+    return BeforeValidator(check)
+
+
+def _none_yet(given: object) -> object:
+    if given:
+        raise ValueError(LATER)
+    return given
+
+
+def _canary_hosts(given: object) -> object:
+    count = isinstance(given, int) and not isinstance(given, bool) and given >= 1
+    names = (
+        isinstance(given, list | tuple)
+        and bool(given)
+        and all(isinstance(name, str) and HOST_NAME.fullmatch(name) for name in given)
+        and len(set(given)) == len(given)
+    )
+    if not (count or names):
+        raise ValueError("names of hosts, each once, or a count of at least 1")
+    return given
+
+
+class TestsConfig(Table):
+    """The `[apps.X.tests]` table."""
+
+    __test__ = False  # not a test class, whatever pytest thinks of its name
+
+    command: Annotated[Command, AfterValidator(matching(r"(?s).+", "a text that is not empty"))] = "make test"
+    timeout: SomeTime = 300.0
+    source: Annotated[Literal["command"], _not_yet("external")] = "command"
+    required: Annotated[tuple[StrictStr, ...], BeforeValidator(_none_yet)] = ()
+
+
+class ReleaseConfig(Table):
+    """The `[apps.X.release]` table."""
+
+    path: Annotated[
+        StrictStr, AfterValidator(matching(r"[/{][!-~]+", 'an absolute path on the hosts, such as "/srv/shop"'))
+    ]
+    build: Command = ""
+    include: Annotated[tuple[Annotated[StrictStr, AfterValidator(_inside)], ...], Field(min_length=1)] = (
+        ".",
+    )
+    restart: Command = ""
+    health: Command = ""
+    health_timeout: Duration = 30.0
+    keep: Annotated[
+        StrictInt,
+        AfterValidator(at_least(2, "a number of at least 2: the release in use and the one before")),
+    ] = 5
+
+    @property
+    def restart_limit(self) -> float:
+        """Seconds that one restart may take: three times health_timeout, at least 60, at most 300."""
+        return min(max(3 * self.health_timeout, LEAST_RESTART_LIMIT), MOST_RESTART_LIMIT)
+
+    def clashes(self) -> Iterator[Clash]:
+        """A health check needs time."""
+        if self.health and self.health_timeout <= 0:
+            yield Clash("health_timeout", "0s", "a duration longer than 0s, as there is a health check")
+
+
+class CanaryConfig(Table):
+    """The `[apps.X.canary]` table."""
+
+    hosts: Annotated[tuple[str, ...] | int, BeforeValidator(_canary_hosts)] = 1
+    source: Annotated[Literal["access-log"], _not_yet("prometheus", "probe")] = "access-log"
+    log: Annotated[Command, AfterValidator(matching(r"([/{][^\n\t]+)?", "an absolute path on the hosts"))] = ""
+    good: Annotated[
+        tuple[
+            Annotated[
+                StrictStr,
+                AfterValidator(
+                    matching(r"[1-5](xx|[0-9][0-9])", 'a class such as "2xx", or a status such as "404"')
+                ),
+            ],
+            ...,
+        ],
+        Field(min_length=1),
+    ] = ("2xx", "3xx")
+    minimum_good: Percent = 0.95
+    bake: Duration = 60.0
+    deadline: SomeTime = 600.0
+    on_inconclusive: Literal["halt", "fail"] = "halt"
+    baseline: Annotated[StrictInt, AfterValidator(at_least(0, "a number of hosts, 0 for none"))] = 4
+    margin: Percent = 0.01
+
+    def clashes(self) -> Iterator[Clash]:
+        """A log where one is read; a deadline that is not over before the bake is."""
+        if self.source == "access-log" and not self.log:
+            yield Clash("log", None, 'the access log\'s path on the hosts (source is "access-log")')
+        if self.deadline < self.bake:
+            yield Clash("deadline", durations.text(self.deadline), "a duration not shorter than bake")
+
+
+class FanOutConfig(Table):
+    """The `[apps.X.fan_out]` table."""
+
+    max_failed: AnyShare = Share.parse("1%")
+    mode: Literal["ramp", "strict"] = "ramp"
+    concurrency: SomeShare = Share.parse("10%")
+    host_timeout: SomeTime = 120.0
+    retries: Annotated[StrictInt, AfterValidator(at_least(0, "a number of times, 0 for never"))] = 1
+    on_halt: Literal["wait", "roll-back"] = "wait"
+    confirm: tuple[Literal["canary", "fan_out"], ...] = ()
+
+    def at_once(self, total: int) -> int:
+        """How many of `total` hosts may be at risk together: a share is at least 10 hosts, a number is what it says."""
+        if self.concurrency.count is not None:
+            return self.concurrency.count
+        return max(self.concurrency.of(total), LEAST_CONCURRENCY)
+
+
+class AppConfig(Table):
+    """An `[apps.X]` table. `model_dump(mode="json")` and `model_validate` are each other's inverse."""
+
+    name: Annotated[
+        StrictStr,
+        AfterValidator(matching(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", "a name of letters, digits and . _ -")),
+    ]
+    repository: Repository
+    branch: Branch = "main"
+    webhook_repository: Annotated[
+        StrictStr, AfterValidator(matching(r"(\S+/\S+)?", 'a full name such as "acme/shop"'))
+    ] = ""
+    poll: Duration = 30.0
+    tests: TestsConfig = TestsConfig()
+    release: ReleaseConfig
+    canary: CanaryConfig
+    fan_out: FanOutConfig = FanOutConfig()
+    fleet: FleetConfig
+
+    def policy(self) -> dict[str, Any]:
+        """The table as JSON values, for a rollout to keep."""
+        return self.model_dump(mode="json")

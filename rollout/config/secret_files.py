@@ -1,0 +1,54 @@
+"""Files with secrets: one a line, several are all valid, so that they can be exchanged without a gap."""
+
+import os
+import secrets
+from pathlib import Path
+
+from rollout.errors import ConfigError
+
+MOST_BYTES = 1 << 16
+MOST_LINES = 20
+
+
+def lines(text: str) -> list[str]:
+    """The secrets in a text: its lines without the space around them, empty ones left out."""
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def read(path: Path | None) -> list[str]:
+    """The secrets of a file; none when it is not there. ConfigError when it is there and holds none, or is unreadable."""
+    if path is None:
+        return []
+    try:
+        with path.open("rb") as file:
+            found = lines(file.read(MOST_BYTES).decode())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read: {error.strerror}", remedy="check who may read it"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8", remedy="write the secret as text, one a line") from error
+    if not 1 <= len(found) <= MOST_LINES:
+        raise ConfigError(
+            f"{path} holds {len(found)} secrets, expected 1 to {MOST_LINES}, one a line",
+            remedy=f"write a secret to it (openssl rand -hex 32 > {path}), or remove the file",
+        )
+    return found
+
+
+def create(path: Path) -> Path | None:
+    """Write a new random secret that only the owner can read; None when something is there already."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return None
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be written: {error.strerror}", remedy="check who may write there"
+        ) from error
+    with os.fdopen(file, "w") as stream:
+        stream.write(secrets.token_hex(32) + "\n")
+    return path

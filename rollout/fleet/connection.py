@@ -1,0 +1,309 @@
+"""One warm SSH connection: Fabric's, with the repairs that make it safe and fast.
+
+Fabric as it comes accepts every host key, asks an agent, waits an hour for a channel and re-merges its configuration
+for each host.
+"""
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import fabric
+import paramiko
+from paramiko.common import MSG_CHANNEL_CLOSE, MSG_CHANNEL_FAILURE
+from paramiko.packet import Packetizer
+
+from rollout.domain.model import Target
+from rollout.errors import HostKeyRefused, Unreachable
+from rollout.fleet.deadline import Alarm, Alarms, Deadline
+from rollout.fleet.dial import Pacer, Wire, dial
+from rollout.fleet.failures import FOREIGN, Where, translate
+from rollout.fleet.identities import Identities
+from rollout.fleet.known_hosts import KnownHosts, KnownHostsFiles, known_name, scan_remedy
+from rollout.fleet.limits import Limits
+
+
+class _NoSshConfig(paramiko.SSHConfig):
+    """~/.ssh/config has no say here; asking paramiko's for nothing costs time and a user name."""
+
+    def lookup(self, hostname: str) -> paramiko.SSHConfigDict:  # noqa: ARG002 -- paramiko's signature
+        return paramiko.SSHConfigDict()
+
+
+# One for all: each connection would otherwise merge a configuration of its own.
+_CONFIG = fabric.Config(lazy=True, ssh_config=_NoSshConfig())
+
+_READER_ENDS_S = 1
+_PAUSE_S = 0.25  # before the second try to connect
+
+# What goes wrong is raised as one of our errors; paramiko's own log repeats it with a traceback.
+logging.getLogger("paramiko").setLevel(logging.CRITICAL)
+
+
+class PatientPacketizer(Packetizer):
+    """Without paramiko's timer thread per handshake: our deadline covers it."""
+
+    def start_handshake(self, timeout: float) -> None:
+        """Do nothing."""
+
+
+def _host_is_done(channel: paramiko.Channel, message: object) -> None:  # noqa: ARG001 -- paramiko's signature
+    """The host has closed the channel, or refused its command: end our reading, and no more.
+
+    paramiko answers with its own close at once, from its reader thread. Whatever another thread was just about to send
+    on the channel then comes after that close, and OpenSSH ends the whole connection for it, neighbours included.
+    Here the thread that uses a channel is the only one that sends on it, and closes it last.
+    """
+    with channel.lock:
+        channel.eof_received = True
+        channel.in_buffer.close()
+        channel.in_stderr_buffer.close()
+        channel.out_buffer_cv.notify_all()
+        channel.status_event.set()
+
+
+class PatientTransport(paramiko.Transport):
+    """A transport whose reader sleeps: 1,000 idle ones that wake ten times a second burn a fifth of a core."""
+
+    _active_check_timeout = 20.0  # private in paramiko, so a test watches that it still works
+    _never = 1e9  # paramiko's own limits go by the wall clock and are named wrong; ours are alarms
+
+    _channel_handler_table: ClassVar[dict[int, Callable[..., None]]] = {
+        **paramiko.Transport._channel_handler_table,  # type: ignore[attr-defined]  # noqa: SLF001 -- no other hook
+        MSG_CHANNEL_CLOSE: _host_is_done,
+        MSG_CHANNEL_FAILURE: _host_is_done,
+    }
+
+    # SHA-1 and CBC are out; what stays is in every OpenSSH since 6.5.
+    disabled: ClassVar[dict[str, list[str]]] = {
+        "ciphers": ["aes128-cbc", "aes192-cbc", "aes256-cbc", "3des-cbc"],
+        "macs": ["hmac-sha1", "hmac-md5", "hmac-sha1-96", "hmac-md5-96"],
+        "kex": [
+            "diffie-hellman-group1-sha1",
+            "diffie-hellman-group14-sha1",
+            "diffie-hellman-group-exchange-sha1",
+        ],
+        "keys": ["ssh-rsa", "ssh-dss"],
+        "pubkeys": ["ssh-rsa", "ssh-dss"],
+    }
+
+    def __init__(self, wire: Wire, **options: Any) -> None:
+        options["disabled_algorithms"] = self.disabled
+        super().__init__(wire, packetizer_class=PatientPacketizer, **options)
+        self._wire = wire
+        self.banner_timeout = self.auth_timeout = self.channel_timeout = self._never
+        self.clear_to_send_timeout = self._never
+
+    def close(self) -> None:
+        """Shut the socket down first, or the reader sleeps on; and let the reader close it, since it may be in it."""
+        self._wire.hang_up()
+        if self.is_alive() and self is not threading.current_thread():
+            self.join(_READER_ENDS_S)
+        super().close()
+        self._wire.close()
+
+    def prefer(self, kinds: list[str]) -> None:
+        """Ask for a host key of a type that we know."""
+        known = [
+            x for kind in kinds for x in (("rsa-sha2-512", "rsa-sha2-256") if kind == "ssh-rsa" else (kind,))
+        ]
+        options = self.get_security_options()
+        ours = list(options.key_types)
+        first = [kind for kind in known if kind in ours]
+        options.key_types = first + [kind for kind in ours if kind not in first]
+
+
+class RejectUnknownKeys(paramiko.MissingHostKeyPolicy):
+    """Accepts the keys in known_hosts and no others. paramiko asks it for every host: its own table stays empty."""
+
+    def __init__(self, known: KnownHosts, where: Where, accepted: Callable[[], None]) -> None:
+        self._known = known
+        self._where = where
+        self._accepted = accepted
+
+    def missing_host_key(self, client: object, hostname: str, key: paramiko.PKey) -> None:  # noqa: ARG002 -- paramiko's signature
+        """Return when it is one of the known keys; HostKeyRefused."""
+        keys = self._known.keys(hostname)
+        if (key.get_name(), key.asbytes()) in keys:
+            self._accepted()
+            return
+        found = f"{key.get_name()} {key.fingerprint}"
+        if keys:
+            problem = f"its host key has changed: it shows {found}, which is not in {self._known.path} for {hostname}"
+            first = "somebody may be in between, or the host was reinstalled: "
+        else:
+            problem = (
+                f"its host key is unknown: {self._known.path} has no line for {hostname} (it shows {found})"
+            )
+            first = ""
+        raise HostKeyRefused(
+            f"{self._where}: {problem}",
+            remedy=first + scan_remedy(self._known.path, self._where.address, self._where.port),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What all connections of a process share: each file is read once, each limit is the same."""
+
+    limits: Limits
+    alarms: Alarms
+    pacer: Pacer
+    known_hosts: KnownHostsFiles
+    identities: Identities
+
+    @classmethod
+    def of(cls, limits: Limits) -> "Engine":
+        """One for these limits."""
+        pacer = Pacer(limits.connect_burst, limits.connects_per_s)
+        return cls(limits, Alarms(), pacer, KnownHostsFiles(), Identities())
+
+    def close(self) -> None:
+        """End its thread and let waiting connects go."""
+        self.pacer.close()
+        self.alarms.close()
+
+
+class HostConnection(fabric.Connection):  # type: ignore[misc]  # Fabric has no types
+    """A connection to one host. Open it once; any number of commands run over it, several at a time."""
+
+    # Fabric writes what is no attribute of the class into the shared configuration: a race, and slow.
+    inline_ssh_env = False
+    where: Where
+    _login: dict[str, Any]
+    _engine: Engine
+    _kinds: list[str]
+    _wire: Wire | None = None
+    _alarm: Alarm | None = None
+    _patience = Deadline(0)
+    _cut = ""
+    _key_accepted = False
+
+    def __init__(self, target: Target, engine: Engine) -> None:
+        super().__init__(
+            target.address,
+            user=target.user,
+            port=target.port,
+            config=_CONFIG,
+            connect_kwargs={},
+            inline_ssh_env=False,
+        )
+        known = engine.known_hosts.of(target.known_hosts)
+        kinds = [kind for kind, _ in known.keys(known_name(target.address, target.port))]
+        self._set(
+            where=Where.of(target), _engine=engine, _kinds=kinds, _login=_login(target, engine.identities)
+        )
+        self.client.set_missing_host_key_policy(RejectUnknownKeys(known, self.where, self._on_key_accepted))
+
+    def open_within(self, deadline: Deadline) -> None:
+        """Connect and log in; HostError. What fails at once and before the login is tried once more."""
+        try:
+            self._open(deadline)
+        except Unreachable:
+            if self._cut or self._key_accepted or deadline.left() < _PAUSE_S:
+                raise
+            threading.Event().wait(_PAUSE_S)
+            self._open(deadline)
+
+    def session(self, deadline: Deadline) -> paramiko.Channel:
+        """A new channel; HostError."""
+        try:
+            channel: paramiko.Channel = self.transport.open_session(timeout=deadline.left())
+        except FOREIGN as exc:
+            words = "" if deadline.left() else "it opens no session in time"
+            raise translate(exc, self.where, cut=self._cut or words) from exc
+        return channel
+
+    @contextlib.contextmanager
+    def cut_at(self, deadline: Deadline, words: str) -> Iterator[None]:
+        """Cut the whole connection if the block is not done by then: the last resort against a stalled send."""
+        with self._engine.alarms.at(deadline, lambda: self._end(words)):
+            yield
+
+    def close(self) -> None:
+        """Close it at once, whatever it is doing."""
+        if self._wire is not None:
+            self._wire.hang_up()
+        self.client.close()
+        if self._wire is not None:
+            self._wire.close()
+
+    @property
+    def cut(self) -> str:
+        """Which of our deadlines ended it; empty when none did."""
+        return self._cut
+
+    def _open(self, deadline: Deadline) -> None:
+        limits = self._engine.limits
+        self._engine.pacer.wait(deadline)
+        self._wire = self._dial(deadline.within(limits.connect_s), limits.connect_s)
+        self.connect_kwargs = self._login | {"sock": self._wire, "transport_factory": self._transport}
+        self._arm(deadline.within(limits.banner_s), self._on_silent_handshake)
+        self._patience = deadline
+        try:
+            super().open()
+        except FOREIGN as exc:
+            lost = (
+                isinstance(exc, paramiko.AuthenticationException)
+                and not self.client.get_transport().is_active()
+            )
+            raise translate(exc, self.where, cut=self._cut, lost=lost) from exc
+        finally:
+            self._disarm()
+            if not self.is_connected:
+                self.close()
+
+    def _dial(self, deadline: Deadline, seconds: float) -> Wire:
+        try:
+            return dial(self.host, self.port, deadline)
+        except FOREIGN as exc:
+            if deadline.passed:
+                self._cut = f"no connection within {seconds:g} s"
+            raise translate(exc, self.where, cut=self._cut) from exc
+
+    def _transport(self, wire: Wire, **options: Any) -> PatientTransport:
+        transport = PatientTransport(wire, **options)
+        transport.prefer(self._kinds)
+        return transport
+
+    def _arm(self, deadline: Deadline, action: Callable[[], None]) -> None:
+        self._alarm = self._engine.alarms.at(deadline, action)
+
+    def _disarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+
+    def _end(self, words: str) -> None:
+        self._cut = words
+        if self._wire is not None:
+            self._wire.hang_up()
+
+    def _on_silent_handshake(self) -> None:
+        transport = self.client.get_transport()
+        what = (
+            "key exchange not finished"
+            if transport is not None and transport.remote_version
+            else "no SSH banner"
+        )
+        self._end(f"{what} within {self._engine.limits.banner_s:g} s")
+
+    def _on_key_accepted(self) -> None:
+        limit = self._engine.limits.auth_s
+        self._key_accepted = True
+        self._disarm()
+        self._arm(
+            self._patience.within(limit), lambda: self._end(f"no answer to the login within {limit:g} s")
+        )
+
+
+def _login(target: Target, identities: Identities) -> dict[str, Any]:
+    """How to prove who we are. The usual key files are tried only when none is configured."""
+    identity = target.identity_file
+    return {
+        "allow_agent": False,
+        "look_for_keys": identity is None,
+        "pkey": None if identity is None else identities.of(identity),
+    }

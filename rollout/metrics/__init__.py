@@ -1,0 +1,1 @@
+"""Where the canary's numbers come from."""

@@ -1,0 +1,177 @@
+# Counts the new lines of an access log by status class and 2 s bin. POSIX sh and awk, read-only, bounded work.
+#
+# In:  log= file=<device:inode, empty to begin> offset= skip= ready= most= apart=, then an empty line.
+# Out: rollout_log=1, now=, then error=<why>, or bin=<number> <class> <count> … file= offset= skip= more= rotated= lost=,
+#      and end=0 last. Bins count from `ready` (seconds since 1970 on this host's clock).
+
+export LC_ALL=C
+log='' file='' offset=0 skip=0 ready=0 most=0 apart='' rotated=0 lost=0 more=0
+while IFS= read -r line && [ -n "$line" ]; do
+  case $line in
+    log=*) log=${line#*=} ;;
+    file=*) file=${line#*=} ;;
+    offset=*) offset=${line#*=} ;;
+    skip=*) skip=${line#*=} ;;
+    ready=*) ready=${line#*=} ;;
+    most=*) most=${line#*=} ;;
+    apart=*) apart=${line#*=} ;;
+  esac
+done
+
+# shellcheck disable=SC2016
+count='
+function days(y, m, d,   era, year, day) {  # since 1970-01-01
+  if (m <= 2) y--
+  era = int(y / 400); year = y - era * 400
+  day = int((153 * (m > 2 ? m - 3 : m + 9) + 2) / 5) + d - 1
+  return era * 146097 + year * 365 + int(year / 4) - int(year / 100) + day - 719468
+}
+function seconds(y, m, d, time, zone,   shift) {
+  gsub(/:/, "", zone)
+  shift = zone == "Z" ? 0 : (substr(zone, 2, 2) * 60 + substr(zone, 4, 2)) * 60
+  if (substr(zone, 1, 1) == "-") shift = -shift
+  return days(y, m, d) * 86400 + substr(time, 1, 2) * 3600 + substr(time, 4, 2) * 60 + substr(time, 7) - shift
+}
+function parsed(text,   zone) {  # the time in a text, -1 when there is none
+  if (match(text, /[0-9][0-9]\/[A-Z][a-z][a-z]\/[0-9][0-9][0-9][0-9]:[0-9][0-9]:[0-9][0-9]:[0-9][0-9] [-+][0-9][0-9][0-9][0-9]/)) {
+    text = substr(text, RSTART, RLENGTH)
+    return seconds(substr(text, 8, 4), (index(months, substr(text, 4, 3)) + 2) / 3, substr(text, 1, 2), substr(text, 13, 8), substr(text, 22))
+  }
+  if (match(text, /[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9][T ][0-9][0-9]:[0-9][0-9]:[0-9][0-9](\.[0-9]+)?(Z|[-+][0-9][0-9]:?[0-9][0-9])/)) {
+    text = substr(text, RSTART, RLENGTH)
+    match(text, /(Z|[-+][0-9][0-9]:?[0-9][0-9])$/); zone = substr(text, RSTART)
+    return seconds(substr(text, 1, 4), substr(text, 6, 2), substr(text, 9, 2), substr(text, 12, RSTART - 12), zone)
+  }
+  if (match(text, /(^|[^0-9.:])1[0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9](\.[0-9]+|[0-9][0-9][0-9])?($|[^0-9.])/)) {
+    text = substr(text, RSTART, RLENGTH); gsub(/[^0-9.]/, "", text); text += 0
+    return text > 99999999999 ? text / 1000 : text
+  }
+  return -1
+}
+function moment(text) {  # many lines share a second
+  if (text != seen) { seen = text; seen_at = parsed(text) }
+  return seen_at
+}
+function value(line, key) {  # of a key of a JSON line
+  if (!match(line, "\"" key "\"[ \t]*:[ \t]*\"?")) return ""
+  line = substr(line, RSTART + RLENGTH)
+  return match(line, /[",}]/) ? substr(line, 1, RSTART - 1) : line
+}
+function json_time(line,   n, i, text) {
+  if (time_key != "") return moment(value(line, time_key))
+  n = split("msec time_iso8601 time_local @timestamp timestamp time ts", keys, " ")
+  for (i = 1; i <= n; i++) {
+    text = value(line, keys[i])
+    if (text != "" && parsed(text) >= 0) { time_key = keys[i]; return parsed(text) }
+  }
+  return -1
+}
+function json_status(line) {
+  return match(line, /"status"[ \t]*:[ \t]*"?[1-5][0-9][0-9][^0-9]/) ? substr(line, RSTART + RLENGTH - 4, 3) : ""
+}
+function quoted_status(line) {  # the field after the quoted request; `rest` is what follows it
+  rest = line
+  while (match(rest, /"([^"\\]|\\.)*"/)) {
+    rest = substr(rest, RSTART + RLENGTH)
+    if (rest ~ /^ [1-5][0-9][0-9]( |$)/) return substr(rest, 2, 3)
+  }
+  return ""
+}
+function trailing(line) {  # $request_time: named, or alone behind the last quote
+  if (match(line, /(rt|request_time)[=:]"?[0-9]+\.[0-9]+/)) {
+    line = substr(line, RSTART, RLENGTH); sub(/^[^0-9]*/, "", line)
+    return line + 0
+  }
+  sub(/^.*"/, "", rest)
+  return rest ~ /^ [0-9]+\.[0-9][0-9][0-9]( |$)/ ? substr(rest, 2) + 0 : 0
+}
+function probe(line) {  # health checkers by their user agent; curl and wget only where they ask for health
+  if (line ~ /"(kube-probe\/|ELB-HealthChecker\/|GoogleHC\/|Amazon-Route53-Health-Check-Service|Consul Health Check)/) return 1
+  return line ~ /"(curl|Wget)\// && line ~ /"((GET|HEAD) )?\/(health|healthz|healthcheck|livez|readyz|ping)[ ?"]/
+}
+function take(line,   status, at, spent, bin) {
+  lines++
+  if (line ~ /^[ \t]*\{/) {
+    status = json_status(line); at = json_time(line); spent = value(line, "request_time") + 0
+  } else {
+    status = quoted_status(line); at = moment(substr(line, 1, index(line, "\"")))
+    spent = status == "" ? 0 : trailing(line)
+  }
+  if (status == "") { garbage++; return }
+  if (probe(line)) { probes++; return }
+  if (at < 0 || at > now + 5 || at < ready - 3600) { at = now; spent = 0 }
+  at -= ready
+  if (at > last) last = at
+  at -= spent
+  if (at < 0) { before++; return }
+  if (at > now - ready) at = now - ready
+  if (status < 200) return
+  bin = int(at / 2)
+  counts[bin " " (index(apart, " " status " ") ? status : substr(status, 1, 1) "xx")]++
+}
+BEGIN { months = "JanFebMarAprMayJunJulAugSepOctNovDec"; last = -1 }
+NR > 1 { if (skip) skip = 0; else take(line) }
+{ line = $0; bytes += length(line) + 1 }
+END {
+  if (NR && bytes <= want) { if (skip) skip = 0; else take(line) }
+  else if (NR) bytes -= length(line) + 1
+  if (NR && !bytes && want >= room) { bytes = want; garbage++; skip = 1 }  # a line longer than all that may be read
+  for (key in counts) print "bin=" key " " counts[key]
+  printf "lines=%d\ngarbage=%d\nprobes=%d\nbefore=%d\nlast=%d\nskip=%d\nconsumed=%d\n", lines, garbage, probes, before, last, skip, bytes
+}'
+
+facts() { stat -L -c '%d:%i:%s' -- "$1" 2>/dev/null; }
+
+finish() { printf '%s\n' "$@"; exit 0; }
+
+# part FILE FROM TO: counts what is there, as much as there is room for; moves `offset`, `skip`, `room`, `more`.
+part() {
+  offset=$2 want=$(($3 - $2))
+  [ "$want" -gt 0 ] || return 0
+  if [ "$want" -gt "$room" ]; then want=$room more=1; fi
+  [ "$want" -gt 0 ] || return 0
+  told=$(tail -c "+$(($2 + 1))" -- "$1" | head -c "$want" | tr '\000' ' ' |
+    awk -v want="$want" -v room="$room" -v skip="$skip" -v now="$now" -v ready="$ready" -v apart=" $apart " "$count")
+  consumed=${told##*consumed=}
+  if [ -z "$told" ] || [ -z "$consumed" ]; then finish error=awk end=0; fi
+  printf '%s\n' "$told"
+  skip=${told##*skip=}
+  skip=${skip%%[!0-9]*}
+  offset=$((offset + consumed)) room=$((room - want))
+}
+
+now=$(date +%s)
+printf '%s\n' rollout_log=1 "now=$now"
+there=$(facts "$log") || there=''
+if [ -n "$there" ] && { [ ! -f "$log" ] || [ ! -r "$log" ]; }; then finish error=unreadable end=0; fi
+
+if [ -z "$file" ]; then
+  [ -n "$there" ] || finish error=missing end=0
+  offset=${there##*:}
+  [ "$offset" -eq 0 ] || [ "$(tail -c 1 -- "$log" | wc -l)" -eq 1 ] || skip=1
+  finish "file=${there%:*}" "offset=$offset" "skip=$skip" more=0 rotated=0 lost=0 end=0
+fi
+
+room=$most
+size=${there##*:}
+if [ "${there%:*}" = "$file" ]; then
+  if [ "$size" -lt "$offset" ]; then offset=0 skip=0 rotated=1 lost=1; fi
+  part "$log" "$offset" "$size"
+else
+  old=$(find "${log%/*}/" -maxdepth 1 -type f -inum "${file#*:}" 2>/dev/null | head -n 1)
+  was=''
+  [ -z "$old" ] || was=$(facts "$old") || was=''
+  if [ "${was%:*}" = "$file" ] && [ "${was##*:}" -ge "$offset" ] && [ -r "$old" ]; then
+    part "$old" "$offset" "${was##*:}"
+    # The writer keeps the renamed file open for a moment: it is left when the new one has its first line.
+    if [ "$more" = 0 ] && [ -n "$there" ] && [ "$size" -gt 0 ]; then
+      file=${there%:*} skip=0 rotated=1
+      part "$log" 0 "$size"
+    fi
+  else
+    [ -n "$there" ] || finish error=missing end=0
+    file=${there%:*} skip=0 rotated=1 lost=1
+    part "$log" 0 "$size"
+  fi
+fi
+finish "file=$file" "offset=$offset" "skip=$skip" "more=$more" "rotated=$rotated" "lost=$lost" end=0

@@ -1,0 +1,1 @@
+"""From a commit to the bytes that hosts get: mirror, checkout, tests, build, archive."""

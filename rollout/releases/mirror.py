@@ -1,0 +1,188 @@
+"""A bare mirror of one branch: fetched under a lock between processes, read by anybody.
+
+A force-push replaces the branch's head; the head that it replaced stays reachable under `refs/rollout/gone/`, so that
+what was planned or shipped can still be built.
+"""
+
+import re
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from rollout.domain.model import BranchCommit
+from rollout.errors import NotFound, ServiceUnavailable
+from rollout.releases import filelock
+from rollout.releases.git import Done, Git
+from rollout.releases.limits import FETCH_LIMIT_S, LOCAL_LIMIT_S, MESSAGE_BYTES, REMOTE_LIMIT_S
+from rollout.releases.repository import Repository, masked
+
+_NAME = re.compile(r"(?!.*\.\.)\w[\w.+@/-]{0,250}")
+_SHA = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """The mirror of one app in `directory` (`<app>.git`)."""
+
+    directory: Path
+    environment: Mapping[str, str]
+
+    @property
+    def git(self) -> Git:
+        """Git on this mirror."""
+        return Git(self.directory, self.environment)
+
+    def fetch(self, repository: Repository, branch: str) -> str:
+        """Bring the branch up to date; its head. ServiceUnavailable or NotFound, and the mirror is as it was."""
+        with self._alone():
+            self._prepare(repository)
+            self._sweep_locks()
+            self._forget_other_branches(branch)
+            before = self._head(branch)
+            done = self.git.run(
+                "fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head", "--force",
+                "--end-of-options", repository.address, f"+refs/heads/{branch}:refs/heads/{branch}",
+                repository=repository, limit_s=FETCH_LIMIT_S,
+            )  # fmt: skip
+            if done.status:
+                self._ask_head(repository, branch)  # says it better: no answer, or no such branch
+                raise _unavailable(repository, done)
+            self._keep_reachable(before, branch)
+            self._local("symbolic-ref", "HEAD", f"refs/heads/{branch}")
+            self._local("-c", "gc.auto=6700", "-c", "gc.autoDetach=false", "gc", "--auto", "--quiet")
+            return self._local("rev-parse", "--verify", "--end-of-options", f"refs/heads/{branch}^{{commit}}")
+
+    def remote_head(self, repository: Repository, branch: str) -> str:
+        """The branch's head on the server, by one question."""
+        if not self._made:
+            with self._alone():
+                self._prepare(repository)
+        return self._ask_head(repository, branch)
+
+    def resolve(self, name: str) -> str:
+        """The full hash of a commit that is named by its hash (at least 4 digits), or by a ref; NotFound."""
+        if not self.directory.exists():
+            raise NotFound(f"commit {name!r}: nothing was fetched yet", remedy="is the repository reachable?")
+        if not _NAME.fullmatch(name):
+            raise NotFound(f"{name[:80]!r} is no name of a commit", remedy="give a hash or the branch's name")
+        done = self.git.run("rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}")
+        if done.status:
+            raise NotFound(
+                f"no commit {name!r} in the mirror ({done.complaint})",
+                remedy="is it pushed, on the configured branch, and not ambiguous?",
+            )
+        return done.output
+
+    def branch(self, branch: str, limit: int) -> list[BranchCommit]:
+        """The newest `limit` first-parent commits, oldest first. The root has position 1."""
+        if not self.directory.exists() or self._head(branch) is None:
+            raise NotFound(f"branch {branch!r} was not fetched yet")
+        ref = f"refs/heads/{branch}"
+        total = int(self._local("rev-list", "--count", "--first-parent", "--end-of-options", ref))
+        records = self.git.records(
+            "log", "-z", "--first-parent", f"--max-count={limit}", "--encoding=UTF-8",
+            "--format=%H%n%an%n%B", "--end-of-options", ref, "--", longest=4 * MESSAGE_BYTES,
+        )  # fmt: skip
+        found = [_commit(record, total - number) for number, record in enumerate(records)]
+        return found[::-1]
+
+    @property
+    def _made(self) -> bool:
+        return (self.directory / "HEAD").exists()
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """The lock between all processes that fetch into this mirror."""
+        lock = self.directory.with_suffix(".lock")
+        return filelock.held(lock, wait_s=FETCH_LIMIT_S, what=f"git mirror {self.directory.name}")
+
+    def _prepare(self, repository: Repository) -> None:
+        self._trust(repository)
+        if not self._made:
+            self._local("init", "--bare", "--quiet", "--template=", str(self.directory))
+
+    def _trust(self, repository: Repository) -> None:
+        """Git's own check of who owns a local repository: this one is named in our configuration."""
+        settings = self.git.settings
+        wanted = "[safe]\n\tdirectory = *\n" if repository.scheme == "file" else ""
+        if not settings.exists() or (wanted and settings.read_text() != wanted):
+            new = settings.with_name(f"{self.directory.name}.config")
+            new.write_text(wanted)
+            new.replace(settings)
+
+    def _sweep_locks(self) -> None:
+        """Lock files that a killed git left; no git of ours lives longer than its limit."""
+        for path in self.directory.rglob("*.lock"):
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < time.time() - FETCH_LIMIT_S - LOCAL_LIMIT_S:
+                    path.unlink()
+
+    def _forget_other_branches(self, branch: str) -> None:
+        listed = self._local("for-each-ref", "--format=%(objectname) %(refname)", "refs/heads")
+        for sha, _, ref in (line.partition(" ") for line in listed.splitlines()):
+            if ref != f"refs/heads/{branch}":
+                self._local("update-ref", f"refs/rollout/gone/{sha}", sha)
+                self._local("update-ref", "-d", ref)
+
+    def _head(self, branch: str) -> str | None:
+        done = self.git.run("rev-parse", "--verify", "--quiet", "--end-of-options", f"refs/heads/{branch}")
+        return done.output or None
+
+    def _keep_reachable(self, before: str | None, branch: str) -> None:
+        """A force-push must not lose the commits that it dropped."""
+        if before is None:
+            return
+        done = self.git.run("merge-base", "--is-ancestor", before, f"refs/heads/{branch}")
+        if done.status:
+            self._local("update-ref", f"refs/rollout/gone/{before}", before)
+
+    def _ask_head(self, repository: Repository, branch: str) -> str:
+        ref = f"refs/heads/{branch}"
+        done = self.git.run(
+            "ls-remote", "--quiet", "--end-of-options", repository.address, ref,
+            repository=repository, limit_s=REMOTE_LIMIT_S,
+        )  # fmt: skip
+        if done.status:
+            raise _unavailable(repository, done)
+        for sha, _, name in (line.partition("\t") for line in done.output.splitlines()):
+            if name == ref and _SHA.fullmatch(sha):
+                return sha
+        raise NotFound(
+            f"branch {branch!r} does not exist in {masked(repository.address)}",
+            remedy="correct `branch` in rollout.toml, or push it",
+        )
+
+    def _local(self, *words: str) -> str:
+        done = self.git.run(*words)
+        if done.status:
+            raise ServiceUnavailable(
+                f"git mirror {self.directory}: git {words[0]}: {done.complaint}",
+                remedy="is the disk full or not writable? The mirror may be deleted: it is fetched again",
+            )
+        return done.output
+
+
+def _unavailable(repository: Repository, done: Done) -> ServiceUnavailable:
+    return ServiceUnavailable(
+        f"repository {masked(repository.address)} cannot be read: {done.complaint}",
+        remedy=f"try `git ls-remote {masked(repository.address)}` as the user that runs the workers",
+    )
+
+
+def _commit(record: bytes, position: int) -> BranchCommit:
+    sha, author, message = [*record.decode(errors="replace").split("\n", 2), "", ""][:3]
+    message = message.strip("\n")
+    subject = message.partition("\n")[0]
+    return BranchCommit(
+        sha=sha,
+        position=position,
+        subject=_printable(subject)[:200],
+        author=_printable(author)[:200],
+        message=message.encode()[:MESSAGE_BYTES].decode(errors="ignore"),
+    )
+
+
+def _printable(text: str) -> str:
+    """Without control characters: subjects and authors stand in logs and terminals."""
+    return "".join(c if c.isprintable() else " " for c in text).strip()

@@ -1,0 +1,170 @@
+"""`GitWorkshop`: the Workshop of `services/ports.py` over git, temporary folders and contained commands."""
+
+import errno
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rollout.config.deploy_file import AppConfig
+from rollout.domain.model import BranchCommit, Release, TestResult
+from rollout.errors import ReleaseError, ServiceUnavailable
+from rollout.releases import archive, command, tree
+from rollout.releases.checkout import export
+from rollout.releases.limits import KEPT_ARCHIVES
+from rollout.releases.mirror import Mirror
+from rollout.releases.repository import Repository
+from rollout.releases.shelf import Shelf
+from rollout.releases.workplace import Workplace, workplace
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+
+
+@dataclass(frozen=True, slots=True)
+class GitWorkshop:
+    """From a commit to the bytes that hosts get.
+
+    Everything is below `state_dir`: `mirrors/<app>.git`, `releases/<app>/<commit>.tar.gz`, `work/` (emptied by itself).
+    The build has the same time limit as the tests.
+    """
+
+    state_dir: Path
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    keep: int = KEPT_ARCHIVES
+
+    def fetch(self, app: str, config: AppConfig) -> str:
+        """Update the bare mirror; the head of the configured branch."""
+        with _room(self.state_dir):
+            return self._mirror(app).fetch(Repository.parse(config.repository), config.branch)
+
+    def remote_head(self, app: str, config: AppConfig) -> str:
+        """The head of the branch by one `ls-remote`."""
+        with _room(self.state_dir):
+            return self._mirror(app).remote_head(Repository.parse(config.repository), config.branch)
+
+    def resolve(self, app: str, name: str) -> str:
+        """The full hash of a commit in the mirror, by hash or ref; NotFound."""
+        return self._mirror(app).resolve(name)
+
+    def branch(self, app: str, config: AppConfig, limit: int) -> list[BranchCommit]:
+        """The branch's newest first-parent commits in the mirror, oldest first; the root has position 1."""
+        return self._mirror(app).branch(config.branch, limit)
+
+    def run_tests(self, app: str, config: AppConfig, commit: str, *, go_on: Callable[[], bool]) -> TestResult:
+        """The test command in a clean checkout; LeaseLost when `go_on` is False. No command: passed, and it says so."""
+        commit = self.resolve(app, commit)
+        if not config.tests.command:
+            return TestResult(passed=True, reason="no tests: tests.command is empty", output="")
+        try:
+            with _room(self.state_dir), self._checkout(app, commit) as place:
+                return self._command("tests", config.tests.command, config, commit, place, go_on)
+        except ReleaseError as error:
+            return _refused(error)
+
+    def build(self, app: str, config: AppConfig, commit: str) -> tuple[Release | None, TestResult]:
+        """The release of this commit: the one that is there, if it is intact; None when it cannot be built."""
+        commit = self.resolve(app, commit)
+        recipe = (config.release.build, *config.release.include)
+        shelf = Shelf(self.state_dir / "releases" / app, self.keep)
+        try:
+            with _room(self.state_dir):
+                if there := shelf.find(commit, recipe):
+                    return there, TestResult(passed=True, reason="built before", output="")
+                with self._checkout(app, commit) as place:
+                    return self._build(config, commit, place, shelf, recipe)
+        except ReleaseError as error:
+            return None, _refused(error)
+
+    def _build(
+        self, config: AppConfig, commit: str, place: Workplace, shelf: Shelf, recipe: tuple[str, ...]
+    ) -> tuple[Release | None, TestResult]:
+        told = TestResult(passed=True, reason="packed; there is no build command", output="")
+        if config.release.build:
+            told = self._command("build", config.release.build, config, commit, place, lambda: True)
+            if not told.passed:
+                return None, told
+        root = os.fsencode(place.tree)
+        shelf.folder.mkdir(parents=True, exist_ok=True)
+        packed = place.folder / "release.tar.gz"
+        digest = archive.pack(root, tree.pick(root, config.release.include), packed)
+        return shelf.put(commit, digest, packed, recipe), told
+
+    def _command(
+        self,
+        what: str,
+        line: str,
+        config: AppConfig,
+        commit: str,
+        place: Workplace,
+        go_on: Callable[[], bool],
+    ) -> TestResult:
+        ended = command.run(
+            line,
+            place.tree,
+            self._scrubbed(config.name, commit, place),
+            limit_s=config.tests.timeout,
+            go_on=go_on,
+        )
+        return TestResult(
+            passed=ended.status == 0,
+            reason=_reason(what, ended, config.tests.timeout),
+            output=ended.output.text(),
+        )
+
+    def _scrubbed(self, app: str, commit: str, place: Workplace) -> dict[str, str]:
+        """All that the command's environment has: no secret, no address of ours."""
+        return {
+            "PATH": self.environment.get("PATH", os.defpath),
+            "HOME": str(place.home),
+            "TMPDIR": str(place.temporary),
+            "LANG": "C.UTF-8",
+            "CI": "true",
+            "ROLLOUT_APP": app,
+            "ROLLOUT_COMMIT": commit,
+            # The state directory may lie in somebody's repository, which is not this commit's.
+            "GIT_CEILING_DIRECTORIES": str(place.folder),
+        }
+
+    @contextmanager
+    def _checkout(self, app: str, commit: str) -> Iterator[Workplace]:
+        with workplace(self.state_dir / "work") as place:
+            export(self._mirror(app).git, commit, place.tree)
+            yield place
+
+    def _mirror(self, app: str) -> Mirror:
+        return Mirror((self.state_dir / "mirrors" / f"{app}.git").absolute(), self.environment)
+
+
+def _reason(what: str, ended: command.Ended, limit_s: float) -> str:
+    """How it ended, in one line."""
+    if ended.status == 0:
+        return f"{what} passed in {ended.took_s:.0f} s"
+    if ended.late:
+        return f"killed after {limit_s:g} s"
+    if ended.status is None:
+        return "the process that contains the command was killed"
+    if ended.status < 0:
+        return f"killed by signal {-ended.status} ({signal.strsignal(-ended.status)})"
+    name = what.removesuffix("s")
+    if ended.status == 127:
+        return f"the {name} command is not there (exit status 127): {ended.output.last_line()}"
+    return f"exit status {ended.status}"
+
+
+def _refused(error: ReleaseError) -> TestResult:
+    reason = f"{error}; {error.remedy}" if error.remedy else str(error)
+    return TestResult(passed=False, reason=reason, output="")
+
+
+@contextmanager
+def _room(state_dir: Path) -> Iterator[None]:
+    """Our own disk's trouble is nobody's commit's fault."""
+    try:
+        yield
+    except OSError as error:
+        raise ServiceUnavailable(
+            f"{error.strerror or error}: {error.filename or state_dir}",
+            remedy=f"make room in {state_dir}" if error.errno in _NO_ROOM else f"look at {state_dir}",
+        ) from error

@@ -1,0 +1,59 @@
+"""A bell that nobody waits for: messages are sent by a thread of its own.
+
+They are hints, so what finds no room is dropped; the reconciler rings again.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from queue import Full, Queue
+from threading import Thread
+
+import structlog
+
+from rollout.domain.pipeline import Ring
+from rollout.services.ports import Bell
+
+log = structlog.get_logger()
+MOST_WAITING = 1000
+
+
+class BackgroundBell:
+    """`services.ports.Bell`; True means handed over, not sent."""
+
+    def __init__(self, bell: Bell, name: str) -> None:
+        self._bell = bell
+        self._waiting: Queue[Callable[[], bool] | None] = Queue(MOST_WAITING)
+        self._thread = Thread(target=self._serve, name=f"web-bell-{name}", daemon=True)
+        self._thread.start()
+
+    def ring(self, rings: Sequence[Ring]) -> bool:
+        """Hand them over; False when too many wait already."""
+        return not rings or self._hand_over(partial(self._bell.ring, list(rings)))
+
+    def revoke(self, rollout: int) -> bool:
+        """Hand it over; False when too many wait already."""
+        return self._hand_over(partial(self._bell.revoke, rollout))
+
+    def alive(self) -> bool:
+        """The broker answers; this one is waited for."""
+        return self._bell.alive()
+
+    def close(self, within_s: float = 2.0) -> None:
+        """Send what waits, for so long; the thread is a daemon and holds nobody up."""
+        if self._hand_over(None):
+            self._thread.join(within_s)
+
+    def _hand_over(self, work: Callable[[], bool] | None) -> bool:
+        try:
+            self._waiting.put_nowait(work)
+        except Full:
+            log.warning("bell_dropped", waiting=MOST_WAITING)
+            return False
+        return True
+
+    def _serve(self) -> None:
+        while (work := self._waiting.get()) is not None:
+            try:
+                work()
+            except Exception:
+                log.exception("bell_broke")  # the thread goes on: the next message may be sent

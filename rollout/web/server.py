@@ -1,0 +1,58 @@
+"""Listening: uvicorn with limits on what a stranger can make it do."""
+
+import socket
+from pathlib import Path
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from rollout import logs, wiring
+from rollout.config.server import ServerConfig
+from rollout.errors import Conflict
+from rollout.web.app import build
+from rollout.web.connection import Connection
+
+HEAD_BYTES = 16_384  # request line and headers
+CONNECTIONS = 500
+GOODBYE_S = 5  # for requests that are under way when we are asked to end
+
+
+def serve(path: Path | None = None) -> None:
+    """Answer until SIGINT or SIGTERM; ConfigError, ServiceUnavailable, or Conflict when the address is taken."""
+    deps = wiring.configured(path, role="web")
+    logs.configure(deps.settings)
+    app = build(deps)
+    listening = listen(deps.config.server)
+    uvicorn.Server(configured(app)).run(sockets=[listening])
+
+
+def configured(app: ASGIApp) -> uvicorn.Config:
+    """Settings of uvicorn. No access log: an address may hold what is not for logs."""
+    return uvicorn.Config(
+        app,
+        http=Connection,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=CONNECTIONS,
+        h11_max_incomplete_event_size=HEAD_BYTES,
+        timeout_keep_alive=10,
+        timeout_graceful_shutdown=GOODBYE_S,
+    )
+
+
+def listen(server: ServerConfig) -> socket.socket:
+    """The socket of server.listen; Conflict when it cannot be had."""
+    host, port = server.listen_host, server.listen_port
+    try:
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=512
+        )
+    except OSError as error:
+        raise Conflict(
+            f"server.listen: {server.listen} cannot be listened on: {error.strerror or error}",
+            remedy="end the program that uses it, or set [server] listen to another address",
+        ) from error

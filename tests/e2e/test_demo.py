@@ -1,0 +1,89 @@
+"""`rollout demo`, as a person plays it: it exits 0, and nothing of it is left, however it ends."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import marked, until
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [pytest.mark.e2e, pytest.mark.needs("git"), pytest.mark.timeout(400)]
+
+
+class Demo:
+    """A running demo, in a folder of its own for temporary files, by which its processes are found."""
+
+    def __init__(self, folder: Path, *words: str) -> None:
+        self.folder = folder / "tmp"
+        self.folder.mkdir()
+        self.said = folder / "said"
+        with self.said.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "rollout", "demo", *words],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "TMPDIR": str(self.folder)},
+            )
+
+    def wait_for(self, text: str, timeout_s: float = 300) -> None:
+        def so() -> bool:
+            assert self.process.poll() is None, self.said.read_text()
+            return text in self.said.read_text()
+
+        until(so, what=text, timeout_s=timeout_s)
+
+    def gone(self) -> None:
+        until(lambda: not marked(str(self.folder)), what="every process has ended", timeout_s=40)
+
+
+@pytest.fixture
+def play(tmp_path):
+    """Plays the demo; kills whatever is left of it."""
+    played = []
+
+    def run(*words: str) -> Demo:
+        played.append(Demo(tmp_path, *words))
+        return played[-1]
+
+    yield run
+    for each in played:
+        for pid in marked(str(each.folder)):
+            os.kill(pid, signal.SIGKILL)
+        each.process.wait()
+
+
+def test_each_of_the_four_commits_ends_as_it_must(play) -> None:
+    """The demo exits 0, says "as it must" four times and never the opposite, and leaves neither process nor file."""
+    demo = play()
+    assert demo.process.wait(300) == 0, demo.said.read_text()
+    said = demo.said.read_text()
+    assert said.count(": as it must") == 4
+    assert "NOT" not in said
+    assert said.count("127.") >= 12
+    assert marked(str(demo.folder)) == []
+    assert list(demo.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_it_without_a_trace(play, sign) -> None:
+    """INT or TERM in the middle of the first rollout ends it with 130 and leaves neither process nor file."""
+    demo = play()
+    demo.wait_for("the canary answers real traffic")
+    demo.process.send_signal(sign)
+    assert demo.process.wait(90) == 130, demo.said.read_text()
+    assert marked(str(demo.folder)) == []
+    assert list(demo.folder.iterdir()) == []
+
+
+def test_kill_9_leaves_no_process(play) -> None:
+    """After kill -9 of what the person started no process is left."""
+    demo = play()
+    demo.wait_for("the canary answers real traffic")
+    demo.process.kill()
+    demo.gone()

@@ -1,0 +1,58 @@
+"""A fleet whose hosts are this machine: `read` runs the program in a real shell, with chosen tools and a chosen clock."""
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from rollout.domain.model import Target
+
+TOOLS = ("stat", "tail", "head", "find", "tr", "wc", "cat")
+
+
+def a_target(name: str = "web001") -> Target:
+    return Target(
+        name=name,
+        address="127.0.0.1",
+        port=22,
+        user="deploy",
+        path="/srv/shop",
+        identity_file=None,
+        known_hosts="",
+    )
+
+
+class LocalFleet:
+    """Only what metric sources use of a fleet."""
+
+    def __init__(
+        self, folder: Path, shell: Sequence[str], awk: Sequence[str], box: str | None = None
+    ) -> None:
+        self._shell = list(shell)
+        self._tools = folder / "tools"
+        self._tools.mkdir()
+        self._clock = folder / "clock"
+        self.now = 1_800_000_000
+        for name in TOOLS:
+            (self._tools / name).symlink_to(box or shutil.which(name))
+        self._script("awk", " ".join(awk))
+        (self._tools / "date").write_text(f"#!/bin/sh\nread now < {self._clock}\necho $now\n")
+        (self._tools / "date").chmod(0o755)
+
+    def _script(self, name: str, line: str) -> None:
+        (self._tools / name).write_text(f'#!/bin/sh\nexec {line} "$@"\n')
+        (self._tools / name).chmod(0o755)
+
+    def read(self, target: Target, program: str, lines: Sequence[str], *, timeout_s: float) -> str:
+        self._clock.write_text(f"{self.now}\n")
+        done = subprocess.run(
+            [*self._shell, "-c", program],
+            input="".join(f"{line}\n" for line in lines),
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            env={"PATH": str(self._tools)},
+            check=False,
+        )
+        assert done.stderr == "", done.stderr
+        return f"Last login: yesterday\n{done.stdout}"
