@@ -19,7 +19,9 @@ def test_a_canary_that_answers_errors_goes_back_and_the_fix_ships():
         switched = [
             host.name
             for host in system.sshd.hosts
-            if any(one.get("commit") == bad and one["verb"] == "activate" for one in system.journal(host.name))
+            if any(
+                one.get("commit") == bad and one["verb"] == "activate" for one in system.journal(host.name)
+            )
         ]
         assert switched == ended["canary"]["hosts"]
         fix = system.push(f"Revert\n\nThis reverts commit {bad}.", answer="200\n")

@@ -20,7 +20,9 @@ def test_it_halts_past_the_budget_then_retry_exclude_resume():
         halted = system.reaches(bad, "halted")
         number = halted["id"]
         assert halted["counts"]["failed"] == 2
-        failed = [one["name"] for one in system.rollout("show", number)[1]["hosts"] if one["state"] == "failed"]
+        failed = [
+            one["name"] for one in system.rollout("show", number)[1]["hosts"] if one["state"] == "failed"
+        ]
         assert all(system.disks()[name] == good for name in failed)
         assert len(on_disks(system, bad)) <= 3
 

@@ -18,7 +18,17 @@ def redis_server(tmp_path):
     """A Redis of our own on a free port, with a password."""
     port = free_port()
     process = subprocess.Popen(
-        ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--requirepass", "hunter2", "--dir", str(tmp_path)],
+        [
+            "redis-server",
+            "--port",
+            str(port),
+            "--bind",
+            "127.0.0.1",
+            "--requirepass",
+            "hunter2",
+            "--dir",
+            str(tmp_path),
+        ],
         stdout=subprocess.DEVNULL,
     )
     yield f"redis://:hunter2@127.0.0.1:{port}/0"
@@ -36,5 +46,7 @@ def test_a_push_reaches_every_host_with_postgresql_and_redis(postgres, redis_ser
         listed = subprocess.run(["ps", "axww"], capture_output=True, text=True, check=True).stdout
         ours = [line for line in listed.splitlines() if "redis-server" not in line]
         assert "hunter2" not in "\n".join(ours)
-        logs = "".join(file.read_text(errors="replace") for file in (system.folder / "state" / "log").glob("*"))
+        logs = "".join(
+            file.read_text(errors="replace") for file in (system.folder / "state" / "log").glob("*")
+        )
         assert "hunter2" not in logs

@@ -31,4 +31,3 @@ def test_a_push_reaches_every_host_and_the_newest_done_rollout_goes_back():
         assert (code, ended["state"]) == (0, "rolled_back")
         assert set(system.disks().values()) == {first}
         assert system.rollout("deploy", second)[0] == 4  # barred
-

@@ -23,7 +23,7 @@ def intents(system, sha):
 
 def test_a_stop_in_the_middle_of_a_fan_out():
     """No journal has a switch to the release after the acknowledgement, and every touched host goes back."""
-    with System(hosts=20, fan_out='max_failed = 1\nconcurrency = 6') as system:
+    with System(hosts=20, fan_out="max_failed = 1\nconcurrency = 6") as system:
         good = system.push("good")
         system.reaches(good, "done")
         bad = system.push("slow to restart", restart_sh=SLOW_RESTART)
