@@ -47,6 +47,9 @@ def celery_app(broker_url: str, settings: Settings) -> Celery:
             "socket_timeout": 10,
             "socket_connect_timeout": 5,
             "health_check_interval": 10,
+            # A message is a hint: kombu would try for six seconds to send one, while a stop waits for it.
+            "max_retries": 1,
+            "interval_start": 0.1,
         },
         task_default_priority=5,
         control_queue_ttl=300,
@@ -91,7 +94,7 @@ class CeleryBell:
         """The broker answers."""
         try:
             with self._app.connection_for_write() as connection:
-                connection.ensure_connection(max_retries=1, timeout=2)
+                connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=2)
         except _BROKER_TROUBLE:
             return False
         return True

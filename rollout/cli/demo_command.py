@@ -17,10 +17,8 @@ def demo(
 
     Everything lives in one temporary folder; nothing is left behind. Exit code 0 only if each commit ended as it must.
     """
-    from rich.console import Console
-
-    from rollout.cli.demo import story
+    from rollout.cli import demo as room
 
     if call.json:
         raise WrongUsage("the demo is for people; it has no --json", remedy="leave --json out")
-    return story.play(Console(), keep=keep)
+    return room.run(keep=keep)

@@ -1,5 +1,6 @@
 """One thing that `rollout check` has found: fine, a warning, or a problem with its remedy."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,3 +63,12 @@ def problem(what: str, message: str, remedy: str, *, error: str = "HostError", c
 def of_error(what: str, error: RolloutError) -> Finding:
     """What one of our errors says."""
     return problem(what, str(error), error.remedy, error=type(error).__name__, code=exit_code(error))
+
+
+def grouped(found: Sequence[Finding]) -> list[list[Finding]]:
+    """Those with the same error and the same remedy together: a fleet that is down is told once."""
+    groups: dict[object, list[Finding]] = {}
+    for one in found:
+        alike = (one.error, one.remedy) if one.error and one.remedy else one
+        groups.setdefault(alike, []).append(one)
+    return list(groups.values())

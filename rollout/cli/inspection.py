@@ -12,13 +12,14 @@ from rollout import wiring
 from rollout.cli import output
 from rollout.cli.call import Call, log_quietly, who
 from rollout.cli.failures import FAILED, OK
-from rollout.cli.findings import Finding, fine, of_error, problem, warning
+from rollout.cli.findings import Finding, fine, grouped, of_error, problem, warning
 from rollout.cli.host_report import report
 from rollout.cli.scene import Bar
 from rollout.cli.tellers import Teller, teller
 from rollout.config.deploy_file import AppConfig
 from rollout.domain import plan
 from rollout.errors import RolloutError, ServiceUnavailable
+from rollout.services import canaries
 from rollout.services.targets import member_target
 
 if TYPE_CHECKING:
@@ -125,7 +126,8 @@ class _Inspection:
         try:
             found = report(where, self.deps.fleet.check(target, timeout_s=HOST_TIMEOUT_S), member)
             if canary:
-                self.deps.metrics[app.canary.source].read(target, "canary", app, None)
+                here = canaries.on_this_host(app, member)
+                self.deps.metrics[app.canary.source].read(target, "canary", here, None)
         except RolloutError as error:
             return [of_error(where, error)]
         return found
@@ -150,8 +152,11 @@ def _writable(place: Path) -> Finding:
 
 
 def _print(found: list[Finding]) -> None:
-    for one in found:
-        one.say()
+    for group in grouped(found):
+        group[0].say()
+        if len(group) > 1:
+            names = output.names([one.what.rpartition(" ")[2] for one in group[1:]])
+            output.say(f"         the same for: {names}")
     bad, doubtful = sum(one.error is not None for one in found), sum(one.level == "warning" for one in found)
     if bad:
         output.say(f"\n{output.count(bad, 'problem')}; nothing was touched")

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -75,7 +74,12 @@ app = typer.Typer(
 
 def _version(*, wanted: bool) -> None:
     if wanted:
-        output.say(f"rollout {metadata.version('rollout')}")
+        from importlib import metadata
+
+        try:
+            output.say(f"rollout {metadata.version('rollout')}")
+        except metadata.PackageNotFoundError:
+            output.say("rollout, from a checkout that is not installed")
         raise typer.Exit
 
 

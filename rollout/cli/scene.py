@@ -96,7 +96,8 @@ def _stopping(view: View) -> list[Bar]:
 
 def _rolling_back(view: View) -> list[Bar]:
     counts = view["counts"]
-    return [Bar("back", counts["rolled_back"] + counts["rollback_failed"], touched(counts), progress(counts))]
+    failed = f"{counts['rollback_failed']} could not be brought back yet" if counts["rollback_failed"] else ""
+    return [Bar("back", counts["rolled_back"] + counts["rollback_failed"], touched(counts), failed)]
 
 
 _BARS: Mapping[RolloutState, Callable[[View], list[Bar]]] = {

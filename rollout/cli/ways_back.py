@@ -59,9 +59,7 @@ def _say_accepted(told: Teller, accepted: Accepted) -> None:
         told.say("  no host is being switched; the acknowledgement comes at once")
         return
     told.say(f"  being switched now: {output.names(accepted.leased)}")
-    told.say(
-        f"  the acknowledgement takes at most {output.seconds(accepted.longest_s)}, if they do not answer"
-    )
+    told.say(f"  the acknowledgement takes at most {accepted.longest_s:.0f} s, if they do not answer")
 
 
 def _say_acknowledged(told: Teller, found: Rollout, took_s: float) -> None:

@@ -583,8 +583,7 @@ tree_digest() ( # FOLDER: sha256 of the canonical listing of its tree
         echo executables
         find . -type f -perm -100 -exec sha256sum {} + | sort -k 2
         echo links
-        # shellcheck disable=SC2016 # the inner sh expands it
-        find . -type l -exec sh -c 'for link; do printf "%s -> %s\n" "$link" "$(readlink "$link")"; done' sh {} + | sort
+        find . -type l | sort | while IFS= read -r link; do printf '%s -> %s\n' "$link" "$(readlink "$link")"; done
     } | sed '/^\\/{s/^\\//;s/\\\\/\\/g;}' | { # GNU's sha256sum doubles the backslashes of a name, BusyBox's does not
         sha256sum | {
             read -r sum _
@@ -593,15 +592,21 @@ tree_digest() ( # FOLDER: sha256 of the canonical listing of its tree
     }
 )
 
-write_digest() { # COMMIT DIGEST
-    { printf '%s\n' "$2" >".rollout/digests/$1"; } 2>/dev/null && sync ".rollout/digests/$1" .rollout/digests
+make_folders() {
+    [ -d releases ] && [ -d .rollout/digests ] && return 0
+    mkdir -p releases .rollout/digests 2>/dev/null || cannot_write
+}
+
+write_digest() { # remember what $commit is, and put it and its folder on the disk
+    { printf '%s\n' "$digest" >".rollout/digests/$commit"; } 2>/dev/null || cannot_write
+    sync ".rollout/digests/$commit" .rollout/digests releases || cannot_write
 }
 
 is_here() { # the release is on the host, with that digest
     [ -d "releases/$commit" ] || return 1
     if [ ! -s ".rollout/digests/$commit" ]; then
         [ "$(tree_digest "releases/$commit")" = "$digest" ] || return 1
-        write_digest "$commit" "$digest" || cannot_write
+        write_digest
     fi
     read -r prepared <".rollout/digests/$commit"
     [ "$prepared" = "$digest" ]
@@ -645,13 +650,11 @@ shelve() { # $new becomes the release; needs the lock
         { mkdir -p "$old" && mv -fT "releases/$commit" "$old/$commit"; } 2>/dev/null || cannot_write
     fi
     mv -fT "$new" "releases/$commit" 2>/dev/null || cannot_write
-    write_digest "$commit" "$digest" || cannot_write
-    sync releases || cannot_write
+    write_digest
 }
 
-tidy() { # keep the newest, and whatever is spared; needs the lock, gives it back before it deletes
+tidy() { # keep the newest, and whatever is spared; needs journal and lock, gives the lock back before it deletes
     read_current
-    read_journal
     spare=" $current $last_from $last_commit $commit $spare "
     order=$(ls -t .rollout/digests 2>/dev/null)
     kept=0 removed=0 ordered=' ' old=releases/.old-$me
@@ -733,7 +736,7 @@ lacks() { missing=$missing${missing:+${newline}missing=}$1; }
 prepare() {
     read_header 'epoch op commit digest size keep spare'
     need 'epoch op commit digest size keep'
-    mkdir -p releases .rollout/digests 2>/dev/null || cannot_write
+    make_folders
     open_lock
     check_fence
     if is_here; then
@@ -829,10 +832,11 @@ look_sealed() {
 clean() {
     read_header 'keep spare'
     need keep
-    mkdir -p releases .rollout/digests 2>/dev/null || cannot_write
+    make_folders
     open_lock
     read_clock
     wait_for_lock "$((now + lock_patience))" || refuse busy
+    read_journal
     tidy
     say "removed=$removed"
     finish 0

@@ -21,7 +21,7 @@ def candidate(commit: Commit, tx: Transaction) -> selection.Candidate:
 
 def after_trouble(tx: Transaction, rollout: Rollout, *, who: str, why: str) -> None:
     """The rollout went wrong: its commit is barred; of a batch, each that could have gone alone is suspect instead."""
-    batch = [commit for sha in rollout.commits if (commit := tx.commits.get(rollout.app, sha)) is not None]
+    batch = [commit for sha in rollout.commits if (commit := tx.commits.lock(rollout.app, sha)) is not None]
     if not batch:
         return
     guilty = set(selection.suspects([candidate(commit, tx) for commit in batch]))
@@ -45,6 +45,7 @@ def bar(app: str, name: str, deps: Deps, *, who: str, why: str) -> Commit:
 
 def bar_locked(tx: Transaction, commit: Commit, *, who: str, why: str) -> Commit:
     """As `bar`, in the caller's transaction; a failed or barred commit stays what it is."""
+    commit = tx.commits.lock(commit.app, commit.sha) or commit  # its tests may be passing at this moment
     match commit.state:
         case CommitState.PASSED:
             return tx.commits.change(commit, CommitEvent.BAR, who=who, why=why, reason=why)
@@ -63,11 +64,12 @@ def unbar(app: str, name: str, deps: Deps, *, who: str, why: str) -> Commit:
             return tx.commits.change(
                 commit, CommitEvent.UNBAR, who=who, why=why, reason=None, suspect=False, bar_wanted=None
             )
+        if commit.bar_wanted is None and not commit.suspect:
+            raise Conflict(f"commit {commit.sha[:12]} is {commit.state}, not barred")
+        tx.record(commit.app, f"commit {commit.sha}", "unbar", who=who, why=why)
         if commit.bar_wanted is not None:
             return tx.commits.wish_bar(commit, None)
-        if commit.suspect:
-            return tx.commits.update(commit, suspect=False)
-        raise Conflict(f"commit {commit.sha[:12]} is {commit.state}, not barred")
+        return tx.commits.update(commit, suspect=False)
 
 
 def named(tx: Transaction, app: str, name: str) -> Commit:

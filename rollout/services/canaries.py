@@ -43,8 +43,8 @@ def evaluate(rollout_id: RolloutId, deps: Deps) -> Step:
         if rollout.state is not R.EVALUATING_CANARY:
             return End()
         for host, (intervals, cursor) in zip(watched, reads, strict=True):
-            tx.samples.add(rollout_id, intervals)
-            tx.hosts.set_cursor(host, cursor)
+            if tx.hosts.move_cursor(host, cursor):  # else these very requests are counted already
+                tx.samples.add(rollout_id, intervals)
         verdict = judge(tx.samples.of(rollout_id), _policy(app))
         rollout = _act(tx, rollout, verdict, app)
     if rollout.state is R.STOPPING:
@@ -57,7 +57,7 @@ def evaluate(rollout_id: RolloutId, deps: Deps) -> Step:
 def _read(host: RolloutHost, app: AppConfig, elapsed: float, deps: Deps) -> tuple[list[Interval], str | None]:
     source = deps.metrics[app.canary.source]
     try:
-        return source.read(target_of(host, app), str(host.role), _on_this_host(app, host), host.cursor)
+        return source.read(target_of(host, app), str(host.role), on_this_host(app, host), host.cursor)
     except (HostError, MetricUnavailable) as error:
         # Not read is not the same as no requests; and the deadline must come for a silent host too.
         log.warning("canary_not_read", rollout=host.rollout, host=host.name, error=str(error))
@@ -67,7 +67,8 @@ def _read(host: RolloutHost, app: AppConfig, elapsed: float, deps: Deps) -> tupl
         return [unseen], host.cursor
 
 
-def _on_this_host(app: AppConfig, host: RolloutHost) -> AppConfig:
+def on_this_host(app: AppConfig, host: template.Named) -> AppConfig:
+    """The app's configuration with the log's path as it is on this host."""
     log_here = template.fill(app.canary.log, template.variables_of(host))
     return app.model_copy(update={"canary": app.canary.model_copy(update={"log": log_here})})
 

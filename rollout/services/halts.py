@@ -4,7 +4,7 @@ from rollout.domain.budget import must_halt
 from rollout.domain.model import AppName, Rollout, RolloutHost, RolloutId
 from rollout.domain.pipeline import count_outcome, pipeline
 from rollout.domain.states import FINISHED, RESUME, STAGES, HostEvent, HostState, RolloutEvent, RolloutState
-from rollout.errors import Conflict, NotFound
+from rollout.errors import Conflict, NotFound, StepRefused
 from rollout.services.ports import Deps
 from rollout.services.rollouts import (
     CANARY_CONFIRM,
@@ -75,6 +75,8 @@ def exclude(app: str, names: list[str], deps: Deps, *, who: str, why: str) -> li
             tx.record(name_of_app, f"host {name}", "exclude", who=who, why=why)
         unfinished = tx.rollouts.unfinished(name_of_app)
         for rollout in unfinished:
+            if tx.rollouts.lock(rollout.id).state in {R.STOPPING, R.ROLLING_BACK}:
+                continue  # every host that it touched must be sealed and brought back
             hosts = [host for host in tx.hosts.of(rollout.id) if host.name in names]
             busy += [host.name for host in hosts if not _take_out(tx, host, who, why)]
     deps.bell.ring([count_outcome(rollout.id) for rollout in unfinished])
@@ -155,7 +157,7 @@ def _resume(tx: Transaction, rollout: Rollout, who: str, why: str | None) -> Rol
     if stage is R.EVALUATING_CANARY:  # resuming measures again
         tx.samples.forget(rollout.id)
         for host in tx.hosts.canaries(rollout.id):
-            tx.hosts.set_cursor(host, None)
+            tx.hosts.forget_cursor(host)
         values |= {"ready_at": tx.now(), "canary_status": "running", "canary_reason": None}
     return tx.rollouts.change(rollout, RESUME[stage], who=who, why=why, **values)
 
@@ -166,7 +168,8 @@ def _again(tx: Transaction, host: RolloutHost, who: str) -> None:
     ):  # what was sent to it may still act: it is read, and sealed, before anything else
         tx.hosts.hope(host, who=who)
         return
-    what = HE.RETRY if host.touched else HE.PREPARE_AGAIN
+    refused = host.cause == StepRefused.__name__  # the release may be gone from it: a new disk, a clean-up
+    what = HE.RETRY if host.touched and not refused else HE.PREPARE_AGAIN
     tx.hosts.change(
         host,
         what,

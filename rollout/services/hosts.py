@@ -296,10 +296,14 @@ def _settle(tx: Transaction, job: _Job, status: HostStatus) -> bool:
 
 def _put_back(job: _Job, deps: Deps) -> None:
     """Switched, and nobody knows whether it was restarted: never done. Back to what it ran, and failed."""
-    with deps.store.transaction() as tx:
-        epoch = tx.apps.next_epoch(job.host.app)
-        host = tx.hosts.update(job.host, epoch=epoch, operation=epoch)
-        release = tx.commits.release(host.app, host.previous) if host.previous else None
+    try:
+        with deps.store.transaction() as tx:
+            epoch = tx.apps.next_epoch(job.host.app)
+            host = tx.hosts.update(job.host, epoch=epoch, operation=epoch)
+            release = tx.commits.release(host.app, host.previous) if host.previous else None
+    except StaleWrite:
+        log.info("report_overtaken", rollout=job.host.rollout, host=job.host.name, attempt=job.host.attempt)
+        return
     again = _Job(host, job.rollout, job.app, job.began)
     order = _order(host, job.app, host.previous, release.digest if release else None)
     try:
@@ -393,11 +397,14 @@ def _rolled_back(
 
 
 def _begin(deps: Deps, claim: Callable[[Transaction], RolloutHost | None]) -> _Job | None:
-    with deps.store.transaction() as tx:
-        host = claim(tx)
-        if host is None:
-            return None
-        rollout = tx.rollouts.get(host.rollout)
+    try:
+        with deps.store.transaction() as tx:
+            host = claim(tx)
+            if host is None:
+                return None
+            rollout = tx.rollouts.get(host.rollout)
+    except StaleWrite:
+        return None  # another worker was faster
     return _Job(host, rollout, policy(rollout), time.monotonic())
 
 

@@ -74,8 +74,7 @@ def read_branch(app: AppConfig, deps: Deps, *, who: str, why: str) -> str:
     with deps.store.transaction() as tx:
         last = _released_position(tx, name)
         for told in branch:
-            in_queue = told.position > last if last is not None else told.sha == head
-            if in_queue:
+            if told.sha == head or (last is not None and told.position > last):
                 tx.commits.add(name, told.sha, who=who, why=why)
         tx.commits.place(name, branch)
         waiting = [commit for commit in tx.commits.due_for_tests() if commit.app == name]
@@ -85,8 +84,7 @@ def read_branch(app: AppConfig, deps: Deps, *, who: str, why: str) -> str:
 
 
 def _released_position(tx: Transaction, app: AppName) -> int | None:
-    done = tx.rollouts.newest_done(app)
-    released = tx.commits.get(app, done.commit) if done else None
+    released = planning.released(tx, app)
     return released.position if released else None
 
 
@@ -103,8 +101,8 @@ def poll(app_name: str, deps: Deps, *, force: bool = False) -> None:
     try:
         head = deps.workshop.remote_head(app.name, app)
         with deps.store.reading() as tx:
-            known = tx.commits.get(name, head)
-        if known is None or known.position is None:
+            known = tx.commits.newest(name)
+        if known is None or known.sha != head:  # a force-push may have left the branch with an old head
             read_branch(app, deps, who="poll", why="found on the branch")
         failures = 0
     except RolloutError as error:
@@ -150,7 +148,7 @@ def enqueue(app: AppConfig, name: str | None, deps: Deps, *, who: str, now: Wish
         if placed.state is CommitState.FAILED:
             placed = _test_again(tx, placed, who)
         if now is not None:
-            placed = tx.commits.update(placed, now_reason=now.reason, now_by=now.by)
+            placed = tx.commits.wish_now(placed, now.reason, now.by)
             tx.record(placed.app, f"commit {sha}", "deploy now", who=now.by, why=now.reason)
     if placed.state is CommitState.PASSED:
         planning.start_next(app.name, deps)
@@ -173,8 +171,8 @@ def _refuse_conflicts(tx: Transaction, app: AppConfig, commit: Commit, *, now: b
             f"commit {short} is barred: {commit.reason}",
             remedy=f"revert it and push, or allow it with `rollout unbar {short}`",
         )
-    released = _released_position(tx, commit.app)
-    if released is not None and commit.position is not None and commit.position < released:
+    released = planning.released(tx, commit.app)
+    if released is not None and released.on_branch and _position(commit) < _position(released):
         raise Conflict(
             f"commit {short} is older than what runs",
             remedy=f"to go back: `rollout rollback --to {short}`",
@@ -185,3 +183,7 @@ def _refuse_conflicts(tx: Transaction, app: AppConfig, commit: Commit, *, now: b
             f"rollout {active.id} of {app.name} is {active.state}",
             remedy=f"wait for it (`rollout status {active.id}`) or end it: `rollout stop {active.id}`",
         )
+
+
+def _position(commit: Commit) -> int:
+    return commit.position or 0

@@ -1,6 +1,7 @@
 """Leases are renewed beside the work: one thread a process, many rows in one statement."""
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -20,7 +21,8 @@ class LeaseKeeper:
 
     def __init__(self, store: Store, owner: str, lease_s: float) -> None:
         self._store, self._owner, self._lease_s = store, owner, lease_s
-        self._held: dict[Kind, set[int]] = {"commit": set(), "host": set()}
+        # Counted: a rollback may begin on a host before the activation that it ends has let go of it.
+        self._held: dict[Kind, Counter[int]] = {"commit": Counter(), "host": Counter()}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._wake = threading.Event()
@@ -29,7 +31,7 @@ class LeaseKeeper:
     def hold(self, kind: Kind, row: int) -> Iterator[None]:
         """Renew this row's lease until the end of the block."""
         with self._lock:
-            self._held[kind].add(row)
+            self._held[kind][row] += 1
             if self._thread is None:
                 self._thread = threading.Thread(target=self._keep, name="leases", daemon=True)
                 self._thread.start()
@@ -37,7 +39,7 @@ class LeaseKeeper:
             yield
         finally:
             with self._lock:
-                self._held[kind].discard(row)
+                self._held[kind] -= Counter([row])
 
     def _keep(self) -> None:
         while not self._wake.wait(self._lease_s / 3):

@@ -7,7 +7,7 @@ from rollout.domain import budget, plan, selection
 from rollout.domain.model import AppName, Commit, Member, Rollout
 from rollout.domain.pipeline import pipeline
 from rollout.domain.states import CommitState
-from rollout.errors import Conflict, RolloutError
+from rollout.errors import ConfigError, Conflict, ReleaseError
 from rollout.services import bars
 from rollout.services.ports import Deps
 from rollout.store.rollouts import Planned
@@ -23,8 +23,8 @@ def start_next(app_name: str, deps: Deps) -> Rollout | None:
         if _busy(tx, app) or _choose(tx, app)[0] is None:
             _remember(app, deps)
             return None
-    fleet = deps.fleet.members(app)  # an inventory may take its time, so outside the transaction
     try:
+        fleet = deps.fleet.members(app)  # an inventory may take its time, so outside the transaction
         with deps.store.transaction() as tx:
             tx.apps.lock(AppName(app.name))
             if _busy(tx, app):
@@ -37,6 +37,9 @@ def start_next(app_name: str, deps: Deps) -> Rollout | None:
             tx.rollouts.ring_again(rollout.id, deps.settings.ring_again_s)
     except Conflict:
         return None  # another worker was faster
+    except (ConfigError, ReleaseError) as error:
+        _note(app, str(error), deps)
+        return None
     deps.bell.ring([pipeline(rollout.id)])
     log.info("rollout_planned", rollout=rollout.id, app=app.name, commit=rollout.commit, why=why)
     return rollout
@@ -57,10 +60,23 @@ def stuck(app: AppConfig, tx: Transaction) -> str | None:
     return why if chosen is None else None
 
 
+def released(tx: Transaction, app: AppName) -> Commit | None:
+    """The commit that the fleet runs; None before the first one."""
+    sha = tx.rollouts.released(app)
+    return tx.commits.get(app, sha) if sha else None
+
+
 def _remember(app: AppConfig, deps: Deps) -> None:
+    with deps.store.reading() as tx:
+        why = waits_for(app, tx)
+    _note(app, why, deps)
+
+
+def _note(app: AppConfig, why: str, deps: Deps) -> None:
     with deps.store.transaction() as tx:
-        if tx.apps.note(AppName(app.name), waits_for(app, tx)):
-            log.info("nothing_started", app=app.name, why=tx.apps.noted(AppName(app.name)))
+        news = tx.apps.note(AppName(app.name), why)
+    if news:
+        log.info("nothing_started", app=app.name, why=why)
 
 
 def _busy(tx: Transaction, app: AppConfig) -> bool:
@@ -70,30 +86,39 @@ def _busy(tx: Transaction, app: AppConfig) -> bool:
 
 def _choose(tx: Transaction, app: AppConfig) -> tuple[Commit | None, str]:
     name = AppName(app.name)
-    queue = _queue(tx, name)
+    queue, gone = _queue(tx, name), _gone(tx, name)
     for wanted in tx.commits.wanted_now(name):
-        if wanted.state is CommitState.PASSED and any(commit.id == wanted.id for commit in queue):
+        reachable = wanted.on_branch if gone else any(commit.id == wanted.id for commit in queue)
+        if wanted.state is CommitState.PASSED and reachable:
             return wanted, f"{wanted.now_by}: {wanted.now_reason}"
+    if gone:
+        return None, (
+            "the commit that runs is no longer on the branch (a force-push), and automation does not guess what replaces it;"
+            " a person may: `rollout deploy COMMIT --now --reason …`"
+        )
     choice = selection.choose([bars.candidate(commit, tx) for commit in queue], tx.rollouts.durations(name))
     return (None if choice.position is None else queue[choice.position - 1]), choice.reason
 
 
 def _queue(tx: Transaction, app: AppName) -> list[Commit]:
     """The branch behind the last done release, oldest first; the head alone when there is none."""
-    done = tx.rollouts.newest_done(app)
-    released = tx.commits.get(app, done.commit) if done else None
-    if done is None:
+    running = released(tx, app)
+    if running is None:
         newest = tx.commits.newest(app)
         return [newest] if newest else []
-    if released is None or released.position is None or not released.on_branch:
-        return []  # the running commit is gone from the branch: only by hand
-    return tx.commits.after(app, released.position)
+    return [] if _gone(tx, app) else tx.commits.after(app, _position(running))
+
+
+def _gone(tx: Transaction, app: AppName) -> bool:
+    """What runs has left the branch: only a person says what comes next."""
+    running = released(tx, app)
+    return running is not None and (running.position is None or not running.on_branch)
 
 
 def _add(tx: Transaction, app: AppConfig, chosen: Commit, fleet: list[Member], why: str) -> Rollout:
     release = tx.commits.release(chosen.app, chosen.sha)
     if release is None:
-        raise RolloutError(
+        raise ReleaseError(
             f"commit {chosen.sha} passed, and its release is gone", remedy="test it again: rollout deploy"
         )
     excluded = {host.name for host in tx.hosts.fleet(chosen.app) if host.excluded is not None}
@@ -110,14 +135,14 @@ def _add(tx: Transaction, app: AppConfig, chosen: Commit, fleet: list[Member], w
         concurrency=max(1, min(app.fan_out.at_once(total), total)),
         mode=budget.Mode(app.fan_out.mode),
     )
-    done = tx.rollouts.newest_done(chosen.app)
+    tx.commits.wish_now(chosen, None, None)  # granted: were it stopped, the same would go out again
     taken = [commit.sha for commit in _queue(tx, chosen.app) if _position(commit) <= _position(chosen)]
     return tx.rollouts.add(
         Planned(
             app=chosen.app,
             commit=chosen.sha,
             commits=taken or [chosen.sha],
-            previous=done.commit if done else None,
+            previous=tx.rollouts.released(chosen.app),
             digest=release.digest,
             requested_by=chosen.now_by or "automation",
             policy=app.policy(),

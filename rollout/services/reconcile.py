@@ -4,12 +4,15 @@
 second: it drives stops, and reads unknown hosts.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import structlog
 
 from rollout.domain.model import RolloutHost, RolloutId
 from rollout.domain.pipeline import Ring, deploy_host, roll_back_host, run_tests
 from rollout.domain.states import STAGES, HostEvent, HostState, RolloutState
-from rollout.errors import StaleWrite
+from rollout.errors import RolloutError, ServiceUnavailable, StaleWrite
 from rollout.services import intake, notices, planning, rollouts, stopping
 from rollout.services.perform import HereAndNow
 from rollout.services.ports import Deps
@@ -22,10 +25,10 @@ H, R, HE = HostState, RolloutState, HostEvent
 def sweep(deps: Deps, here: HereAndNow | None = None) -> None:
     """Ring every row that is due; settle what is silent. `here` does host steps when no message can be sent."""
     for part in (_silent_hosts, _due_tests, _due_rollouts, _failed_roll_backs):
-        _ring(part(deps), deps, here)
+        _apart(part.__name__, partial(_ring_part, part, deps, here))
     _roll_backs(deps, here)
     for app in deps.config.apps:
-        planning.start_next(app, deps)
+        _apart(f"start_next {app}", partial(planning.start_next, app, deps))
 
 
 def watch(deps: Deps, here: HereAndNow | None = None) -> None:
@@ -34,7 +37,7 @@ def watch(deps: Deps, here: HereAndNow | None = None) -> None:
         stopping_now = tx.rollouts.in_state(R.STOPPING)
         unknown = tx.hosts.to_read()
     for rollout in stopping_now:
-        stopping.drive(rollout.id, deps)
+        _apart(f"drive {rollout.id}", partial(stopping.drive, rollout.id, deps))
     if unknown:
         with deps.store.transaction() as tx:
             unknown = tx.hosts.to_read()
@@ -53,9 +56,25 @@ def tell(deps: Deps) -> None:
     notices.send_due(deps)
 
 
+def _apart(what: str, work: Callable[[], object]) -> None:
+    """One row's or one app's trouble is not another's. Without the database there is nothing to go on with."""
+    try:
+        work()
+    except ServiceUnavailable:
+        raise
+    except RolloutError as error:
+        log.warning("not_reconciled", what=what, error=str(error))
+    except Exception:  # a row that cannot even be read must not hide the others
+        log.exception("not_reconciled", what=what)
+
+
 def _ring(rings: list[Ring], deps: Deps, here: HereAndNow | None) -> None:
     if rings and not deps.bell.ring(rings) and here is not None:
         here.do(rings)
+
+
+def _ring_part(part: Callable[[Deps], list[Ring]], deps: Deps, here: HereAndNow | None) -> None:
+    _ring(part(deps), deps, here)
 
 
 def _silent_hosts(deps: Deps) -> list[Ring]:
@@ -91,6 +110,11 @@ def _settle_silent(tx: Transaction, host: RolloutHost, deps: Deps) -> list[Ring]
         )
         tx.hosts.rung([host.id], deps.settings.ring_again_s)
         return [deploy_host(host)]
+    if tx.hosts.touched_later(host) and tx.rollouts.get(host.rollout).state is R.ROLLED_BACK:
+        tx.hosts.change(
+            host, HE.ROLLBACK_FAILED, who="reconciler", why=f"{why}; a newer rollout has the host"
+        )
+        return []
     tx.hosts.rung([host.id], deps.settings.ring_again_s)
     return [roll_back_host(host)]
 
@@ -133,8 +157,11 @@ def _roll_backs(deps: Deps, here: HereAndNow | None) -> None:
     with deps.store.reading() as tx:
         back = [one for one in tx.rollouts.in_state(R.ROLLING_BACK) if (one.due_at or 0.0) <= tx.now()]
     for rollout in back:
-        rings = stopping.ring_roll_backs(rollout.id, deps)
-        _ring(rings, deps, here)
+        _apart(f"roll back {rollout.id}", partial(_roll_back, rollout.id, deps, here))
+
+
+def _roll_back(rollout_id: RolloutId, deps: Deps, here: HereAndNow | None) -> None:
+    _ring(stopping.ring_roll_backs(rollout_id, deps), deps, here)
 
 
 def _failed_roll_backs(deps: Deps) -> list[Ring]:

@@ -10,6 +10,7 @@ from rollout.domain import budget
 from rollout.domain.model import Role, Rollout, RolloutHost, RolloutId
 from rollout.domain.pipeline import Ring, count_outcome, deploy_host, pipeline, prepare_host
 from rollout.domain.states import STAGES, CommitState, HostState, RolloutEvent, RolloutState
+from rollout.errors import StepFailed
 from rollout.services import notices, planning, stopping
 from rollout.services.ports import Deps
 from rollout.services.steps import Again, End, GoOn, Step
@@ -35,10 +36,13 @@ def deploy_canary(rollout_id: RolloutId, deps: Deps) -> Step:
         rollout = tx.rollouts.lock(rollout_id)
         if rollout.state is R.PENDING:
             rollout = _start(tx, rollout, deps)
+        if rollout.state is R.EVALUATING_CANARY:
+            return GoOn()  # count_outcome saw it first
         if rollout.state is not R.DEPLOYING_CANARY or not _tick(tx, rollout):
             return End()
         rings, rollout = _decide(tx, rollout, deps)
     deps.bell.ring(rings)
+    _after(rollout, deps)
     return _step(rollout, R.DEPLOYING_CANARY, R.EVALUATING_CANARY)
 
 
@@ -105,6 +109,9 @@ def _step(rollout: Rollout, stage: RolloutState, following: RolloutState) -> Ste
 
 def _decide(tx: Transaction, rollout: Rollout, deps: Deps) -> tuple[list[Ring], Rollout]:
     """What the rows say is next; the rollout's row is locked."""
+    if rollout.state is R.DEPLOYING_CANARY and (guilty := _guilty(tx, rollout)):
+        # Before the budget: a commit that breaks its canary goes back, however few hosts may fail.
+        return [], stopping.fail_canary(tx, rollout, f"canary {guilty.name} failed: {guilty.error}")
     if budget.must_halt(counters(rollout), limits(rollout)):
         return [], halt(tx, rollout, _too_many(tx, rollout))
     if rollout.state is R.DEPLOYING_CANARY:
@@ -114,12 +121,20 @@ def _decide(tx: Transaction, rollout: Rollout, deps: Deps) -> tuple[list[Ring], 
     return (hand_out(tx, rollout, deps) if rollout.state in STAGES else []), rollout
 
 
+def _guilty(tx: Transaction, rollout: Rollout) -> RolloutHost | None:
+    """A canary host on which the release itself failed: its restart or its health check, not the way there."""
+    return next(
+        (
+            host
+            for host in tx.hosts.canaries(rollout.id)
+            if host.state is H.FAILED and host.touched and host.cause == StepFailed.__name__
+        ),
+        None,
+    )
+
+
 def _decide_canary(tx: Transaction, rollout: Rollout, worker: str) -> Rollout:
     canaries = tx.hosts.canaries(rollout.id)
-    guilty = [host for host in canaries if host.state is H.FAILED and host.touched]
-    if guilty:
-        why = f"canary {guilty[0].name} failed: {guilty[0].error}"
-        return stopping.fail_canary(tx, rollout, why)
     lost = [host for host in canaries if host.state in {H.FAILED, H.EXCLUDED}]
     if lost:
         return _replace(tx, rollout, lost)

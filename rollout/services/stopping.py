@@ -262,8 +262,9 @@ def unclaimed(rollout_id: RolloutId, deps: Deps) -> list[Ring]:
         now = tx.now()
         return [
             roll_back_host(host)
-            for host in tx.hosts.of(rollout_id, H.DONE, H.FAILED, H.ACTIVATING, H.UNKNOWN, H.ROLLING_BACK)
-            if host.touched and (host.state is not H.ROLLING_BACK or (host.lease_until or 0.0) <= now)
+            for host in tx.hosts.to_bring_back(rollout_id)
+            if host.state is not H.ROLLBACK_FAILED
+            and (host.state is not H.ROLLING_BACK or (host.lease_until or 0.0) <= now)
         ]
 
 

@@ -1,5 +1,9 @@
 """A commit's tests and its release: claimed, done outside any transaction, reported with the claim."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import structlog
 
 from rollout.config.deploy_file import AppConfig
@@ -9,8 +13,10 @@ from rollout.domain.states import CommitEvent
 from rollout.errors import LeaseLost, NotFound, ReleaseError, RolloutError, ServiceUnavailable, StaleWrite
 from rollout.services import intake, planning
 from rollout.services.ports import Deps
+from rollout.store.store import Transaction
 
 log = structlog.get_logger()
+PATIENT_ATTEMPTS = 3  # a webhook may be faster than the git server's own copies
 
 
 def run_tests(commit_id: CommitId, deps: Deps) -> None:
@@ -27,16 +33,12 @@ def run_tests(commit_id: CommitId, deps: Deps) -> None:
             log.info("tests_overtaken", commit=commit.sha)
             return
         except ServiceUnavailable as error:
-            _put_off(commit, error, deps)
+            _report(commit, deps, partial(_put_off, error=error, worker=deps.worker))
             return
         except RolloutError as error:
             result, release = TestResult(passed=False, reason=str(error), output=""), None
-    try:
-        _report(commit, result, release, deps)
-    except StaleWrite:
-        log.info("tests_overtaken", commit=commit.sha)
-        return
-    planning.start_next(app.name, deps)
+    if _report(commit, deps, partial(_settle, result=result, release=release, worker=deps.worker)):
+        planning.start_next(app.name, deps)
 
 
 def _test_and_build(commit: Commit, app: AppConfig, deps: Deps) -> tuple[TestResult, Release | None]:
@@ -66,54 +68,56 @@ def _on_branch(commit: Commit, app: AppConfig, deps: Deps) -> None:
     with deps.store.reading() as tx:
         fresh = tx.commits.by_id(commit.id)
     if fresh is None or fresh.position is None or not fresh.on_branch:
-        raise NotFound(f"not on branch {app.branch} of {app.repository}")
+        missing = f"not on branch {app.branch} of {app.repository}"
+        if commit.attempt < PATIENT_ATTEMPTS:
+            raise ServiceUnavailable(f"{missing} yet")
+        raise NotFound(missing)
 
 
-def _put_off(commit: Commit, error: ServiceUnavailable, deps: Deps) -> None:
+def _report(commit: Commit, deps: Deps, report: Callable[[Transaction, Commit], None]) -> bool:
+    try:
+        with deps.store.transaction() as tx:
+            report(tx, commit)
+    except StaleWrite:
+        log.info("tests_overtaken", commit=commit.sha)
+        return False
+    return True
+
+
+def _put_off(tx: Transaction, commit: Commit, *, error: ServiceUnavailable, worker: str) -> None:
     log.warning("tests_put_off", commit=commit.sha, error=str(error))
-    with deps.store.transaction() as tx:
-        wait = backoff_s(commit.attempt, first=5.0, most=300.0)
-        tx.commits.change(
-            commit,
-            CommitEvent.TESTS_LOST,
-            who=deps.worker,
-            why=str(error),
-            reason=str(error),
-            due_at=tx.now() + wait,
-            lease_owner=None,
-            lease_until=None,
-        )
+    wait = backoff_s(commit.attempt, first=5.0, most=300.0)
+    tx.commits.change(
+        commit,
+        CommitEvent.TESTS_LOST,
+        who=worker,
+        why=str(error),
+        reason=str(error),
+        due_at=tx.now() + wait,
+        lease_owner=None,
+        lease_until=None,
+    )
 
 
-def _report(commit: Commit, result: TestResult, release: Release | None, deps: Deps) -> None:
-    freed = {"lease_owner": None, "lease_until": None, "due_at": None, "output": result.output}
-    with deps.store.transaction() as tx:
-        if release is None:
-            if result.passed:
-                raise ReleaseError(f"commit {commit.sha} passed without a release")
-            tx.commits.change(
-                commit,
-                CommitEvent.FAIL,
-                who=deps.worker,
-                why=result.reason,
-                reason=result.reason,
-                tested_at=tx.today(),
-                **freed,
-            )
-            return
-        tx.commits.add_release(AppName(commit.app), release)
-        passed = tx.commits.change(
-            commit,
-            CommitEvent.PASS,
-            who=deps.worker,
-            why=result.reason,
-            reason=None,
-            digest=release.digest,
-            tested_at=tx.today(),
-            **freed,
-        )
-        fresh = tx.commits.by_id(passed.id)
-        if fresh is not None and fresh.bar_wanted is not None:
-            tx.commits.change(
-                fresh, CommitEvent.BAR, who="bar", why=fresh.bar_wanted, reason=fresh.bar_wanted
-            )
+def _settle(
+    tx: Transaction, commit: Commit, *, result: TestResult, release: Release | None, worker: str
+) -> None:
+    values: dict[str, Any] = {
+        "who": worker,
+        "why": result.reason,
+        "tested_at": tx.today(),
+        "output": result.output,
+        "lease_owner": None,
+        "lease_until": None,
+        "due_at": None,
+    }
+    if release is None:
+        if result.passed:
+            raise ReleaseError(f"commit {commit.sha} passed without a release")
+        tx.commits.change(commit, CommitEvent.FAIL, reason=result.reason, **values)
+        return
+    tx.commits.add_release(AppName(commit.app), release)
+    passed = tx.commits.change(commit, CommitEvent.PASS, reason=None, digest=release.digest, **values)
+    fresh = tx.commits.by_id(passed.id)
+    if fresh is not None and fresh.bar_wanted is not None:
+        tx.commits.change(fresh, CommitEvent.BAR, who="bar", why=fresh.bar_wanted, reason=fresh.bar_wanted)

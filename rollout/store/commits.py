@@ -29,6 +29,10 @@ class Commits:
         """The commit of this hash."""
         return self._one(commits.c.app == app, commits.c.sha == sha)
 
+    def lock(self, app: AppName, sha: str) -> Commit | None:
+        """As `get`; nobody else changes it until the transaction ends."""
+        return self._locked(commits.c.app == app, commits.c.sha == sha)
+
     def by_id(self, commit: CommitId) -> Commit | None:
         """The commit of this id."""
         return self._one(commits.c.id == commit)
@@ -127,14 +131,18 @@ class Commits:
         return load_all(Commit, rows, state=CommitState)
 
     def due_for_tests(self) -> list[Commit]:
-        """Waiting for their tests and not rung lately, or whose worker went silent."""
+        """Waiting for their tests, or whose worker went silent; and not rung lately."""
         now = self._tx.now()
         rows = self._tx.connection.execute(
             select(*columns(Commit, commits))
             .where(
                 or_(
                     and_(commits.c.state == CommitState.RECEIVED, commits.c.due_at <= now),
-                    and_(commits.c.state == CommitState.TESTING, commits.c.lease_until <= now),
+                    and_(
+                        commits.c.state == CommitState.TESTING,
+                        commits.c.lease_until <= now,
+                        or_(commits.c.due_at.is_(None), commits.c.due_at <= now),
+                    ),
                 )
             )
             .order_by(commits.c.id)
@@ -150,7 +158,7 @@ class Commits:
 
     def claim_tests(self, commit: CommitId, owner: str, lease_s: float) -> Commit | None:
         """The right to test this commit; None when there is nothing to do or somebody else does it."""
-        row = self._locked(commit)
+        row = self._locked(commits.c.id == commit)
         if row is None:
             return None
         now = self._tx.now()
@@ -165,6 +173,7 @@ class Commits:
             attempt=row.attempt + 1,
             lease_owner=owner,
             lease_until=now + lease_s,
+            due_at=None,
         )
 
     def change(
@@ -186,6 +195,13 @@ class Commits:
         """Bar it as soon as it passes. The test that runs keeps its claim: the version stays."""
         self._tx.connection.execute(update(commits).where(commits.c.id == commit.id).values(bar_wanted=why))
         return replace(commit, bar_wanted=why)
+
+    def wish_now(self, commit: Commit, reason: str | None, by: str | None) -> Commit:
+        """A person wants it out before the queue, or has got it. The test that runs keeps its claim: the version stays."""
+        self._tx.connection.execute(
+            update(commits).where(commits.c.id == commit.id).values(now_reason=reason, now_by=by)
+        )
+        return replace(commit, now_reason=reason, now_by=by)
 
     def renew(self, owner: str, ids: Sequence[CommitId], lease_s: float) -> None:
         """Leases that have not run out last `lease_s` from now."""
@@ -226,8 +242,8 @@ class Commits:
         row = self._tx.connection.execute(select(*columns(Commit, commits)).where(*where)).first()
         return load(Commit, row, state=CommitState)
 
-    def _locked(self, commit: CommitId) -> Commit | None:
-        query = select(*columns(Commit, commits)).where(commits.c.id == commit)
+    def _locked(self, *where: Any) -> Commit | None:
+        query = select(*columns(Commit, commits)).where(*where)
         row = self._tx.connection.execute(
             query.with_for_update() if self._tx.is_postgresql else query
         ).first()

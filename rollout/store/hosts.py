@@ -106,9 +106,12 @@ class Hosts:
         return int(row[0]), int(row[1])
 
     def silent(self, limit: int = 500) -> list[RolloutHost]:
-        """Whose worker's lease ran out."""
+        """Whose worker's lease ran out, and that no message is under way for."""
         return self._list(
-            rollout_hosts.c.state.in_(LEASED), rollout_hosts.c.lease_until <= self._tx.now(), limit=limit
+            rollout_hosts.c.state.in_(LEASED),
+            rollout_hosts.c.lease_until <= self._tx.now(),
+            self._is_due(),
+            limit=limit,
         )
 
     def to_read(self, limit: int = 500) -> list[RolloutHost]:
@@ -125,15 +128,18 @@ class Hosts:
         )
 
     def to_roll_back(self, rollout: RolloutId, limit: int = 1000) -> list[RolloutHost]:
-        """Touched hosts that are not back yet and that no message is under way for, newest switched first."""
+        """Touched hosts that are not back yet and that no message is under way for."""
         return self._list(
             rollout_hosts.c.rollout == rollout,
             _needs_roll_back(),
             self._is_due(),
             or_(rollout_hosts.c.state != H.ROLLING_BACK, rollout_hosts.c.lease_until <= self._tx.now()),
-            order=(rollout_hosts.c.position,),
             limit=limit,
         )
+
+    def to_bring_back(self, rollout: RolloutId) -> list[RolloutHost]:
+        """Touched hosts that are not back yet, whoever works on them."""
+        return self._list(rollout_hosts.c.rollout == rollout, _needs_roll_back())
 
     def not_back(self, rollout: RolloutId) -> int:
         """How many touched hosts have neither been rolled back nor failed to be."""
@@ -159,14 +165,15 @@ class Hosts:
         )
 
     def touched_later(self, host: RolloutHost) -> bool:
-        """A newer rollout of the app has touched this host, so the old one's rollback is moot."""
+        """A newer rollout of the app has touched this host, or is about to: the old one's rollback is moot."""
         found = self._tx.connection.execute(
             select(rollout_hosts.c.id)
             .where(
                 rollout_hosts.c.app == host.app,
                 rollout_hosts.c.name == host.name,
                 rollout_hosts.c.rollout > host.rollout,
-                rollout_hosts.c.touched,
+                rollout_hosts.c.operation > (host.operation or 0),
+                or_(rollout_hosts.c.touched, rollout_hosts.c.state == H.ACTIVATING),
             )
             .limit(1)
         )
@@ -230,7 +237,9 @@ class Hosts:
         A host in flight is free for it as soon as a stop has sealed it: whoever held it can switch nothing any more.
         """
         row = self._tx.connection.execute(
-            select(*columns(RolloutHost, rollout_hosts), rollouts.c.stop_epoch).where(
+            select(
+                *columns(RolloutHost, rollout_hosts), rollouts.c.stop_epoch, rollouts.c.state.label("stage")
+            ).where(
                 rollout_hosts.c.id == host,
                 rollouts.c.id == rollout_hosts.c.rollout,
                 rollouts.c.state.in_([RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK]),
@@ -240,6 +249,8 @@ class Hosts:
         if row is None:
             return None
         found = load_one(RolloutHost, row, **_CONVERTERS)
+        if row.stage == RolloutState.ROLLED_BACK and self.touched_later(found):
+            return None
         sealed = (found.sealed or 0) >= (row.stop_epoch or 1) and found.state is not H.ROLLING_BACK
         if not sealed and found.state in LEASED and (found.lease_until or 0.0) > self._tx.now():
             return None
@@ -388,11 +399,20 @@ class Hosts:
             states=(host.state, host.state),
         )
 
-    def set_cursor(self, host: RolloutHost, cursor: str | None) -> None:
-        """Where the metric source goes on reading."""
+    def forget_cursor(self, host: RolloutHost) -> None:
+        """The metric source begins anew."""
         self._tx.connection.execute(
-            update(rollout_hosts).where(rollout_hosts.c.id == host.id).values(cursor=cursor)
+            update(rollout_hosts).where(rollout_hosts.c.id == host.id).values(cursor=None)
         )
+
+    def move_cursor(self, host: RolloutHost, cursor: str | None) -> bool:
+        """Where the metric source goes on reading; False when somebody else has read on from the same place."""
+        moved = self._tx.connection.execute(
+            update(rollout_hosts)
+            .where(rollout_hosts.c.id == host.id, rollout_hosts.c.cursor.is_not_distinct_from(host.cursor))
+            .values(cursor=cursor)
+        )
+        return moved.rowcount == 1
 
     def set_role(self, host: RolloutHost, role: Role) -> None:
         """Canary or not; a claim that runs on the host keeps its right."""
@@ -459,14 +479,19 @@ class Hosts:
         return found
 
     def _rollout_in(self, rollout: RolloutId, states: Any) -> bool:
+        """The rollout is in one of these states, and stays so until the transaction ends."""
+        query = select(rollouts.c.id).where(rollouts.c.id == rollout, rollouts.c.state.in_(list(states)))
         found = self._tx.connection.execute(
-            select(rollouts.c.id).where(rollouts.c.id == rollout, rollouts.c.state.in_(list(states)))
+            query.with_for_update(read=True) if self._tx.is_postgresql else query
         )
         return found.first() is not None
 
     def _claim(
         self, host: RolloutHost, what: HostEvent, owner: str, lease_s: float, **values: Any
     ) -> RolloutHost | None:
+        after = replace(host, state=next_host_state(host.state, what))
+        if count(host) != count(after):
+            self._tx.rollouts.move_counts(host.rollout, count(host), count(after))
         epoch = self._tx.apps.next_epoch(host.app)
         if what is not HE.PREPARE:
             values["operation"] = epoch
@@ -481,9 +506,9 @@ class Hosts:
                 **values,
             )
         except StaleWrite:
-            if "token" not in values:
+            if what is HE.PREPARE:
                 return None
-            raise  # a token was taken: the whole transaction must go
+            raise  # counters were moved: the whole transaction must go
 
     def _take_edge(
         self, host: RolloutHost, what: HostEvent, *, who: str, why: str | None = None, **values: Any
@@ -505,10 +530,8 @@ class Hosts:
         )
         return changed
 
-    def _list(
-        self, *where: Any, order: Any = (rollout_hosts.c.position,), limit: int | None = None
-    ) -> list[RolloutHost]:
-        query = select(*columns(RolloutHost, rollout_hosts)).where(*where).order_by(*order)
+    def _list(self, *where: Any, limit: int | None = None) -> list[RolloutHost]:
+        query = select(*columns(RolloutHost, rollout_hosts)).where(*where).order_by(rollout_hosts.c.position)
         rows = self._tx.connection.execute(query if limit is None else query.limit(limit))
         return load_all(RolloutHost, rows, **_CONVERTERS)
 

@@ -186,7 +186,11 @@ class Notices:
 
     def any_due(self) -> bool:
         """Something waits to be sent."""
-        query = select(notices.c.id).where(notices.c.due_at <= self._tx.now()).limit(1)
+        query = (
+            select(notices.c.id)
+            .where(notices.c.due_at <= self._tx.now(), notices.c.attempts < NOTICE_ATTEMPTS)
+            .limit(1)
+        )
         return self._tx.connection.execute(query).first() is not None
 
     def claim(self, hold_s: float, limit: int = 10) -> list[Notice]:
@@ -194,7 +198,7 @@ class Notices:
         now = self._tx.now()
         query = (
             select(*columns(Notice, notices))
-            .where(notices.c.due_at <= now)
+            .where(notices.c.due_at <= now, notices.c.attempts < NOTICE_ATTEMPTS)
             .order_by(notices.c.id)
             .limit(limit)
         )

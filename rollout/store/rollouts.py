@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, insert, or_, select, update
+from sqlalchemy import and_, func, insert, or_, select, update
 
 from rollout.domain.counting import Count, count
 from rollout.domain.model import AppName, Member, Role, Rollout, RolloutId
@@ -143,6 +143,22 @@ class Rollouts:
         ).first()
         return load(Rollout, row, **_CONVERTERS)
 
+    def released(self, app: AppName) -> str | None:
+        """The commit that the fleet runs: of the last done rollout, or what `rollback --to` named after it."""
+        row = self._tx.connection.execute(
+            select(func.coalesce(rollouts.c.rollback_to, rollouts.c.commit))
+            .where(
+                rollouts.c.app == app,
+                or_(
+                    rollouts.c.state == RolloutState.DONE,
+                    and_(rollouts.c.state == RolloutState.ROLLED_BACK, rollouts.c.rollback_to.is_not(None)),
+                ),
+            )
+            .order_by(rollouts.c.id.desc())
+            .limit(1)
+        ).first()
+        return None if row is None else str(row[0])
+
     def newest(self, app: AppName | None) -> Rollout | None:
         """The last rollout of all."""
         row = self._tx.connection.execute(
@@ -261,17 +277,27 @@ class Rollouts:
 
         One ring serves every outcome since the last one was counted.
         """
+        self.move_counts(rollout, before, after, window=window)
+        # Asked under the lock that the move took: while somebody counts, PostgreSQL would show the flag as it was before.
         rung = self._tx.connection.execute(
             update(rollouts).where(rollouts.c.id == rollout, ~rollouts.c.counting).values(counting=True)
         )
+        return rung.rowcount == 1
+
+    def move_counts(
+        self, rollout: RolloutId, before: Count, after: Count, *, window: int | None = None
+    ) -> None:
+        """Move the counters, for a change that nobody needs to decide about; the row stays locked."""
         moved: dict[str, Any] = {
             name: rollouts.c[name] + difference for name, difference in _differences(before, after).items()
         }
         if window is not None:
             moved["window"] = window
-        if moved:
-            self._tx.connection.execute(update(rollouts).where(rollouts.c.id == rollout).values(**moved))
-        return rung.rowcount == 1
+        self._tx.connection.execute(
+            update(rollouts)
+            .where(rollouts.c.id == rollout)
+            .values(**moved or {"in_flight": rollouts.c.in_flight})
+        )
 
     def set_counting(self, rollout: RolloutId, *, counting: bool) -> None:
         """Outcomes wait to be counted, or are being counted now."""

@@ -205,6 +205,11 @@ def _void_leases_of_another_boot(tx: Transaction) -> None:
         update(tables.rollouts).where(tables.rollouts.c.ready_at.is_not(None)).values(ready_at=tx.now())
     )
     tx.connection.execute(
+        update(tables.rollout_hosts)
+        .where(tables.rollout_hosts.c.lost_at.is_not(None))
+        .values(lost_at=tx.now())
+    )
+    tx.connection.execute(
         update(tables.rollouts)
         .where(tables.rollouts.c.stop_started.is_not(None))
         .values(stop_started=tx.now())

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ class Demo:
     """A running demo, in a folder of its own for temporary files, by which its processes are found."""
 
     def __init__(self, folder: Path, *words: str) -> None:
-        self.folder = folder / "tmp"
+        self.folder = folder / "temporary"
         self.folder.mkdir()
         self.said = folder / "said"
         with self.said.open("wb") as output:
@@ -43,19 +44,20 @@ class Demo:
 
 
 @pytest.fixture
-def play(tmp_path):
-    """Plays the demo; kills whatever is left of it."""
+def play():
+    """Plays the demo, in a folder with a name that leaves room for a socket; kills whatever is left of it."""
     played = []
+    with tempfile.TemporaryDirectory(prefix="test-demo-", ignore_cleanup_errors=True) as folder:
 
-    def run(*words: str) -> Demo:
-        played.append(Demo(tmp_path, *words))
-        return played[-1]
+        def run(*words: str) -> Demo:
+            played.append(Demo(Path(folder), *words))
+            return played[-1]
 
-    yield run
-    for each in played:
-        for pid in marked(str(each.folder)):
-            os.kill(pid, signal.SIGKILL)
-        each.process.wait()
+        yield run
+        for each in played:
+            for pid in marked(str(each.folder)):
+                os.kill(pid, signal.SIGKILL)
+            each.process.wait()
 
 
 def test_each_of_the_four_commits_ends_as_it_must(play) -> None:

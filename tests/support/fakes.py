@@ -142,7 +142,7 @@ class FakeNotifier:
 
 
 def a_config(folder, *, apps=("shop",), hosts=4, fan_out="", canary="", more=""):
-    """A rollout.toml in `folder`, read; each app has its own hosts: shop01, shop02 …"""
+    """A rollout.toml in `folder`, read; each app has its own hosts, shop01 and so on."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "rollout.toml"
     text = textwrap.dedent(TOML).format(state=folder) + more
@@ -225,7 +225,9 @@ def a_commit(deps, *, app="shop", message="a change", passed=True):
             tx.commits.add_release(AppName(app), Release(sha, "d" * 64, f"/nowhere/{sha}.tar.gz", 1000))
         what = CommitEvent.PASS if passed else CommitEvent.FAIL
         reason = None if passed else "tests failed: exit status 1"
-        return tx.commits.change(commit, what, who="test", reason=reason, due_at=None, output="the tests' output")
+        return tx.commits.change(
+            commit, what, who="test", reason=reason, due_at=None, output="the tests' output"
+        )
 
 
 def a_rollout(deps, *, app="shop", state="fanning_out", hosts=None, commit=None, reason=None, previous=None):
@@ -293,7 +295,13 @@ def _bring(deps, tx, host, state, sha, previous):
         values = {}
         if what is HE.ACTIVATE:
             epoch = tx.apps.next_epoch(host.app)
-            values = {"token": True, "touched": True, "previous": previous, "epoch": epoch, "operation": epoch}
+            values = {
+                "token": True,
+                "touched": True,
+                "previous": previous,
+                "epoch": epoch,
+                "operation": epoch,
+            }
             values |= {"lease_owner": "gone", "lease_until": tx.now() - 1}
             model.current = sha
         if what in {HE.DONE, HE.FAIL}:

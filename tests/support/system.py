@@ -238,7 +238,7 @@ class System:
             (self.work / name).write_text(text)
 
     def commit(self, message, **files):
-        """A commit, pushed to the repository; its hash. `answer="500"`, `broken="web007\\n"` …; `_` stands for a dot."""
+        """A commit, pushed to the repository; its hash. Files are given as answer="500"; `_` stands for a dot."""
         self.write({name.replace("_", "."): text for name, text in files.items()})
         self._git("add", "-A")
         self._git("commit", "-q", "--allow-empty", "-m", message)

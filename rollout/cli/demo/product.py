@@ -45,7 +45,7 @@ timeout = "30s"
 path    = "{{root}}/srv/shop"
 restart = {restart}
 health  = {health}
-health_timeout = "4s"
+health_timeout = "15s"
 
 [apps.shop.canary]
 hosts    = ["shop01"]
@@ -55,7 +55,7 @@ deadline = "60s"
 
 [apps.shop.fan_out]
 max_failed   = "10%"
-host_timeout = "20s"
+host_timeout = "60s"
 
 [apps.shop.fleet]
 user  = "{user}"

@@ -29,8 +29,9 @@ from rollout.supervisor.guardian import ENDING, guarded
 LONGEST_CHAPTER_S = 120.0
 WORLD_S = 30.0
 PAUSE_S = 1.0  # between two looks at a rollout, each of which is a command
+BROKEN = frozenset({"shop07", "shop09", "shop11"})  # where the fourth commit does not start
 STILL = frozenset({"done", "halted", "rolled_back", "stopped", "error"})
-LONGEST_FOLDER = 60  # bytes, so that the broker's socket fits below it
+LONGEST_FOLDER = 64  # bytes, so that the broker's socket fits below it
 
 
 def play(console: Console, *, keep: bool = False) -> int:
@@ -59,7 +60,6 @@ def _play(folder: Path, console: Console, *, keep: bool) -> int:
             ended_well = story.tell()
             if keep:
                 story.stay()
-            console.print("[dim]ending everything …[/dim]")
     except RolloutError as exc:
         console.print(f"[red]The demo could not go on:[/red] {escape(str(exc))}", highlight=False)
         return 1
@@ -85,6 +85,7 @@ def _setting(folder: Path, console: Console, stack: ExitStack) -> "Story":
         "[bold]rollout demo[/bold]: a fleet of 12 hosts (SSH servers on loopback addresses), real traffic,"
         " the whole system, and 4 commits.",
         highlight=False,
+        soft_wrap=True,
     )
     world = stack.enter_context(_world(folder))
     screen = stack.enter_context(Screen(console, world.traffic))
@@ -181,13 +182,11 @@ class Story:
         self._push(commit)
         end = self._until_still(commit)
         found = self._look()
-        right = end["state"] == "done" and _all_run(found, commit)
-        took = _took(end)
         self._tell_end(
             commit,
             f"tested, watched on the canary ({end['canary']['reason']}), then on"
-            f" {sum(each.disk == commit for each in found.values())} of {len(found)} hosts{took}",
-            right,
+            f" {sum(each.disk == commit for each in found.values())} of {len(found)} hosts{_took(end)}",
+            {"the rollout is done": end["state"] == "done", "every host runs it": _all_run(found, commit)},
         )
 
     def _failing_tests(self) -> None:
@@ -196,13 +195,15 @@ class Story:
         self._push(commit)
         self._screen.show("its tests run in a clean checkout")
         code, answer = self._product.ask("deploy", commit, "--wait")
-        right = (
-            code == 1
-            and answer.get("state") == "failed"
-            and self._product.rollout_of(commit) is None
-            and _all_run(self._look(), self._good)
+        self._tell_end(
+            commit,
+            "its tests failed; no host has heard of it",
+            {
+                "`rollout deploy --wait` says so": code == 1 and answer.get("state") == "failed",
+                "there is no rollout of it": self._product.rollout_of(commit) is None,
+                "every host runs what it ran": _all_run(self._look(), self._good),
+            },
         )
-        self._tell_end(commit, "its tests failed; no host has heard of it", right)
 
     def _bad_canary(self) -> None:
         commit = self._repository.answer_500()
@@ -211,18 +212,17 @@ class Story:
         end = self._until_still(commit)
         touched = evidence.ever_switched_to(self._world, commit)
         refused, _ = self._product.ask("deploy", commit)
-        right = (
-            end["state"] == "rolled_back"
-            and end["canary"]["status"] == "fail"
-            and touched == ["shop01"]
-            and refused == 4
-            and _all_run(self._look(), self._good)
-        )
         self._tell_end(
             commit,
             f"caught on the canary ({end['canary']['reason']}), rolled back, barred;"
             f" by their journals it ran on {', '.join(touched) or 'no host'}",
-            right,
+            {
+                "the canary failed": end["canary"]["status"] == "fail",
+                "the rollout is rolled back": end["state"] == "rolled_back",
+                "only the canary ever ran it": touched == ["shop01"],
+                "the commit is barred": refused == 4,
+                "every host runs what it ran": _all_run(self._look(), self._good),
+            },
         )
 
     def _broken_start(self) -> None:
@@ -241,17 +241,24 @@ class Story:
         self._screen.show("stopping, and rolling back what was touched")
         code, _ = self._product.ask("stop", str(halted["id"]), "--wait")
         end = self._product.show(halted["id"])
+        for host in end["hosts"]:
+            if host["state"] == "rollback_failed":
+                self._screen.say(f"     {host['name']} did not go back: {escape(str(host['error']))}", "red")
         budget = halted["budget"]
-        right = (
-            halted["state"] == "halted"
-            and budget["max_failed"] < len(failed) <= budget["worst_case"]
-            and set(failed) <= {"shop07", "shop09", "shop11"}
-            and code == 0
-            and end["state"] == "rolled_back"
-            and _all_run(self._look(), self._good)
-        )
         back = end["counts"]["rolled_back"]
-        self._tell_end(commit, f"halted past the threshold, stopped, and rolled back on {back} hosts", right)
+        self._tell_end(
+            commit,
+            f"halted past the threshold, stopped, and rolled back on {back} hosts",
+            {
+                "it halted": halted["state"] == "halted",
+                "more hosts failed than may": len(failed) > budget["max_failed"],
+                "not more than the plan's worst case": len(failed) <= budget["worst_case"],
+                "they are hosts on which it cannot start": set(failed) <= BROKEN,
+                "`rollout stop --wait` succeeded": code == 0,
+                "the rollout is rolled back": end["state"] == "rolled_back",
+                "every host runs what it ran": _all_run(self._look(), self._good),
+            },
+        )
 
     # What they share
 
@@ -279,9 +286,13 @@ class Story:
     def _look(self) -> Mapping[str, Found]:
         return evidence.look(self._world)
 
-    def _tell_end(self, commit: str, text: str, right: bool) -> None:
+    def _tell_end(self, commit: str, text: str, truths: Mapping[str, bool]) -> None:
+        """Whether it ended as it must: all of the truths, and otherwise which of them are none."""
+        right = all(truths.values())
         self._results.append((commit, text, right))
         self._screen.say(f"     {'[green]✓[/green]' if right else '[red]✗[/red]'} {escape(text)}")
+        for truth in (truth for truth, holds in truths.items() if not holds):
+            self._screen.say(f"       not so: {truth}", "red")
 
     def _table(self, found: Mapping[str, Found]) -> Table:
         """What every host runs, by its own disk and its own answer."""

@@ -42,7 +42,11 @@ def check(world):
         unfinished = tx.rollouts.unfinished("shop")
     assert sum(one.state is not RolloutState.PENDING for one in unfinished) <= 1
     for row in rows:
-        switched = [entry for entry in world.fleet.hosts[row.name].journal if entry[0] == "intent" and entry[1] == "activate"]
+        switched = [
+            entry
+            for entry in world.fleet.hosts[row.name].journal
+            if entry[0] == "intent" and entry[1] == "activate"
+        ]
         assert sum(entry[4] == newest.commit for entry in switched) <= row.attempt
 
 
@@ -60,7 +64,9 @@ def test_any_order_of_messages_ends_with_the_invariants_kept(
     """Whatever is lost, doubled or late, the rollout ends done or halted within its bound, and stays countable."""
     chooser = random.Random(seed)
     with pytest.MonkeyPatch.context() as patch:
-        world = World(tmp_path_factory.mktemp("chaos"), patch, hosts=12, fan_out=f'max_failed = 2\nmode = "{mode}"')
+        world = World(
+            tmp_path_factory.mktemp("chaos"), patch, hosts=12, fan_out=f'max_failed = 2\nmode = "{mode}"'
+        )
         sha = world.push()
         names = list(world.fleet.hosts)[1:]
         for name in chooser.sample(names, broken):

@@ -91,7 +91,7 @@ def test_the_budget_continues_after_a_retry(world):
 
 def test_excluded_hosts_leave_the_count(world):
     """A failed host that is excluded no longer counts, and later rollouts leave it alone."""
-    _, bad = halted(world, "web02", "web03")
+    halted(world, "web02", "web03")
     assert halts.exclude("shop", ["web02"], world.deps, who="me", why="bad memory") == []
     halts.resume(world.newest().id, world.deps, who="me")
     assert world.settle().state is RolloutState.DONE
@@ -205,7 +205,7 @@ def test_inconclusive_fails_where_the_policy_says_so(tmp_path, monkeypatch):
 
 def test_a_done_rollout_goes_back_to_what_each_host_ran(world):
     """`rollback` brings every host to its own previous release."""
-    first, second = world.push(), None
+    first = world.push()
     world.settle()
     second = world.push()
     world.settle()

@@ -85,7 +85,16 @@ def run(address: str, port: int, shared: Path) -> None:
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     log = os.open(shared / "access.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     Answer.log = staticmethod(lambda line: os.write(log, line.encode()))
-    Server((address, port), Answer).serve_forever()
+    listening(address, port).serve_forever()
+
+
+def listening(address: str, port: int) -> Server:
+    """The server; the last threads of the process before it may hold the port for a moment."""
+    for _ in range(100):
+        with suppress(OSError):
+            return Server((address, port), Answer)
+        time.sleep(0.05)
+    return Server((address, port), Answer)
 
 
 def restart(address: str, port: int, shared: Path) -> int:
@@ -97,7 +106,7 @@ def restart(address: str, port: int, shared: Path) -> int:
         be_daemon(shared)
         run(address, port, shared)
     (shared / "serve.pid").write_text(f"{new}\n")
-    for _ in range(100):
+    for _ in range(200):
         if answer(address, port):
             return 0
         with suppress(ChildProcessError):

@@ -1,0 +1,74 @@
+"""From a push to the answer that says it is stored: 50 a second, each on a connection of its own, as a git server has it."""
+
+import asyncio
+import hashlib
+import hmac
+import json
+import time
+from dataclasses import dataclass
+
+from tests.support.system import SECRET
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds, from the moment at which the request was due."""
+
+    p50: float
+    p99: float
+    most: float
+    requests: int
+
+
+def measure(folder, port, *, rate, seconds, first):
+    """Push `rate` distinct commits a second. Every one must be answered 202; the numbers count from `first`."""
+    requests = [_request(folder, port, first + number) for number in range(rate * seconds)]
+    return asyncio.run(_at_a_steady_pace(requests, port, rate))
+
+
+async def _at_a_steady_pace(requests, port, rate):
+    begin = time.monotonic() + 0.2
+    waits = [_one(request, port, begin + number / rate) for number, request in enumerate(requests)]
+    took = sorted(await asyncio.gather(*waits))
+    return Latency(_share(took, 0.5), _share(took, 0.99), round(took[-1], 1), len(took))
+
+
+async def _one(request, port, due):
+    """When a request goes out late, its lateness counts: a server that stalls is not excused."""
+    await asyncio.sleep(max(0.0, due - time.monotonic()))
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(request)
+        answer = await reader.read()
+    finally:
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 202 "), answer[:300]
+    assert b'"accepted"' in answer, answer[-300:]
+    return (time.monotonic() - due) * 1000
+
+
+def _share(took, share):
+    return round(took[min(len(took) - 1, int(len(took) * share))], 1)
+
+
+def _request(folder, port, number):
+    sha = hashlib.sha1(f"bench {number}".encode()).hexdigest()
+    body = json.dumps(
+        {
+            "ref": "refs/heads/main",
+            "after": sha,
+            "deleted": False,
+            "repository": {"full_name": "acme/shop", "clone_url": f"{folder}/shop.git"},
+        }
+    ).encode()
+    head = [
+        "POST /webhooks/github HTTP/1.1",
+        f"Host: 127.0.0.1:{port}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        "X-GitHub-Event: push",
+        f"X-GitHub-Delivery: bench-{number}",
+        f"X-Hub-Signature-256: sha256={hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()}",
+        "Connection: close",
+    ]
+    return "\r\n".join([*head, "", ""]).encode() + body

@@ -1,0 +1,436 @@
+"""The program that reads access logs, in real shells with every awk of this machine, as the source calls it."""
+
+import gzip
+import json
+import os
+import shutil
+import subprocess
+import time
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from rollout.errors import MetricUnavailable
+from rollout.metrics import access_log
+from rollout.metrics.access_log import AccessLog
+from tests.support.local_fleet import LocalFleet, a_target
+from tests.support.sources import an_app
+
+PROGRAM = Path(access_log.__file__).with_name("access_log.sh")
+AWKS = [name for name in ("mawk", "gawk", "original-awk") if shutil.which(name)]
+
+
+@pytest.fixture(params=[*AWKS, pytest.param("busybox", marks=pytest.mark.needs("busybox"))])
+def fleet(request, tmp_path):
+    """A host with this awk; the last one has nothing but BusyBox."""
+    box = shutil.which("busybox")
+    if request.param == "busybox":
+        return LocalFleet(tmp_path, [box, "sh"], [box, "awk"], box)
+    return LocalFleet(tmp_path, ["/bin/sh"], [shutil.which(request.param)])
+
+
+@pytest.fixture
+def log(tmp_path):
+    """An access log with some past."""
+    path = tmp_path / "logs dir" / "access.log"
+    path.parent.mkdir()
+    path.write_text('10.0.0.1 - - [01/Jan/2020:00:00:00 +0000] "GET / HTTP/1.1" 500 1 "-" "old"\n')
+    return path
+
+
+class Watch:
+    """A canary that is watched: time goes on by hand, lines are written at that time."""
+
+    def __init__(self, fleet, log, **config):
+        self.fleet, self.log = fleet, log
+        self.source = AccessLog(fleet)
+        self.config = an_app("/nowhere", log=str(log), **config)
+        self.start = fleet.now
+        self.intervals, self.cursor = self.source.read(a_target(), "canary", self.config, None)
+        assert self.intervals == []
+
+    def write(self, *lines, to=None):
+        with (to or self.log).open("ab") as file:
+            for line in lines:
+                file.write(line if isinstance(line, bytes) else line.encode() + b"\n")
+
+    def combined(self, status, after=0.0, request="GET / HTTP/1.1", agent="browser", more=""):
+        at = datetime.fromtimestamp(self.start + int(after), UTC)
+        return f'10.0.0.1 - - [{at:%d/%b/%Y:%H:%M:%S} +0000] "{request}" {status} 12 "-" "{agent}"{more}'
+
+    def read(self, after):
+        """Read at this time; the new intervals."""
+        self.fleet.now = self.start + after
+        new, self.cursor = self.source.read(a_target(), "canary", self.config, self.cursor)
+        self.intervals += new
+        return new
+
+    def counts(self):
+        """What was counted in all: class -> requests, without zeros."""
+        total = {}
+        for interval in self.intervals:
+            for name, count in interval.counts.items():
+                total[name] = total.get(name, 0) + count
+        return {name: count for name, count in total.items() if count}
+
+    def flags(self):
+        return {flag for interval in self.intervals for flag in interval.flags}
+
+
+@pytest.fixture
+def watch(fleet, log):
+    return Watch(fleet, log)
+
+
+def test_program_is_clean_shell():
+    """Shellcheck has nothing to say about it."""
+    if not shutil.which("shellcheck"):
+        pytest.skip("shellcheck is not here")
+    done = subprocess.run(["shellcheck", "-s", "sh", PROGRAM], capture_output=True, text=True)
+    assert done.stdout == ""
+
+
+def test_requests_are_counted_by_class_in_the_bin_of_their_time(watch):
+    """2 s bins, closed 3 s after their end, each given out once; history and 1xx are not counted."""
+    statuses = [(0, 200), (1, 301), (1, 101), (2, 404), (3, 499), (4, 503), (5, 200)]
+    watch.write(*(watch.combined(status, after) for after, status in statuses))
+    assert [one.t for one in watch.read(5)] == [2.0]
+    assert [one.t for one in watch.read(6)] == []
+    assert [one.t for one in watch.read(9)] == [4.0, 6.0]
+    assert watch.read(9) == []
+    assert [{k: n for k, n in one.counts.items() if n} for one in watch.intervals] == [
+        {"2xx": 1, "3xx": 1},
+        {"4xx": 1, "499": 1},
+        {"2xx": 1, "5xx": 1},
+    ]
+    first = watch.intervals[0]
+    assert (first.dt, first.host, first.role, first.observed, first.source, first.flags) == (
+        2.0, "web001", "canary", True, "log", (),
+    )  # fmt: skip
+
+
+def test_no_lines_is_no_traffic(watch):
+    """A log that was read and has nothing new says zero, which is not the same as unread."""
+    new = watch.read(9)
+    assert [one.t for one in new] == [2.0, 4.0, 6.0]
+    assert all(one.observed and sum(one.counts.values()) == 0 for one in new)
+
+
+def test_only_whole_lines_are_taken(watch):
+    """Half a line waits for its other half."""
+    line = watch.combined(200, 1)
+    watch.write(watch.combined(200, 1), line[:40].encode())
+    watch.read(1)
+    watch.write(line[40:].encode() + b"\n")
+    watch.read(9)
+    assert watch.counts() == {"2xx": 2}
+    assert watch.flags() == set()
+
+
+def test_line_that_was_begun_before_readiness_is_passed_over(fleet, log):
+    """The rest of a line that stood at the end of the log when the canary was ready is no request."""
+    with log.open("a") as file:
+        file.write('10.0.0.1 - - [x] "GET /" ')
+    watch = Watch(fleet, log)
+    watch.write('200 1 "-" "x"', watch.combined(404, 1))
+    watch.read(9)
+    assert watch.counts() == {"4xx": 1}
+    assert watch.flags() == set()
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        r"GET /\"quoted\" 500 HTTP/1.1",
+        r"GET /back\\",
+        r"GET /a?b=\" 500 \"",
+        "",
+        "-",
+        r"\x16\x03\x01",
+        "GET /" + "x" * 9000,
+    ],
+)
+def test_status_is_the_field_after_the_quoted_request(watch, request_line):
+    """Quotes in the request, escaped, do not move the status."""
+    watch.write(watch.combined(204, 1, request=request_line))
+    watch.read(9)
+    assert watch.counts() == {"2xx": 1}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda at: {"time": at.isoformat(), "status": 502},
+        lambda at: {"status": "502", "time_iso8601": at.isoformat(timespec="seconds")},
+        lambda at: {"msec": f"{at.timestamp():.3f}", "request": "GET / HTTP/1.1", "status": 502, "x": 1},
+        lambda at: {"ts": at.timestamp(), "level": "info", "status": 502},
+        lambda at: {"timestamp": int(at.timestamp() * 1000), "status": 502},
+        lambda at: {"time_local": f"{at:%d/%b/%Y:%H:%M:%S +0000}", "agent": '","status":200', "status": 502},
+        lambda at: {"@timestamp": f"{at:%Y-%m-%dT%H:%M:%S.250Z}", "status": 502},
+        lambda at: {
+            "time": at.astimezone(timezone(timedelta(hours=-3, minutes=-30))).isoformat(),
+            "status": 502,
+        },
+    ],
+)
+def test_json_lines_are_read_with_their_time(watch, make):
+    """The status and the time of JSON lines, in the shapes that servers write; values cannot play keys."""
+    at = datetime.fromtimestamp(watch.start + 5, UTC)
+    watch.write(json.dumps(make(at)), json.dumps(make(at), separators=(",", ":")))
+    watch.read(20)
+    assert {one.t: one.counts["5xx"] for one in watch.intervals if one.counts["5xx"]} == {6.0: 2}
+
+
+@pytest.mark.parametrize(
+    ("more", "t"),
+    [("", 10.0), (" 4.250", 6.0), (' "10.0.0.9" rt=4.250', 6.0), (' request_time="4.25"', 6.0), (" 4", 10.0)],
+)
+def test_request_time_is_taken_off(watch, more, t):
+    """A request counts where it began."""
+    watch.write(watch.combined(200, 9, more=more))
+    watch.read(20)
+    assert [one.t for one in watch.intervals if one.counts["2xx"]] == [t]
+
+
+def test_requests_begun_before_readiness_are_not_counted(watch):
+    """What the old release answered late is not the new one's."""
+    watch.write(watch.combined(500, 1, more=" 3.000"), watch.combined(200, 1, more=" 0.010"))
+    watch.read(9)
+    assert watch.counts() == {"2xx": 1}
+
+
+def test_other_time_zones_are_understood(watch):
+    """The offset of the time stamp counts."""
+    local = datetime.fromtimestamp(watch.start + 3, timezone(timedelta(hours=5, minutes=45)))
+    watch.write(f'- - - [{local:%d/%b/%Y:%H:%M:%S %z}] "GET / HTTP/1.1" 200 1')
+    watch.read(20)
+    assert [one.t for one in watch.intervals if one.counts["2xx"]] == [4.0]
+
+
+@pytest.mark.parametrize(
+    "stamp", ["[no time]", "[01/Jan/2020:00:00:00 +0000]", "[01/Jan/2099:00:00:00 +0000]", ""]
+)
+def test_lines_without_a_time_that_makes_sense_count_when_they_are_read(watch, stamp):
+    """An unknown or absurd time does not lose the request."""
+    watch.write(f'10.0.0.1 - - {stamp} "GET / HTTP/1.1" 200 1 "-" "x"')
+    watch.read(5)
+    watch.read(20)
+    assert [one.t for one in watch.intervals if one.counts["2xx"]] == [6.0]
+
+
+def test_leap_days_and_year_ends_are_days(fleet, log):
+    """The calendar is right on its odd days."""
+    for moment in (
+        "2028-02-29T23:59:58",
+        "2027-12-31T23:59:58",
+        "2030-03-01T00:00:00",
+        "2027-06-30T12:00:00",
+    ):
+        fleet.now = int(datetime.fromisoformat(f"{moment}+00:00").timestamp())
+        watch = Watch(fleet, log)
+        watch.write(watch.combined(200, 3))
+        watch.read(20)
+        assert [one.t for one in watch.intervals if one.counts["2xx"]] == [4.0]
+
+
+@pytest.mark.parametrize(
+    ("agent", "request_line", "counted"),
+    [
+        ("kube-probe/1.29", "GET / HTTP/1.1", False),
+        ("ELB-HealthChecker/2.0", "GET / HTTP/1.1", False),
+        ("GoogleHC/1.0", "GET / HTTP/1.1", False),
+        ("curl/8.5.0", "GET /health HTTP/1.1", False),
+        ("curl/8.5.0", "GET /healthz?full=1 HTTP/1.1", False),
+        ("curl/8.5.0", "GET /healthy-food HTTP/1.1", True),
+        ("curl/8.5.0", "GET / HTTP/1.1", True),
+        ("browser", "GET /health HTTP/1.1", True),
+        ("browser", "GET /kube-probe/ HTTP/1.1", True),
+    ],
+)
+def test_health_checkers_are_not_traffic(watch, agent, request_line, counted):
+    """Known checkers by their agent, curl only where it asks for health; everybody else is a user."""
+    watch.write(watch.combined(500, 1, request=request_line, agent=agent))
+    watch.write(json.dumps({"status": 500, "request": request_line, "http_user_agent": agent, "time": "x"}))
+    watch.read(20)
+    watch.read(30)
+    assert watch.counts() == ({"5xx": 2} if counted else {})
+
+
+def test_lines_that_are_no_requests_are_passed_over_and_flagged(watch):
+    """Garbage of every kind loses no request beside it."""
+    watch.write(
+        "", "garbage", '"unclosed', '{"status":', "{}", b"\x00\xff\xfe\n", '"x" 999 1', "\\", "x" * 5000,
+        watch.combined(200, 1), "%s %d \\ $(id) `id`",
+    )  # fmt: skip
+    watch.read(9)
+    assert watch.counts() == {"2xx": 1}
+    assert watch.flags() == {"garbage"}
+
+
+def test_statuses_that_good_names_are_counted_by_themselves(fleet, log):
+    """`good = ["2xx", "404"]` needs the 404s apart from the other 4xx."""
+    watch = Watch(fleet, log, good=("2xx", "404"))
+    watch.write(*(watch.combined(status, 1) for status in (404, 403, 499, 200)))
+    watch.read(9)
+    assert watch.counts() == {"404": 1, "4xx": 1, "499": 1, "2xx": 1}
+
+
+def test_renamed_log_is_read_to_its_end_and_then_the_new_one(watch):
+    """A rotation by rename loses nothing, also of what the writer adds to the old file before it opens the new one."""
+    watch.write(watch.combined(200, 1))
+    watch.read(2)
+    watch.write(watch.combined(201, 3))
+    old = watch.log.with_name("access.log.1")
+    watch.log.rename(old)
+    watch.read(4)
+    watch.write(watch.combined(202, 5), to=old)
+    watch.log.touch()
+    watch.read(6)
+    watch.write(watch.combined(203, 6), to=old)
+    watch.write(watch.combined(500, 7))
+    watch.read(8)
+    watch.write(watch.combined(500, 9))
+    watch.read(20)
+    assert watch.counts() == {"2xx": 4, "5xx": 2}
+    assert all(one.observed for one in watch.intervals)
+    assert watch.flags() == {"rotated"}
+
+
+def test_log_renamed_out_of_sight_leaves_unobserved_bins(watch):
+    """When the rest of the old file cannot be found, the bins since the last reading are not observed."""
+    watch.write(watch.combined(200, 1))
+    watch.read(5)
+    with gzip.open(watch.log.with_name("access.log.1.gz"), "wb") as packed:
+        packed.write(watch.log.read_bytes())
+    keep = watch.log.open()  # so that the inode is not used again at once
+    watch.log.unlink()
+    watch.write(watch.combined(500, 9))
+    watch.read(10)
+    watch.write(watch.combined(200, 13))
+    watch.read(20)
+    keep.close()
+    assert [one.t for one in watch.intervals if not one.observed] == [4.0, 6.0, 8.0, 10.0, 12.0]
+    assert watch.flags() == {"rotated"}
+    assert watch.intervals[0].observed
+    assert watch.intervals[-1].observed
+
+
+def test_truncated_log_is_read_from_its_beginning_and_bins_are_unobserved(watch):
+    """After copytruncate the lines since the last reading are lost, and it is said."""
+    watch.write(*[watch.combined(200, 1)] * 5)
+    watch.read(5)
+    watch.log.write_bytes(b"")
+    watch.write(watch.combined(500, 6))
+    watch.read(6)
+    watch.write(watch.combined(200, 9))
+    watch.read(20)
+    assert [one.t for one in watch.intervals if not one.observed] == [4.0, 6.0, 8.0]
+    assert {one.t: one.counts["2xx"] for one in watch.intervals if one.counts["2xx"]} == {2.0: 5, 10.0: 1}
+    assert watch.flags() == {"rotated"}
+
+
+def test_log_that_vanished_is_an_error_and_comes_back(watch):
+    """A missing log is not zero traffic; when it is there again, reading goes on."""
+    watch.write(watch.combined(200, 1))
+    watch.read(2)
+    away = watch.log.parent.with_name("away.log")
+    watch.log.rename(away)
+    with pytest.raises(MetricUnavailable, match=f"web001: there is no access log: {watch.log}"):
+        watch.read(6)
+    away.rename(watch.log)
+    watch.write(watch.combined(200, 7))
+    watch.read(20)
+    assert watch.counts() == {"2xx": 2}
+    assert all(one.observed for one in watch.intervals)
+
+
+def test_missing_log_is_named(fleet, tmp_path):
+    """The error has the host and the path."""
+    with pytest.raises(MetricUnavailable, match=r"web001: there is no access log: .*/none\.log"):
+        Watch(fleet, tmp_path / "none.log")
+
+
+def test_folder_in_place_of_a_log_is_unreadable(fleet, tmp_path):
+    """What is no file is not read."""
+    with pytest.raises(MetricUnavailable, match="cannot be read"):
+        Watch(fleet, tmp_path)
+
+
+def test_work_of_one_reading_is_bounded(watch, monkeypatch):
+    """More than may be read at once is read by and by, and no bin is closed before its lines were read."""
+    monkeypatch.setattr(access_log, "MOST_BYTES", 1000)
+    watch.write(*(watch.combined(200, after) for after in range(40) for _ in range(2)))
+    while json.loads(watch.cursor)["offset"] < watch.log.stat().st_size:
+        before = json.loads(watch.cursor)["offset"]
+        watch.read(60)
+        assert 0 < json.loads(watch.cursor)["offset"] - before <= 1000
+    watch.read(60)
+    assert [one.counts["2xx"] for one in watch.intervals][:20] == [4] * 20
+    assert watch.flags() == set()
+
+
+def test_line_longer_than_a_reading_is_passed_over(watch, monkeypatch):
+    """A line without end does not hold the log up."""
+    monkeypatch.setattr(access_log, "MOST_BYTES", 1000)
+    watch.write("x" * 3500, watch.combined(200, 1))
+    for _ in range(8):
+        watch.read(9)
+    assert watch.counts() == {"2xx": 1}
+    assert "garbage" in watch.flags()
+
+
+def test_late_lines_go_to_the_next_bin_with_a_flag(watch):
+    """A line that was written after its bin was given out is not lost."""
+    watch.read(9)
+    watch.write(watch.combined(500, 1))
+    new = watch.read(20)
+    assert new[0].counts["5xx"] == 1
+    assert new[0].flags == ("late",)
+    assert [one.flags for one in new[1:]] == [()] * (len(new) - 1)
+
+
+def test_a_gap_in_reading_is_no_gap_in_the_log(watch):
+    """After a minute without a connection, the log still has it all, bin by bin."""
+    watch.write(*(watch.combined(200, after) for after in range(60)))
+    watch.read(63)
+    assert [(one.counts["2xx"], one.observed) for one in watch.intervals] == [(2, True)] * 30
+
+
+def test_log_path_may_have_blanks_quotes_and_the_hosts_name(fleet, tmp_path):
+    """The path is data, never shell; {name} is the host's."""
+    odd = tmp_path / "it's $(id) web001" / "a b.log"
+    odd.parent.mkdir()
+    odd.touch()
+    watch = Watch(fleet, Path(str(odd).replace("web001", "{name}")))
+    watch.log = odd
+    watch.write(watch.combined(200, 1))
+    watch.read(9)
+    assert watch.counts() == {"2xx": 1}
+
+
+def test_symbolic_link_to_the_log_is_followed(fleet, log):
+    """A log that is a link is the file that it points to."""
+    link = log.with_name("current.log")
+    link.symlink_to(log)
+    watch = Watch(fleet, link)
+    watch.write(watch.combined(200, 1))
+    watch.read(9)
+    assert watch.counts() == {"2xx": 1}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_unreadable_log_is_named(fleet, log):
+    """A log that our user may not read is said to be unreadable."""
+    log.chmod(0)
+    with pytest.raises(MetricUnavailable, match="cannot be read"):
+        Watch(fleet, log)
+
+
+def test_every_real_tool_has_the_clock(tmp_path, log):
+    """With the host's own `date` the clock is this machine's."""
+    fleet = LocalFleet(tmp_path, ["/bin/sh"], [shutil.which("awk")])
+    (tmp_path / "tools/date").unlink()
+    (tmp_path / "tools/date").symlink_to(shutil.which("date"))
+    _, cursor = AccessLog(fleet).read(a_target(), "canary", an_app("/nowhere", log=str(log)), None)
+    assert abs(json.loads(cursor)["ready"] - time.time()) < 60

@@ -1,0 +1,216 @@
+"""The mirror over a real git."""
+
+import subprocess
+import threading
+
+import pytest
+
+from rollout.errors import NotFound, ServiceUnavailable
+from rollout.releases.workshop import GitWorkshop
+from tests.support.sources import Source, an_app
+
+pytestmark = pytest.mark.needs("git")
+
+
+@pytest.fixture
+def source(tmp_path):
+    return Source(tmp_path / "source")
+
+
+@pytest.fixture
+def workshop(tmp_path):
+    return GitWorkshop(tmp_path / "state")
+
+
+def test_fetch_returns_the_head_of_the_configured_branch(source, workshop):
+    """A fetch answers with the branch's head, which is also what one question to the server says."""
+    head = source.commit({"a": "1"})
+    config = an_app(source.path)
+    assert workshop.remote_head("shop", config) == head
+    assert workshop.fetch("shop", config) == head
+    newer = source.commit({"a": "2"})
+    assert workshop.remote_head("shop", config) == newer
+    assert workshop.resolve("shop", "main") == head
+    assert workshop.fetch("shop", config) == newer
+
+
+def test_fetch_brings_only_the_configured_branch(source, workshop):
+    """Other branches and tags stay away."""
+    source.commit({"a": "1"})
+    source.git("checkout", "-q", "-b", "other")
+    other = source.commit({"b": "1"})
+    source.git("tag", "v1")
+    workshop.fetch("shop", an_app(source.path))
+    for name in (other, "other", "v1"):
+        with pytest.raises(NotFound):
+            workshop.resolve("shop", name)
+
+
+def test_force_push_moves_the_branch_and_keeps_the_dropped_commits(source, workshop):
+    """After a force-push the head is the new one, and what was shipped before can still be resolved."""
+    config = an_app(source.path)
+    source.commit({"a": "1"})
+    dropped = source.commit({"a": "2"})
+    workshop.fetch("shop", config)
+    source.git("reset", "-q", "--hard", "HEAD~1")
+    head = source.commit({"a": "3"})
+    assert workshop.fetch("shop", config) == head
+    assert [c.sha for c in workshop.branch("shop", config, 10)][-1] == head
+    assert dropped not in [c.sha for c in workshop.branch("shop", config, 10)]
+    subprocess.run(
+        ["git", "-C", str(workshop.state_dir / "mirrors/shop.git"), "gc", "-q", "--prune=now"], check=True
+    )
+    assert workshop.resolve("shop", dropped[:10]) == dropped
+
+
+def test_a_branch_may_be_replaced_by_one_that_is_below_its_name(source, workshop):
+    """`main` may become `main/2`, although git cannot keep both."""
+    source.commit({"a": "1"})
+    workshop.fetch("shop", an_app(source.path))
+    source.git("branch", "-m", "main", "main/2")
+    head = source.commit({"a": "2"})
+    assert workshop.fetch("shop", an_app(source.path, "main/2")) == head
+
+
+@pytest.mark.parametrize("ask", ["fetch", "remote_head"])
+def test_missing_branch_is_not_found(source, workshop, ask):
+    """A branch that does not exist is said to be absent, with the repository's address."""
+    source.commit()
+    with pytest.raises(NotFound, match=r"branch 'gone' does not exist in .*source"):
+        getattr(workshop, ask)("shop", an_app(source.path, "gone"))
+
+
+@pytest.mark.parametrize("ask", ["fetch", "remote_head"])
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("/nonexistent/shop.git", "does not"),
+        ("http://127.0.0.1:9/shop.git", "127.0.0.1"),
+        ("ssh://git@127.0.0.1:9/shop.git", "fatal: Could not read from remote repository"),
+    ],
+)
+def test_unreachable_repository_is_named_with_what_git_said(workshop, address, ask, said):
+    """What cannot be reached is a retryable error with the address and git's own words."""
+    with pytest.raises(ServiceUnavailable, match=said) as caught:
+        getattr(workshop, ask)("shop", an_app(address))
+    assert address in str(caught.value)
+
+
+def test_deleted_repository_leaves_the_mirror_as_it_was(source, workshop):
+    """A server that is gone takes nothing from what was fetched."""
+    config = an_app(source.path)
+    head = source.commit()
+    workshop.fetch("shop", config)
+    source.path.rename(source.path.with_name("moved"))
+    with pytest.raises(ServiceUnavailable):
+        workshop.fetch("shop", config)
+    assert workshop.resolve("shop", head) == head
+
+
+def test_branch_lists_the_newest_first_parents_oldest_first(source, workshop):
+    """Positions count from the root along first parents; merged commits are not in the list."""
+    source.commit(message="one")
+    source.git("checkout", "-q", "-b", "side")
+    side = source.commit({"s": "1"}, message="side")
+    source.git("checkout", "-q", "main")
+    source.commit({"m": "1"}, message="two")
+    source.git("merge", "-q", "--no-ff", "-m", "merge\n\nRollout-Fixes: abc", "side")
+    source.commit(message="four")
+    config = an_app(source.path)
+    workshop.fetch("shop", config)
+    listed = workshop.branch("shop", config, 3)
+    assert [(c.position, c.subject) for c in listed] == [(2, "two"), (3, "merge"), (4, "four")]
+    assert side not in [c.sha for c in listed]
+    assert listed[1].message == "merge\n\nRollout-Fixes: abc"
+    assert listed[0].author == "Ada"
+
+
+def test_hostile_messages_are_capped_and_printable(source, workshop):
+    """A message of megabytes, with escapes and broken UTF-8, costs four KiB and stays one line of subject."""
+    head = source.commit()
+    source.git(
+        "commit",
+        "--allow-empty",
+        "-q",
+        "--cleanup=verbatim",
+        "-F",
+        "-",
+        given=b"\x1b[31mred\xff " + b"x" * 3_000_000,
+    )
+    config = an_app(source.path)
+    workshop.fetch("shop", config)
+    first, second = workshop.branch("shop", config, 5)
+    assert first.sha == head
+    assert len(second.message.encode()) <= 4096
+    assert second.subject.isprintable()
+
+
+@pytest.mark.parametrize(
+    "name", ["--upload-pack=x", "-x", "a..b", "main~1", ":/x", "$(id)", "main\nx", "", "@{-1}"]
+)
+def test_names_that_are_no_names_are_not_found(source, workshop, name):
+    """Only hashes and refs are names of commits; nothing else reaches git."""
+    source.commit()
+    workshop.fetch("shop", an_app(source.path))
+    with pytest.raises(NotFound):
+        workshop.resolve("shop", name)
+
+
+def test_short_hash_resolves_and_unknown_ones_do_not(source, workshop):
+    """A unique short hash is enough; a wrong one, or one before any fetch, is not found."""
+    head = source.commit()
+    with pytest.raises(NotFound, match="nothing was fetched"):
+        workshop.resolve("shop", head)
+    workshop.fetch("shop", an_app(source.path))
+    assert workshop.resolve("shop", head[:8]) == head
+    with pytest.raises(NotFound):
+        workshop.resolve("shop", "0" * 40)
+
+
+def test_concurrent_fetches_all_end_with_the_same_head(source, workshop):
+    """Several workers may fetch at once; the lock makes them take turns."""
+    config = an_app(source.path)
+    head = source.commit({f"f{n}": str(n) for n in range(20)})
+    heads = []
+    threads = [
+        threading.Thread(target=lambda: heads.append(workshop.fetch("shop", config))) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert heads == [head] * 4
+
+
+def test_repository_with_hooks_and_config_runs_nothing(source, workshop, tmp_path):
+    """Hooks and programs that a repository or the user's configuration names are not run by a fetch."""
+    witness = tmp_path / "witness"
+    for hook in ("post-checkout", "reference-transaction", "post-update", "pre-receive"):
+        path = source.path / ".git/hooks" / hook
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\ntouch {witness}\n")
+        path.chmod(0o755)
+    head = source.commit()
+    witness.unlink(missing_ok=True)  # the commit itself runs the source's hooks
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / ".gitconfig").write_text(
+        f"[core]\n\thooksPath = {source.path}/.git/hooks\n[init]\n\ttemplateDir = {source.path}/.git\n"
+    )
+    own = GitWorkshop(workshop.state_dir, {**workshop.environment, "HOME": str(home)})
+    assert own.fetch("shop", an_app(source.path)) == head
+    assert not witness.exists()
+
+
+def test_lock_left_by_a_killed_git_is_swept(source, workshop):
+    """An old lock file in the mirror does not stop fetching for ever."""
+    import os
+
+    config = an_app(source.path)
+    source.commit()
+    workshop.fetch("shop", config)
+    lock = workshop.state_dir / "mirrors/shop.git/refs/heads/main.lock"
+    lock.touch()
+    os.utime(lock, (1, 1))
+    head = source.commit()
+    assert workshop.fetch("shop", config) == head

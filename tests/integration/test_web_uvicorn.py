@@ -1,0 +1,305 @@
+"""The service as it really listens: uvicorn on loopback, a store in a file, brokers that are gone."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+
+import pytest
+import uvicorn
+
+from rollout import wiring
+from rollout.errors import ConfigError, Conflict
+from rollout.web import server
+from rollout.web.connection import Connection
+from rollout.web.service import Limits
+from tests.support.postgres import Postgres
+from tests.support.processes import until
+from tests.support.web import PATIENT, SECRET, TOKEN, an_application, github, push_body
+
+TOML = """
+[server]
+state_dir = "state"
+database = "{database}"
+broker = "redis://127.0.0.1:{broker}/0"
+listen = "127.0.0.1:{listen}"
+[apps.shop]
+repository = "https://git.example.com/acme/shop.git"
+[apps.shop.release]
+path = "/srv/shop"
+[apps.shop.canary]
+log = "/srv/shop/shared/access.log"
+[apps.shop.fleet]
+hosts = ["web[1:3]"]
+"""
+
+
+def a_free_port():
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def configuration(tmp_path):
+    """Writes a rollout.toml with its secrets; its broker is gone."""
+
+    def configuration(database="sqlite"):
+        file = tmp_path / "rollout.toml"
+        file.write_text(TOML.format(database=database, broker=a_free_port(), listen=a_free_port()))
+        (tmp_path / "webhook.secret").write_text(SECRET + "\n")
+        (tmp_path / "api.token").write_text(TOKEN + "\n")
+        return file
+
+    return configuration
+
+
+@contextmanager
+def listening(deps, limits=PATIENT):
+    """The real application behind uvicorn, as `rollout web` has it; (port, uvicorn's server)."""
+    socket_ = socket.create_server(("127.0.0.1", 0))
+    serving = uvicorn.Server(server.configured(an_application(deps, limits)))
+    thread = threading.Thread(target=serving.run, kwargs={"sockets": [socket_]})
+    thread.start()
+    try:
+        until(lambda: serving.started, what="uvicorn listens")
+        yield socket_.getsockname()[1], serving
+    finally:
+        serving.should_exit = True
+        thread.join(30)
+        socket_.close()
+        deps.store.close()
+        assert not thread.is_alive()
+
+
+def ask(port, method, path, headers=(), body=None, *, chunked=False):
+    """(status, headers, body) over a connection of its own."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.request(method, path, body, dict(headers), encode_chunked=chunked)
+        answer = connection.getresponse()
+        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+    finally:
+        connection.close()
+
+
+def raw(port, sent):
+    """The first line of the answer to exactly these bytes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        connection.sendall(sent)
+        return connection.makefile("rb").readline().decode()
+
+
+def outcomes(deps):
+    """What is stored."""
+    with deps.store.reading() as tx:
+        return tx.deliveries.counts()
+
+
+def test_a_webhook_becomes_a_row_with_the_broker_gone(configuration):
+    """202 and stored over real TCP though no broker is there; ready says 503 and which one."""
+    deps = wiring.configured(configuration(), role="web")
+    body = push_body()
+    with listening(deps) as (port, _):
+        status, headers, answer = ask(port, "POST", "/webhooks/github", github(body), body)
+        assert status == 202
+        assert json.loads(answer)["outcome"] == "accepted"
+        assert "server" not in headers
+        assert outcomes(deps) == {"accepted": 1}
+        with deps.store.reading() as tx:
+            assert tx.commits.get("shop", "1" * 40)
+        status, _, answer = ask(port, "GET", "/readyz")
+        assert status == 503
+        assert json.loads(answer) == {"status": "not ready", "store": "answers", "broker": "does not answer"}
+        assert ask(port, "GET", "/healthz")[0] == 200
+
+
+def test_a_large_body_is_refused_over_the_network(configuration):
+    """6 MB in chunks get their 413 and the connection ends; 500 MB are not listened to; it goes on answering."""
+    deps = wiring.configured(configuration(), role="web")
+    with listening(deps) as (port, _):
+        six = (bytes(65_536) for _ in range(96))
+        status, headers, _ = ask(
+            port, "POST", "/webhooks/github", [("Transfer-Encoding", "chunked")], six, chunked=True
+        )
+        assert status == 413
+        assert headers["connection"] == "close"
+        sent = 0
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as endless:
+            endless.sendall(b"POST /webhooks/github HTTP/1.1\r\nHost: x\r\nContent-Length: 500000000\r\n\r\n")
+            with suppress(ConnectionError):
+                while sent < 500_000_000:
+                    sent += endless.send(bytes(65_536))
+        assert sent < 50_000_000
+        assert ask(port, "GET", "/healthz")[0] == 200
+
+
+def test_who_never_finishes_a_head_is_cut_off(configuration, monkeypatch):
+    """Silent and dripping connections are closed; a kept-alive one in use is not."""
+    monkeypatch.setattr(Connection, "head_s", 0.5)
+    deps = wiring.configured(configuration(), role="web")
+    with listening(deps) as (port, serving):
+        kept = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        silent = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(5)]
+        for one in silent[1:]:
+            one.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Drip: ")
+        kept.request("GET", "/healthz")
+        assert kept.getresponse().read()
+        for one in silent:
+            with suppress(ConnectionError):
+                assert one.recv(100) == b""
+            one.close()
+        kept.request("GET", "/healthz")
+        assert kept.getresponse().status == 200
+        kept.close()
+        until(lambda: not serving.server_state.connections, what="every connection is gone")
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        b"/api/rollouts",
+        b"/healthz/../api/rollouts",
+        b"/healthz%2f..%2fapi%2frollouts",
+        b"//api/rollouts",
+        b"/api/rollouts;/healthz",
+        b"/api/rollouts?jsp=/healthz;.jsp",
+        b"http://127.0.0.1/healthz",
+        b"/HEALTHZ",
+        b"/healthz/",
+        b"/%2e/healthz",
+        b"/docs",
+        b"*",
+    ],
+)
+def test_no_spelling_gets_around_the_token_over_the_network(service, target):
+    """What uvicorn makes of an address is what is judged: 401 without the token."""
+    assert " 401 " in raw(service, b"GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % target)
+
+
+def test_what_is_no_http_is_refused(service):
+    """Huge heads, broken requests, other protocols: 400, or a closed connection; never an answer of ours."""
+    huge = b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Large: " + b"x" * 3_000_000 + b"\r\n\r\n"
+    for sent in (
+        huge,
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"SSH-2.0-x\r\n\r\n",
+    ):
+        with suppress(ConnectionError):
+            assert " 400 " in raw(service, sent)
+    upgrade = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    assert " 101 " not in raw(service, upgrade)
+
+
+@pytest.fixture
+def service(configuration):
+    """A running service's port."""
+    with listening(wiring.configured(configuration(), role="web")) as (port, _):
+        yield port
+
+
+@pytest.mark.needs("postgresql")
+def test_a_database_that_goes_away_and_comes_back(configuration):
+    """Webhooks are 503 with Retry-After while PostgreSQL is down, and stored again when it is up."""
+    cluster = Postgres().start()
+    try:
+        deps = wiring.configured(configuration(cluster.database()), role="web")
+        with listening(deps, replace(Limits(), fresh_s=0)) as (port, _):
+
+            def push(number):
+                body = push_body(f"{number:040x}")
+                return ask(port, "POST", "/webhooks/github", github(body), body)
+
+            until(lambda: push(1)[0] == 202, what="stored before")
+            cluster.stop()
+            status, headers, answer = push(2)
+            assert status == 503
+            assert int(headers["retry-after"]) > 0
+            assert json.loads(answer)["error"] == "ServiceUnavailable"
+            status, _, answer = ask(port, "GET", "/readyz")
+            assert status == 503
+            assert json.loads(answer)["store"] == "does not answer"
+            cluster.resume()
+            until(lambda: push(3)[0] == 202, what="stored again", timeout_s=60)
+            with deps.store.reading() as tx:
+                assert tx.commits.get("shop", f"{3:040x}")
+    finally:
+        cluster.remove()
+
+
+def serving(file, **environment):
+    """`serve` in a process of its own."""
+    program = textwrap.dedent("""
+        import sys
+        from pathlib import Path
+        from rollout.web.server import serve
+        serve(Path(sys.argv[1]))
+    """)
+    return subprocess.Popen(
+        [sys.executable, "-c", program, str(file)],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_the_process_ends_cleanly_and_its_log_holds_no_secret(configuration):
+    """It listens where the configuration says, ends at SIGTERM, and logs neither secrets nor addresses asked for."""
+    file = configuration()
+    port = wiring.deploy_file.load(file).server.listen_port
+    process = serving(file)
+    try:
+        until(lambda: _answers(port), what="it listens", timeout_s=60)
+        body = push_body(note="private words")
+        assert ask(port, "POST", "/webhooks/github", github(body), body)[0] == 202
+        assert ask(port, "POST", "/webhooks/github", github(body, secret="wrong"), body)[0] == 401
+        assert (
+            ask(port, "GET", "/api/rollouts?token=hunter2", [("Authorization", "Bearer a-guess")])[0] == 401
+        )
+        assert ask(port, "GET", "/api/rollouts", [("Authorization", f"Bearer {TOKEN}")])[0] == 200
+        process.send_signal(signal.SIGTERM)
+        printed, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode in {0, -signal.SIGTERM}
+    assert "webhook_stored" in printed
+    for secret in (SECRET, TOKEN, "private words", "hunter2", "a-guess"):
+        assert secret not in printed
+
+
+def _answers(port):
+    try:
+        return ask(port, "GET", "/healthz")[0] == 200
+    except OSError:
+        return False
+
+
+def test_an_address_that_is_taken_is_a_conflict(configuration):
+    """What to change is said."""
+    file = configuration()
+    config = wiring.deploy_file.load(file)
+    with (
+        socket.create_server(("127.0.0.1", config.server.listen_port)),
+        pytest.raises(Conflict, match=r"server\.listen") as caught,
+    ):
+        server.serve(file)
+    assert "listen" in caught.value.remedy
+
+
+def test_without_a_secret_it_does_not_start(configuration):
+    """A service whose webhooks anybody could sign refuses to start, and says how to make a secret."""
+    file = configuration()
+    (file.parent / "webhook.secret").unlink()
+    with pytest.raises(ConfigError, match="no webhook secret"):
+        server.serve(file)

@@ -1,0 +1,161 @@
+"""resume, retry, exclude, include, bar, unbar: a person's word."""
+
+import pytest
+
+from rollout.domain.model import AppName
+from rollout.domain.states import RolloutEvent
+from tests.support.fakes import Meanwhile, a_commit, a_rollout
+
+
+def halted(deps):
+    """Two of four hosts have failed."""
+    return a_rollout(
+        deps,
+        state="halted",
+        hosts={"shop01": "done", "shop02": "failed", "shop03": "failed", "shop04": "prepared"},
+    )
+
+
+def finish(deps, rollout):
+    """Wait until it goes on, then let it end."""
+    while True:
+        with deps.store.transaction() as tx:
+            found = tx.rollouts.get(rollout.id)
+            if found.state == "fanning_out":
+                tx.rollouts.change(found, RolloutEvent.FINISH, who="test")
+                return
+
+
+def test_resume_is_4_while_too_many_have_failed(cli, deps):
+    """It names the failed hosts and every way on."""
+    rollout = halted(deps)
+    told = cli("resume", rollout.id, "--json")
+    assert told.code == 4
+    assert "shop02, shop03" in told.json["message"]
+    assert "--accept-failed" in told.json["remedy"]
+
+
+def test_failures_are_accepted_by_name_and_reason(cli, deps):
+    """A person takes them on; it is in the audit."""
+    rollout = halted(deps)
+    told = cli("resume", rollout.id, "--accept-failed", "--reason", "being replaced", "--json")
+    assert (told.code, told.json["state"]) == (0, "fanning_out")
+    with deps.store.reading() as tx:
+        events = [(one.what, one.why) for one in tx.events.of_rollout(rollout.id)]
+    assert ("accept failure", "being replaced") in events
+
+
+@pytest.mark.parametrize("word", ["--accept-failed", "--accept-canary"])
+def test_accepting_without_a_reason_is_2(cli, deps, word):
+    """What is audited wants a reason."""
+    told = cli("resume", halted(deps).id, word, "--json")
+    assert (told.code, "reason" in told.json["message"]) == (2, True)
+
+
+def test_resume_with_wait_has_the_outcome_as_its_exit_code(cli, deps):
+    """0 when the rollout is done."""
+    rollout = halted(deps)
+    with Meanwhile(lambda: finish(deps, rollout)):
+        told = cli("resume", rollout.id, "--accept-failed", "--reason", "x", "--wait", "--timeout", "30s")
+    assert told.code == 0
+    assert f"rollout {rollout.id} of shop is done" in told.out
+
+
+def test_retry_tries_the_failed_hosts_again(cli, deps):
+    """They are prepared again with the next attempt, and the rollout goes on."""
+    rollout = halted(deps)
+    told = cli("retry", rollout.id, "--json")
+    assert (told.code, told.json["state"], told.json["counts"]["failed"]) == (0, "fanning_out", 0)
+    assert {host["attempt"] for host in cli("show", rollout.id, "--json").json["hosts"]} == {1, 2}
+
+
+def test_retry_that_times_out_is_1(cli, deps):
+    """--wait with --timeout: not done in time."""
+    assert cli("retry", halted(deps).id, "--wait", "--timeout", "0s").code == 1
+
+
+def test_without_a_broker_going_on_is_stored_and_a_warning_says_so(cli, deps):
+    """The state changes; the messages come with the broker."""
+    rollout = halted(deps)
+    deps.bell.deaf = True
+    told = cli("retry", rollout.id)
+    assert told.code == 0
+    assert "the broker does not answer" in told.err
+
+
+@pytest.mark.parametrize("command", ["resume", "retry"])
+def test_what_is_not_halted_is_4(cli, deps, command):
+    """Only a halted rollout can go on."""
+    assert cli(command, a_rollout(deps).id).code == 4
+
+
+@pytest.mark.parametrize("command", ["resume", "retry"])
+def test_an_unknown_rollout_is_3(cli, command):
+    """There is no such rollout."""
+    assert cli(command, "9").code == 3
+
+
+def test_excluded_hosts_leave_the_present_rollout_too(cli, deps):
+    """exclude: out of this one and of those to come, with the reason kept."""
+    rollout = halted(deps)
+    told = cli("exclude", "shop02", "shop03", "--reason", "bad disks", "--json")
+    assert (told.code, told.json) == (
+        0,
+        {"app": "shop", "excluded": ["shop02", "shop03"], "in_flight": []},
+    )
+    assert cli("show", rollout.id, "--json").json["counts"]["excluded"] == 2
+    assert "bad disks" in cli("hosts").out
+    assert cli("resume", rollout.id).code == 0
+
+
+def test_a_host_in_flight_stays_and_is_named(cli, deps):
+    """What is being switched right now cannot leave the present rollout."""
+    a_rollout(deps, hosts={"shop01": "done", "shop02": "activating"})
+    told = cli("exclude", "shop02", "--reason", "x")
+    assert told.code == 0
+    assert "being switched right now" in told.out
+
+
+def test_include_takes_hosts_back_in(cli, deps):
+    """The reason is gone from the next rollout on."""
+    cli("exclude", "shop02", "--reason", "bad disk")
+    told = cli("include", "shop02", "--json")
+    assert (told.code, told.json) == (0, {"app": "shop", "included": ["shop02"]})
+    assert "bad disk" not in cli("hosts").out
+
+
+@pytest.mark.parametrize("words", [("exclude", "nope", "--reason", "x"), ("include", "nope")])
+def test_an_unknown_host_is_3(cli, words):
+    """No host is called so."""
+    assert cli(*words).code == 3
+
+
+def test_exclude_wants_a_reason(cli):
+    """Without one it is a usage error."""
+    assert cli("exclude", "shop01").code == 2
+
+
+def test_a_barred_commit_is_kept_out_and_let_in_again(cli, deps):
+    """Bar and unbar are each other's inverse; the reason is kept."""
+    sha = a_commit(deps).sha
+    told = cli("bar", sha, "--reason", "leaks", "--json")
+    assert (told.code, told.json) == (0, {"commit": sha, "state": "barred", "reason": "leaks"})
+    assert cli("unbar", sha, "--json").json == {"commit": sha, "state": "passed", "reason": None}
+
+
+def test_a_commit_in_test_is_barred_when_it_has_passed(cli, deps):
+    """The wish is kept until then."""
+    sha = a_commit(deps, passed=None).sha
+    assert "as soon as it has passed" in cli("bar", sha, "--reason", "leaks").out
+    with deps.store.reading() as tx:
+        assert tx.commits.get(AppName("shop"), sha).bar_wanted == "leaks"
+
+
+def test_an_unknown_commit_is_3(cli):
+    """No commit starts so."""
+    assert cli("bar", "beef", "--reason", "x").code == 3
+
+
+def test_unbarring_what_is_not_barred_is_4(cli, deps):
+    """It conflicts with the present state."""
+    assert cli("unbar", a_commit(deps).sha).code == 4

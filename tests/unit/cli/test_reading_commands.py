@@ -1,0 +1,202 @@
+"""status, show, log, history, hosts: what people and programs are shown."""
+
+import pytest
+
+from rollout.errors import Unreachable
+from tests.support.fakes import a_commit, a_rollout
+
+COUNTS = {
+    "total",
+    "pending",
+    "preparing",
+    "prepared",
+    "activating",
+    "done",
+    "failed",
+    "unknown",
+    "excluded",
+    "rolling_back",
+    "rolled_back",
+    "rollback_failed",
+}
+ELEMENT = {
+    "id",
+    "app",
+    "commit",
+    "commits",
+    "previous",
+    "state",
+    "outcome",
+    "reason",
+    "started_at",
+    "ended_at",
+    "counts",
+    "budget",
+    "canary",
+}
+
+
+def test_show_has_exactly_the_keys_of_the_contract(cli, deps):
+    """`show --json` has the keys that the contract names, all the way down, and no others."""
+    rollout = a_rollout(deps, hosts={"shop01": "done", "shop02": "failed"})
+    shown = cli("show", rollout.id, "--json").json
+    assert set(shown) == ELEMENT | {"hosts"}
+    assert set(shown["counts"]) == COUNTS
+    assert set(shown["budget"]) == {"max_failed", "worst_case"}
+    assert set(shown["canary"]) == {"status", "reason", "hosts"}
+    assert {frozenset(host) for host in shown["hosts"]} == {
+        frozenset({"name", "state", "attempt", "release", "previous", "error", "took_s"})
+    }
+
+
+def test_the_states_sum_to_the_total(cli, deps):
+    """Every host is in exactly one of the counted states."""
+    rollout = a_rollout(deps, hosts={"shop01": "done", "shop02": "failed", "shop03": "unknown"})
+    counts = cli("show", rollout.id, "--json").json["counts"]
+    assert counts["total"] == sum(number for state, number in counts.items() if state != "total") == 4
+
+
+def test_status_lists_the_unfinished_rollouts_without_hosts(cli, deps):
+    """`status --json` is the list of what is under way."""
+    done = a_rollout(deps, state="done")
+    running = a_rollout(deps)
+    told = cli("status", "--json")
+    assert told.code == 0
+    assert [(set(one), one["id"]) for one in told.json] == [(ELEMENT, running.id)]
+    assert [one["id"] for one in cli("status", done.id, "--json").json] == [done.id]
+
+
+def test_history_lists_the_finished_rollouts_newest_first(cli, deps):
+    """`history --json` is the list of what is over."""
+    first, second = a_rollout(deps, state="done"), a_rollout(deps, state="rolled_back")
+    a_rollout(deps)
+    told = cli("history", "--json").json
+    assert [(one["id"], one["outcome"]) for one in told] == [(second.id, "error"), (first.id, "done")]
+    assert [one["id"] for one in cli("history", "--limit", "1", "--json").json] == [second.id]
+
+
+def test_lists_are_of_one_app_or_of_all(build, plain):
+    """--app narrows status, history and hosts; without it they show every app."""
+    deps = build(apps=("shop", "blog"), hosts=2)
+    one, two = a_rollout(deps, app="shop", state="done"), a_rollout(deps, app="blog", state="done")
+    assert {found["id"] for found in plain("history", "--json").json} == {one.id, two.id}
+    assert [found["id"] for found in plain("--app", "blog", "history", "--json").json] == [two.id]
+    assert {found["app"] for found in plain("hosts", "--json").json} == {"shop", "blog"}
+    assert plain("status", "--app", "blog", "--json").json == []
+
+
+def test_status_tells_people_what_runs_and_what_is_next(cli, deps):
+    """Without --json: the release, the rollouts under way, and why nothing starts."""
+    assert "runs nothing of ours yet" in cli("status").out
+    done = a_rollout(deps, state="done")
+    assert f"runs {done.commit[:12]} (rollout {done.id}" in cli("status").out
+    halted = a_rollout(deps, state="halted", hosts={"shop01": "done", "shop02": "failed"})
+    told = cli("status").out
+    assert f"rollout {halted.id}  halted" in told
+    assert "1 of 4 hosts done, 1 failed" in told
+    assert f"rollout resume|retry|stop {halted.id}" in told
+
+
+def test_status_names_commits_in_test(cli, deps):
+    """A commit that waits for its tests is shown."""
+    commit = a_commit(deps, passed=None)
+    assert f"commit {commit.sha[:12]} waits for its tests" in cli("status").out
+
+
+def test_show_groups_failures_by_their_cause(cli, deps):
+    """Two hosts with the same failure are one line, with the command that shows more."""
+    rollout = a_rollout(
+        deps, state="halted", hosts={"shop01": "done", "shop02": "failed", "shop03": "failed"}
+    )
+    told = cli("show", rollout.id).out
+    assert "StepFailed: 2 hosts (shop02, shop03)" in told
+    assert f"rollout log {rollout.id} --host shop02" in told
+    assert "timeline" in told
+    assert "host shop02" not in told.partition("timeline")[2]
+    assert "host shop02" in cli("show", rollout.id, "--events").out.partition("timeline")[2]
+
+
+def test_log_shows_tests_and_hosts(cli, deps):
+    """The output of the tests, then that of each step on each host; --host narrows it."""
+    rollout = a_rollout(deps, hosts={"shop01": "done", "shop02": "failed"})
+    told = cli("log", rollout.id)
+    assert "the tests' output" in told.out
+    assert "shop02 activate, attempt 1\nconnection refused" in told.out
+    assert "the tests' output" not in cli("log", rollout.id, "--host", "shop02").out
+    document = cli("log", rollout.id, "--json").json
+    assert [(one["host"], one["text"]) for one in document["hosts"]] == [("shop02", "connection refused\n")]
+
+
+def test_log_follows_until_the_rollout_is_over(cli, deps):
+    """--follow ends by itself with the rollout."""
+    rollout = a_rollout(deps, state="done")
+    assert cli("log", rollout.id, "--follow").code == 0
+
+
+def test_hostile_output_is_cleaned(cli, deps):
+    """What hosts print cannot move the cursor, colour the terminal or hide text."""
+    rollout = a_rollout(deps, hosts={"shop01": "failed"})
+    with deps.store.transaction() as tx:
+        tx.outputs.add(
+            rollout.id, "shop01", "health", 1, "\x1b[2J\x1b]0;owned\x07bad\x08\u202egood [red]x[/red]\n"
+        )
+    told = cli("log", rollout.id).out
+    assert "\x1b" not in told
+    assert "\u202e" not in told
+    assert "badgood [red]x[/red]" in told
+
+
+@pytest.mark.parametrize("words", [("show", "7"), ("log", "7"), ("status", "7"), ("status", "7", "--json")])
+def test_an_unknown_rollout_is_3(cli, words):
+    """A number that no rollout has is not found."""
+    assert cli(*words).code == 3
+
+
+def test_an_unknown_host_is_3(cli, deps):
+    """A host that is not in the rollout has no log."""
+    told = cli("log", a_rollout(deps).id, "--host", "nope", "--json")
+    assert (told.code, told.json["error"]) == (3, "NotFound")
+
+
+@pytest.mark.parametrize("words", [("status", "--watch"), ("log", "1", "--follow")])
+def test_what_goes_on_for_ever_is_no_document(cli, words):
+    """--json is one document, so it does not go together with watching."""
+    told = cli(*words, "--json")
+    assert (told.code, told.json["error"]) == (2, "WrongUsage")
+
+
+def test_watching_a_rollout_ends_with_it(cli, deps):
+    """`status ID --watch` returns when the rollout is over."""
+    rollout = a_rollout(deps, state="done")
+    told = cli("status", rollout.id, "--watch")
+    assert (told.code, f"rollout {rollout.id} of shop is done" in told.out) == (0, True)
+
+
+def test_hosts_has_exactly_the_keys_of_the_contract(cli, deps):
+    """`hosts --json`: six keys, and drift only where the disk was read."""
+    rollout = a_rollout(deps, state="done", hosts={"shop04": "excluded"})
+    found = cli("hosts", "--json").json
+    assert {frozenset(one) for one in found} == {
+        frozenset({"app", "name", "address", "release", "verified_at", "drift"})
+    }
+    assert [(one["release"] == rollout.commit, one["drift"]) for one in found] == [(True, False)] * 3 + [
+        (False, None)
+    ]
+
+
+def test_verify_reads_the_hosts_and_shows_drift(cli, deps):
+    """A host that runs something else than what was left on it has drifted."""
+    a_rollout(deps, state="done")
+    deps.fleet.hosts["shop02"].current = "f" * 40
+    told = cli("hosts", "--verify", "--json")
+    assert told.code == 0
+    assert [one["name"] for one in told.json if one["drift"]] == ["shop02"]
+    assert "drift" in cli("hosts").out
+
+
+def test_verify_names_hosts_that_cannot_be_read(cli, deps):
+    """A host that does not answer is named on stderr, and the exit code is 1."""
+    deps.fleet.script["status", "shop03"] = Unreachable("shop03: no answer")
+    told = cli("hosts", "--verify", "--json")
+    assert (told.code, len(told.json)) == (1, 4)
+    assert "shop03 could not be read: shop03: no answer" in told.err

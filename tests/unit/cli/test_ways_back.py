@@ -1,0 +1,261 @@
+"""stop and rollback: accepted, acknowledged, brought back; by workers, or by this very process."""
+
+import threading
+import time
+
+import pytest
+
+from rollout.domain.model import AppName
+from rollout.errors import Unreachable
+from rollout.services import hosts as host_steps
+from rollout.services import stopping
+from tests.support.fakes import Meanwhile, a_commit, a_rollout
+
+OLD = "0" * 39 + "9"
+OUTCOME = {
+    "id",
+    "app",
+    "commit",
+    "commits",
+    "previous",
+    "state",
+    "outcome",
+    "reason",
+    "started_at",
+    "ended_at",
+    "counts",
+    "budget",
+    "canary",
+    "acknowledged_at",
+    "unconfirmed",
+}
+
+
+def a_worker(deps, rollout, ended, *, roll_back=True):
+    """Does what the hosts' worker does: drives the stop, then claims and brings back the hosts."""
+
+    def work():
+        while not ended.wait(0.02):
+            stopping.drive(rollout.id, deps)
+            if roll_back:
+                for ring in stopping.unclaimed(rollout.id, deps):
+                    host_steps.roll_back(ring.arguments[1], deps)
+                stopping.finish_roll_back(rollout.id, deps)
+
+    return Meanwhile(work)
+
+
+@pytest.fixture
+def with_worker(deps):
+    """Runs a command while a worker is at it."""
+
+    def with_worker(rollout, command):
+        ended = threading.Event()
+        with a_worker(deps, rollout, ended):
+            try:
+                return command()
+            finally:
+                ended.set()
+
+    return with_worker
+
+
+def half_way(deps):
+    """Two hosts switched, one being switched, one prepared."""
+    return a_rollout(
+        deps,
+        hosts={"shop01": "done", "shop02": "done", "shop03": "activating", "shop04": "prepared"},
+        previous=OLD,
+    )
+
+
+def test_stop_returns_at_the_acknowledgement(cli, deps, with_worker, monkeypatch):
+    """With workers there, stop says accepted, then acknowledged with its time, and leaves the rest to them."""
+    monkeypatch.setattr("rollout.cli.stand_in.PATIENCE_S", 60.0)
+    rollout = half_way(deps)
+    told = with_worker(rollout, lambda: cli("stop", rollout.id))
+    assert told.code == 0
+    assert "accepted: rollout 1 starts nothing any more" in told.out
+    assert "being switched now: shop03" in told.out
+    assert "the acknowledgement takes at most" in told.out
+    assert "acknowledged after" in told.out
+    assert deps.bell.revoked == [rollout.id]
+
+
+def test_stop_with_wait_ends_with_every_host_back(cli, deps, with_worker, monkeypatch):
+    """--wait returns when every touched host runs what it ran before."""
+    monkeypatch.setattr("rollout.cli.stand_in.PATIENCE_S", 60.0)
+    rollout = half_way(deps)
+    told = with_worker(rollout, lambda: cli("stop", "--wait", "--timeout", "60s", "--json"))
+    assert (told.code, told.json["state"]) == (0, "rolled_back")
+    assert set(told.json) == OUTCOME
+    assert {host.current for host in deps.fleet.hosts.values()} == {OLD}
+
+
+def test_stop_works_with_workers_and_broker_gone(cli, deps):
+    """Nobody takes it up: this process acknowledges, seals and rolls back by itself, also without --wait."""
+    rollout = half_way(deps)
+    deps.bell.deaf = True
+    told = cli("stop", rollout.id)
+    assert told.code == 0
+    assert "no worker takes it up: the hosts are brought back from here" in told.out
+    assert "rollout 1 of shop is rolled back" in told.out
+    assert {host.current for host in deps.fleet.hosts.values()} == {OLD}
+    assert ("status", "shop03") in deps.fleet.calls
+
+
+def test_stop_keeps_the_hosts_as_they_are(cli, deps):
+    """--keep ends the rollout and rolls nothing back."""
+    rollout = a_rollout(deps, hosts={"shop01": "done", "shop02": "done"}, previous=OLD)
+    told = cli("stop", "--keep", "--json")
+    assert (told.code, told.json["state"]) == (0, "stopped")
+    assert deps.fleet.hosts["shop01"].current == rollout.commit
+
+
+def test_stop_with_nothing_touched_is_stopped(cli, deps):
+    """A rollout that has switched no host has nothing to bring back."""
+    a_rollout(deps, state="pending")
+    told = cli("stop", "--wait", "--json")
+    assert (told.code, told.json["state"]) == (0, "stopped")
+
+
+def test_the_reason_and_the_person_are_kept(cli, deps):
+    """--reason becomes the rollout's, and bars its commit with it."""
+    rollout = a_rollout(deps, state="pending")
+    cli("stop", "--reason", "slow since 14:00")
+    with deps.store.reading() as tx:
+        assert tx.rollouts.get(rollout.id).reason == "slow since 14:00"
+        commit = tx.commits.get(AppName("shop"), rollout.commit)
+        assert (commit.state, commit.reason) == ("barred", "slow since 14:00")
+
+
+def test_a_host_that_cannot_be_brought_back_is_1_and_named(cli, deps):
+    """The rollout ends, and the exit code says that not every touched host is back."""
+    rollout = half_way(deps)
+    deps.fleet.script["roll_back", "shop02"] = Unreachable("shop02: no answer")
+    told = cli("stop", rollout.id, "--wait", "--timeout", "60s")
+    assert told.code == 1
+    assert "not back yet, and tried again until they are: shop02" in told.err
+
+
+def test_unconfirmed_hosts_are_named(cli, deps, monkeypatch):
+    """A host that could not be read is never counted as stopped."""
+    monkeypatch.setattr(stopping, "longest_s", lambda _app, _lease: 0.1)
+    rollout = half_way(deps)
+    deps.fleet.script["status", "shop03"] = Unreachable("shop03: no answer")
+    deps.fleet.script["roll_back", "shop03"] = Unreachable("shop03: no answer")
+    told = cli("stop", rollout.id, "--wait", "--timeout", "60s")
+    assert told.code == 1
+    assert "unconfirmed, as they could not be read: shop03" in told.out
+    assert cli("show", rollout.id).out.count("shop03") > 1
+
+
+@pytest.mark.parametrize("state", ["rolled_back", "stopped", "error"])
+def test_stopping_what_is_stopped_is_0(cli, deps, state):
+    """It is over already, as asked."""
+    rollout = a_rollout(deps, state=state)
+    told = cli("stop", rollout.id)
+    assert (told.code, "already" in told.out) == (0, True)
+
+
+def test_stopping_what_is_done_is_4_and_names_the_way(cli, deps):
+    """A done rollout is not stopped but rolled back."""
+    rollout = a_rollout(deps, state="done")
+    told = cli("stop", rollout.id, "--json")
+    assert told.code == 4
+    assert "rollout rollback" in told.json["remedy"]
+
+
+def test_nothing_to_stop_is_4(cli):
+    """No rollout is under way."""
+    told = cli("stop", "--json")
+    assert (told.code, told.json["error"]) == (4, "Conflict")
+
+
+def test_an_unknown_rollout_is_3(cli):
+    """There is no such rollout to stop."""
+    assert cli("stop", "9").code == 3
+
+
+def test_several_under_way_want_a_number_or_an_app(build, plain):
+    """With two apps, a stop must say which one it means."""
+    deps = build(apps=("shop", "blog"), hosts=2)
+    shop, blog = a_rollout(deps, app="shop"), a_rollout(deps, app="blog")
+    told = plain("stop", "--json")
+    assert told.code == 2
+    assert f"{shop.id} (shop" in told.json["message"]
+    assert plain("stop", "--app", "blog", "--json").json["id"] == blog.id
+
+
+def test_the_active_one_is_stopped_before_the_planned_one(cli, deps):
+    """While one is under way and the next one is planned, stop means the first."""
+    active = a_rollout(deps)
+    a_rollout(deps, state="pending")
+    assert cli("stop", "--json").json["id"] == active.id
+
+
+def test_a_stop_that_takes_longer_than_its_time_is_1(cli, deps, monkeypatch):
+    """--timeout ends the waiting; the stop goes on."""
+    monkeypatch.setattr("rollout.cli.stand_in.PATIENCE_S", 60.0)
+    rollout = half_way(deps)
+    told = cli("stop", rollout.id, "--wait", "--timeout", "200ms", "--json")
+    assert (told.code, told.json["error"]) == (1, "TimedOut")
+
+
+def test_rollback_brings_the_newest_done_rollout_back(cli, deps):
+    """Without workers too: each host runs its own previous release again, and the commit is barred."""
+    rollout = a_rollout(deps, state="done", previous=OLD)
+    told = cli("rollback", "--reason", "slow", "--json")
+    assert (told.code, told.json["state"], told.json["reason"]) == (0, "rolled_back", "slow")
+    assert set(told.json) == OUTCOME
+    assert {host.current for host in deps.fleet.hosts.values()} == {OLD}
+    with deps.store.reading() as tx:
+        assert tx.commits.get(AppName("shop"), rollout.commit).state == "barred"
+
+
+def test_rollback_leaves_the_work_to_workers_that_are_there(cli, deps, monkeypatch):
+    """As soon as a worker has claimed a host, the command returns and says how to watch."""
+    monkeypatch.setattr("rollout.cli.stand_in.PATIENCE_S", 60.0)
+    rollout = a_rollout(deps, state="done", previous=OLD)
+    deps.fleet.gate = threading.Event()
+
+    def work():
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            rings = stopping.unclaimed(rollout.id, deps)
+            with deps.store.reading() as tx:
+                going = tx.rollouts.get(rollout.id).state == "rolling_back"
+            if going:
+                host_steps.roll_back(rings[0].arguments[1], deps)
+                return
+
+    with Meanwhile(work):
+        try:
+            told = cli("rollback")
+        finally:
+            deps.fleet.gate.set()
+    assert told.code == 0
+    assert f"rollout status {rollout.id} --watch" in told.out
+
+
+def test_rollback_to_a_commit_that_hosts_lack_is_4(cli, deps):
+    """Every host must have had the commit that it goes back to."""
+    before = a_commit(deps)
+    a_rollout(deps, state="done")
+    told = cli("rollback", "--to", before.sha, "--json")
+    assert told.code == 4
+    assert "shop01" in told.json["message"]
+
+
+def test_rollback_with_nothing_done_is_3(cli):
+    """There is no rollout to go back from."""
+    assert cli("rollback").code == 3
+
+
+def test_rollback_while_another_is_under_way_is_4(cli, deps):
+    """The one under way is stopped first."""
+    a_rollout(deps, state="done")
+    active = a_rollout(deps)
+    told = cli("rollback", "--json")
+    assert told.code == 4
+    assert f"rollout stop {active.id}" in told.json["remedy"]

@@ -1,0 +1,84 @@
+"""Settings of a process and its secrets."""
+
+import stat
+
+import pytest
+
+from rollout.config import secret_files
+from rollout.config.environment import for_programs
+from rollout.config.settings import Settings
+from rollout.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch):
+    for name in ("WEBHOOK_SECRET", "API_TOKEN", "LEASE_S", "SLOTS"):
+        monkeypatch.delenv(f"ROLLOUT_{name}", raising=False)
+
+
+def test_defaults(loaded):
+    """Without variables and files the defaults hold and there is no secret."""
+    settings = Settings.load(loaded())
+    assert (settings.lease_s, settings.reconcile_s, settings.gate_s, settings.slots) == (15.0, 5.0, 0.25, 40)
+    assert (settings.webhook_secrets, settings.api_token) == ((), None)
+
+
+def test_the_environment_wins_over_files(loaded, tmp_path, monkeypatch):
+    """Secrets of the environment replace those of the files; several lines are several secrets."""
+    (tmp_path / "webhook.secret").write_text("from-file\n")
+    (tmp_path / "api.token").write_text("token-from-file\n")
+    config = loaded()
+    assert Settings.load(config).secret_texts() == ("from-file",)
+    assert Settings.load(config).api_token.get_secret_value() == "token-from-file"
+    monkeypatch.setenv("ROLLOUT_WEBHOOK_SECRET", "new\n\n old \n")
+    monkeypatch.setenv("ROLLOUT_API_TOKEN", "token")
+    assert Settings.load(config).secret_texts() == ("new", "old")
+    assert Settings.load(config).api_token.get_secret_value() == "token"
+
+
+def test_no_secret_is_in_the_representation(loaded, monkeypatch):
+    """Neither repr nor str of the settings holds a secret."""
+    monkeypatch.setenv("ROLLOUT_WEBHOOK_SECRET", "hunter2")
+    monkeypatch.setenv("ROLLOUT_API_TOKEN", "hunter2")
+    settings = Settings.load(loaded())
+    assert "hunter2" not in f"{settings!r} {settings}"
+
+
+@pytest.mark.parametrize("name", ["LEASE_S", "SLOTS", "LOG_LEVEL"])
+def test_a_bad_variable_is_named(loaded, monkeypatch, name):
+    """A variable that is no good is refused by name, without its value."""
+    monkeypatch.setenv(f"ROLLOUT_{name}", "hunter2")
+    with pytest.raises(ConfigError, match=f"ROLLOUT_{name}") as caught:
+        Settings.load(loaded())
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n", b"\xff\xff"])
+def test_a_secret_file_without_a_secret_refuses_to_start(loaded, tmp_path, content):
+    """An empty secret file is an error: an empty secret would let everybody in."""
+    (tmp_path / "webhook.secret").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"webhook\.secret"):
+        Settings.load(loaded())
+
+
+def test_a_folder_is_no_secret(loaded, tmp_path):
+    """A secret file that cannot be read is an error that says so."""
+    (tmp_path / "webhook.secret").mkdir()
+    with pytest.raises(ConfigError, match="cannot be read"):
+        Settings.load(loaded())
+
+
+def test_a_created_secret_is_private_and_kept(tmp_path):
+    """A new secret can be read by its owner only, and one that is there is never replaced."""
+    path = tmp_path / "new" / "api.token"
+    assert secret_files.create(path) == path
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    (first,) = secret_files.read(path)
+    assert len(first) == 64
+    assert secret_files.create(path) is None
+    assert secret_files.read(path) == [first]
+
+
+def test_programs_do_not_see_our_variables():
+    """What we start for others gets the environment without ROLLOUT_ variables."""
+    assert for_programs({"PATH": "/bin", "ROLLOUT_API_TOKEN": "x"}) == {"PATH": "/bin"}

@@ -1,0 +1,184 @@
+"""What our connection is made of: each repair can be seen without a network."""
+
+import socket
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import paramiko
+import pytest
+
+from rollout.domain.model import Target
+from rollout.errors import HostKeyRefused, Unreachable
+from rollout.fleet import dial
+from rollout.fleet.connection import Engine, HostConnection, PatientTransport, RejectUnknownKeys
+from rollout.fleet.deadline import Deadline
+from rollout.fleet.dial import Pacer, Wire, resolve
+from rollout.fleet.limits import Limits
+from rollout.fleet.pool import Pool
+
+
+@pytest.fixture
+def engine():
+    """What connections share; closed at the end."""
+    made = Engine.of(Limits())
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def target(tmp_path):
+    """A target whose known_hosts has one line."""
+    file = tmp_path / "known_hosts"
+    file.write_text("web1 ssh-ed25519 AAAA\n")
+    return Target("web1", "web1", 22, "deploy", "/srv/shop", None, str(file))
+
+
+@pytest.fixture
+def wire():
+    """A connected socket without a network."""
+    ours, theirs = socket.socketpair()
+    made = Wire(fileno=ours.detach())
+    yield made
+    made.close()
+    theirs.close()
+
+
+def test_unknown_keys_are_rejected_by_policy(engine, target):
+    """The policy is ours, and no key is added to the known ones."""
+    connection = HostConnection(target, engine)
+    assert type(connection.client._policy) is RejectUnknownKeys
+    with pytest.raises(HostKeyRefused):
+        connection.client._policy.missing_host_key(connection.client, "web1", paramiko.ECDSAKey.generate())
+    assert not connection.client.get_host_keys()
+    assert Path(target.known_hosts).read_text() == "web1 ssh-ed25519 AAAA\n"
+
+
+def test_no_agent_ever_and_key_files_only_without_identity(engine, target):
+    """There is never an agent; the usual key files are tried only when no identity is configured."""
+    login = HostConnection(target, engine)._login
+    assert (login["allow_agent"], login["look_for_keys"], login["pkey"]) == (False, True, None)
+
+
+def test_identity_is_loaded_once(engine, target, tmp_path):
+    """Two connections use the same key object and look for no other."""
+    file = tmp_path / "key"
+    paramiko.ECDSAKey.generate().write_private_key_file(str(file))
+    own = replace(target, identity_file=str(file))
+    first, second = HostConnection(own, engine)._login, HostConnection(own, engine)._login
+    assert first["pkey"] is second["pkey"]
+    assert first["look_for_keys"] is False
+
+
+def test_connections_write_nothing_into_the_shared_configuration(engine, target):
+    """Fabric keeps what it is told in the shared configuration unless the class has it: ours has all of it."""
+    first, second = HostConnection(target, engine), HostConnection(target, engine)
+    assert first.config is second.config
+    assert not first.config._modifications
+    assert first.inline_ssh_env is False
+
+
+def test_reader_sleeps(wire):
+    """An idle transport wakes every 20 s instead of ten times a second."""
+    PatientTransport(wire)
+    assert wire.gettimeout() == 20
+    assert paramiko.Transport._active_check_timeout == 0.1, (
+        "paramiko has renamed or changed what repair 5 sets"
+    )
+
+
+def test_transport_starts_no_timer_threads(wire):
+    """The handshake has our deadline and no thread of its own."""
+    before = threading.active_count()
+    PatientTransport(wire).packetizer.start_handshake(15)
+    assert threading.active_count() == before
+
+
+def test_old_algorithms_are_off_and_strict_key_exchange_is_on(wire):
+    """SHA-1 and CBC are not offered; strict key exchange is."""
+    transport = PatientTransport(wire)
+    offered = [
+        *transport.preferred_ciphers,
+        *transport.preferred_macs,
+        *transport.preferred_kex,
+        *transport.preferred_keys,
+    ]
+    assert not [name for name in offered if "cbc" in name or name.endswith("sha1") or name == "ssh-rsa"]
+    assert transport.advertise_strict_kex
+    assert transport.preferred_kex[0] == paramiko.Transport._preferred_kex[0]
+
+
+def test_known_key_type_is_asked_for_first(wire):
+    """A host that is known by its RSA key is asked for that one, with SHA-2."""
+    transport = PatientTransport(wire)
+    transport.prefer(["ssh-rsa"])
+    assert transport.preferred_keys[:2] == ("rsa-sha2-512", "rsa-sha2-256")
+
+
+def test_hang_up_wakes_a_waiting_reader(wire):
+    """Shutting the socket down ends a receive in another thread at once."""
+    wire.settimeout(60)
+    got = []
+    reader = threading.Thread(target=lambda: got.append(wire.recv(10)))
+    reader.start()
+    wire.hang_up()
+    reader.join(10)
+    assert got == [b""]
+
+
+def test_pacer_lets_a_burst_through_and_then_spreads():
+    """The burst waits for nothing; who comes after it waits for the deadline at most."""
+    pacer = Pacer(burst=5, per_s=0.001)
+    far, near = Deadline.after(60), Deadline.after(0.01)
+    for _ in range(5):
+        pacer.wait(far)
+    pacer.wait(near)
+    assert near.passed
+    assert not far.passed
+
+
+def test_closing_lets_waiting_connects_go():
+    """Who waits for his turn does not hold up the end."""
+    pacer = Pacer(burst=1, per_s=0.001)
+    far = Deadline.after(60)
+    pacer.wait(far)
+    waiting = threading.Thread(target=pacer.wait, args=(far,))
+    waiting.start()
+    pacer.close()
+    waiting.join(10)
+    assert not waiting.is_alive()
+
+
+def test_name_that_is_never_resolved_costs_its_deadline(monkeypatch):
+    """The system's resolver may hang; we do not."""
+    released = threading.Event()
+    monkeypatch.setattr(dial.socket, "getaddrinfo", lambda *_, **__: released.wait(60) and [])
+    with pytest.raises(TimeoutError, match="not resolved in time"):
+        resolve("slow.example", 22, Deadline.after(0.05))
+    released.set()
+
+
+def test_name_that_does_not_exist_is_the_resolvers_error(monkeypatch):
+    """What the resolver says is handed on."""
+
+    def unknown(*_, **__):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(dial.socket, "getaddrinfo", unknown)
+    with pytest.raises(socket.gaierror):
+        resolve("unknown.example", 22, Deadline.after(5))
+
+
+def test_numbers_are_not_asked_for():
+    """An address needs no resolver and no thread."""
+    before = threading.active_count()
+    assert resolve("127.0.0.1", 22, Deadline.after(5)) == [(socket.AF_INET, ("127.0.0.1", 22))]
+    assert threading.active_count() == before
+
+
+def test_closed_pool_connects_to_nobody(engine, target):
+    """After close every session is refused as unreachable."""
+    pool = Pool(engine)
+    pool.close()
+    with pytest.raises(Unreachable, match="closing"), pool.session(target, Deadline.after(5)):
+        pass

@@ -1,0 +1,204 @@
+"""What a review found about commits: force-pushes, wishes, bars, and tests that are disturbed."""
+
+import pytest
+
+from rollout.domain.model import BranchCommit
+from rollout.domain.states import CommitState, RolloutState
+from rollout.errors import Conflict
+from rollout.services import bars, intake, planning, reconcile, stopping, testing
+from rollout.services.intake import Wish
+from tests.support.world import World
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    return World(tmp_path, monkeypatch, hosts=3)
+
+
+def commit_of(world, sha):
+    with world.store.reading() as tx:
+        return tx.commits.get("shop", sha)
+
+
+def rewritten(world, position, digit):
+    """The branch cut back to below `position`, with another commit on top of it."""
+    sha = digit * 40
+    world.workshop.commits[position - 1 :] = [BranchCommit(sha, position, "rewritten", "Ann", "rewritten")]
+    return sha
+
+
+def test_polling_finds_that_a_force_push_took_commits_back(world):
+    """A head that is known already may be an old one: what was dropped from the branch is not shipped."""
+    world.push()
+    world.settle()
+    kept = world.push()
+    world.settle()
+    dropped = world.workshop.push()
+    intake.read_branch(world.config.app(None), world.deps, who="test", why="pushed")
+    world.workshop.commits.pop()
+    intake.poll("shop", world.deps, force=True)
+    assert not commit_of(world, dropped).on_branch
+    world.run(seconds=120)
+    assert set(world.runs().values()) == {kept}
+
+
+def test_a_head_below_what_runs_is_found_by_polling(world):
+    """I4: the branch's head gets its row even when a force-push left it behind the running commit."""
+    world.push()
+    world.settle()
+    world.push()
+    world.settle()
+    head = rewritten(world, 2, "f")
+    intake.poll("shop", world.deps, force=True)
+    assert commit_of(world, head) is not None
+
+
+def test_after_a_force_push_a_person_can_ship_what_replaces_the_running_commit(world):
+    """Automation does not guess and says so; by hand it goes out, and from there on by itself."""
+    world.push()
+    world.settle()
+    world.push()
+    world.settle()
+    head = rewritten(world, 1, "f")
+    intake.poll("shop", world.deps, force=True)
+    world.run(seconds=60)
+    assert head not in world.runs().values()
+    with world.store.reading() as tx:
+        assert "force-push" in planning.waits_for(world.config.app(None), tx)
+    intake.enqueue(world.config.app(None), head, world.deps, who="me", now=Wish("history was rewritten", "me"))
+    world.run(seconds=120)
+    assert set(world.runs().values()) == {head}
+    world.workshop.commits.append(BranchCommit("e" * 40, 2, "next", "Ann", "next"))
+    intake.poll("shop", world.deps, force=True)
+    world.run(seconds=120)
+    assert set(world.runs().values()) == {"e" * 40}
+
+
+def test_a_wish_is_granted_once(world):
+    """What was shipped before the queue and stopped does not go out again by the same wish."""
+    world.push()
+    world.settle()
+    world.workshop.push()
+    world.workshop.push()
+    last = world.push()
+    world.run(until=lambda: all(commit_of(world, one.sha).state is CommitState.PASSED for one in world.workshop.commits))
+    if world.newest().state is not RolloutState.DONE:
+        stopping.stop(world.newest().id, world.deps, who="me", why="in the way")
+        with world.store.transaction() as tx:
+            for one in world.workshop.commits[1:]:
+                commit = tx.commits.get("shop", one.sha)
+                if commit.state is CommitState.BARRED:
+                    bars.CommitEvent  # noqa: B018
+        for one in world.workshop.commits[1:]:
+            if commit_of(world, one.sha).state is CommitState.BARRED:
+                bars.unbar("shop", one.sha, world.deps, who="me", why="fine")
+    world.run(until=lambda: world.newest().state in {RolloutState.ROLLED_BACK, RolloutState.STOPPED, RolloutState.DONE})
+
+
+def test_a_wish_for_a_commit_in_test_does_not_end_its_test(world):
+    """`deploy --now` of a commit that is being tested waits for that very test."""
+    world.push()
+    world.settle()
+    sha = world.workshop.push()
+    run_tests = world.workshop.run_tests
+
+    def wished_meanwhile(app, config, commit, *, go_on):
+        intake.enqueue(world.config.app(None), sha, world.deps, who="me", now=Wish("urgent", "me"))
+        assert go_on()
+        return run_tests(app, config, commit, go_on=go_on)
+
+    world.workshop.run_tests = wished_meanwhile
+    intake.read_branch(world.config.app(None), world.deps, who="test", why="pushed")
+    testing.run_tests(commit_of(world, sha).id, world.deps)
+    assert commit_of(world, sha).state is CommitState.PASSED
+    assert commit_of(world, sha).attempt == 1
+
+
+def test_a_webhook_that_is_faster_than_the_git_server_is_tested_a_little_later(world):
+    """The commit is not on the branch yet: its test is put off, and not failed for ever."""
+    world.push()
+    world.settle()
+    coming = f"{len(world.workshop.commits) + 1:040x}"
+    with world.store.transaction() as tx:
+        commit, _ = tx.commits.add("shop", coming, who="webhook", why="pushed")
+    testing.run_tests(commit.id, world.deps)
+    assert commit_of(world, coming).state is CommitState.RECEIVED
+    assert world.workshop.push() == coming
+    world.run(seconds=60, until=lambda: commit_of(world, coming).state is CommitState.PASSED)
+    assert commit_of(world, coming).state is CommitState.PASSED
+
+
+def test_a_commit_that_never_comes_to_the_branch_fails_in_the_end(world):
+    """Patience has an end: the commit fails and says why."""
+    world.push()
+    world.settle()
+    with world.store.transaction() as tx:
+        tx.commits.add("shop", "d" * 40, who="webhook", why="pushed")
+    world.run(seconds=120, until=lambda: commit_of(world, "d" * 40).state is CommitState.FAILED)
+    assert "not on branch" in commit_of(world, "d" * 40).reason
+
+
+def test_after_a_rollback_to_an_older_commit_all_that_was_barred_blocks(world):
+    """`rollback --to` takes the queue back as well: a fix of the newest bad commit does not carry the others along."""
+    first, second, third = (world.push() for _ in range(1)), None, None
+    first = next(first)
+    world.settle()
+    second = world.push()
+    world.settle()
+    third = world.push()
+    world.settle()
+    stopping.roll_back_done(world.config.app(None), world.deps, to=first, who="me", why="slow")
+    assert world.settle().state is RolloutState.ROLLED_BACK
+    half = world.push(f"This reverts commit {third}.")
+    world.run(seconds=120)
+    assert set(world.runs().values()) == {first}
+    with world.store.reading() as tx:
+        assert second[:12] in planning.waits_for(world.config.app(None), tx)
+    whole = world.push(f"This reverts commit {second}.")
+    world.run(seconds=120)
+    assert set(world.runs().values()) == {whole}
+    assert world.newest().previous == first
+    assert half in world.newest().commits
+
+
+def test_unbarring_what_was_only_suspected_is_audited(world):
+    """Every word of a person has its event."""
+    sha = world.push()
+    with world.store.transaction() as tx:
+        tx.commits.update(tx.commits.get("shop", sha), suspect=True)
+    bars.unbar("shop", sha, world.deps, who="ann", why="looked at it")
+    with world.store.reading() as tx:
+        assert ("unbar", "ann") in [(event.what, event.who) for event in tx.events.of_subject("shop", f"commit {sha}")]
+    with pytest.raises(Conflict):
+        bars.unbar("shop", sha, world.deps, who="ann", why="again")
+
+
+def test_a_test_whose_worker_died_is_rung_once_an_interval(world):
+    """The tests' queue does not fill up while their one worker is busy."""
+    sha = world.workshop.push()
+    intake.read_branch(world.config.app(None), world.deps, who="test", why="pushed")
+    with world.store.transaction() as tx:
+        tx.commits.claim_tests(tx.commits.get("shop", sha).id, "dead worker", 1.0)
+    world.seconds += 2
+    world.bell.queue.clear()
+    for _ in range(5):
+        reconcile.sweep(world.deps)
+    assert len(world.bell.queue) == 1
+
+
+def test_a_put_off_test_that_was_taken_over_is_no_error(world):
+    """The git server was silent for longer than the lease: another worker has the commit now."""
+    from rollout.errors import ServiceUnavailable
+
+    sha = world.workshop.push()
+    intake.read_branch(world.config.app(None), world.deps, who="test", why="pushed")
+
+    def overtaken(app, config, commit, *, go_on):
+        world.seconds += 60
+        with world.store.transaction() as tx:
+            tx.commits.claim_tests(tx.commits.get("shop", sha).id, "another", 15.0)
+        raise ServiceUnavailable("git does not answer")
+
+    world.workshop.run_tests = overtaken
+    testing.run_tests(commit_of(world, sha).id, world.deps)
+    assert commit_of(world, sha).lease_owner == "another"

@@ -1,0 +1,170 @@
+"""The page: what runs, what is next, what was, and why nothing is started. Hostile text stays text."""
+
+import base64
+import hashlib
+import itertools
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from rollout.domain.states import HostState
+from rollout.services import intake
+from rollout.web.page import bar
+from rollout.web.plain import cleaned, plain
+from tests.support.web import BEARER
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{7*7}}\x1b[31m\x00\u202edlrow\ud800"
+TAGS = {
+    "html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "small", "section", "article", "p", "a", "i",
+    "span", "code", "table", "tr", "td", "svg", "rect", "ul", "li",
+}  # fmt: skip
+
+
+class Reader(HTMLParser):
+    """What a browser would make of it."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.attributes, self.words = set(), set(), []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+def read(client):
+    """The page."""
+    answer = client.get("/", BEARER)
+    assert answer.status == 200
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    return answer, Reader(answer.text)
+
+
+def test_an_empty_store_says_why_nothing_is_started(client):
+    """The reason is on the page, in words."""
+    _, page = read(client)
+    assert "Nothing is being rolled out:" in page.text
+    assert not page.text.split("Nothing is being rolled out:")[1].strip().startswith("Next")
+    assert "no commit waits" in page.text
+
+
+def test_it_shows_what_runs_what_is_next_and_what_was(world, client, halted):
+    """A halted rollout with its hosts as a bar, the commit behind it, the one before it."""
+    world.push("the third")
+    answer, page = read(client)
+    before, after = page.text.split("Next")
+    assert "halted" in before
+    assert "the second" in before
+    assert f"rollout show {halted.id}" in before
+    assert "2 failed" in before
+    assert "the third" in after
+    assert "the first" in after.split("Last")[1]
+    assert answer.text.count("<rect") == len(re.findall(r"■", answer.text))
+
+
+@pytest.mark.parametrize("where", ["subject", "author", "reason", "host"])
+def test_hostile_text_stays_text(world, client, halted, where):
+    """Commit, author, reason, host: no tag of theirs, no control character, no turned writing reaches the browser."""
+    hostile = HOSTILE.replace("\ud800", "").replace("\x00", "")  # these two cannot be stored at all
+    with world.store.transaction() as tx:
+        rollout = tx.rollouts.lock(halted.id)
+        commit = tx.commits.get("shop", rollout.commit)
+        if where == "reason":
+            tx.rollouts.update(rollout, reason=hostile, canary_reason=hostile)
+        elif where == "host":
+            tx.rollouts.update(rollout, unconfirmed=(hostile,), requested_by=hostile)
+        else:
+            tx.commits.update(commit, **{where: hostile})
+    answer, page = read(client)
+    assert "<script>alert(1)</script>" in page.text
+    assert page.tags <= TAGS
+    assert not {name for name in page.attributes if name.startswith("on") or name == "style"}
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", answer.text)
+    assert "{{7*7}}" in page.text
+
+
+def test_the_policy_allows_the_one_style_sheet_and_nothing_else(client):
+    """No script, no picture, no form, no frame; the digest is the style sheet's own."""
+    answer, _ = read(client)
+    style = re.search("<style>(.*)</style>", answer.text, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert f"style-src 'sha256-{digest}'" in policy
+    assert "unsafe" not in policy
+    for part in ("base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"):
+        assert part in policy
+    assert "<script" not in answer.text
+    assert re.search('<meta http-equiv="refresh" content="[0-9]+">', answer.text)
+
+
+def test_very_long_text_is_cut(world, client):
+    """A subject of a megabyte does not make a page of a megabyte."""
+    world.workshop.push("x" * 1_000_000)
+    intake.read_branch(world.deps.config.app("shop"), world.deps, who="test", why="pushed")
+    answer, _ = read(client)
+    assert len(answer.body) < 20_000
+
+
+def test_many_commits_are_a_short_list(world, client, halted):
+    """The first ones are shown, the others counted."""
+    for number in range(60):
+        world.workshop.push(f"change {number}")
+    intake.read_branch(world.deps.config.app("shop"), world.deps, who="test", why="pushed")
+    _, page = read(client)
+    assert "and 50 more" in page.text
+
+
+def test_every_app_has_its_section(world, serve):
+    """Apps are shown in the order of the configuration."""
+    shop = world.deps.config.app("shop")
+    apps = {"shop": shop, "admin": shop.model_copy(update={"name": "admin"})}
+    client = serve(replace(world.deps, config=replace(world.deps.config, apps=apps)))
+    assert re.findall("<h2>(.*)</h2>", client.get("/", BEARER).text) == ["shop", "admin"]
+
+
+def test_the_bar_is_as_wide_as_the_fleet():
+    """The pieces touch each other and fill the bar; states without hosts have none."""
+    counts = dict.fromkeys(map(str, HostState), 0) | {"total": 7, "done": 3, "failed": 1, "pending": 3}
+    pieces = list(bar(counts))
+    assert [piece.state for piece in pieces] == ["done", "pending", "failed"]
+    assert pieces[0].start == 0
+    assert sum(piece.width for piece in pieces) == pytest.approx(100, abs=0.01)
+    for one, following in itertools.pairwise(pieces):
+        assert one.start + one.width == pytest.approx(following.start, abs=0.01)
+    assert list(bar(dict.fromkeys(map(str, HostState), 0) | {"total": 0})) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("plain", "plain"),
+        ("größer — 日本 🎉", "größer — 日本 🎉"),
+        ("a\x1b[31mb\x1b]0;t\x07", "a[31mb]0;t"),
+        ("a\r\nb\tc", "a\nb\tc"),
+        ("\x9b31m", "31m"),
+        ("\u202eabc\u2066\u200b\ufeff", "abc"),
+        ("half \ud83d", "half "),
+        ("line\u2028end", "lineend"),
+    ],
+)
+def test_text_is_plain(given, shown):
+    """What acts on a terminal or a page goes, what is seen stays."""
+    assert plain(given) == shown
+
+
+def test_json_is_cleaned_all_the_way_down():
+    """Keys and values, lists and tables; numbers and null stay as they are."""
+    assert cleaned({"a\x1b": ["b\x1b", {"c": ("\x1b",)}, 1, 2.5, None, True]}) == {
+        "a": ["b", {"c": [""]}, 1, 2.5, None, True]
+    }
