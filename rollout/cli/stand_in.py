@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rollout.cli import finding, scene, waiting
+from rollout.cli import finding, output, scene, waiting
 from rollout.cli.call import Call
 from rollout.cli.following import late, unharmed
 from rollout.cli.tellers import Teller
@@ -77,6 +77,10 @@ class StandIn:
     def _own_hands(self) -> Iterator[None]:
         try:
             yield
+        except KeyboardInterrupt:
+            if self._hands is not None:
+                output.warn("ending, once the hosts that were begun are back")
+            raise
         finally:
             if self._hands is not None:
                 self._hands.close()

@@ -1,5 +1,6 @@
 """The application: what answers where."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -33,16 +34,19 @@ def build(deps: Deps, limits: Limits | None = None) -> Starlette:
     """The application over these dependencies; ConfigError when it must not start."""
     refuse_without_secret(deps)
     service = Service(deps, limits or Limits())
+    health = Health(service)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        warming = asyncio.create_task(health.warm())  # not waited for: a broker that is gone delays no start
         try:
             yield
         finally:
+            warming.cancel()
             service.close()
 
     app = Starlette(
-        routes=routes(service),
+        routes=routes(service, health),
         middleware=[Middleware(Armour), Middleware(Gate, token=deps.settings.api_token)],
         exception_handlers={
             RolloutError: errors.on_rollout_error,
@@ -67,9 +71,9 @@ def refuse_without_secret(deps: Deps) -> None:
         )
 
 
-def routes(service: Service) -> list[Route]:
+def routes(service: Service, health: Health) -> list[Route]:
     """Every address; which of them want no token is said in `gate.PUBLIC` and nowhere else."""
-    health, metrics = Health(service), Metrics(service)
+    metrics = Metrics(service)
     reads, orders, page = Reads(service), Orders(service), Page(service)
     return [
         *(

@@ -7,7 +7,7 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
-from rollout.errors import ServiceUnavailable
+from rollout.errors import RolloutError
 from rollout.web.errors import RETRY_AFTER_S, Json
 from rollout.web.fresh import Fresh
 from rollout.web.lanes import Lane
@@ -34,6 +34,10 @@ class Health:
             return Json({"status": "ready", **_said(found)})
         return Json({"status": "not ready", **_said(found)}, 503, headers={"Retry-After": str(RETRY_AFTER_S)})
 
+    async def warm(self) -> None:
+        """Look once, so that the first webhook does not wait for connections to be opened and modules to be read."""
+        await self._ready.get()
+
     async def _look(self) -> dict[str, bool]:
         lanes, deps = self._service.lanes, self._service.deps
         store, broker = await asyncio.gather(
@@ -46,7 +50,7 @@ class Health:
 async def _answers(lane: Lane, question: Callable[[], bool], name: str) -> bool:
     try:
         found = await lane.run(question)
-    except ServiceUnavailable as error:
+    except RolloutError as error:
         log.warning("not_ready", what=name, error=str(error))
         return False
     if not found:

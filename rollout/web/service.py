@@ -36,7 +36,7 @@ class Service:
         self.for_webhooks = replace(deps, bell=self.bells.webhooks)
         self.for_orders = replace(deps, bell=self.bells.orders)
         self.lanes = Lanes(
-            webhooks=Lane("webhooks", threads=1, waiting=200, within_s=limits.answer_s),
+            webhooks=Lane("webhooks", threads=2, waiting=200, within_s=limits.answer_s),
             reads=Lane("reads", threads=4, waiting=60, within_s=limits.answer_s),
             orders=Lane("orders", threads=4, waiting=30, within_s=limits.order_s),
             metrics=Lane("metrics", threads=1, waiting=1, within_s=limits.answer_s),

@@ -75,9 +75,21 @@ class Installation(System):
             row = self.rollout_row(sha)
             return row if row is not None and row.state in {state, *trouble} else None
 
-        row = wait_for(over, seconds=seconds, every=0.1, why=f"{sha[:8]} to be {state}")
+        try:
+            row = wait_for(over, seconds=seconds, every=0.1, why=f"{sha[:8]} to be {state}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; {self._where_it_is(sha)}") from None
         assert row.state == state, f"rollout {row.id} is {row.state}, not {state}: {row.reason}"
         return row
+
+    def _where_it_is(self, sha):
+        row = self.rollout_row(sha)
+        if row is None:
+            with self.store.reading() as tx:
+                return f"no rollout; its commit: {tx.commits.get(AppName('shop'), sha)}"
+        with self.store.reading() as tx:
+            counts = tx.rollouts.host_counts([row.id])[row.id]
+        return f"{row.state}, {({str(state): amount for state, amount in counts.items() if amount})}, {row.canary_reason}"
 
     def release(self, sha):
         """What hosts get for this commit."""

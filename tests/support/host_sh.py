@@ -366,7 +366,9 @@ def _write(file: Path, content: str, *, executable: bool) -> None:
 
 def tree_digest(tree: Path) -> str:
     """The digest of a tree, written down from docs/host.md."""
-    plain, executable, links = [], [], []
+    plain: list[str] = []
+    executable: list[str] = []
+    links: list[str] = []
     for entry in sorted(tree.rglob("*"), key=lambda entry: os.fsencode(entry.relative_to(tree))):
         name = f"./{entry.relative_to(tree)}"
         if entry.is_symlink():
