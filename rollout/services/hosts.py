@@ -45,6 +45,7 @@ H, HE = HostState, HostEvent
 
 READ_AGAIN_S = 2.0
 _FOUND: dict[str, Any] = {"unreadable": False, "lost_at": None}
+_NOTHING_DONE = {"late", "overtaken", "busy"}  # refusals after which the same attempt may go on
 MARGIN_S = 1.0  # of a lease: the database's clock, the way to the host, the time from its check to its rename
 
 
@@ -205,9 +206,11 @@ def _switched(tx: Transaction, job: _Job, outcome: Outcome) -> bool:
     if error is None:
         tx.hosts.runs(job.host.app, job.host.name, job.rollout.commit)
         return _done(tx, job)
-    if outcome.current is not None:
+    if outcome.answer is Answer.BROKEN and outcome.intent:  # it got as far as its journal: only reading it tells
+        return _lose(tx, job, OutcomeUnknown(str(error)))
+    if outcome.answer is Answer.FAILED:
         tx.hosts.runs(job.host.app, job.host.name, outcome.current)
-    if outcome.answer is Answer.REFUSED and outcome.reason == "late":
+    if outcome.answer is Answer.REFUSED and outcome.reason in _NOTHING_DONE:
         return _change(
             tx, job, HE.FOUND_UNTOUCHED, why=str(error), token=False, due_at=tx.now() + READ_AGAIN_S
         )

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -171,8 +171,9 @@ class Story:
         )
         self._screen.say(f"  command    {command}")
         self._screen.say(f"  repository {self._repository.work} (push, then wait for the poll)")
-        while True:
-            signal.pause()
+        with suppress(KeyboardInterrupt):
+            while True:
+                signal.pause()
 
     # The four chapters
 

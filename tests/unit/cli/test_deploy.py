@@ -1,5 +1,7 @@
 """deploy: a commit by hand."""
 
+import threading
+
 import pytest
 
 from rollout.domain.model import AppName, RolloutId
@@ -162,20 +164,20 @@ def test_waiting_ends_with_a_halt(cli, deps):
 def test_waiting_ends_when_the_tests_fail(cli, deps):
     """A red commit never ships: 1, with the reason."""
     sha = deps.workshop.push(fails=True)
+    ended = threading.Event()
 
-    def test():
-        with deps.store.reading() as tx:
-            waiting = tx.commits.unfinished(AppName("shop"))
-        testing.run_tests(waiting[0].id, deps)
-
-    def when_it_is_there():
-        while True:
+    def a_worker():
+        while not ended.wait(0.02):
             with deps.store.reading() as tx:
-                if tx.commits.unfinished(AppName("shop")):
-                    return test()
+                waiting = tx.commits.unfinished(AppName("shop"))
+            for commit in waiting:
+                testing.run_tests(commit.id, deps)
 
-    with Meanwhile(when_it_is_there):
-        told = cli("deploy", "--wait", "--timeout", "30s")
+    with Meanwhile(a_worker):
+        try:
+            told = cli("deploy", "--wait", "--timeout", "60s")
+        finally:
+            ended.set()
     assert told.code == 1
     assert f"commit {sha[:12]} is failed" in told.out
 

@@ -1,0 +1,151 @@
+"""Two transactions on the same rows: nothing is lost between them, and neither fails for the other."""
+
+import threading
+import time
+
+import pytest
+from sqlalchemy import text
+
+from rollout.domain.model import Member, Release, Role
+from rollout.domain.states import CommitEvent, CommitState, HostEvent, HostState, RolloutEvent
+from rollout.services import bars
+from rollout.store import clock as store_clock
+from rollout.store.rollouts import Planned
+from rollout.store.store import Store
+
+SHA = "a" * 40
+HE, RE = HostEvent, RolloutEvent
+
+
+@pytest.fixture
+def store(database):
+    opened = Store(database)
+    opened.prepare()
+    yield opened
+    opened.close()
+
+
+def fanning_out(store):
+    """A rollout of three hosts that fans out, two of its hosts being prepared."""
+    fleet = [
+        (Member(f"web{n}", f"127.1.0.{n}", 22, "deploy", {}, "/srv/shop"), Role.OTHER if n else Role.CANARY)
+        for n in range(3)
+    ]
+    plan = Planned("shop", SHA, [SHA], None, "d" * 64, "ann", {}, 2, "ramp", 10, 3, fleet)
+    with store.transaction() as tx:
+        rollout = tx.rollouts.add(plan, why="test")
+        for event in (RE.START, RE.CANARY_DEPLOYED, RE.CANARY_PASSED):
+            rollout = tx.rollouts.change(rollout, event, who="test", canary_status="pass")
+        claims = [tx.hosts.claim_prepare(host.id, "w", 15) for host in tx.hosts.of(rollout.id)[:2]]
+    return rollout, claims
+
+
+class Beside:
+    """Work in another transaction, begun inside ours; what it returned or raised."""
+
+    def __init__(self, store, work):
+        self._store, self._work = store, work
+        self.result = self.error = None
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self):
+        try:
+            with self._store.transaction() as tx:
+                self.result = self._work(tx)
+        except Exception as error:
+            self.error = error
+
+    def begin(self, tx):
+        """Start it, and wait until it has ended or waits for a lock of ours."""
+        self._thread.start()
+        deadline = time.monotonic() + 10
+        while self._thread.is_alive() and time.monotonic() < deadline:
+            if not tx.is_postgresql or self._waits():
+                return
+            time.sleep(0.01)
+
+    def _waits(self):
+        with self._store.reading() as tx:
+            waiting = text(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+            return tx.connection.execute(waiting).scalar_one() > 0
+
+    def end(self):
+        self._thread.join(timeout=30)
+        assert not self._thread.is_alive()
+        return self
+
+
+def test_an_outcome_that_comes_while_others_are_counted_is_rung_for(store):
+    """Whoever counts has looked already: the outcome asks for another count, and none waits for the reconciler."""
+    rollout, claims = fanning_out(store)
+    with store.transaction() as tx:
+        tx.rollouts.set_counting(rollout.id, counting=True)
+    beside = Beside(store, lambda tx: tx.hosts.change(claims[0], HE.PREPARED, who="w"))
+    with store.transaction() as tx:
+        tx.rollouts.set_counting(rollout.id, counting=False)
+        beside.begin(tx)
+    assert beside.end().error is None
+    assert beside.result[1] is True
+
+
+def test_a_stop_does_not_fail_for_a_prepare_that_ends_at_that_moment(store):
+    """The stop has its rows; the report that came beside it is the one that was overtaken."""
+    rollout, claims = fanning_out(store)
+    with store.transaction() as tx:
+        tx.rollouts.set_counting(rollout.id, counting=True)
+    beside = Beside(store, lambda tx: tx.hosts.change(claims[0], HE.PREPARED, who="w"))
+    with store.transaction() as tx:
+        tx.rollouts.change(tx.rollouts.lock(rollout.id), RE.STOP, who="ann")
+        preparing = tx.hosts.of(rollout.id, HostState.PREPARING)
+        beside.begin(tx)
+        for host in preparing:
+            tx.hosts.change(host, HE.PUT_OFF, who="ann")
+    assert type(beside.end().error).__name__ == "StaleWrite"
+
+
+def test_no_prepare_begins_beside_a_stop(store):
+    """The claim waits for the stop's commit, and then finds nothing to do."""
+    rollout, _ = fanning_out(store)
+    with store.reading() as tx:
+        pending = tx.hosts.of(rollout.id, HostState.PENDING)[0]
+    beside = Beside(store, lambda tx: tx.hosts.claim_prepare(pending.id, "w", 15))
+    with store.transaction() as tx:
+        tx.rollouts.change(tx.rollouts.lock(rollout.id), RE.STOP, who="ann")
+        beside.begin(tx)
+    assert beside.end().error is None
+    assert beside.result is None
+
+
+def test_a_bar_that_is_said_while_the_tests_pass_is_not_lost(store):
+    """Either the passing finds the wish, or the bar finds the passed commit."""
+    with store.transaction() as tx:
+        commit, _ = tx.commits.add("shop", SHA, who="w", why="x")
+        claimed = tx.commits.claim_tests(commit.id, "w", 15)
+        tx.commits.add_release("shop", Release(SHA, "d" * 64, "/a", 1))
+    beside = Beside(store, lambda tx: bars.bar_locked(tx, claimed, who="ann", why="no"))
+    with store.transaction() as tx:
+        tx.commits.change(claimed, CommitEvent.PASS, who="w")
+        beside.begin(tx)
+    assert beside.end().error is None
+    with store.reading() as tx:
+        assert tx.commits.get("shop", SHA).state is CommitState.BARRED
+
+
+def test_a_host_lost_before_the_machine_started_anew_is_timed_from_then(tmp_path, monkeypatch):
+    """On SQLite the clock starts anew with the machine: a host cannot stay "just lost" for as long as it ran before."""
+    store = Store(f"sqlite:///{tmp_path}/rollout.db")
+    store.prepare()
+    rollout, claims = fanning_out(store)
+    with store.transaction() as tx:
+        tx.hosts.change(claims[0], HE.PREPARED, who="w")
+        claim = tx.hosts.claim_activation(tx.hosts.of(rollout.id)[0].id, "w", 15)
+        assert claim is None  # the canary's turn is over
+        tx.hosts.update(tx.hosts.of(rollout.id)[0], lost_at=9_999_999.0)
+    monkeypatch.setattr(store_clock, "boot_of", lambda _connection: "another")
+    monkeypatch.setattr(store_clock, "store_seconds", lambda _connection: 50.0)
+    store.prepare()
+    with store.reading() as tx:
+        assert tx.hosts.of(rollout.id)[0].lost_at == 50.0
+    store.close()
