@@ -1,7 +1,7 @@
 """What `rollout check` looks at: services first, then every host at once, then the canary's source."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from rollout.cli.scene import Bar
 from rollout.cli.tellers import Teller, teller
 from rollout.config.deploy_file import AppConfig
 from rollout.domain import plan
-from rollout.errors import RolloutError, ServiceUnavailable
+from rollout.errors import MetricUnavailable, RolloutError, ServiceUnavailable
 from rollout.services import canaries
 from rollout.services.targets import member_target
 
@@ -124,13 +124,27 @@ class _Inspection:
         where = f"{app.name}: host {member.name}"
         target = member_target(member, app)
         try:
-            found = report(where, self.deps.fleet.check(target, timeout_s=HOST_TIMEOUT_S), member)
-            if canary:
-                here = canaries.on_this_host(app, member)
-                self.deps.metrics[app.canary.source].read(target, "canary", here, None)
+            told = self.deps.fleet.check(target, timeout_s=HOST_TIMEOUT_S)
+            return report(where, told, member) + (self._canary(where, app, member, told) if canary else [])
         except RolloutError as error:
             return [of_error(where, error)]
-        return found
+
+    def _canary(self, where: str, app: AppConfig, member: "Member", told: Mapping[str, str]) -> list[Finding]:
+        """The canary's numbers can be read. Before the first release nothing answers there, so nothing is logged."""
+        here = canaries.on_this_host(app, member)
+        try:
+            self.deps.metrics[app.canary.source].read(member_target(member, app), "canary", here, None)
+        except MetricUnavailable as error:
+            if told.get("current", "none") != "none":
+                return [of_error(where, error)]
+            return [
+                warning(
+                    where,
+                    f"{error} (it has no release yet)",
+                    "see that the release writes it: check again later",
+                )
+            ]
+        return []
 
 
 def _asked(what: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:

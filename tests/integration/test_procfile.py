@@ -89,9 +89,9 @@ class Started:
 
         until(so, what=f"{what}\n{self.log.read_text()[-2000:]}", timeout_s=40)
 
-    def end(self) -> None:
+    def end(self) -> int:
         self.process.terminate()
-        assert self.process.wait(20) in {0, -15}, self.log.read_text()[-2000:]
+        return self.process.wait(20)
 
 
 @pytest.fixture
@@ -124,28 +124,30 @@ def test_web(start) -> None:
 
     web.until(ready, what="/readyz says 200")
     assert httpx.get(f"{address}/healthz", timeout=5).status_code == 200
-    web.end()
+    assert web.end() == 0
 
 
 @pytest.mark.parametrize("name", ["control", "tests", "hosts"])
 def test_workers(start, name) -> None:
-    """Each worker line answers a ping under its own name, consumes its own queue, and ends at TERM."""
+    """Each worker line answers under its own name, consumes its own queue, and ends at TERM."""
     worker = start(name)
     app = celery_app(worker.config.server.broker_url, Settings.load(worker.config))
 
-    def ping() -> list[str]:
-        return [host for answer in app.control.ping(timeout=0.5) for host in answer]
+    def queues() -> dict[str, list[str]]:
+        answers = app.control.inspect(timeout=2).active_queues() or {}
+        return {host: [queue["name"] for queue in answer] for host, answer in answers.items()}
 
-    worker.until(ping, what="an answer to a ping")
-    assert ping()[0].startswith(f"{name}@")
-    queues = app.control.inspect(timeout=5).active_queues() or {}
-    assert [queue["name"] for each in queues.values() for queue in each] == [name]
-    worker.end()
+    found: dict[str, list[str]] = {}
+    worker.until(lambda: found.update(queues()) or found, what="an answer from the worker")
+    ((host, consumed),) = found.items()
+    assert host.startswith(f"{name}@")
+    assert consumed == [name]
+    assert worker.end() == 0
     app.close()
 
 
 def test_beat(start) -> None:
-    """The beat line puts its bells on the control queue."""
+    """The beat line puts its bells on the control queue, and ends at TERM (with whatever status Celery gives it)."""
     beat = start("beat")
     with redis.Redis(unix_socket_path=str(beat.config.server.socket)) as client:
         beat.until(lambda: client.keys("control*"), what="a message on the control queue")
@@ -168,7 +170,7 @@ def test_flower(start) -> None:
     assert httpx.get(page).status_code == 401
     command = Path(f"/proc/{site.process.pid}/cmdline").read_bytes()
     assert flower.password(server.state_dir).encode() not in command
-    site.end()
+    assert site.end() == 0
 
 
 def test_every_line_is_tested() -> None:

@@ -8,6 +8,7 @@ from rollout.cli import host_report
 from rollout.config import deploy_file, reference
 from rollout.domain.model import Member
 from rollout.errors import HostKeyRefused, MetricUnavailable, ServiceUnavailable, Unreachable
+from tests.support.local_fleet import a_target
 
 MEMBER = Member("web001", "10.0.0.1", 22, "deploy", {}, "/srv/shop")
 READY = {"missing": "", "writable": "yes", "user": "deploy", "free_kb": "9999999", "sh_ms": "3"}
@@ -138,8 +139,15 @@ def test_check_asks_the_canary_for_data(cli, deps, monkeypatch):
 
     monkeypatch.setattr(type(deps.metrics["access-log"]), "read", read)
     told = cli("check", "--json")
-    assert told.code == 1
     assert asked == [("shop01", "canary", None)]
+    assert told.code == 0  # nothing has been released there yet, so nothing can be logged
+    assert "there is no access log" in str(found(told, "warning"))
+    deps.fleet.script["check", "shop01"] = {
+        **deps.fleet.check(a_target("shop01"), timeout_s=1),
+        "current": "a" * 40,
+    }
+    told = cli("check", "--json")
+    assert told.code == 1
     assert found(told, "problem")["shop: host shop01"]["error"] == "MetricUnavailable"
 
 

@@ -1,0 +1,180 @@
+"""What we rely on in Celery, on the real task shells, a real worker of threads and the embedded broker."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import redis
+
+from rollout.config import deploy_file
+from rollout.config.settings import Settings
+from rollout.dispatch import CeleryBell, celery_app
+from rollout.domain import pipeline
+from rollout.domain.pipeline import Ring
+from rollout.supervisor.broker import Broker
+
+ENDS, LOOKS_LATER, AGAIN_S = 2, 7, 3.0  # as in tests/support/celery_stages.py
+TOML = """
+[server]
+state_dir = "{state}"
+[apps.shop]
+repository = "{state}/shop.git"
+[apps.shop.tests]
+command = "true"
+[apps.shop.release]
+path = "/srv/shop"
+[apps.shop.canary]
+log = "/srv/shop/access.log"
+[apps.shop.fleet]
+hosts = ["web1"]
+known_hosts = "{state}/known_hosts"
+"""
+
+
+class Probe:
+    """A broker, a worker with two threads, and what its tasks wrote down."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        state = folder / "s"
+        file = folder / "rollout.toml"
+        file.write_text(TOML.format(state=state))
+        config = deploy_file.load(file, {})
+        self.broker = Broker(state)
+        self.broker.prepare()
+        self.processes = [subprocess.Popen(self.broker.command(), stdout=subprocess.DEVNULL)]
+        self.broker.wait()
+        self.app = celery_app(config.server.broker_url, Settings())
+        self.bell = CeleryBell(self.app)
+        self.redis = redis.Redis(unix_socket_path=str(self.broker.socket), decode_responses=True)
+        environment = os.environ | {"ROLLOUT_CONFIG": str(file), "PROBE": str(folder)}
+        words = "-m celery -A tests.support.celery_stages worker --pool threads --concurrency 2 -n probe@here"
+        with (folder / "log").open("w") as log:
+            self.processes.append(
+                subprocess.Popen(
+                    [sys.executable, *words.split(), "-Q", "control,hosts", "--loglevel", "INFO"],
+                    env=environment,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+            )
+
+    def calls(self) -> list[str]:
+        file = self.folder / "calls"
+        return file.read_text().splitlines() if file.exists() else []
+
+    def until(self, condition, what: str) -> None:
+        deadline = time.monotonic() + 60
+        while not condition():
+            if time.monotonic() > deadline:
+                pytest.fail(f"{what}; calls: {self.calls()}\n{(self.folder / 'log').read_text()[-3000:]}")
+            time.sleep(0.05)
+
+    def finish(self, rollout: int) -> None:
+        """Send a chain and wait for its last stage: whatever was sent before has had its turn."""
+        self.bell.ring([pipeline.pipeline(rollout)])
+        self.until(
+            lambda: f"fan_out {rollout} stamp={rollout}" in self.calls(), f"chain {rollout} did not end"
+        )
+
+    def waiting(self) -> int:
+        return sum(self.redis.llen(key) for key in self.redis.keys() if self.redis.type(key) == "list")
+
+    def end(self) -> None:
+        for process in reversed(self.processes):
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self.redis.close()
+
+
+@pytest.fixture(scope="module")
+def probe(tmp_path_factory):
+    probe = Probe(tmp_path_factory.mktemp("celery"))
+    yield probe
+    probe.end()
+
+
+def deploy(rollout: int, host: int) -> Ring:
+    return Ring(pipeline.DEPLOY_HOST, (rollout, host, f"web{host}"), rollout)
+
+
+def test_a_retry_keeps_the_chain_and_the_stamp(probe):
+    """A stage that looks again goes on with its chain, every task of it stamped with the rollout."""
+    probe.finish(1)
+    assert [call for call in probe.calls() if " 1 " in call] == [
+        *["deploy_canary 1 stamp=1"] * 3,
+        "evaluate_canary 1 stamp=1",
+        "fan_out 1 stamp=1",
+    ]
+
+
+def test_a_stage_that_ends_ends_the_chain(probe):
+    """After End the next task of the chain is not sent."""
+    probe.bell.ring([pipeline.pipeline(ENDS)])
+    probe.finish(3)
+    probe.finish(4)
+    assert [call for call in probe.calls() if f" {ENDS} " in call] == [f"deploy_canary {ENDS} stamp={ENDS}"]
+
+
+def test_a_stop_empties_the_queue_of_its_rollout_and_of_no_other(probe):
+    """Queued tasks and stages that wait for their next look are dropped; others and unstamped ones run."""
+    mine = LOOKS_LATER
+    probe.bell.ring([pipeline.pipeline(mine)])
+    probe.until(
+        lambda: any(f"deploy_canary {mine} " in call for call in probe.calls()), "the stage did not begin"
+    )
+    probe.bell.ring([deploy(mine, host) for host in range(101, 111)])
+    probe.until(lambda: sum("deploy_host" in call for call in probe.calls()) == 2, "no thread took a host")
+    probe.bell.ring([deploy(8, 201)])
+    assert probe.bell.revoke(mine)
+    assert probe.app.control.ping(
+        timeout=10
+    )  # answered after the revoke: the worker's mailbox keeps its order
+    (probe.folder / "let-go").touch()
+    probe.bell.ring(
+        [Ring(pipeline.ROLL_BACK_HOST, (mine, 101, "web101"), priority=0), pipeline.count_outcome(mine)]
+    )
+    probe.until(lambda: "deploy_host 201" in probe.calls(), "another rollout's task was dropped")
+    probe.until(lambda: "roll_back_host 101" in probe.calls(), "the rollback was dropped")
+    probe.until(lambda: f"count_outcome {mine} stamp=" in probe.calls(), "the counting was dropped")
+    probe.until(lambda: probe.waiting() == 0, "the queue is not empty")
+    deadline = time.monotonic() + AGAIN_S + 1  # the stage's next look would have been in this time
+    while time.monotonic() < deadline:
+        time.sleep(0.1)
+    mine_called = [call for call in probe.calls() if call.startswith(("deploy_host 10", "deploy_host 110"))]
+    assert len(mine_called) == 2
+    assert sum(call.startswith(f"deploy_canary {mine} ") for call in probe.calls()) == 1
+    probe.until(lambda: probe.redis.hlen("unacked") == 0, "a dropped task was not acknowledged")
+
+
+def test_only_json_is_read(probe):
+    """I15: a pickled message is refused, what is in it does not run, and the worker goes on."""
+
+    class Harm:
+        def __reduce__(self):
+            return os.mkdir, (str(probe.folder / "harm"),)
+
+    with probe.app.connection_for_write() as connection, connection.Producer() as producer:
+        producer.publish(
+            ((Harm(),), {}, {}),
+            exchange="control",
+            routing_key="control",
+            serializer="pickle",
+            headers={"task": pipeline.COUNT_OUTCOME, "id": "harm"},
+        )
+    probe.finish(5)
+    assert not (probe.folder / "harm").exists()
+    assert not any(call.startswith("count_outcome") and "harm" in call for call in probe.calls())
+
+
+def test_nothing_of_a_result_is_kept_in_the_broker(probe):
+    """There is no result backend: tasks leave no keys behind."""
+    probe.finish(6)
+    assert [key for key in probe.redis.keys() if "result" in key or "meta" in key] == []
