@@ -8,7 +8,8 @@ import pytest
 from hypothesis import settings
 
 settings.register_profile("rollout", deadline=None, print_blob=True)
-settings.load_profile("rollout")
+settings.register_profile("faults", deadline=None, print_blob=True, max_examples=200)  # `make faults`
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "rollout"))
 
 _MORE_PLACES = "/usr/sbin:/usr/local/sbin:/sbin"
 

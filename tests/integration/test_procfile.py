@@ -124,7 +124,7 @@ def test_web(start) -> None:
 
     web.until(ready, what="/readyz says 200")
     assert httpx.get(f"{address}/healthz", timeout=5).status_code == 200
-    assert web.end() == 0
+    assert web.end() in {0, -15}  # uvicorn ends cleanly, then by the signal itself
 
 
 @pytest.mark.parametrize("name", ["control", "tests", "hosts"])

@@ -13,7 +13,8 @@ from rollout.services import halts, stopping
 from tests.support.world import World
 
 SLOW = settings(
-    max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=200 if settings.get_current_profile_name() == "faults" else 12,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 
