@@ -77,7 +77,8 @@ class ReleaseConfig(Table):
     """The `[apps.X.release]` table."""
 
     path: Annotated[
-        StrictStr, AfterValidator(matching(r"[/{][!-~]+", 'an absolute path on the hosts, such as "/srv/shop"'))
+        StrictStr,
+        AfterValidator(matching(r"[/{][!-~]+", 'an absolute path on the hosts, such as "/srv/shop"')),
     ]
     build: Command = ""
     include: Annotated[tuple[Annotated[StrictStr, AfterValidator(_inside)], ...], Field(min_length=1)] = (
@@ -107,7 +108,9 @@ class CanaryConfig(Table):
 
     hosts: Annotated[tuple[str, ...] | int, BeforeValidator(_canary_hosts)] = 1
     source: Annotated[Literal["access-log"], _not_yet("prometheus", "probe")] = "access-log"
-    log: Annotated[Command, AfterValidator(matching(r"([/{][^\n\t]+)?", "an absolute path on the hosts"))] = ""
+    log: Annotated[Command, AfterValidator(matching(r"([/{][^\n\t]+)?", "an absolute path on the hosts"))] = (
+        ""
+    )
     good: Annotated[
         tuple[
             Annotated[

@@ -1,3 +1,4 @@
+#!/bin/sh
 # Counts the new lines of an access log by status class and 2 s bin. POSIX sh and awk, read-only, bounded work.
 #
 # In:  log= file=<device:inode, empty to begin> offset= skip= ready= most= apart=, then an empty line.

@@ -206,7 +206,9 @@ def _switched(tx: Transaction, job: _Job, outcome: Outcome) -> bool:
     if error is None:
         tx.hosts.runs(job.host.app, job.host.name, job.rollout.commit)
         return _done(tx, job)
-    if outcome.answer is Answer.BROKEN and outcome.intent:  # it got as far as its journal: only reading it tells
+    if (
+        outcome.answer is Answer.BROKEN and outcome.intent
+    ):  # it got as far as its journal: only reading it tells
         return _lose(tx, job, OutcomeUnknown(str(error)))
     if outcome.answer is Answer.FAILED:
         tx.hosts.runs(job.host.app, job.host.name, outcome.current)

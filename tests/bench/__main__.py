@@ -74,7 +74,9 @@ def _memory(system: Installation) -> dict[str, dict[str, float]]:
     return found
 
 
-def _figures(hosts: int, rounds: list[Round], memory: dict[str, dict[str, float]], answers: Latency) -> list[Figure]:
+def _figures(
+    hosts: int, rounds: list[Round], memory: dict[str, dict[str, float]], answers: Latency
+) -> list[Figure]:
     def rates(ours: str, floor: str) -> tuple[float, float, float]:
         """Hosts a second, ours and the floor's, and the median of the rounds' own ratios."""
         pairs = [(getattr(one, ours).seconds, getattr(one, floor).seconds) for one in rounds]
@@ -93,7 +95,7 @@ def _figures(hosts: int, rounds: list[Round], memory: dict[str, dict[str, float]
     cold, warm = rates("cold", "floor_cold"), rates("warm", "floor_warm")
     return [
         Figure("prepare + activate, cold, hosts/s", "", *cold, at_least=COLD_RATIO),
-        Figure("  the same, floor of two ssh a host", "", *rates("cold", "floor_two")),
+        Figure("  the same against ssh as it comes, one a call", "", *rates("cold", "floor_two")),
         Figure("rollback, warm, hosts/s", "", *warm, at_least=WARM_RATIO),
         spent("client CPU for 100 hosts, cold", "cold", "floor_cold"),
         spent("client CPU for 100 hosts, warm", "warm", "floor_warm"),
@@ -116,13 +118,17 @@ def _notes(hosts: int, rounds: list[Round], load: float) -> list[str]:
         return ", ".join(f"{part} {seconds:.2f}" for seconds, part in told if seconds >= 0.01)
 
     return [
-        f"cold is {middle('cold'):.2f} s: prepare {middle('prepare'):.2f} s (first host begun to last host prepared) and"
-        f" fan-out {middle('fan_out'):.2f} s (PASS to done; the window grows from 1 to {CONCURRENCY}: mode ramp).",
+        f"cold is {middle('cold'):.2f} s: {middle('prepare'):.2f} s from the first host begun to the last one prepared,",
+        f"  and {middle('fan_out'):.2f} s from PASS to done (mode ramp: the window grows from 1 to {CONCURRENCY}).",
         f"subtracted: push, tests and build before, and the rest of the canary's bake of {BAKE} between the two.",
         f"medians of {len(rounds)} rounds, floor and ours in turn; the ratio is the median of the rounds' ratios.",
         f"our CPU seconds for {hosts} hosts, cold: {parts('parts_cold')}",
         f"our CPU seconds for {hosts} hosts, warm: {parts('parts_warm')}",
-        *([f"the load was {load:.1f} before we began: other programs ran, so only ratios mean something"] if load > 0.5 else []),
+        *(
+            [f"the load was {load:.1f} before we began: other programs ran, so only ratios mean something"]
+            if load > 0.5
+            else []
+        ),
     ]
 
 

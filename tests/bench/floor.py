@@ -1,6 +1,6 @@
 """The floor: plain OpenSSH under `xargs -P 32`, saying to the same host.sh on the same server exactly what we say.
 
-It knows everything beforehand (headers, the archive, that the host will say `send=yes`), keeps no books, asks nobody
+With the same key exchange as ours. It knows everything beforehand (headers, the archive, that the host will say `send=yes`), keeps no books, asks nobody
 for leave, and looks at the answers afterwards. So it is what the hosts, sshd and ssh cost.
 """
 
@@ -20,6 +20,7 @@ from tests.support.system import wait_for
 
 AT_ONCE = 32
 WITHIN_MS = 14_000
+SAME_KEX = "curve25519-sha256"  # what paramiko and this sshd agree on; OpenSSH's own choice costs its client far more
 _CONFIG = """\
 Host *
   User {user}
@@ -32,6 +33,7 @@ Host *
   BatchMode yes
   LogLevel ERROR
   ControlPath {folder}/master/%h
+  {kex}
 """
 _ONE = """\
 #!/bin/sh
@@ -51,15 +53,15 @@ class Run:
 class Floor:
     """A fleet of its own (other folders, same hosts, same server)."""
 
-    def __init__(self, sshd: Sshd, folder: Path, name: str) -> None:
+    def __init__(self, sshd: Sshd, folder: Path, name: str, *, kex: str | None = SAME_KEX) -> None:
         self._sshd = sshd
         self._name = name
         self._folder = folder
         self._program = host_program()
         self._operation = 0
         self._masters: list[subprocess.Popen[bytes]] = []
-        for name in ("command", "input", "output", "master"):
-            (folder / name).mkdir(parents=True)
+        for kind in ("command", "input", "output", "master"):
+            (folder / kind).mkdir(parents=True)
         (folder / "ssh_config").write_text(
             _CONFIG.format(
                 user=sshd.user,
@@ -67,6 +69,7 @@ class Floor:
                 identity=sshd.identity_file,
                 known_hosts=sshd.known_hosts,
                 folder=folder,
+                kex=f"KexAlgorithms {kex}" if kex else "",
             )
         )
         self._one = folder / "one"
@@ -95,7 +98,9 @@ class Floor:
         self._say_switch("rollback", to)
         before = sum(processes.cpu_s(master.pid) for master in self._masters)
         run = self._pass(to.commit)
-        return Run(run.seconds, run.cpu_s + sum(processes.cpu_s(master.pid) for master in self._masters) - before)
+        return Run(
+            run.seconds, run.cpu_s + sum(processes.cpu_s(master.pid) for master in self._masters) - before
+        )
 
     @contextlib.contextmanager
     def warm(self):
@@ -105,7 +110,9 @@ class Floor:
                 some = self._sshd.hosts[first : first + AT_ONCE]
                 self._masters += [self._master(host) for host in some]
                 sockets = [self._folder / "master" / host.address for host in some]
-                wait_for(lambda them=sockets: all(one.exists() for one in them), every=0.02, why="control masters")
+                wait_for(
+                    lambda them=sockets: all(one.exists() for one in them), every=0.02, why="control masters"
+                )
             yield
         finally:
             for master in self._masters:
@@ -152,7 +159,9 @@ class Floor:
     def _prepare(self, release: Release, previous: Release | None) -> bytes:
         number = self._next()
         spare = (previous.commit,) if previous else ()
-        return protocol.prepare(PrepareOrder(epoch=number, operation=number, release=release, keep=5, spare=spare))
+        return protocol.prepare(
+            PrepareOrder(epoch=number, operation=number, release=release, keep=5, spare=spare)
+        )
 
     def _order(self, release: Release) -> SwitchOrder:
         number = self._next()
@@ -178,7 +187,9 @@ class Floor:
         """Once over the fleet; every host must have done it, by its answer and by its disk."""
         names = "".join(f"{host.address}\n" for host in self._sshd.hosts)
         spent, began = _children_cpu_s(), time.monotonic()
-        subprocess.run(["xargs", "-P", str(AT_ONCE), "-n", "1", str(self._one)], input=names, text=True, check=True)
+        subprocess.run(
+            ["xargs", "-P", str(AT_ONCE), "-n", "1", str(self._one)], input=names, text=True, check=True
+        )
         run = Run(time.monotonic() - began, _children_cpu_s() - spent)
         for host in self._sshd.hosts:
             answer = (self._folder / "output" / host.address).read_text(errors="replace")

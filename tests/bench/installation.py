@@ -1,6 +1,5 @@
 """What is measured: the whole system as `rollout up` starts it, and one real sshd that stands for the fleet."""
 
-import os
 import random
 import re
 import time
@@ -36,7 +35,8 @@ class Installation(System):
     def __enter__(self):
         super().__enter__()
         self.traffic.stop()
-        self.traffic = Traffic(SimpleNamespace(hosts=self.sshd.hosts[:1]))  # the canary's: nobody reads the others
+        canary = SimpleNamespace(hosts=self.sshd.hosts[:1])  # nobody reads the others' access logs
+        self.traffic = Traffic(canary)
         self.server = deploy_file.load(self.config).server
         self.store = Store(self.server.database_url)
         return self
@@ -55,7 +55,7 @@ class Installation(System):
 
     def _configure(self):
         super()._configure()
-        text = re.sub(r'^(restart|health) = .*$', r'\1 = "true"', self.config.read_text(), flags=re.MULTILINE)
+        text = re.sub(r"^(restart|health) = .*$", r'\1 = "true"', self.config.read_text(), flags=re.MULTILINE)
         self.config.write_text(text)
 
     # -- asking the store, which costs the system less than a command does ---------------------------------------------
@@ -68,7 +68,6 @@ class Installation(System):
 
     def ends(self, sha, state, seconds=180):
         """Wait until the rollout of `sha` is `state`; what else it may have become is a failure of the measurement."""
-
         trouble = TROUBLE if state == "done" else TROUBLE_BACK
 
         def over():
@@ -89,7 +88,7 @@ class Installation(System):
                 return f"no rollout; its commit: {tx.commits.get(AppName('shop'), sha)}"
         with self.store.reading() as tx:
             counts = tx.rollouts.host_counts([row.id])[row.id]
-        return f"{row.state}, {({str(state): amount for state, amount in counts.items() if amount})}, {row.canary_reason}"
+        return f"{row.state}, { ({str(state): amount for state, amount in counts.items() if amount}) }, {row.canary_reason}"
 
     def release(self, sha):
         """What hosts get for this commit."""
@@ -117,7 +116,10 @@ class Installation(System):
         """Kill every connection, and wait until both ends know it."""
         self.sshd.hang_up()
         wait_for(
-            lambda: processes.established(self.sshd.port) == 0, seconds=20, every=0.05, why="no connection is left"
+            lambda: processes.established(self.sshd.port) == 0,
+            seconds=20,
+            every=0.05,
+            why="no connection is left",
         )
 
     def parts(self):
@@ -133,11 +135,6 @@ class Installation(System):
 def moment(at: datetime) -> float:
     """An event's time as seconds since 1970."""
     return at.timestamp()
-
-
-def load() -> float:
-    """What else this machine does."""
-    return os.getloadavg()[0]
 
 
 def settle(seconds: float) -> None:

@@ -6,6 +6,7 @@ import threading
 import time
 from bisect import bisect_left
 from pathlib import Path
+from typing import Self
 
 TICKS = os.sysconf("SC_CLK_TCK")
 ESTABLISHED = "01"
@@ -66,11 +67,12 @@ class CpuWatch:
 
     def __init__(self, root: int) -> None:
         self._root = root
+        self._known = parts(root)
         self._samples: list[tuple[float, dict[str, float]]] = []
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> "CpuWatch":
+    def __enter__(self) -> Self:
         self._sample()
         self._thread.start()
         return self
@@ -91,10 +93,11 @@ class CpuWatch:
             return self._samples[min(place, len(self._samples) - 1)][1]
         (t0, before), (t1, after) = self._samples[place - 1], self._samples[place]
         share = (moment - t0) / (t1 - t0)
-        return {name: before.get(name, 0.0) + share * (now - before.get(name, 0.0)) for name, now in after.items()}
+        return {
+            name: before.get(name, 0.0) + share * (now - before.get(name, 0.0)) for name, now in after.items()
+        }
 
     def _watch(self) -> None:
-        self._known = parts(self._root)
         looked = time.monotonic()
         while not self._ended.wait(0.1):
             if time.monotonic() - looked > 5:
@@ -103,14 +106,13 @@ class CpuWatch:
 
     def _sample(self) -> None:
         spent: dict[str, float] = {}
-        known = getattr(self, "_known", None) or parts(self._root)
-        for pid, name in known.items():
+        for pid, name in self._known.items():
             spent[name] = spent.get(name, 0.0) + cpu_s(pid)
         self._samples.append((time.time(), spent))
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields after the name: state, parent, …"""
+    """The fields after the name: state, parent and so on."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 

@@ -91,7 +91,11 @@ def _write(figures: list[Figure], details: dict[str, object]) -> Path:
     RESULTS.mkdir(parents=True, exist_ok=True)
     file = RESULTS / time.strftime("%Y-%m-%dT%H%M%SZ.json", time.gmtime())
     document = {
-        "machine": {"cores": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version()},
+        "machine": {
+            "cores": os.cpu_count(),
+            "kernel": platform.release(),
+            "python": platform.python_version(),
+        },
         "measures": {figure.name: figure.measure for figure in figures},
         "figures": [asdict(figure) | {"ok": figure.ok} for figure in figures],
         **details,

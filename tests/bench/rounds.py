@@ -33,7 +33,7 @@ class Rounds:
     def __init__(self, system: Installation) -> None:
         self._system = system
         self._floor = Floor(system.sshd, system.folder / "floor", "floor")
-        self._floor_two = Floor(system.sshd, system.folder / "floor2", "floor2")
+        self._floor_two = Floor(system.sshd, system.folder / "floor2", "floor2", kex=None)
         for path_of in (self._floor.path_of, self._floor_two.path_of, lambda host: host.path):
             system.install_host_program(path_of)
         sha = system.push("The release that rollbacks go back to")
@@ -118,7 +118,9 @@ def _moments(events) -> dict[str, list[float]]:
 
 def _both(first: tuple[float, float], second: tuple[float, float], watch: CpuWatch) -> Run:
     """Two spans together; what they have in common counts once."""
-    spans = [first, second] if first[1] <= second[0] else [(min(first[0], second[0]), max(first[1], second[1]))]
+    spans = (
+        [first, second] if first[1] <= second[0] else [(min(first[0], second[0]), max(first[1], second[1]))]
+    )
     seconds = sum(end - begin for begin, end in spans)
     return Run(seconds, sum(sum(watch.between(*span).values()) for span in spans))
 

@@ -81,7 +81,7 @@ class Probe:
         )
 
     def waiting(self) -> int:
-        return sum(self.redis.llen(key) for key in self.redis.keys() if self.redis.type(key) == "list")
+        return sum(self.redis.llen(key) for key in self.redis.scan_iter() if self.redis.type(key) == "list")
 
     def end(self) -> None:
         for process in reversed(self.processes):
@@ -177,4 +177,4 @@ def test_only_json_is_read(probe):
 def test_nothing_of_a_result_is_kept_in_the_broker(probe):
     """There is no result backend: tasks leave no keys behind."""
     probe.finish(6)
-    assert [key for key in probe.redis.keys() if "result" in key or "meta" in key] == []
+    assert [key for key in probe.redis.scan_iter() if "result" in key or "meta" in key] == []
