@@ -13,7 +13,8 @@ from rollout.config.settings import Settings
 from rollout.domain.pipeline import CONTROL, HOSTS, QUEUES, TESTS, Ring
 
 log = structlog.get_logger()
-STAMP = "rollout"
+STAMP = "rollout"  # on every task of a rollout, for people
+REVOCABLE = "revocable"  # on those that a stop drops
 _BROKER_TROUBLE = (OperationalError, KombuError, RedisError, OSError)
 
 
@@ -82,9 +83,9 @@ class CeleryBell:
         return True
 
     def revoke(self, rollout: int) -> bool:
-        """Tell every worker to drop queued tasks with this stamp."""
+        """Tell every worker to drop the rollout's queued tasks; not its roll-backs."""
         try:
-            self._app.control.revoke_by_stamped_headers({STAMP: [str(rollout)]})
+            self._app.control.revoke_by_stamped_headers({REVOCABLE: [str(rollout)]})
         except _BROKER_TROUBLE as error:
             log.warning("revoke_not_sent", rollout=rollout, error=type(error).__name__)
             return False
@@ -109,5 +110,6 @@ class CeleryBell:
             name, args=ring.arguments, immutable=True, queue=QUEUES[name], priority=ring.priority
         )
         if ring.rollout is not None:
-            signature.stamp(**{STAMP: str(ring.rollout)})
+            stamps = (STAMP, REVOCABLE) if ring.revocable else (STAMP,)
+            signature.stamp(**dict.fromkeys(stamps, str(ring.rollout)))
         return signature

@@ -65,10 +65,10 @@ def _next(call: Call, tx: Transaction, app: AppName) -> str:
 
 
 def _say_app(call: Call, tx: Transaction, app: AppName) -> None:
-    done = tx.rollouts.newest_done(app)
-    runs = "runs nothing of ours yet"
-    if done is not None:
-        runs = f"runs {output.short(done.commit)} (rollout {done.id}, {output.ago(done.ended_at)})"
+    released, done = tx.rollouts.released(app), tx.rollouts.newest_done(app)
+    runs = "runs nothing of ours yet" if released is None else f"runs {output.short(released)}"
+    if done is not None and done.commit == released:
+        runs += f" (rollout {done.id}, {output.ago(done.ended_at)})"
     output.say(f"{output.paint(app, 'bold')} {runs}")
     found = views.rollouts(tx, tx.rollouts.unfinished(app))
     for view in found:

@@ -176,5 +176,7 @@ class AppConfig(Table):
     fleet: FleetConfig
 
     def policy(self) -> dict[str, Any]:
-        """The table as JSON values, for a rollout to keep."""
-        return self.model_dump(mode="json")
+        """The table as JSON values, for a rollout to keep; of its hosts the first one: all have rows of their own there."""
+        table = self.model_dump(mode="json")
+        table["fleet"]["hosts"] = table["fleet"]["hosts"][:1]
+        return table

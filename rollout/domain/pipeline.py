@@ -42,7 +42,8 @@ class Ring:
 
     task: str
     arguments: tuple[int | str, ...] = ()
-    rollout: RolloutId | None = None  # stamped on the task, so that a stop can revoke it
+    rollout: RolloutId | None = None  # stamped on the task
+    revocable: bool = True  # a stop drops it; what a stop itself needs is not
     then: tuple[str, ...] = ()  # tasks of the chain that follow, with the same arguments
     priority: int = 5  # 0 goes first
 
@@ -70,10 +71,10 @@ def deploy_host(host: RolloutHost) -> Ring:
 
 
 def roll_back_host(host: RolloutHost) -> Ring:
-    """Bring this host back. Not stamped: a stop revokes what it ends, never its own work."""
-    return Ring(ROLL_BACK_HOST, (host.rollout, host.id, host.name), priority=0)
+    """Bring this host back: a stop's own work, which it does not revoke."""
+    return Ring(ROLL_BACK_HOST, (host.rollout, host.id, host.name), host.rollout, revocable=False, priority=0)
 
 
 def count_outcome(rollout: RolloutId) -> Ring:
     """Count what the hosts reported and go on, halt or finish."""
-    return Ring(COUNT_OUTCOME, (rollout,), priority=1)
+    return Ring(COUNT_OUTCOME, (rollout,), rollout, revocable=False, priority=1)

@@ -37,7 +37,6 @@ class Apps:
         Milliseconds since 1970, not seconds: a fleet of thousands claims faster than once a second, and a counter that runs
         ahead of its clock could be overtaken by a restored store.
         """
-        self.ensure(app)
         milliseconds = int(time.time() * 1000)
         greatest = func.greatest if self._tx.is_postgresql else func.max
         statement = (
@@ -46,7 +45,11 @@ class Apps:
             .values(epoch=greatest(apps.c.epoch + 1, milliseconds))
             .returning(apps.c.epoch)
         )
-        return Epoch(int(self._tx.connection.execute(statement).scalar_one()))
+        found = self._tx.connection.execute(statement).scalar_one_or_none()
+        if found is None:
+            self.ensure(app)
+            found = self._tx.connection.execute(statement).scalar_one()
+        return Epoch(int(found))
 
     def claim_poll(self, app: AppName, every_s: float) -> bool:
         """True for one caller an interval."""

@@ -122,9 +122,8 @@ def section(tx: Transaction, app: AppConfig) -> AppSection:
 
 def _coming(tx: Transaction, app: AppName, running: list[Rollout]) -> list[Commit]:
     """The branch behind what runs or is being rolled out; before the first rollout, what is in test."""
-    done = tx.rollouts.newest_done(app)
-    newest = running[-1] if running else done
-    base = tx.commits.get(app, newest.commit) if newest else None
+    newest = running[-1].commit if running else tx.rollouts.released(app)
+    base = tx.commits.get(app, newest) if newest else None
     if base is None or base.position is None:
         return tx.commits.unfinished(app)
     return tx.commits.after(app, base.position)

@@ -124,7 +124,7 @@ def test_a_stage_that_ends_ends_the_chain(probe):
 
 
 def test_a_stop_empties_the_queue_of_its_rollout_and_of_no_other(probe):
-    """Queued tasks and stages that wait for their next look are dropped; others and unstamped ones run."""
+    """Queued tasks and stages that wait for their next look are dropped; other rollouts' tasks and the stop's own run."""
     mine = LOOKS_LATER
     probe.bell.ring([pipeline.pipeline(mine)])
     probe.until(
@@ -139,11 +139,14 @@ def test_a_stop_empties_the_queue_of_its_rollout_and_of_no_other(probe):
     )  # answered after the revoke: the worker's mailbox keeps its order
     (probe.folder / "let-go").touch()
     probe.bell.ring(
-        [Ring(pipeline.ROLL_BACK_HOST, (mine, 101, "web101"), priority=0), pipeline.count_outcome(mine)]
+        [
+            Ring(pipeline.ROLL_BACK_HOST, (mine, 101, "web101"), mine, revocable=False),
+            pipeline.count_outcome(mine),
+        ]
     )
     probe.until(lambda: "deploy_host 201" in probe.calls(), "another rollout's task was dropped")
     probe.until(lambda: "roll_back_host 101" in probe.calls(), "the rollback was dropped")
-    probe.until(lambda: f"count_outcome {mine} stamp=" in probe.calls(), "the counting was dropped")
+    probe.until(lambda: f"count_outcome {mine} stamp={mine}" in probe.calls(), "the counting was dropped")
     probe.until(lambda: probe.waiting() == 0, "the queue is not empty")
     deadline = time.monotonic() + AGAIN_S + 1  # the stage's next look would have been in this time
     while time.monotonic() < deadline:

@@ -47,7 +47,7 @@ def test_only_the_required_keys_are_needed(loaded, tmp_path):
 def test_an_app_survives_being_stored(loaded):
     """The policy that a rollout keeps is JSON, and reading it back gives the same configuration."""
     app = loaded().app("shop")
-    assert AppConfig.model_validate(json.loads(json.dumps(app.policy()))) == app
+    assert AppConfig.model_validate(json.loads(json.dumps(app.model_dump(mode="json")))) == app
 
 
 def test_the_file_is_found_by_option_then_environment_then_folder(write, tmp_path, monkeypatch):

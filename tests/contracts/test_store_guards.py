@@ -1,0 +1,96 @@
+"""What a claim asks for before it is given: the host's state, the rollout's state, the PASS."""
+
+import pytest
+
+from rollout.domain.model import Member, Role
+from rollout.domain.states import HostEvent, HostState, RolloutEvent
+from rollout.store.rollouts import Planned
+from rollout.store.store import Store
+
+SHA = "a" * 40
+H, HE, RE = HostState, HostEvent, RolloutEvent
+
+
+@pytest.fixture
+def store(database):
+    opened = Store(database)
+    opened.prepare()
+    yield opened
+    opened.close()
+
+
+def fanning_out(tx, *, status="pass"):
+    """A rollout that fans out, its three hosts prepared."""
+    fleet = [
+        (Member(f"web{n}", f"127.1.0.{n}", 22, "deploy", {}, "/srv/shop"), Role.OTHER if n else Role.CANARY)
+        for n in range(3)
+    ]
+    rollout = tx.rollouts.add(
+        Planned("shop", SHA, [SHA], None, "d" * 64, "ann", {}, 2, "ramp", 10, 3, fleet), why="test"
+    )
+    for event in (RE.START, RE.CANARY_DEPLOYED, RE.CANARY_PASSED):
+        rollout = tx.rollouts.change(rollout, event, who="test", canary_status=status)
+    for host in tx.hosts.of(rollout.id):
+        tx.hosts.change(tx.hosts.claim_prepare(host.id, "w", 15), HE.PREPARED, who="w")
+    return rollout, tx.hosts.of(rollout.id)
+
+
+def test_a_claim_asks_for_the_hosts_state(store):
+    """A message about a host that is elsewhere by now finds nothing to do, and is no error."""
+    with store.transaction() as tx:
+        _, (_, host, _) = fanning_out(tx)
+        assert tx.hosts.claim_prepare(host.id, "w", 15) is None
+        assert tx.hosts.claim_reading(host.id, "w", 15) is None
+        claim = tx.hosts.claim_activation(host.id, "w", 15)
+        tx.hosts.change(claim, HE.DONE, who="w", token=False)
+        for again in (tx.hosts.claim_prepare, tx.hosts.claim_activation, tx.hosts.claim_reading):
+            assert again(host.id, "w", 15) is None
+        assert tx.hosts.get(host.id).state is H.DONE
+
+
+def test_a_fan_out_without_a_pass_in_its_row_starts_nothing(store):
+    """I11: whatever brought it into this state, without the PASS no host beyond the canary is switched."""
+    with store.transaction() as tx:
+        _, (_, host, _) = fanning_out(tx, status="inconclusive")
+        assert tx.hosts.claim_activation(host.id, "w", 15) is None
+
+
+def test_a_host_that_waits_for_its_retry_does_not_start_while_halted(store):
+    """Its token is no right to start: the rollout's state is asked again."""
+    with store.transaction() as tx:
+        rollout, (_, host, _) = fanning_out(tx)
+        claim = tx.hosts.claim_activation(host.id, "w", 15)
+        tx.hosts.change(claim, HE.RETRY, who="w", attempt=2)
+        assert tx.hosts.get(host.id).token
+        tx.rollouts.change(
+            tx.rollouts.get(rollout.id), RE.HALT, who="w", halted_stage=rollout.state, canary_status="pass"
+        )
+        assert tx.hosts.claim_activation(host.id, "w", 15) is None
+
+
+def test_a_prepare_learns_that_it_is_no_longer_wanted(store):
+    """The claim is the row's last one and its rollout is under way: only then it goes on."""
+    with store.transaction() as tx:
+        rollout, (_, host, _) = fanning_out(tx)
+        tx.hosts.change(host, HE.ACTIVATE, who="w")
+        back = tx.hosts.change(tx.hosts.get(host.id), HE.PREPARE_AGAIN, who="w")[0]
+        claim = tx.hosts.claim_prepare(back.id, "w", 15)
+        assert tx.hosts.still_claimed(claim)
+        assert not tx.hosts.still_claimed(back)
+        tx.rollouts.change(tx.rollouts.get(rollout.id), RE.STOP, who="ann")
+        assert not tx.hosts.still_claimed(claim)
+
+
+def test_every_edge_of_a_host_has_its_event(store):
+    """I7: who, from where, to where, in the order in which it happened."""
+    with store.transaction() as tx:
+        rollout, (_, host, _) = fanning_out(tx)
+        tx.hosts.change(tx.hosts.claim_activation(host.id, "w7", 15), HE.FAIL, who="w7", why="boom")
+        events = [event for event in tx.events.of_rollout(rollout.id) if event.subject == "host web1"]
+    assert [(event.before, event.after) for event in events] == [
+        ("pending", "preparing"),
+        ("preparing", "prepared"),
+        ("prepared", "activating"),
+        ("activating", "failed"),
+    ]
+    assert (events[-1].who, events[-1].why) == ("w7", "boom")
