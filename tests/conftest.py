@@ -36,6 +36,16 @@ def pytest_runtest_setup(item):
         pytest.skip(reason)
 
 
+@pytest.fixture(autouse=True)
+def _same_environment():
+    """Commands hand their configuration on by the environment; the next test must not get it."""
+    before = dict(os.environ)
+    yield
+    if dict(os.environ) != before:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 @pytest.fixture(scope="session")
 def postgres():
     """A PostgreSQL server for this run of the tests."""

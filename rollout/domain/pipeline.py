@@ -57,7 +57,7 @@ def pipeline(rollout: RolloutId, start: RolloutState = RolloutState.DEPLOYING_CA
     """The chain deploy_canary → evaluate_canary → fan_out, from the stage `start` on."""
     tasks = list(STAGE_TASKS.values())
     first, *rest = tasks[tasks.index(STAGE_TASKS[start]) :]
-    return Ring(first, (rollout,), rollout, tuple(rest))
+    return Ring(first, (rollout,), rollout, then=tuple(rest))
 
 
 def prepare_host(host: RolloutHost) -> Ring:

@@ -33,7 +33,7 @@ def listing(hashes: dict[bytes, str], picked: Picked) -> bytes:
     """The canonical listing; `hashes` are the sha256 of the files by path."""
     lines = [b"files", *_hashed(hashes, picked, executable=False)]
     lines += [b"executables", *_hashed(hashes, picked, executable=True)]
-    lines += [b"links", *sorted(b"./" + link.path + b" -> " + link.target for link in picked.links)]
+    lines += [b"links", *(b"./" + link.path + b" -> " + link.target for link in picked.links)]
     return b"\n".join(lines) + b"\n"
 
 

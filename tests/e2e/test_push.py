@@ -19,7 +19,7 @@ def test_a_push_reaches_every_host_and_the_newest_done_rollout_goes_back():
         assert done["counts"]["done"] == done["counts"]["total"] == 20
 
         red = system.push("breaks the tests", tests_sh="echo broken; exit 3\n")
-        wait_for(lambda: system.rollout("deploy", red, "--wait", "--timeout", "30")[0] == 1, seconds=60)
+        wait_for(lambda: system.rollout("deploy", red, "--wait", "--timeout", "30s")[0] == 1, seconds=60)
         assert set(system.disks().values()) == {first}
 
         second = system.push("mends the tests", tests_sh="exit 0\n")

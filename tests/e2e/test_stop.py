@@ -8,7 +8,7 @@ from tests.support.system import System, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.needs("sshd", "git"), pytest.mark.timeout(300)]
 
-SLOW_RESTART = 'mkdir -p ../../shared; echo "$COMMIT" >> ../../shared/restarts; sleep 1\n'
+SLOW_RESTART = 'mkdir -p ../../shared; echo "$COMMIT" >> ../../shared/restarts; sleep 3\n'
 
 
 def intents(system, sha):
@@ -23,11 +23,11 @@ def intents(system, sha):
 
 def test_a_stop_in_the_middle_of_a_fan_out():
     """No journal has a switch to the release after the acknowledgement, and every touched host goes back."""
-    with System(hosts=20, fan_out="max_failed = 1\nconcurrency = 6") as system:
+    with System(hosts=20, fan_out="max_failed = 1\nconcurrency = 4") as system:
         good = system.push("good")
         system.reaches(good, "done")
         bad = system.push("slow to restart", restart_sh=SLOW_RESTART)
-        wait_for(lambda: len(intents(system, bad)) >= 6, seconds=90, why="the fan-out to be in its middle")
+        wait_for(lambda: len(intents(system, bad)) >= 4, seconds=90, why="the fan-out to be in its middle")
         code, stopped = system.rollout("stop", "--reason", "enough")
         acknowledged = time.clock_gettime(time.CLOCK_BOOTTIME) * 1000
         assert code == 0

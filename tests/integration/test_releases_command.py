@@ -87,7 +87,8 @@ def test_signals_have_their_usual_meaning(tmp_path):
     """)
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     values = {line.split(":")[0]: int(line.split()[1], 16) for line in told.splitlines() if ":" in line}
-    assert values == {"SigBlk": 0, "SigIgn": 0}
+    standard = (1 << 31) - 1  # the real-time signals above belong to the C library
+    assert {name: mask & standard for name, mask in values.items()} == {"SigBlk": 0, "SigIgn": 0}
 
 
 def test_killed_at_its_limit_with_all_that_it_started(tmp_path, word):

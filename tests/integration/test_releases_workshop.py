@@ -22,7 +22,7 @@ LISTING = r"""
 set -e; export LC_ALL=C
 echo files; find . -type f ! -perm -100 -print0 | sort -z | xargs -0 -r sha256sum
 echo executables; find . -type f -perm -100 -print0 | sort -z | xargs -0 -r sha256sum
-echo links; find . -type l | while IFS= read -r link; do printf '%s -> %s\n' "$link" "$(readlink "$link")"; done | sort
+echo links; find . -type l | sort | while IFS= read -r link; do printf '%s -> %s\n' "$link" "$(readlink "$link")"; done
 """
 
 
