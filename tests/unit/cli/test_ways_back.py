@@ -145,8 +145,8 @@ def test_unconfirmed_hosts_are_named(cli, deps, monkeypatch):
     deps.fleet.script["status", "shop03"] = Unreachable("shop03: no answer")
     deps.fleet.script["roll_back", "shop03"] = Unreachable("shop03: no answer")
     told = cli("stop", rollout.id, "--wait", "--timeout", "60s")
-    assert told.code == 1
-    assert "unconfirmed, as they could not be read: shop03" in told.out
+    assert told.code == 1, told
+    assert "unconfirmed, as they could not be read: shop03" in told.out, told
     assert cli("show", rollout.id).out.count("shop03") > 1
 
 
