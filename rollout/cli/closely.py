@@ -7,7 +7,7 @@ from rollout.cli.call import Call
 from rollout.domain.model import RolloutId
 from rollout.domain.states import FINISHED
 from rollout.errors import NotFound
-from rollout.services import views
+from rollout.services import bars, views
 
 View = dict[str, Any]
 
@@ -45,6 +45,23 @@ def log(call: Call, number: int, host: str | None, *, follow: bool) -> int:
     _log(told)
     if follow:
         _follow(call, number, host, told)
+    return 0
+
+
+def log_of_tests(call: Call, name: str) -> int:
+    """The output of a commit's tests: also of one that failed and so has no rollout."""
+    with call.store.reading() as tx:
+        found = bars.named(tx, call.app().name, name)
+    told: View = {"rollout": None, "commit": found.sha, "tests": found.output or None, "hosts": []}
+    if call.json:
+        output.document(told)
+    else:
+        _log(told)
+        output.say(
+            output.clean(
+                f"{output.short(found.sha)} is {found.state}" + (f": {found.reason}" if found.reason else "")
+            )
+        )
     return 0
 
 

@@ -124,7 +124,7 @@ for _panel, _command, _examples in (
     (SHIP, halts.retry, ("rollout retry 7", "rollout retry 7 --wait --timeout 20m")),
     (LOOK, status.status, ("rollout status", "rollout status 7 --watch")),
     (LOOK, show.show, ("rollout show 7", "rollout show 7 --json")),
-    (LOOK, show.log, ("rollout log 7", "rollout log 7 --host web003 --follow")),
+    (LOOK, show.log, ("rollout log 7", "rollout log 7 --host web003 --follow", "rollout log 1a2b3c4d")),
     (LOOK, show.history, ("rollout history", "rollout history --limit 100 --json")),
     (LOOK, hosts.hosts, ("rollout hosts", "rollout hosts --verify")),
     (TROUBLE, stop.stop, ("rollout stop", f"rollout stop 7 {SAY} --wait", "rollout stop 7 --keep")),

@@ -1,5 +1,6 @@
 """`rollout show`, `log`, `history`: one rollout closely, what it printed, and those that are past."""
 
+import re
 from typing import Annotated
 
 import typer
@@ -8,6 +9,8 @@ from rollout.cli import completion
 from rollout.cli.call import Call
 from rollout.cli.failures import WrongUsage
 from rollout.cli.options import Number
+
+SHORTEST_HASH = 7  # digits
 
 
 def show(
@@ -24,7 +27,14 @@ def show(
 
 def log(
     call: Call,
-    number: Number,
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID|COMMIT",
+            help="A rollout's number; or a commit (7 digits or more), for the output of its tests.",
+            autocompletion=completion.rollouts,
+        ),
+    ],
     *,
     host: Annotated[
         str | None,
@@ -37,7 +47,15 @@ def log(
 
     if follow and call.json:
         raise WrongUsage("--follow is for people, --json is one document", remedy="leave one of them out")
-    return closely.log(call, number, host, follow=follow)
+    if not re.fullmatch(r"[0-9a-f]{1,40}", what):
+        raise WrongUsage(
+            f"{what!r} is neither a rollout's number nor a commit", remedy="rollout history lists them"
+        )
+    if what.isdigit() and len(what) < SHORTEST_HASH:
+        return closely.log(call, int(what), host, follow=follow)
+    if host or follow:
+        raise WrongUsage("a commit's tests run on no host and are over", remedy=f"rollout log {what}")
+    return closely.log_of_tests(call, what)
 
 
 def history(

@@ -384,6 +384,8 @@ def _rolled_back(
     if error is None:
         tx.hosts.runs(host.app, host.name, goal)
         return _change(tx, job, HE.ROLLED_BACK, token=False, release=goal, error=None, cause=None)
+    if outcome is not None and outcome.answer is Answer.FAILED:
+        tx.hosts.runs(host.app, host.name, outcome.current)
     failures = host.failures + 1
     wait = tx.now() + retry.backoff_s(failures, first=5.0, most=300.0)
     return _change(

@@ -13,7 +13,7 @@ import structlog
 from rollout.config.deploy_file import AppConfig
 from rollout.domain.model import AppName, Rollout, RolloutHost, RolloutId
 from rollout.domain.pipeline import Ring, roll_back_host
-from rollout.domain.states import FINISHED, HostEvent, HostState, RolloutEvent, RolloutState
+from rollout.domain.states import FINISHED, CommitState, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.errors import Conflict, HostError, NotFound
 from rollout.services import bars, notices, planning
 from rollout.services.ports import Deps
@@ -223,6 +223,17 @@ def roll_back_done(app: AppConfig, deps: Deps, *, to: str | None, who: str, why:
 
 def _goal(tx: Transaction, rollout: Rollout, to: str) -> str:
     commit = bars.named(tx, rollout.app, to)
+    shipped = tx.commits.get(rollout.app, rollout.commit)
+    if commit.state is CommitState.BARRED:
+        raise Conflict(
+            f"commit {commit.sha[:12]} is barred: {commit.reason}",
+            remedy=f"choose another, or allow it with `rollout unbar {commit.sha[:12]}`",
+        )
+    if shipped and (commit.position or 0) > (shipped.position or 0):
+        raise Conflict(
+            f"commit {commit.sha[:12]} is newer than what runs: a rollback goes back",
+            remedy=f"to ship it: rollout deploy {commit.sha[:12]}",
+        )
     lacking = [
         host.name
         for host in tx.hosts.of(rollout.id)

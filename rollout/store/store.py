@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, insert, select, update
-from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from rollout.domain.model import AppName, RolloutId
@@ -150,6 +150,11 @@ class Store:
                 remedy="start it, or correct `database` in [server]; nothing is lost, rollout goes on when it is back",
             ) from error
         except DBAPIError as error:
+            if type(error) is DatabaseError:  # SQLite's word for a file that is damaged or no database
+                raise ServiceUnavailable(
+                    f"the database {self.place} cannot be read: {_last_line(error)}",
+                    remedy="put a backup in its place, or move it away to begin anew (hosts keep what they run)",
+                ) from error
             if error.connection_invalidated:
                 raise ServiceUnavailable(
                     f"the database {self.place} went away", remedy="try again"

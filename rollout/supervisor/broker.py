@@ -12,7 +12,9 @@ from pathlib import Path
 from rollout.errors import ConfigError, Conflict, ServiceUnavailable
 
 LONGEST_SOCKET = 106  # bytes; Linux has room for 107 and some libraries count the closing zero twice
-CORRUPT = "append only file"  # both servers say so when they cannot read theirs
+CORRUPT = (
+    "reading the append only file"  # both servers say so when they cannot; a file that was read is "loaded"
+)
 
 
 @dataclass(frozen=True, slots=True)

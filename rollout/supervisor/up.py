@@ -10,7 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from rollout.config.deploy_file import Config
-from rollout.errors import Conflict
+from rollout.config.settings import Settings
+from rollout.errors import ConfigError, Conflict
 from rollout.supervisor import flower, lock
 from rollout.supervisor.broker import Broker
 from rollout.supervisor.guardian import guarded
@@ -36,6 +37,7 @@ def up(config: Config, say: Say) -> int:
         _check_free(
             address, getattr(config.server, f"{address}_host"), getattr(config.server, f"{address}_port")
         )
+    _check_secret(config)
     _write_token(config.server.api_token_file)
     lines = summary(config)
     log_folder = state_dir / "log"
@@ -46,6 +48,14 @@ def up(config: Config, say: Say) -> int:
         return 0
 
     return guarded(supervise)
+
+
+def _check_secret(config: Config) -> None:
+    if not Settings.load(config).webhook_secrets:
+        raise ConfigError(
+            f"there is no webhook secret: {config.server.webhook_secret_file or 'server.webhook_secret_file'} is missing",
+            remedy="`rollout init` writes one; or set ROLLOUT_WEBHOOK_SECRET",
+        )
 
 
 def parts(config: Config) -> list[Part]:

@@ -439,3 +439,13 @@ def test_leases_of_another_boot_are_void(tmp_path, monkeypatch):
         assert [host.name for host in tx.hosts.silent()] == [hosts[1].name]
     assert rollout.id
     store.close()
+
+
+def test_a_damaged_file_is_a_clear_error(tmp_path):
+    """A file that is no database is said to be one that cannot be read, with what to do."""
+    (tmp_path / "rollout.db").write_bytes(b"no database at all" * 1000)
+    damaged = Store(f"sqlite:///{tmp_path}/rollout.db")
+    with pytest.raises(ServiceUnavailable) as caught, damaged.reading() as tx:
+        tx.rollouts.unfinished()
+    assert "backup" in caught.value.remedy
+    damaged.close()

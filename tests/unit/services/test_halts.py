@@ -252,3 +252,19 @@ def test_a_host_that_cannot_be_rolled_back_is_named_and_tried_again(world):
     world.run(seconds=120, until=lambda: canary.current == good)
     assert canary.current == good
     assert world.runs()[lame] == good
+
+
+def test_a_rollback_to_a_barred_commit_is_refused(world):
+    """A rollback goes back: never to what was barred, nor to what is newer than what runs."""
+    shas = []
+    for _ in range(3):
+        shas.append(world.push())
+        world.settle()
+    app = world.config.app(None)
+    stopping.roll_back_done(app, world.deps, to=shas[0], who="me", why="slow")
+    world.settle()
+    before = world.runs()
+    with pytest.raises(Conflict, match="barred"):
+        stopping.roll_back_done(app, world.deps, to=shas[2], who="me", why="again")
+    world.run(seconds=30)
+    assert world.runs() == before
