@@ -259,7 +259,7 @@ class HostStatus:
     verb: str  # of that operation
     result: str  # of that operation: none, intent, done, failed
     asked: str  # the result of the operation asked for: none, intent, done, failed
-    sealed: bool  # the epoch and operation number of this reading are in the journal
+    sealed: bool  # nothing sent before this reading can act on the host any more
     boot: str = ""
     fields: Mapping[str, str] = field(default_factory=dict)
 
