@@ -12,6 +12,7 @@ from rollout.domain.states import HostState, RolloutEvent, RolloutState
 from rollout.domain.verdict import Interval, Policy, Status, Verdict
 from rollout.errors import HostError, MetricUnavailable
 from rollout.services import rollouts, stopping
+from rollout.services.policies import policy
 from rollout.services.ports import Deps
 from rollout.services.steps import Again, End, GoOn, Step
 from rollout.services.targets import target_of
@@ -34,7 +35,7 @@ def evaluate(rollout_id: RolloutId, deps: Deps) -> Step:
         elapsed = tx.now() - (rollout.ready_at or tx.now())
         rings = rollouts.hand_out(tx, rollout, deps)
     deps.bell.ring(rings)
-    app = rollouts.policy(rollout)
+    app = policy(rollout)
     watched = [host for host in canaries if host.state is not HostState.EXCLUDED]
     with ThreadPoolExecutor(max(1, min(16, len(watched))), thread_name_prefix="canary") as pool:
         reads = list(pool.map(lambda host: _read(host, app, elapsed, deps), watched))

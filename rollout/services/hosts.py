@@ -35,8 +35,9 @@ from rollout.errors import (
     StepRefused,
     Unreachable,
 )
+from rollout.services.policies import policy
 from rollout.services.ports import Deps, Permit
-from rollout.services.rollouts import limits, policy
+from rollout.services.rollouts import limits
 from rollout.services.targets import target_of
 from rollout.store.store import Transaction
 
@@ -136,22 +137,19 @@ def _prepared(tx: Transaction, job: _Job, error: HostError | None) -> bool:
 
 def deploy(host_id: HostId, deps: Deps) -> None:
     """Switch a prepared host, or read one whose outcome is unknown."""
+    job = _begin(deps, lambda tx: tx.hosts.claim_activation(host_id, deps.worker, deps.settings.lease_s))
+    if job is not None:
+        _activate(job, deps)
+        return
     with deps.store.reading() as tx:
         host = tx.hosts.get(host_id)
-    if host is None:
-        return
-    if host.state is H.UNKNOWN:
+    if host is not None and host.state is H.UNKNOWN:
         read_unknown(host, deps)
-    elif host.state is H.PREPARED:
-        _activate(host_id, deps)
 
 
-def _activate(host_id: HostId, deps: Deps) -> None:
-    job = _begin(deps, lambda tx: tx.hosts.claim_activation(host_id, deps.worker, deps.settings.lease_s))
-    if job is None:
-        return
+def _activate(job: _Job, deps: Deps) -> None:
     order = _order(job.host, job.app, job.rollout.commit, job.rollout.digest)
-    with deps.leases.hold("host", host_id):
+    with deps.leases.hold("host", job.host.id):
         try:
             outcome = deps.fleet.activate(
                 target_of(job.host, job.app), order, _permit(job.host, deps), timeout_s=_step_timeout(job.app)
@@ -169,7 +167,8 @@ def _activate(host_id: HostId, deps: Deps) -> None:
 
 def _permit(host: RolloutHost, deps: Deps) -> Permit:
     def permit(greeting: Greeting) -> int:
-        with deps.store.transaction() as tx:
+        # Only the first touch writes; whatever comes later just looks whether the claim still holds.
+        with deps.store.reading() if host.touched else deps.store.transaction() as tx:
             _, left = tx.hosts.permit(host, greeting.current, deps.settings.lease_s)
         milliseconds = int((left - min(MARGIN_S, deps.settings.lease_s / 4)) * 1000)
         if milliseconds <= 0:

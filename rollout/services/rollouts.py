@@ -5,13 +5,13 @@ Whatever calls them (a chain, a link, the reconciler, twice or late), the rows d
 
 import structlog
 
-from rollout.config.deploy_file import AppConfig
 from rollout.domain import budget
 from rollout.domain.model import Role, Rollout, RolloutHost, RolloutId
 from rollout.domain.pipeline import Ring, count_outcome, deploy_host, pipeline, prepare_host
 from rollout.domain.states import STAGES, CommitState, HostState, RolloutEvent, RolloutState
 from rollout.errors import StepFailed
 from rollout.services import notices, planning, stopping
+from rollout.services.policies import policy
 from rollout.services.ports import Deps
 from rollout.services.steps import Again, End, GoOn, Step
 from rollout.store.store import Transaction
@@ -23,11 +23,6 @@ STAGE_TICK_S = 0.5  # how often a waiting stage looks again
 LATE_S = 5.0  # a stage that nobody looked at for so long is rung by the reconciler
 PREPARE_SHARE = 0.8  # of a hosts worker's slots: roll-backs and activations always find one free
 CANARY_CONFIRM, FAN_OUT_CONFIRM = "canary", "fan_out"
-
-
-def policy(rollout: Rollout) -> AppConfig:
-    """The app's configuration as it was when the rollout was planned."""
-    return AppConfig.model_validate(rollout.policy)
 
 
 def deploy_canary(rollout_id: RolloutId, deps: Deps) -> Step:

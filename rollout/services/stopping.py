@@ -16,6 +16,7 @@ from rollout.domain.pipeline import Ring, roll_back_host
 from rollout.domain.states import FINISHED, CommitState, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.errors import Conflict, HostError, NotFound
 from rollout.services import bars, notices, planning
+from rollout.services.policies import policy
 from rollout.services.ports import Deps
 from rollout.services.targets import target_of
 from rollout.store.store import Transaction
@@ -92,7 +93,7 @@ def announce(rollout: Rollout, deps: Deps) -> None:
 
 def _accepted(tx: Transaction, rollout: Rollout, deps: Deps) -> Accepted:
     leased = _unsealed(tx, rollout)
-    longest = longest_s(AppConfig.model_validate(rollout.policy), deps.settings.lease_s) if leased else SOON_S
+    longest = longest_s(policy(rollout), deps.settings.lease_s) if leased else SOON_S
     return Accepted(rollout, longest, tuple(host.name for host in leased))
 
 
@@ -125,7 +126,7 @@ def drive(rollout_id: RolloutId, deps: Deps) -> bool:
 def _seal_all(leased: list[RolloutHost], rollout: Rollout, deps: Deps) -> None:
     if not leased:
         return
-    app = AppConfig.model_validate(rollout.policy)
+    app = policy(rollout)
     with ThreadPoolExecutor(min(SEALERS, len(leased)), thread_name_prefix="seal") as pool:
         for host in leased:
             pool.submit(_seal, host, app, deps)
@@ -153,7 +154,7 @@ def _acknowledge(rollout_id: RolloutId, deps: Deps) -> bool:
         rollout = tx.rollouts.lock(rollout_id)
         if rollout.state is not R.STOPPING:
             return False
-        app = AppConfig.model_validate(rollout.policy)
+        app = policy(rollout)
         silent = [host.name for host in _unsealed(tx, rollout)]
         waited = tx.now() - (rollout.stop_started or 0.0)
         if silent and waited < longest_s(app, deps.settings.lease_s):

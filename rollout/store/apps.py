@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import BigInteger, bindparam, func, insert, select, update
 
 from rollout.domain.model import AppName, Epoch
 from rollout.store.tables import apps
@@ -37,18 +38,12 @@ class Apps:
         Milliseconds since 1970, not seconds: a fleet of thousands claims faster than once a second, and a counter that runs
         ahead of its clock could be overtaken by a restored store.
         """
-        milliseconds = int(time.time() * 1000)
-        greatest = func.greatest if self._tx.is_postgresql else func.max
-        statement = (
-            update(apps)
-            .where(apps.c.name == app)
-            .values(epoch=greatest(apps.c.epoch + 1, milliseconds))
-            .returning(apps.c.epoch)
-        )
-        found = self._tx.connection.execute(statement).scalar_one_or_none()
+        statement = _next_epoch(postgresql=self._tx.is_postgresql)
+        values = {"its_name": app, "milliseconds": int(time.time() * 1000)}
+        found = self._tx.connection.execute(statement, values).scalar_one_or_none()
         if found is None:
             self.ensure(app)
-            found = self._tx.connection.execute(statement).scalar_one()
+            found = self._tx.connection.execute(statement, values).scalar_one()
         return Epoch(int(found))
 
     def claim_poll(self, app: AppName, every_s: float) -> bool:
@@ -90,3 +85,14 @@ class Apps:
     def noted(self, app: AppName) -> str | None:
         """Why nothing is being started."""
         return self._tx.connection.execute(select(apps.c.note).where(apps.c.name == app)).scalar_one_or_none()
+
+
+@functools.cache
+def _next_epoch(*, postgresql: bool) -> Any:
+    greatest = func.greatest if postgresql else func.max
+    return (
+        update(apps)
+        .where(apps.c.name == bindparam("its_name"))
+        .values(epoch=greatest(apps.c.epoch + 1, bindparam("milliseconds", type_=BigInteger)))
+        .returning(apps.c.epoch)
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, insert, or_, select, update
+from sqlalchemy import and_, bindparam, insert, or_, select, update
 
 from rollout.domain.model import AppName, BranchCommit, Commit, CommitId, Release
 from rollout.domain.states import CommitEvent, CommitState, next_commit_state
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rollout.store.store import Transaction
+
+_RELEASE = select(*columns(Release, releases)).where(
+    releases.c.app == bindparam("app"), releases.c.commit == bindparam("sha")
+)
 
 
 class Commits:
@@ -233,9 +237,7 @@ class Commits:
 
     def release(self, app: AppName, sha: str) -> Release | None:
         """The release of this commit."""
-        row = self._tx.connection.execute(
-            select(*columns(Release, releases)).where(releases.c.app == app, releases.c.commit == sha)
-        ).first()
+        row = self._tx.connection.execute(_RELEASE, {"app": app, "sha": sha}).first()
         return load(Release, row)
 
     def _one(self, *where: Any) -> Commit | None:

@@ -6,10 +6,11 @@ the claim's own, and one that was overtaken finds no row (StaleWrite).
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, func, insert, or_, select, update
+from sqlalchemy import and_, bindparam, func, insert, or_, select, update
 
 from rollout.domain.counting import count
 from rollout.domain.model import AppName, FleetHost, HostId, Member, Role, RolloutHost, RolloutId
@@ -19,12 +20,14 @@ from rollout.store.rows import columns, load, load_all, load_one
 from rollout.store.tables import fleet_hosts, rollout_hosts, rollouts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from rollout.store.store import Transaction
 
 H, HE = HostState, HostEvent
 LEASED = (H.PREPARING, H.ACTIVATING, H.ROLLING_BACK)
+SWITCHING = (*sorted(STAGES), RolloutState.HALTED)  # what was begun may finish while a rollout is halted
+BACK = (RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK)
 
 
 class Hosts:
@@ -37,9 +40,7 @@ class Hosts:
 
     def get(self, host: HostId) -> RolloutHost | None:
         """The host of this id."""
-        row = self._tx.connection.execute(
-            select(*columns(RolloutHost, rollout_hosts)).where(rollout_hosts.c.id == host)
-        ).first()
+        row = self._tx.connection.execute(_BY_ID, {"host": host}).first()
         return load(RolloutHost, row, **_CONVERTERS)
 
     def of(self, rollout: RolloutId, *states: HostState) -> list[RolloutHost]:
@@ -121,9 +122,7 @@ class Hosts:
             rollout_hosts.c.state == H.UNKNOWN,
             self._is_due(),
             or_(rollout_hosts.c.lease_until.is_(None), rollout_hosts.c.lease_until <= now),
-            rollout_hosts.c.rollout.in_(
-                select(rollouts.c.id).where(rollouts.c.state.in_([*STAGES, RolloutState.HALTED]))
-            ),
+            rollout_hosts.c.rollout.in_(select(rollouts.c.id).where(rollouts.c.state.in_(SWITCHING))),
             limit=limit,
         )
 
@@ -222,7 +221,7 @@ class Hosts:
     def claim_reading(self, host: HostId, owner: str, lease_s: float) -> RolloutHost | None:
         """The right to read an unknown host, with an epoch that seals it; None when somebody else reads it."""
         found = self._unleased(host, H.UNKNOWN)
-        if found is None or not self._rollout_in(found.rollout, [*STAGES, RolloutState.HALTED]):
+        if found is None or not self._rollout_in(found.rollout, SWITCHING):
             return None
         return self.update(
             found,
@@ -236,16 +235,7 @@ class Hosts:
 
         A host in flight is free for it as soon as a stop has sealed it: whoever held it can switch nothing any more.
         """
-        row = self._tx.connection.execute(
-            select(
-                *columns(RolloutHost, rollout_hosts), rollouts.c.stop_epoch, rollouts.c.state.label("stage")
-            ).where(
-                rollout_hosts.c.id == host,
-                rollouts.c.id == rollout_hosts.c.rollout,
-                rollouts.c.state.in_([RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK]),
-                _needs_roll_back(),
-            )
-        ).first()
+        row = self._tx.connection.execute(_TO_ROLL_BACK, {"host": host}).first()
         if row is None:
             return None
         found = load_one(RolloutHost, row, **_CONVERTERS)
@@ -276,41 +266,24 @@ class Hosts:
 
         LeaseLost when the claim was taken over, ran out, or the rollout was stopped; then nothing may be sent.
         """
-        rolling_back = host.state is H.ROLLING_BACK
-        allowed = (
-            [RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK]
-            if rolling_back
-            else [*STAGES, RolloutState.HALTED]
-        )
-        first = not host.touched and not rolling_back
-        values = {"touched": True, "previous": current} if first else {"touched": rollout_hosts.c.touched}
-        until = self._tx.connection.execute(
-            update(rollout_hosts)
-            .where(
-                rollout_hosts.c.id == host.id,
-                rollout_hosts.c.version == host.version,
-                rollout_hosts.c.rollout.in_(select(rollouts.c.id).where(rollouts.c.state.in_(allowed))),
-            )
-            .values(**values)
-            .returning(rollout_hosts.c.lease_until)
-        ).scalar_one_or_none()
+        claim = {"its_id": host.id, "its_version": host.version}
+        if host.touched:  # nothing to write: the transaction may be one that only reads
+            found = _lease_left(rolling_back=host.state is H.ROLLING_BACK)
+            until = self._tx.connection.execute(found, claim).scalar_one_or_none()
+        else:
+            values = {"touched": True, "previous": current}
+            until = self._tx.connection.execute(_FIRST_TOUCH, claim | values).scalar_one_or_none()
         left = 0.0 if until is None else min(until - self._tx.now(), lease_s)
         if left <= 0:
             raise LeaseLost(
                 f"{host.name}: the right to act on it is gone (stopped, taken over, or the lease ran out)"
             )
-        return (replace(host, touched=True, previous=current) if first else host), float(left)
+        return (host if host.touched else replace(host, touched=True, previous=current)), float(left)
 
     def still_claimed(self, host: RolloutHost) -> bool:
         """This claim is the row's last, and its rollout is under way."""
-        found = self._tx.connection.execute(
-            select(rollout_hosts.c.id).where(
-                rollout_hosts.c.id == host.id,
-                rollout_hosts.c.version == host.version,
-                rollout_hosts.c.rollout.in_(select(rollouts.c.id).where(rollouts.c.state.in_(STAGES))),
-            )
-        )
-        return found.first() is not None
+        claim = {"its_id": host.id, "its_version": host.version}
+        return self._tx.connection.execute(_STILL_CLAIMED, claim).first() is not None
 
     # -- reporting -------------------------------------------------------------------------------------------------
 
@@ -463,9 +436,7 @@ class Hosts:
         self._set_fleet(app, name, excluded=reason)
 
     def _set_fleet(self, app: AppName, name: str, **values: Any) -> None:
-        self._tx.connection.execute(
-            update(fleet_hosts).where(fleet_hosts.c.app == app, fleet_hosts.c.name == name).values(**values)
-        )
+        self._tx.connection.execute(_FLEET_HOST, {"its_app": app, "its_name": name, **values})
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
@@ -480,11 +451,8 @@ class Hosts:
 
     def _rollout_in(self, rollout: RolloutId, states: Any) -> bool:
         """The rollout is in one of these states, and stays so until the transaction ends."""
-        query = select(rollouts.c.id).where(rollouts.c.id == rollout, rollouts.c.state.in_(list(states)))
-        found = self._tx.connection.execute(
-            query.with_for_update(read=True) if self._tx.is_postgresql else query
-        )
-        return found.first() is not None
+        query = _in_states(frozenset(states), locked=self._tx.is_postgresql)
+        return self._tx.connection.execute(query, {"rollout": rollout}).first() is not None
 
     def _claim(
         self, host: RolloutHost, what: HostEvent, owner: str, lease_s: float, **values: Any
@@ -536,11 +504,8 @@ class Hosts:
         return load_all(RolloutHost, rows, **_CONVERTERS)
 
     def _write(self, host: RolloutHost, **values: Any) -> RolloutHost:
-        changed = self._tx.connection.execute(
-            update(rollout_hosts)
-            .where(rollout_hosts.c.id == host.id, rollout_hosts.c.version == host.version)
-            .values(version=host.version + 1, **values)
-        )
+        claim = {"its_id": host.id, "its_version": host.version}
+        changed = self._tx.connection.execute(_GUARDED, {**claim, "version": host.version + 1, **values})
         if changed.rowcount != 1:
             raise StaleWrite(f"{host.name}: another worker has reported on it meanwhile")
         return replace(host, version=host.version + 1, **values)
@@ -555,3 +520,46 @@ def _needs_roll_back() -> Any:
         rollout_hosts.c.touched,
         rollout_hosts.c.state.in_([state for state in H if HE.ROLL_BACK in HOSTS[state]]),
     )
+
+
+def _its_rollout_is(states: Iterable[RolloutState]) -> Any:
+    return rollout_hosts.c.rollout.in_(select(rollouts.c.id).where(rollouts.c.state.in_(list(states))))
+
+
+# -- what runs for every host, built once: a statement's parameters come with its execution, values to be set included -
+
+_BY_ID = select(*columns(RolloutHost, rollout_hosts)).where(rollout_hosts.c.id == bindparam("host"))
+_TO_ROLL_BACK = select(
+    *columns(RolloutHost, rollout_hosts), rollouts.c.stop_epoch, rollouts.c.state.label("stage")
+).where(
+    rollout_hosts.c.id == bindparam("host"),
+    rollouts.c.id == rollout_hosts.c.rollout,
+    rollouts.c.state.in_(BACK),
+    _needs_roll_back(),
+)
+_CLAIMED = and_(
+    rollout_hosts.c.id == bindparam("its_id"), rollout_hosts.c.version == bindparam("its_version")
+)
+_GUARDED = update(rollout_hosts).where(_CLAIMED)
+_STILL_CLAIMED = select(rollout_hosts.c.id).where(_CLAIMED, _its_rollout_is(STAGES))
+_FIRST_TOUCH = (
+    update(rollout_hosts).where(_CLAIMED, _its_rollout_is(SWITCHING)).returning(rollout_hosts.c.lease_until)
+)
+_FLEET_HOST = update(fleet_hosts).where(
+    fleet_hosts.c.app == bindparam("its_app"), fleet_hosts.c.name == bindparam("its_name")
+)
+
+
+@functools.cache
+def _lease_left(*, rolling_back: bool) -> Any:
+    return select(rollout_hosts.c.lease_until).where(
+        _CLAIMED, _its_rollout_is(BACK if rolling_back else SWITCHING)
+    )
+
+
+@functools.cache
+def _in_states(states: frozenset[RolloutState], *, locked: bool) -> Any:
+    query = select(rollouts.c.id).where(
+        rollouts.c.id == bindparam("rollout"), rollouts.c.state.in_(sorted(states))
+    )
+    return query.with_for_update(read=True) if locked else query

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+import functools
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, func, insert, or_, select, update
+from sqlalchemy import and_, bindparam, func, insert, or_, select, update
 
 from rollout.domain.counting import Count, count
 from rollout.domain.model import AppName, Member, Role, Rollout, RolloutId
@@ -88,9 +89,7 @@ class Rollouts:
 
     def find(self, rollout: RolloutId) -> Rollout | None:
         """The rollout of this id, if there is one."""
-        row = self._tx.connection.execute(
-            select(*columns(Rollout, rollouts)).where(rollouts.c.id == rollout)
-        ).first()
+        row = self._tx.connection.execute(_BY_ID, {"rollout": rollout}).first()
         return load(Rollout, row, **_CONVERTERS)
 
     def get(self, rollout: RolloutId) -> Rollout:
@@ -234,18 +233,7 @@ class Rollouts:
         Canary hosts start only while the canary is being deployed; no other host starts without a PASS (I11).
         The same rule as `domain.budget.may_start`, for the database's eyes.
         """
-        taken = self._tx.connection.execute(
-            update(rollouts)
-            .where(
-                rollouts.c.id == rollout,
-                *_may_activate(canary=canary),
-                rollouts.c.failed + rollouts.c.unknown + rollouts.c.in_flight
-                < rollouts.c.max_failed + rollouts.c.window,
-                rollouts.c.failed + rollouts.c.unreadable <= rollouts.c.max_failed,
-                rollouts.c.in_flight + rollouts.c.unknown - rollouts.c.unreadable < rollouts.c.concurrency,
-            )
-            .values(in_flight=rollouts.c.in_flight + 1)
-        )
+        taken = self._tx.connection.execute(_take_token(canary=canary), {"rollout": rollout})
         return taken.rowcount == 1
 
     def room_to_fail(self, rollout: RolloutId) -> bool:
@@ -279,25 +267,18 @@ class Rollouts:
         """
         self.move_counts(rollout, before, after, window=window)
         # Asked under the lock that the move took: while somebody counts, PostgreSQL would show the flag as it was before.
-        rung = self._tx.connection.execute(
-            update(rollouts).where(rollouts.c.id == rollout, ~rollouts.c.counting).values(counting=True)
-        )
-        return rung.rowcount == 1
+        return self._tx.connection.execute(_COUNTING, {"rollout": rollout}).rowcount == 1
 
     def move_counts(
         self, rollout: RolloutId, before: Count, after: Count, *, window: int | None = None
     ) -> None:
         """Move the counters, for a change that nobody needs to decide about; the row stays locked."""
-        moved: dict[str, Any] = {
-            name: rollouts.c[name] + difference for name, difference in _differences(before, after).items()
-        }
+        moved = _differences(before, after)
+        values = {f"{name}_more": difference for name, difference in moved.items()}
         if window is not None:
-            moved["window"] = window
-        self._tx.connection.execute(
-            update(rollouts)
-            .where(rollouts.c.id == rollout)
-            .values(**moved or {"in_flight": rollouts.c.in_flight})
-        )
+            values["new_window"] = window
+        statement = _move_counts(tuple(moved), window=window is not None)
+        self._tx.connection.execute(statement, {"rollout": rollout, **values})
 
     def set_counting(self, rollout: RolloutId, *, counting: bool) -> None:
         """Outcomes wait to be counted, or are being counted now."""
@@ -388,8 +369,39 @@ def _may_activate(*, canary: bool) -> list[Any]:
 
 
 def _differences(before: Count, after: Count) -> dict[str, int]:
-    then, now = asdict(before), asdict(after)
-    return {name: now[name] - then[name] for name in now if now[name] != then[name]}
+    pairs = {name: (getattr(before, name), getattr(after, name)) for name in Count.__slots__}
+    return {name: now - then for name, (then, now) in pairs.items() if now != then}
+
+
+# -- what runs for every host, built once --------------------------------------------------------------------------------
+
+_THIS = rollouts.c.id == bindparam("rollout")
+_BY_ID = select(*columns(Rollout, rollouts)).where(_THIS)
+_COUNTING = update(rollouts).where(_THIS, ~rollouts.c.counting).values(counting=True)
+
+
+@functools.cache
+def _take_token(*, canary: bool) -> Any:
+    return (
+        update(rollouts)
+        .where(
+            _THIS,
+            *_may_activate(canary=canary),
+            rollouts.c.failed + rollouts.c.unknown + rollouts.c.in_flight
+            < rollouts.c.max_failed + rollouts.c.window,
+            rollouts.c.failed + rollouts.c.unreadable <= rollouts.c.max_failed,
+            rollouts.c.in_flight + rollouts.c.unknown - rollouts.c.unreadable < rollouts.c.concurrency,
+        )
+        .values(in_flight=rollouts.c.in_flight + 1)
+    )
+
+
+@functools.cache
+def _move_counts(names: tuple[str, ...], *, window: bool) -> Any:
+    moved: dict[str, Any] = {name: rollouts.c[name] + bindparam(f"{name}_more") for name in names}
+    if window:
+        moved["window"] = bindparam("new_window")
+    return update(rollouts).where(_THIS).values(**moved or {"in_flight": rollouts.c.in_flight})
 
 
 def _host_rows(plan: Planned, rollout: int) -> list[dict[str, Any]]:
