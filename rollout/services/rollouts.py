@@ -111,7 +111,7 @@ def _decide(tx: Transaction, rollout: Rollout, deps: Deps) -> tuple[list[Ring], 
         return [], halt(tx, rollout, _too_many(tx, rollout))
     if rollout.state is R.DEPLOYING_CANARY:
         rollout = _decide_canary(tx, rollout, deps.worker)
-    elif rollout.state is R.FANNING_OUT and _all_settled(tx, rollout):
+    elif rollout.state is R.FANNING_OUT and tx.hosts.all_settled(rollout.id):
         return [], tx.rollouts.change(rollout, RE.FINISH, who=deps.worker, due_at=None, reason=None)
     return (hand_out(tx, rollout, deps) if rollout.state in STAGES else []), rollout
 
@@ -162,12 +162,6 @@ def _replace(tx: Transaction, rollout: Rollout, lost: list[RolloutHost]) -> Roll
             rollout=rollout.id,
         )
     return rollout
-
-
-def _all_settled(tx: Transaction, rollout: Rollout) -> bool:
-    """Every host is done, failed, excluded, or could not be read for its whole time."""
-    open_states = (H.PENDING, H.PREPARING, H.PREPARED, H.ACTIVATING, H.UNKNOWN)
-    return all(host.unreadable for host in tx.hosts.of(rollout.id, *open_states))
 
 
 def halt(tx: Transaction, rollout: Rollout, why: str, *, automatic: bool = True) -> Rollout:

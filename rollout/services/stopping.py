@@ -174,7 +174,7 @@ def _acknowledge(rollout_id: RolloutId, deps: Deps) -> bool:
 def _end(tx: Transaction, rollout: Rollout, silent: list[str]) -> Rollout:
     values = {"acknowledged_at": tx.today(), "unconfirmed": tuple(silent), "due_at": 0.0}
     why = f"unconfirmed: {', '.join(silent)}" if silent else "every host that could still act is sealed"
-    if rollout.keep or tx.hosts.not_back(rollout.id) == 0:
+    if rollout.keep or tx.hosts.all_back(rollout.id):
         ended = tx.rollouts.change(rollout, RE.ACKNOWLEDGE, who="stop", why=why, **values)
         notices.add(tx, ended, "was stopped", rollout.reason or "", f"rollout show {rollout.id}")
         return ended
@@ -284,7 +284,7 @@ def finish_roll_back(rollout_id: RolloutId, deps: Deps) -> None:
     """The rollout is rolled back when every touched host is back, or could not be brought back at its first try."""
     with deps.store.transaction() as tx:
         rollout = tx.rollouts.lock(rollout_id)
-        if rollout.state is not R.ROLLING_BACK or tx.hosts.not_back(rollout_id) > 0:
+        if rollout.state is not R.ROLLING_BACK or not tx.hosts.all_back(rollout_id):
             return
         left = [host.name for host in tx.hosts.of(rollout_id, H.ROLLBACK_FAILED)]
         bare = [host.name for host in tx.hosts.of(rollout_id, H.ROLLED_BACK) if host.release is None]

@@ -117,14 +117,8 @@ class Hosts:
 
     def to_read(self, limit: int = 500) -> list[RolloutHost]:
         """Unknown ones that are due to be read, in rollouts that are neither stopping nor over."""
-        now = self._tx.now()
-        return self._list(
-            rollout_hosts.c.state == H.UNKNOWN,
-            self._is_due(),
-            or_(rollout_hosts.c.lease_until.is_(None), rollout_hosts.c.lease_until <= now),
-            rollout_hosts.c.rollout.in_(select(rollouts.c.id).where(rollouts.c.state.in_(SWITCHING))),
-            limit=limit,
-        )
+        rows = self._tx.connection.execute(_TO_READ, {"now": self._tx.now(), "most": limit})
+        return load_all(RolloutHost, rows, **_CONVERTERS)
 
     def to_roll_back(self, rollout: RolloutId, limit: int = 1000) -> list[RolloutHost]:
         """Touched hosts that are not back yet and that no message is under way for."""
@@ -140,17 +134,13 @@ class Hosts:
         """Touched hosts that are not back yet, whoever works on them."""
         return self._list(rollout_hosts.c.rollout == rollout, _needs_roll_back())
 
-    def not_back(self, rollout: RolloutId) -> int:
-        """How many touched hosts have neither been rolled back nor failed to be."""
-        return int(
-            self._tx.connection.execute(
-                select(func.count()).where(
-                    rollout_hosts.c.rollout == rollout,
-                    _needs_roll_back(),
-                    rollout_hosts.c.state != H.ROLLBACK_FAILED,
-                )
-            ).scalar_one()
-        )
+    def all_back(self, rollout: RolloutId) -> bool:
+        """Every touched host has been rolled back, or failed to be."""
+        return self._tx.connection.execute(_NOT_BACK, {"rollout": rollout}).first() is None
+
+    def all_settled(self, rollout: RolloutId) -> bool:
+        """Every host is done, failed, excluded, or could not be read for its whole time."""
+        return self._tx.connection.execute(_NOT_SETTLED, {"rollout": rollout}).first() is None
 
     def failed_roll_backs(self, limit: int = 200) -> list[RolloutHost]:
         """Of rollouts that are over: due to be tried again."""
@@ -304,6 +294,9 @@ class Hosts:
         """
         after = replace(host, state=next_host_state(host.state, what), **values)
         # The rollout's row first, then the host's: everyone locks in this order.
+        if host.state is H.ROLLING_BACK:  # nothing is to be decided until the last one is back
+            self._tx.rollouts.move_counts(host.rollout, count(host), count(after))
+            return self._take_edge(host, what, who=who, why=why, **values), self.all_back(host.rollout)
         ring = self._tx.rollouts.add_counts(host.rollout, count(host), count(after), window=window)
         return self._take_edge(host, what, who=who, why=why, **values), ring
 
@@ -542,6 +535,35 @@ _CLAIMED = and_(
 )
 _GUARDED = update(rollout_hosts).where(_CLAIMED)
 _STILL_CLAIMED = select(rollout_hosts.c.id).where(_CLAIMED, _its_rollout_is(STAGES))
+_NOT_BACK = (
+    select(rollout_hosts.c.id)
+    .where(
+        rollout_hosts.c.rollout == bindparam("rollout"),
+        _needs_roll_back(),
+        rollout_hosts.c.state != H.ROLLBACK_FAILED,
+    )
+    .limit(1)
+)
+_NOT_SETTLED = (
+    select(rollout_hosts.c.id)
+    .where(
+        rollout_hosts.c.rollout == bindparam("rollout"),
+        rollout_hosts.c.state.in_([H.PENDING, H.PREPARING, H.PREPARED, H.ACTIVATING, H.UNKNOWN]),
+        ~rollout_hosts.c.unreadable,
+    )
+    .limit(1)
+)
+_TO_READ = (
+    select(*columns(RolloutHost, rollout_hosts))
+    .where(
+        rollout_hosts.c.state == H.UNKNOWN,
+        or_(rollout_hosts.c.due_at.is_(None), rollout_hosts.c.due_at <= bindparam("now")),
+        or_(rollout_hosts.c.lease_until.is_(None), rollout_hosts.c.lease_until <= bindparam("now")),
+        _its_rollout_is(SWITCHING),
+    )
+    .order_by(rollout_hosts.c.position)
+    .limit(bindparam("most"))
+)
 _FIRST_TOUCH = (
     update(rollout_hosts).where(_CLAIMED, _its_rollout_is(SWITCHING)).returning(rollout_hosts.c.lease_until)
 )
