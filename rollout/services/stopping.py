@@ -291,11 +291,18 @@ def finish_roll_back(rollout_id: RolloutId, deps: Deps) -> None:
         why = rollout.reason or ""
         if left:
             why += f"; not back yet: {', '.join(left[:10])}{' …' if len(left) > 10 else ''} (tried again until they are)"
+        if alone := _left_alone(tx, rollout):
+            why += f"; left as they are, since it never reached them: {', '.join(alone[:10])}{' …' if len(alone) > 10 else ''}"
         if bare:
             why += f"; without a release, as before: {', '.join(bare[:10])}{' …' if len(bare) > 10 else ''}"
         ended = tx.rollouts.change(rollout, RE.ROLLED_BACK, who="roll back", why=why, reason=why, due_at=None)
         notices.add(tx, ended, "was rolled back", why, f"rollout show {rollout_id}")
     planning.start_next(rollout.app, deps)
+
+
+def _left_alone(tx: Transaction, rollout: Rollout) -> list[str]:
+    """With `--to` the whole fleet is meant, and these have not moved; else each host simply runs what it ran."""
+    return [host.name for host in tx.hosts.of(rollout.id) if rollout.rollback_to and not host.touched]
 
 
 def ring_roll_backs(rollout_id: RolloutId, deps: Deps) -> list[Ring]:

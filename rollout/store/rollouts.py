@@ -133,10 +133,14 @@ class Rollouts:
         return load_all(Rollout, self._tx.connection.execute(query), **_CONVERTERS)
 
     def newest_done(self, app: AppName) -> Rollout | None:
-        """The rollout whose release the fleet runs."""
+        """The rollout whose release the fleet runs: after `rollback --to`, the one that brought that commit."""
         row = self._tx.connection.execute(
             select(*columns(Rollout, rollouts))
-            .where(rollouts.c.app == app, rollouts.c.state == RolloutState.DONE)
+            .where(
+                rollouts.c.app == app,
+                rollouts.c.state == RolloutState.DONE,
+                rollouts.c.commit == self.released(app),
+            )
             .order_by(rollouts.c.id.desc())
             .limit(1)
         ).first()

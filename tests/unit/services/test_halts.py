@@ -268,3 +268,29 @@ def test_a_rollback_to_a_barred_commit_is_refused(world):
         stopping.roll_back_done(app, world.deps, to=shas[2], who="me", why="again")
     world.run(seconds=30)
     assert world.runs() == before
+
+
+def test_a_rollback_to_a_named_commit_names_the_hosts_that_it_leaves_alone(world):
+    """A host that was excluded from the rollout stays where it is, and the rollout's end says so."""
+    first = world.push()
+    world.settle()
+    halts.exclude("shop", ["web07"], world.deps, who="me", why="broken disk")
+    world.push()
+    world.settle()
+    stopping.roll_back_done(world.config.app(None), world.deps, to=first, who="me", why="slow")
+    assert "left as they are, since it never reached them: web07" in world.settle().reason
+
+
+def test_after_a_rollback_to_a_commit_the_next_rollback_starts_from_there(world):
+    """`rollback` goes back from what the fleet runs, not from a release that it has left already."""
+    shas = []
+    for _ in range(4):
+        shas.append(world.push())
+        world.settle()
+    app = world.config.app(None)
+    stopping.roll_back_done(app, world.deps, to=shas[1], who="me", why="slow")
+    assert world.settle().state is RolloutState.ROLLED_BACK
+    second = stopping.roll_back_done(app, world.deps, to=None, who="me", why="still slow")
+    assert second.commit == shas[1]
+    world.run(seconds=60)
+    assert set(world.runs().values()) == {shas[0]}
