@@ -301,8 +301,13 @@ def finish_roll_back(rollout_id: RolloutId, deps: Deps) -> None:
 
 
 def _left_alone(tx: Transaction, rollout: Rollout) -> list[str]:
-    """With `--to` the whole fleet is meant, and these have not moved; else each host simply runs what it ran."""
-    return [host.name for host in tx.hosts.of(rollout.id) if rollout.rollback_to and not host.touched]
+    """With `--to` the whole fleet is meant, and these are known to run something else; else each host runs what it ran."""
+    touched = {host.name for host in tx.hosts.of(rollout.id) if host.touched}
+    return [
+        host.name
+        for host in tx.hosts.fleet(rollout.app)
+        if rollout.rollback_to and host.name not in touched and host.release != rollout.rollback_to
+    ]
 
 
 def ring_roll_backs(rollout_id: RolloutId, deps: Deps) -> list[Ring]:
