@@ -11,12 +11,16 @@ RUN apt-get update \
  && mkdir -p /state /keys /git \
  && chown rollout /state /keys /git
 
+# What it needs, in a layer of its own: a change of rollout's code then installs nothing else again.
 COPY pyproject.toml README.md LICENSE constraints.tx[t] /src/
+RUN python3 -m venv /opt/rollout \
+ && python3 -c 'import tomllib; print(*tomllib.load(open("/src/pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
+    >/src/needs.txt \
+ && /opt/rollout/bin/pip install --no-cache-dir --disable-pip-version-check \
+    $(test ! -e /src/constraints.txt || echo -c /src/constraints.txt) -r /src/needs.txt
 COPY rollout /src/rollout
 COPY workers /src/workers
-RUN python3 -m venv /opt/rollout \
- && /opt/rollout/bin/pip install --no-cache-dir --disable-pip-version-check \
-    $(test ! -e /src/constraints.txt || echo -c /src/constraints.txt) /src
+RUN /opt/rollout/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps /src
 
 ENV PATH=/opt/rollout/bin:$PATH ROLLOUT_CONFIG=/etc/rollout/rollout.toml ROLLOUT_LOG_FORMAT=json
 COPY deploy/rollout.toml /etc/rollout/rollout.toml

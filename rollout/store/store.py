@@ -183,6 +183,7 @@ def _engine(url: str) -> Engine:
         pool_timeout=20,
         connect_args={
             "connect_timeout": 5,
+            "client_encoding": "utf8",  # a database made without an encoding would answer in bytes
             "options": "-c lock_timeout=20000 -c idle_in_transaction_session_timeout=60000",
         },
     )

@@ -94,3 +94,16 @@ def test_every_edge_of_a_host_has_its_event(store):
         ("activating", "failed"),
     ]
     assert (events[-1].who, events[-1].why) == ("w7", "boom")
+
+
+@pytest.mark.needs("postgresql")
+def test_a_database_without_an_encoding_is_one_like_any_other(postgres):
+    """A cluster that was made with the C locale answers in text all the same, and keeps what is not ASCII."""
+    store = Store(postgres.database("-E", "SQL_ASCII", "-T", "template0"))
+    store.prepare()
+    with store.transaction() as tx:
+        tx.commits.add("shop", "a" * 40, who="Zoë", why="pushed")
+    with store.reading() as tx:
+        (event,) = tx.events.of_subject("shop", f"commit {'a' * 40}")
+    assert event.who == "Zoë"
+    store.close()

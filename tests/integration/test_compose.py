@@ -92,9 +92,22 @@ def test_its_configuration_is_accepted(tmp_path) -> None:
     assert load(tmp_path / "rollout.toml", environ).server.broker_url == "redis://redis:6379/0"
 
 
+def _program() -> list[str]:
+    """Compose as a plugin of docker, or as Debian 12 has it; empty without an engine behind it."""
+    for words in (["docker", "compose"], ["docker-compose"]):
+        try:
+            asked = subprocess.run([*words, "version"], capture_output=True, timeout=20)
+            engine = subprocess.run(["docker", "info"], capture_output=True, timeout=20)
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+        if asked.returncode == engine.returncode == 0:
+            return words
+    return []
+
+
 def _compose(*words: str, timeout_s: float = 60) -> subprocess.CompletedProcess:
     return subprocess.run(
-        ["docker", "compose", "-p", "rollout-test", *words],
+        [*_program(), "-p", "rollout-test", *words],
         cwd=ROOT,
         env={**os.environ, "POSTGRES_PASSWORD": "only-for-this-test"},
         capture_output=True,
@@ -103,33 +116,46 @@ def _compose(*words: str, timeout_s: float = 60) -> subprocess.CompletedProcess:
     )
 
 
-def _engine() -> bool:
-    try:
-        asked = subprocess.run(["docker", "compose", "version"], capture_output=True, timeout=20)
-        engine = subprocess.run(["docker", "info"], capture_output=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return asked.returncode == engine.returncode == 0
+def _in(service: str, *words: str) -> str:
+    return _compose("exec", "-T", service, *words).stdout.strip()
+
+
+def _everywhere(sha: str) -> bool:
+    return all(
+        _in(host, "readlink", "/srv/shop/current").endswith(sha) for host in ("host1", "host2", "host3")
+    )
+
+
+COMMIT = """
+set -e
+git clone -q /git/shop.git /tmp/w && cd /tmp/w
+git -c user.email=a@example.com -c user.name=A commit -q --allow-empty -m second
+git push -q origin HEAD:main
+git rev-parse HEAD
+"""
 
 
 @pytest.mark.needs("docker")
-@pytest.mark.timeout(1500)
-def test_it_deploys_its_first_commit() -> None:
-    """With a Docker engine: everything becomes healthy, and the first commit arrives on all three hosts' disks."""
-    if not _engine():
+@pytest.mark.timeout(2400)
+def test_it_deploys_what_is_pushed_and_goes_back() -> None:
+    """With a Docker engine: the first commit and a second one arrive on all three hosts' disks, and a rollback too."""
+    if not _program():
         pytest.skip("there is a docker command, and no engine with compose behind it")
     try:
-        up = _compose("up", "--build", "--detach", "--wait", timeout_s=1200)
+        up = _compose("up", "--build", "--detach", timeout_s=1800)
         assert up.returncode == 0, up.stderr[-4000:]
-        head = _compose("exec", "-T", "web", "git", "-C", "/git/shop.git", "rev-parse", "main").stdout.strip()
-
-        def arrived() -> bool:
-            found = [
-                _compose("exec", "-T", host, "readlink", "/srv/shop/current").stdout.strip()
-                for host in ("host1", "host2", "host3")
-            ]
-            return all(link.endswith(head) for link in found)
-
-        until(arrived, what="the first commit on every host", timeout_s=240)
+        first = _in("web", "git", "-C", "/git/shop.git", "rev-parse", "main")
+        until(lambda: first and _everywhere(first), what="the first commit on every host", timeout_s=240)
+        pushed = _compose("run", "--rm", "-T", "--entrypoint", "sh", "prepare", "-c", COMMIT)
+        second = pushed.stdout.split()[-1]
+        until(lambda: _everywhere(second), what="the second commit on every host", timeout_s=240)
+        until(
+            lambda: second in _in("web", "rollout", "history", "--json"),
+            what="the second rollout to be done",
+            timeout_s=60,
+        )
+        back = _compose("exec", "-T", "web", "rollout", "rollback", "--reason", "a test", "--wait")
+        assert back.returncode == 0, back.stdout + back.stderr
+        assert _everywhere(first)
     finally:
         _compose("down", "--volumes", "--timeout", "5", timeout_s=120)

@@ -63,10 +63,12 @@ class Postgres:
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def database(self):
-        """The address of a new, empty database."""
+    def database(self, *options):
+        """The address of a new, empty database, made with these options of createdb."""
         name = f"rollout_{os.getpid()}_{next(_NUMBER)}"
-        self._run([_program("createdb"), "-h", "127.0.0.1", "-p", str(self.port), "-U", "rollout", name])
+        self._run(
+            [_program("createdb"), "-h", "127.0.0.1", "-p", str(self.port), "-U", "rollout", *options, name]
+        )
         return f"postgresql+psycopg://rollout@127.0.0.1:{self.port}/{name}"
 
     def _run(self, words, *, check=True):
