@@ -130,7 +130,10 @@ def _due_tests(deps: Deps) -> list[Ring]:
 
 
 def _due_rollouts(deps: Deps) -> list[Ring]:
-    """Stages that nobody has looked at in time, and outcomes that nobody has counted."""
+    """Stages that nobody has looked at in time, and outcomes that nobody has counted.
+
+    They are looked at here, so that hosts go on even if no message of the stage's own tasks ever arrives.
+    """
     rings: list[Ring] = []
     with deps.store.reading() as tx:
         due = [
@@ -144,7 +147,11 @@ def _due_rollouts(deps: Deps) -> list[Ring]:
             wrong = _recount(rollout.id, deps)
             if wrong:
                 log.error("counters_were_wrong", rollout=rollout.id, repaired=wrong)
-        rings += rollouts.ring_stage(rollout)
+        try:
+            rings += rollouts.look(rollout.id, deps)
+        except StaleWrite:
+            continue  # somebody else looks at it now
+        rings += [] if rollout.counting else rollouts.ring_stage(rollout)
     return rings
 
 

@@ -7,7 +7,7 @@ import structlog
 
 from rollout.domain import budget
 from rollout.domain.model import Role, Rollout, RolloutHost, RolloutId
-from rollout.domain.pipeline import Ring, count_outcome, deploy_host, pipeline, prepare_host
+from rollout.domain.pipeline import Ring, deploy_host, pipeline, prepare_host
 from rollout.domain.states import STAGES, CommitState, HostState, RolloutEvent, RolloutState
 from rollout.errors import StepFailed
 from rollout.services import notices, planning, stopping
@@ -55,6 +55,11 @@ def fan_out(rollout_id: RolloutId, deps: Deps) -> Step:
 
 def count(rollout_id: RolloutId, deps: Deps) -> None:
     """Outcomes have come in: go on, halt or finish. One call serves all since the last."""
+    deps.bell.ring(look(rollout_id, deps))
+
+
+def look(rollout_id: RolloutId, deps: Deps) -> list[Ring]:
+    """As `count`; the messages that follow are the caller's to send, or to do himself."""
     with deps.store.transaction() as tx:
         tx.rollouts.set_counting(rollout_id, counting=False)
         rollout = tx.rollouts.lock(rollout_id)
@@ -63,10 +68,10 @@ def count(rollout_id: RolloutId, deps: Deps) -> None:
             rings, rollout = _decide(tx, rollout, deps)
             if rollout.state is R.FANNING_OUT:
                 tx.rollouts.ring_again(rollout.id, LATE_S)
-    deps.bell.ring(rings)
     if rollout.state is R.ROLLING_BACK:
         stopping.finish_roll_back(rollout.id, deps)
     _after(rollout, deps)
+    return rings
 
 
 def _after(rollout: Rollout, deps: Deps) -> None:
@@ -225,9 +230,7 @@ def limits(rollout: Rollout) -> budget.Limits:
 
 
 def ring_stage(rollout: Rollout) -> list[Ring]:
-    """The chain from the stage that the row says, or the counting of its outcomes."""
-    if rollout.counting:
-        return [count_outcome(rollout.id)]
+    """The chain from the stage that the row says."""
     start = R.DEPLOYING_CANARY if rollout.state is R.PENDING else rollout.state
     return [pipeline(rollout.id, start)] if start in STAGES else []
 
