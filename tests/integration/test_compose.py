@@ -1,20 +1,22 @@
 """docker-compose.yml: all parts are there, wired as `rollout up` wires them; and it runs where an engine is."""
 
-import os
 import re
-import subprocess
 import tomllib
-from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 
-from tests.support.processes import until
+from tests.support.composed import HOSTS, ROOT, Composed, engine
 
-ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES = COMPOSE["services"]
 OURS = ("web", "control", "tests", "hosts", "beat", "flower")
+
+
+def with_engine(test):
+    """Needs an engine; the first of these tests builds everything within its time."""
+    return pytest.mark.needs("docker")(pytest.mark.timeout(1800)(test))
 
 
 def _procfile() -> dict[str, list[str]]:
@@ -92,70 +94,84 @@ def test_its_configuration_is_accepted(tmp_path) -> None:
     assert load(tmp_path / "rollout.toml", environ).server.broker_url == "redis://redis:6379/0"
 
 
-def _program() -> list[str]:
-    """Compose as a plugin of docker, or as Debian 12 has it; empty without an engine behind it."""
-    for words in (["docker", "compose"], ["docker-compose"]):
-        try:
-            asked = subprocess.run([*words, "version"], capture_output=True, timeout=20)
-            engine = subprocess.run(["docker", "info"], capture_output=True, timeout=20)
-        except (OSError, subprocess.TimeoutExpired):
-            continue
-        if asked.returncode == engine.returncode == 0:
-            return words
-    return []
-
-
-def _compose(*words: str, timeout_s: float = 60) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [*_program(), "-p", "rollout-test", *words],
-        cwd=ROOT,
-        env={**os.environ, "POSTGRES_PASSWORD": "only-for-this-test"},
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-    )
-
-
-def _in(service: str, *words: str) -> str:
-    return _compose("exec", "-T", service, *words).stdout.strip()
-
-
-def _everywhere(sha: str) -> bool:
-    return all(
-        _in(host, "readlink", "/srv/shop/current").endswith(sha) for host in ("host1", "host2", "host3")
-    )
-
-
-COMMIT = """
-set -e
-git clone -q /git/shop.git /tmp/w && cd /tmp/w
-git -c user.email=a@example.com -c user.name=A commit -q --allow-empty -m second
-git push -q origin HEAD:main
-git rev-parse HEAD
-"""
-
-
-@pytest.mark.needs("docker")
-@pytest.mark.timeout(2400)
-def test_it_deploys_what_is_pushed_and_goes_back() -> None:
-    """With a Docker engine: the first commit and a second one arrive on all three hosts' disks, and a rollback too."""
-    if not _program():
+@pytest.fixture(scope="module")
+def composed():
+    """Everything, running; its first commit is on its way or done."""
+    if not engine():
         pytest.skip("there is a docker command, and no engine with compose behind it")
+    everything = Composed()
     try:
-        up = _compose("up", "--build", "--detach", timeout_s=1800)
-        assert up.returncode == 0, up.stderr[-4000:]
-        first = _in("web", "git", "-C", "/git/shop.git", "rev-parse", "main")
-        until(lambda: first and _everywhere(first), what="the first commit on every host", timeout_s=240)
-        pushed = _compose("run", "--rm", "-T", "--entrypoint", "sh", "prepare", "-c", COMMIT)
-        second = pushed.stdout.split()[-1]
-        until(lambda: _everywhere(second), what="the second commit on every host", timeout_s=240)
-        until(
-            lambda: second in _in("web", "rollout", "history", "--json"),
-            what="the second rollout to be done",
-            timeout_s=60,
-        )
-        back = _compose("exec", "-T", "web", "rollout", "rollback", "--reason", "a test", "--wait")
-        assert back.returncode == 0, back.stdout + back.stderr
-        assert _everywhere(first)
+        everything.up()
+        yield everything
     finally:
-        _compose("down", "--volumes", "--timeout", "5", timeout_s=120)
+        everything.down()
+
+
+@with_engine
+def test_everything_becomes_healthy_and_stays(composed) -> None:
+    """Every service runs without having been restarted, checked ones are healthy, and `prepare` has ended well."""
+    healthy = {name: ["healthy"] if "healthcheck" in service else [] for name, service in SERVICES.items()}
+    expected = {name: ["running", "0", "0", *health] for name, health in healthy.items()}
+    assert composed.containers() == {**expected, "prepare": ["exited", "0", "0"]}
+
+
+@with_engine
+def test_web_and_flower_answer_on_this_machine(composed) -> None:
+    """Through the published ports: web and Flower let in whoever has the token and the password from /state."""
+    for service, port, file, page in (
+        ("web", "8300", "api.token", "/"),
+        ("flower", "5555", "flower.password", "/workers"),
+    ):
+        address = f"http://{composed.compose('port', service, port)}{page}"
+        password = composed.compose("exec", "-T", "web", "cat", f"/state/{file}")
+        assert httpx.get(address, timeout=10).status_code == 401
+        assert httpx.get(address, auth=("rollout", password), timeout=10).status_code == 200
+
+
+@with_engine
+def test_the_first_commit_is_deployed_by_itself(composed) -> None:
+    """Nobody asks for it, and the first rollout of the first commit ends as done on three hosts."""
+    first = composed.compose(
+        "exec", "-T", "web", "git", "-C", "/git/shop.git", "rev-list", "--max-parents=0", "main"
+    )
+    composed.done(first)
+    (rollout,) = [one for one in composed.rollout("history") if one["id"] == 1]
+    assert rollout["commit"] == first
+    assert rollout["counts"]["done"] == 3
+    assert rollout["canary"]["status"] == "pass"
+
+
+@with_engine
+def test_a_pushed_commit_reaches_every_host(composed) -> None:
+    """A push alone brings a commit to the disks of all hosts, where it answers, and `hosts --verify` reads it there."""
+    commit = composed.push()
+    composed.done(commit)
+    assert composed.disks() == {commit}
+    assert all(f"release {commit}" in page for page in composed.pages())
+    seen = composed.rollout("hosts", "--verify")
+    assert [(one["name"], one["release"], one["drift"]) for one in seen] == [
+        (host, commit, False) for host in HOSTS
+    ]
+
+
+@with_engine
+def test_a_stop_brings_the_canary_back(composed) -> None:
+    """A rollout that is stopped while its canary is watched ends as rolled back, with every host on what it ran before."""
+    before = composed.push()
+    composed.done(before)
+    stopped = composed.push()
+    composed.under_way(stopped, "evaluating_canary")
+    ended = composed.rollout("stop", "--reason", "enough", "--wait", timeout_s=120)
+    assert (ended["commit"], ended["state"]) == (stopped, "rolled_back")
+    assert composed.disks() == {before}
+
+
+@with_engine
+def test_a_rollback_takes_every_host_back(composed) -> None:
+    """After a rollback every host has on its disk, and answers with, what it ran before the newest done rollout."""
+    before = composed.push()
+    composed.done(before)
+    composed.done(composed.push())
+    composed.rollout("rollback", "--reason", "slow", "--wait", timeout_s=120)
+    assert composed.disks() == {before}
+    assert all(f"release {before}" in page for page in composed.pages())
