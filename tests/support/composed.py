@@ -55,13 +55,21 @@ def _docker(*words: str, timeout_s: float = 60) -> str:
 class Composed:
     """All of docker-compose.yml, from its start until `down`."""
 
+    first: str
+
     def compose(self, *words: str, timeout_s: float = 60) -> str:
         """What `docker compose …` prints; AssertionError when it fails."""
         return _docker("compose", "-p", PROJECT, *words, timeout_s=timeout_s)
 
     def up(self) -> None:
-        """Build and start everything; return when it is healthy."""
-        self.compose("up", "--build", "--detach", "--wait", timeout_s=1500)
+        """Build and start everything; return when it is healthy and the first commit, which nobody pushed, is done.
+
+        A push before that could take the first commit along in its own rollout.
+        """
+        self.compose("up", "--build", "--detach", "--wait", timeout_s=1200)
+        words = ("git", "-C", "/git/shop.git", "rev-parse", "main")
+        self.first = self.compose("exec", "-T", "web", *words)
+        self.done(self.first)
 
     def down(self) -> None:
         """End and remove everything. A test that failed shows the logs that are printed here."""
