@@ -6,6 +6,8 @@ Whatever order messages come in, however often, and whichever are lost: the rows
 import random
 import textwrap
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import NamedTuple
 
 from rollout.config import deploy_file
 from rollout.config.settings import Settings
@@ -31,6 +33,17 @@ from rollout.store import clock as store_clock
 from rollout.store.store import Store
 
 
+class Entry(NamedTuple):
+    """A record of a modelled journal; `at` is the time of day, which events have too."""
+
+    what: str
+    verb: str
+    epoch: int
+    operation: int
+    commit: str | None
+    at: datetime
+
+
 @dataclass
 class ModelHost:
     """host.sh's rules, as a Python object: greeting, epoch, operation number, journal, seal."""
@@ -40,7 +53,7 @@ class ModelHost:
     prepared: set[str] = field(default_factory=set)
     epoch: int = 0
     operation: int = 0
-    journal: list[tuple[str, str, int, int, str | None]] = field(default_factory=list)
+    journal: list[Entry] = field(default_factory=list)
     unhealthy: set[str] = field(default_factory=set)  # commits that do not become healthy here
     unreachable: bool = False
     refuses_login: bool = False
@@ -55,9 +68,9 @@ class ModelHost:
             raise AuthRefused(f"{self.name}: refused our key")
 
     def result(self, operation):
-        for what, _, _, number, _ in reversed(self.journal):
-            if number == operation and what in {"intent", "done", "failed"}:
-                return what
+        for entry in reversed(self.journal):
+            if entry.operation == operation and entry.what in {"intent", "done", "failed"}:
+                return entry.what
         return "none"
 
     def switch(self, order, permit, verb):
@@ -76,14 +89,14 @@ class ModelHost:
             return Outcome(Answer.REFUSED, "not prepared", current=self.current)
         self.epoch, self.operation = max(self.epoch, order.epoch), order.operation
         before = self.current
-        self.note("intent", verb, order)
+        self.note("intent", verb, order.epoch, order.operation, order.commit)
         self.current = order.commit
         if verb == "activate":
             self.activations.append(order.commit)
         healthy = order.commit not in self.unhealthy
         if not healthy:
             self.current = before
-        self.note("done" if healthy else "failed", verb, order)
+        self.note("done" if healthy else "failed", verb, order.epoch, order.operation, order.commit)
         if self.loses_answer:
             self.loses_answer -= 1
             raise OutcomeUnknown(f"{self.name}: the connection broke")
@@ -91,8 +104,8 @@ class ModelHost:
             return Outcome(Answer.DONE, intent=True, current=self.current)
         return Outcome(Answer.FAILED, "unhealthy", intent=True, put_back=True, current=before, output="boom")
 
-    def note(self, what, verb, order):
-        self.journal.append((what, verb, order.epoch, order.operation, order.commit))
+    def note(self, what, verb, epoch, operation, commit):
+        self.journal.append(Entry(what, verb, epoch, operation, commit, datetime.now(UTC)))
 
 
 class ModelFleet:
@@ -129,7 +142,7 @@ class ModelFleet:
         host.reach()
         if seal:
             host.epoch, host.operation = max(host.epoch, seal[0]), max(host.operation, seal[1])
-            host.journal.append(("seal", "status", *seal, None))
+            host.note("seal", "status", *seal, None)
         return HostStatus(
             current=host.current,
             epoch=host.epoch,

@@ -28,7 +28,7 @@ def world(tmp_path, monkeypatch):
 def journals(world):
     """What each host did and for which commit; without epochs, and in no order."""
     return {
-        name: sorted((what, verb, commit) for what, verb, _, _, commit in host.journal)
+        name: sorted((entry.what, entry.verb, entry.commit) for entry in host.journal)
         for name, host in world.fleet.hosts.items()
     }
 

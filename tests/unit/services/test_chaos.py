@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from rollout.domain.counting import count
 from rollout.domain.states import FINISHED, HostState, RolloutState
 from rollout.services import halts, stopping
+from tests.support.checker import read
+from tests.support.checker.check import check as look_back
 from tests.support.world import World
 
 SLOW = settings(
@@ -86,6 +88,7 @@ def test_any_order_of_messages_ends_with_the_invariants_kept(
         if ended.state is RolloutState.DONE:
             done = {host.name for host in world.rollout_hosts() if host.state is HostState.DONE}
             assert done == {name for name, current in world.runs().items() if current == sha}
+        assert look_back(read.world(world, at_rest=True)) == []
         world.store.close()
 
 
@@ -115,4 +118,5 @@ def test_a_stop_at_any_moment_ends_with_every_host_back(tmp_path_factory, seed, 
         assert ended.state in {RolloutState.ROLLED_BACK, RolloutState.STOPPED}
         assert {name: host.activations for name, host in world.fleet.hosts.items()} == before
         assert set(world.runs().values()) == {good}
+        assert look_back(read.world(world, at_rest=True)) == []
         world.store.close()

@@ -1,0 +1,108 @@
+"""I3 and the counters: the events replayed host by host, and how many were at risk at once."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from tests.support.checker.history import History, Row, Violation
+
+KEEPS_TOKEN = {"activate", "lose", "prepare", "prepared", "put off", "roll back"}
+UNDER_WAY = {"deploying_canary", "evaluating_canary", "fanning_out", "halted"}
+
+
+@dataclass
+class _Fleet:
+    """The hosts of one rollout, as far as the events have been read."""
+
+    rollout: Row
+    canaries: frozenset[str]
+    stage: str = "pending"
+    state: dict[str, str] = field(default_factory=dict)
+    tokens: set[str] = field(default_factory=set)
+    accepted: set[str] = field(default_factory=set)
+    successes: int = 0  # hosts beyond the canary that became done, ever
+
+    def take(self, event: Row) -> None:
+        name, what = event["subject"].partition(" ")[2], event["what"]
+        if what == "accept failure":
+            self.accepted.add(name)
+        if event["after"] == event["before"]:
+            return
+        self.state[name] = event["after"]
+        if what == "activate":
+            self.tokens.add(name)
+        elif what not in KEEPS_TOKEN and not (what == "retry" and event["before"] == "activating"):
+            self.tokens.discard(name)
+        if what in {"retry", "prepare again"}:
+            self.accepted.discard(name)
+        if what == "done" and name not in self.canaries:
+            self.successes += 1
+
+    @property
+    def hurt(self) -> list[str]:
+        """Failed, or nobody knows; what a person accepted does not count."""
+        return [
+            name
+            for name, state in self.state.items()
+            if state in {"failed", "unknown"} and name not in self.accepted
+        ]
+
+    @property
+    def at_risk(self) -> set[str]:
+        """These, and those that are being switched."""
+        in_flight = {name for name in self.tokens if self.state[name] != "unknown"}
+        return in_flight.union(self.hurt)
+
+    @property
+    def bound(self) -> int:
+        """K + 1; in `ramp` one more for every success, at most `concurrency`."""
+        strict = self.rollout["mode"] == "strict"
+        window = 1 if strict else min(1 + self.successes, self.rollout["concurrency"])
+        return int(self.rollout["max_failed"] + window)
+
+
+def within_bound(history: History) -> Iterator[Violation]:
+    """I3: hosts failed or unknown never exceed what the plan printed, nor hosts at risk what the window allows."""
+    fleets: dict[int, _Fleet] = {
+        number: _Fleet(row, history.canaries.get(number, frozenset()))
+        for number, row in history.rollouts.items()
+    }
+    for event in history.events:
+        fleet = fleets.get(event["rollout"])
+        if fleet is None or event["after"] is None:
+            continue
+        if not event["subject"].startswith("host "):
+            fleet.stage = event["after"]
+            continue
+        fleet.take(event)
+        subject, when = f"rollout {event['rollout']}", f"after event {event['id']}"
+        if len(fleet.hurt) > min(fleet.rollout["worst_case"], fleet.bound):
+            yield Violation(
+                "I3", subject, f"{when} {len(fleet.hurt)} hosts are failed or unknown, {fleet.bound} may be"
+            )
+        if fleet.stage in UNDER_WAY and len(fleet.at_risk) > fleet.bound:
+            yield Violation(
+                "I3", subject, f"{when} {len(fleet.at_risk)} hosts are at risk, {fleet.bound} may be"
+            )
+
+
+def counters(history: History) -> Iterator[Violation]:
+    """Every outcome was counted once: a rollout's counters are what its host rows say."""
+    true: dict[int, dict[str, int]] = defaultdict(
+        lambda: dict.fromkeys(("done", "failed", "unreadable", "unknown", "in_flight"), 0)
+    )
+    for row in history.rows("rollout_hosts"):
+        unknown = row["state"] == "unknown" and not row["accepted"]
+        counts = true[row["rollout"]]
+        counts["done"] += row["state"] == "done"
+        counts["failed"] += row["state"] == "failed" and not row["accepted"]
+        counts["unreadable"] += bool(unknown and row["unreadable"])
+        counts["unknown"] += unknown
+        counts["in_flight"] += bool(row["token"]) and row["state"] != "unknown"
+    for number, row in history.rollouts.items():
+        wrong = {name: (row[name], value) for name, value in true[number].items() if row[name] != value}
+        if wrong:
+            told = ", ".join(
+                f"{name} is {value}, by its hosts {ours}" for name, (value, ours) in wrong.items()
+            )
+            yield Violation("counters", f"rollout {number}", told)

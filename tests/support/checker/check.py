@@ -1,0 +1,36 @@
+"""The offline checker: did what DESIGN.md says always hold, as far as what is left can tell?
+
+It decides by itself: of the product it uses the tables of states alone. Each rule reads a History and yields what it finds.
+"""
+
+from collections.abc import Callable, Iterator
+
+from tests.support.checker import budget, limits, on_hosts, shipping, states
+from tests.support.checker.history import History, Violation
+
+RULES: tuple[Callable[[History], Iterator[Violation]], ...] = (
+    states.legal,
+    states.one_active,
+    states.no_zombies,
+    budget.within_bound,
+    budget.counters,
+    shipping.deliveries,
+    shipping.tested,
+    shipping.canary_first,
+    shipping.forward,
+    on_hosts.fence,
+    on_hosts.stopped,
+    on_hosts.told_early,
+    on_hosts.after_the_canary,
+    on_hosts.once_per_attempt,
+    on_hosts.outcomes_are_true,
+    on_hosts.recorded,
+    on_hosts.way_back,
+    limits.no_secrets,
+    limits.bounded,
+)
+
+
+def check(history: History) -> list[Violation]:
+    """Everything that did not hold; empty when all did."""
+    return [violation for rule in RULES for violation in rule(history)]

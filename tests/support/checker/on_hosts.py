@@ -1,0 +1,181 @@
+"""What the hosts' own journals and disks say: the fence, I2, I5, I6, I9, I10 and I11 at the place where they matter."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from tests.support.checker.history import OUTCOMES, History, Violation
+
+NOT_KNOWN = {
+    "activating",
+    "unknown",
+    "rolling_back",
+    "rollback_failed",
+}  # states of a host that must be read first
+
+
+def fence(history: History) -> Iterator[Violation]:
+    """Epochs never fall, operation numbers rise, and an intent has at most one outcome, its own, before the next."""
+    for name, disk in history.disks.items():
+        epoch = operation = intent = 0
+        ended = set()
+        for record in disk.records:
+            told = f"{record.verb} {record.what} op={record.operation} epoch={record.epoch}"
+            if record.touches:
+                if record.epoch < epoch:
+                    yield Violation("fence", f"host {name}", f"{told} after epoch {epoch}")
+                if record.operation <= operation:
+                    yield Violation("fence", f"host {name}", f"{told} after operation {operation}")
+                intent = record.operation
+            elif record.what != "seal" and record.operation != intent and (intent or disk.whole):
+                yield Violation("fence", f"host {name}", f"{told} without its intent")
+            if record.what in OUTCOMES:
+                if record.operation in ended:
+                    yield Violation("fence", f"host {name}", f"{told}, a second outcome")
+                ended.add(record.operation)
+            epoch, operation = max(epoch, record.epoch), max(operation, record.operation)
+
+
+def stopped(history: History) -> Iterator[Violation]:
+    """I2: after the acknowledgement no host, but those named unconfirmed, gets an intent for the stopped release."""
+    for name, record, rollout in history.switches():
+        if rollout is None or record.at is None:
+            continue
+        at = history.acknowledged.get(rollout["id"])
+        if at is not None and record.at > at + history.slack and name not in rollout["unconfirmed"]:
+            late = (record.at - at).total_seconds()
+            yield Violation(
+                "I2",
+                f"host {name}",
+                f"op={record.operation} activated {record.commit} {late:.3f} s after rollout {rollout['id']} was stopped",
+            )
+
+
+def told_early(history: History) -> Iterator[Violation]:
+    """I2: whoever was told that a stop is acknowledged finds it so in the rows."""
+    for deed in history.deeds:
+        if deed.action != "stop" or not deed.answer.get("acknowledged"):
+            continue
+        number = deed.arguments["rollout"]
+        if not any(
+            event["rollout"] == number
+            and event["before"] == "stopping"
+            and event["at"] <= deed.at + history.slack
+            for event in history.events
+        ):
+            yield Violation("I2", f"rollout {number}", f"told acknowledged at {deed.at}, before it was")
+
+
+def after_the_canary(history: History) -> Iterator[Violation]:
+    """I9 and I11: an intent belongs to a rollout that had started, and beyond the canary to one with a PASS."""
+    for name, record, rollout in history.switches():
+        if rollout is None:
+            yield Violation(
+                "I9", f"host {name}", f"op={record.operation}: no rollout of {record.commit} had started"
+            )
+            continue
+        number = rollout["id"]
+        passed = history.passed.get(number)
+        if name in history.canaries[number]:
+            continue
+        if passed is None or (record.at is not None and record.at + history.slack < passed):
+            yield Violation(
+                "I11", f"host {name}", f"op={record.operation} before rollout {number} had its PASS"
+            )
+
+
+def once_per_attempt(history: History) -> Iterator[Violation]:
+    """I6: no more intents than claims that can have acted. Void ones came to nothing, and so did claims found untouched."""
+    claims: Counter[tuple[str, str]] = Counter()
+    for event in history.events:
+        row = history.rollouts.get(event["rollout"])
+        if row is None or not event["subject"].startswith("host "):
+            continue
+        key = event["subject"].partition(" ")[2], row["commit"]
+        if event["what"] == "activate":
+            claims[key] += 1
+        elif event["what"] == "found untouched" or (
+            event["before"] == "activating" and event["what"] in {"retry", "prepare again"}
+        ):
+            claims[key] -= 1
+    for name, disk in history.disks.items():
+        void = {record.operation for record in disk.records if record.what == "void"}
+        intents = Counter(
+            record.commit
+            for record in disk.records
+            if record.what == "intent" and record.verb == "activate" and record.operation not in void
+        )
+        for commit, times in intents.items():
+            if times > claims[name, commit or ""]:
+                yield Violation(
+                    "I6",
+                    f"host {name}",
+                    f"{times} intents to activate {commit}, {claims[name, commit or '']} claims could act",
+                )
+
+
+def outcomes_are_true(history: History) -> Iterator[Violation]:
+    """I5: what is recorded as done or rolled back was done, by the host's own journal."""
+    told: Counter[tuple[str, str, str | None]] = Counter()
+    for event in history.events:
+        row = history.rollouts.get(event["rollout"])
+        if row is None or not event["subject"].startswith("host "):
+            continue
+        name = event["subject"].partition(" ")[2]
+        if event["what"] == "done":
+            told[name, "activate", row["commit"]] += 1
+        if event["what"] == "rolled back":
+            told[name, "rollback", None] += 1
+    for (name, verb, commit), times in told.items():
+        disk = history.disks.get(name)
+        if disk is None or not disk.whole:
+            continue
+        true = sum(
+            record.what == "done" and record.verb == verb and commit in {None, record.commit}
+            for record in disk.records
+        )
+        if times > true:
+            what = f"{verb} {commit or ''}".strip()
+            yield Violation(
+                "I5", f"host {name}", f"{what} is recorded {times} times as done, journalled {true} times"
+            )
+
+
+def recorded(history: History) -> Iterator[Violation]:
+    """I5 and I9: a reachable host whose state is known has the recorded release, and its tested bytes."""
+    last: dict[str, dict[str, object]] = {}
+    for row in history.rows("rollout_hosts"):
+        if row["operation"] and row["operation"] >= last.get(row["name"], {}).get("operation", 0):
+            last[row["name"]] = dict(row)
+    for row in history.rows("fleet_hosts"):
+        name, ours = row["name"], last.get(row["name"])
+        disk = history.disks.get(name)
+        if disk is None or ours is None or not disk.reachable:
+            continue
+        given_up = ours["state"] == "excluded" and ours["touched"]
+        if ours["state"] not in NOT_KNOWN and not given_up and row["release"] != disk.current:
+            yield Violation("I5", f"host {name}", f"recorded {row['release']}, on its disk {disk.current}")
+    digests = {row["commit"]: row["digest"] for row in history.rows("releases")}
+    for name, disk in history.disks.items():
+        wanted = digests.get(disk.current)
+        if disk.digest is not None and wanted is not None and disk.digest != wanted:
+            yield Violation(
+                "I9",
+                f"host {name}",
+                f"runs {disk.current} with the bytes of {disk.digest}, tested were {wanted}",
+            )
+
+
+def way_back(history: History) -> Iterator[Violation]:
+    """I10: a rollback goes to something that the host has had."""
+    for name, disk in history.disks.items():
+        if not disk.whole:
+            continue
+        had = {None, "foreign"}
+        for record in disk.records:
+            if (
+                record.what == "intent"
+                and record.verb == "rollback"
+                and record.commit not in had | {record.came_from}
+            ):
+                yield Violation("I10", f"host {name}", f"op={record.operation} rolls back to {record.commit}")
+            had |= {record.commit, record.came_from}

@@ -1,0 +1,119 @@
+"""I4, I9, I11 and I12, as the rows tell: what was taken in, and what was allowed to go out."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from tests.support.checker.history import History, Row, Violation
+
+ACTIVATE_IN = {"deploying_canary", "fanning_out"}
+
+
+def deliveries(history: History) -> Iterator[Violation]:
+    """I4: each webhook that was answered 2xx has its one outcome, and its commit a row."""
+    answered = [
+        deed for deed in history.deeds if deed.action == "webhook" and 200 <= deed.answer["status"] < 300
+    ]
+    told = Counter(deed.answer["delivery"] for deed in answered if "delivery" in deed.answer)
+    stored = {row["id"]: row for row in history.rows("deliveries")}
+    for number, times in told.items():
+        if number not in stored:
+            yield Violation("I4", f"delivery {number}", "answered 2xx, and not recorded")
+        if times > 1:
+            yield Violation("I4", f"delivery {number}", f"{times} answers share one record")
+    for number, row in stored.items():
+        if row["outcome"] not in {"accepted", "duplicate", "ignored"}:
+            yield Violation("I4", f"delivery {number}", f"its outcome is {row['outcome']!r}")
+        elif row["outcome"] != "ignored" and (row["app"], row["head"]) not in history.commits:
+            yield Violation("I4", f"delivery {number}", f"{row['outcome']}, and {row['head']} has no row")
+
+
+def tested(history: History) -> Iterator[Violation]:
+    """I9: a rollout starts with a commit that passed, and its digest is the one that was built and tested."""
+    states: dict[tuple[str, str], str] = {}
+    for event in history.events:
+        kind, _, name = event["subject"].partition(" ")
+        if kind == "commit" and event["after"] is not None:
+            states[event["app"], name] = event["after"]
+        if kind == "rollout" and event["what"] == "start":
+            sha = history.rollouts[event["rollout"]]["commit"]
+            state = states.get((event["app"], sha))
+            if state != "passed":
+                yield Violation("I9", event["subject"], f"started while its commit {sha} was {state}")
+    releases = {(row["app"], row["commit"]): row["digest"] for row in history.rows("releases")}
+    for number, row in history.rollouts.items():
+        key = row["app"], row["commit"]
+        for where, digest in (
+            ("the commit", (history.commits.get(key) or {}).get("digest")),
+            ("the release", releases.get(key)),
+        ):
+            if digest is not None and digest != row["digest"]:
+                yield Violation("I9", f"rollout {number}", f"ships {row['digest']}, {where} is {digest}")
+
+
+def canary_first(history: History) -> Iterator[Violation]:
+    """I11 and I2: a host is claimed only in its stage; beyond the canary only after a PASS, and a PASS has data."""
+    stage: dict[int, str] = {}
+    passed: set[int] = set()
+    for event in history.events:
+        number = event["rollout"]
+        if number not in history.rollouts:
+            continue
+        kind, _, name = event["subject"].partition(" ")
+        if kind == "rollout" and event["after"] is not None:
+            stage[number] = event["after"]
+            if event["what"] in {"canary passed", "canary accepted"}:
+                passed.add(number)
+            if event["what"] == "canary passed" and not _has_data(history, number):
+                yield Violation("I11", event["subject"], "its canary passed without a single request")
+        if kind == "host" and event["what"] == "activate":
+            state, claim = stage.get(number), f"claimed by event {event['id']} for rollout {number}"
+            if state not in ACTIVATE_IN:
+                yield Violation("I2", event["subject"], f"{claim}, which was {state}")
+            if name not in history.canaries[number] and number not in passed:
+                yield Violation("I11", event["subject"], f"{claim} without a PASS")
+
+
+def forward(history: History) -> Iterator[Violation]:
+    """I12: automation plans no commit that is below the one that runs."""
+    states: dict[int, str] = {}
+    for event in history.events:
+        row = history.rollouts.get(event["rollout"])
+        if row is None or event["after"] is None or not event["subject"].startswith("rollout "):
+            continue
+        if event["what"] == "plan" and row["requested_by"] == "automation":
+            running = _running(history, states, row["app"])
+            ours = _position(history, row["app"], row["commit"])
+            theirs = _position(history, row["app"], running) if running else None
+            if ours is not None and theirs is not None and ours < theirs:
+                yield Violation(
+                    "I12", event["subject"], f"commit at {ours} replaces the running one at {theirs}"
+                )
+        states[row["id"]] = event["after"]
+
+
+def _has_data(history: History, rollout: int) -> bool:
+    return any(
+        row["rollout"] == rollout
+        and row["role"] == "canary"
+        and row["observed"]
+        and sum(row["counts"].values()) > 0
+        for row in history.rows("samples")
+    )
+
+
+def _running(history: History, states: dict[int, str], app: str) -> str | None:
+    """What the fleet ran at that moment: of the newest done rollout, or where a person rolled back to."""
+    for number in sorted(states, reverse=True):
+        row: Row = history.rollouts[number]
+        if row["app"] != app:
+            continue
+        if states[number] == "rolled_back" and row["rollback_to"]:
+            return str(row["rollback_to"])
+        if states[number] == "done":
+            return str(row["commit"])
+    return None
+
+
+def _position(history: History, app: str, sha: str) -> int | None:
+    row = history.commits.get((app, sha))
+    return row["position"] if row and row["on_branch"] else None
