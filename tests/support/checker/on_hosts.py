@@ -84,33 +84,31 @@ def after_the_canary(history: History) -> Iterator[Violation]:
 
 
 def once_per_attempt(history: History) -> Iterator[Violation]:
-    """I6: no more intents than claims that can have acted. Void ones came to nothing, and so did claims found untouched."""
+    """I6: no more intents than attempts, nor than claims that can have acted. Void intents came to nothing."""
     claims: Counter[tuple[str, str]] = Counter()
+    attempts: Counter[tuple[str, str]] = Counter()
+    for row in history.rows("rollout_hosts"):
+        attempts[row["name"], history.rollouts[row["rollout"]]["commit"]] += 1
     for event in history.events:
         row = history.rollouts.get(event["rollout"])
         if row is None or not event["subject"].startswith("host "):
             continue
         key = event["subject"].partition(" ")[2], row["commit"]
-        if event["what"] == "activate":
-            claims[key] += 1
-        elif event["what"] == "found untouched" or (
-            event["before"] == "activating" and event["what"] in {"retry", "prepare again"}
-        ):
-            claims[key] -= 1
+        again = event["what"] in {"retry", "prepare again"}
+        attempts[key] += again
+        claims[key] += event["what"] == "activate"
+        claims[key] -= event["what"] == "found untouched" or (again and event["before"] == "activating")
     for name, disk in history.disks.items():
         void = {record.operation for record in disk.records if record.what == "void"}
         intents = Counter(
-            record.commit
+            (name, record.commit or "")
             for record in disk.records
             if record.what == "intent" and record.verb == "activate" and record.operation not in void
         )
-        for commit, times in intents.items():
-            if times > claims[name, commit or ""]:
-                yield Violation(
-                    "I6",
-                    f"host {name}",
-                    f"{times} intents to activate {commit}, {claims[name, commit or '']} claims could act",
-                )
+        for key, times in intents.items():
+            most = min(claims[key], attempts[key])
+            if times > most:
+                yield Violation("I6", f"host {name}", f"{times} intents to activate {key[1]}, {most} may be")
 
 
 def outcomes_are_true(history: History) -> Iterator[Violation]:
