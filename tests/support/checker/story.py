@@ -129,6 +129,7 @@ class Story:
                     "role": "other" if position else "canary",
                     "position": position,
                     "operation": None,
+                    "release": None,
                     "state": "pending",
                     **NOTHING,
                 }
@@ -154,7 +155,7 @@ class Story:
 
     def report(self, number: int, name: str, what: str = "done") -> None:
         """The outcome is written."""
-        self.host(number, name, what, token=False, lease_until=None)
+        self.host(number, name, what, token=False, lease_until=None, release=self.current[name])
         self.recorded(name)
 
     def recorded(self, name: str) -> None:
