@@ -68,6 +68,26 @@ def test_a_host_that_nobody_could_read_is_not_held_against_its_record():
     assert "I5" not in found(story)
 
 
+def test_a_host_in_the_canarys_place_needs_no_pass():
+    """A canary host that cannot be prepared is replaced, and its heir may be replaced in turn: both were canaries."""
+    story = clean()
+    story.commit("c")
+    number = story.plan("c")
+    story.rollout(number, "start")
+    for lost, heir in (("web1", "web2"), ("web2", "web3")):
+        story.claim(number, lost)
+        story.host(number, lost, "fail", token=False, lease_until=None)
+        story.row(number, lost)["role"], story.row(number, heir)["role"] = "other", "canary"
+        remark = {"what": "takes the canary's place", "before": None, "after": None}
+        story.tables["events"].append(
+            story.tables["events"][-1]
+            | remark
+            | {"id": len(story.tables["events"]) + 1, "subject": f"host {heir}"}
+        )
+    story.switch(number, "web3")
+    assert "I11" not in found(story)
+
+
 # -- one bad history for each --------------------------------------------------------------------------------------------
 
 
