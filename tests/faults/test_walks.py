@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rollout.domain.pipeline import deploy_host, prepare_host, roll_back_host
 from rollout.domain.states import FINISHED, RolloutState
 from rollout.errors import OutcomeUnknown, RolloutError
 from rollout.services import bars, halts, reconcile, stopping
@@ -47,7 +48,16 @@ class Walk:
 
     def go(self):
         """Some dozen turns."""
-        turns = (self.push, self.order, self.order, self.weather, self.lose_messages, self.traffic, self.rest)
+        turns = (
+            self.push,
+            self.order,
+            self.order,
+            self.weather,
+            self.lose_messages,
+            self.forge_messages,
+            self.traffic,
+            self.rest,
+        )
         for _ in range(self.chance.randrange(10, 40)):
             self.chance.choice(turns)()
             self.work(60, self.chance.choice([2, 10, 60]))
@@ -106,6 +116,14 @@ class Walk:
     def lose_messages(self):
         self.world.bell.queue.clear()
 
+    def forge_messages(self):
+        """Whoever can write to the broker sends whatever there is, for every host of any rollout (I15)."""
+        with self.world.store.reading() as tx:
+            rows = [host for one in tx.rollouts.unfinished("shop") for host in tx.hosts.of(one.id)]
+        for host in rows:
+            message = self.chance.choice([deploy_host, deploy_host, prepare_host, roll_back_host])
+            self.world.bell.ring([message(host)])
+
     def traffic(self):
         self.world.metrics.share = self.chance.choice([1.0, 1.0, 0.5])
         self.world.metrics.rate = self.chance.choice([100, 100, 0])
@@ -140,8 +158,9 @@ class Walk:
                 raise OutcomeUnknown("the connection broke")
             case "kill":
                 raise Killed
-            case "order":
+            case "order":  # a stop, perhaps, and its acknowledgement while this order is under way
                 self.order()
+                self.sleep()
             case "deaf":
                 host.unreachable = True
                 raise OutcomeUnknown("the host went away")
