@@ -88,6 +88,18 @@ def test_a_host_in_the_canarys_place_needs_no_pass():
     assert "I11" not in found(story)
 
 
+def test_a_replaced_canary_host_widens_the_window_when_it_is_done():
+    """`ramp` allows one more at risk for each host beyond the canary that is done, the replaced one included."""
+    story = Story(mode="ramp", max_failed=0)
+    story.commit(A)
+    number = story.to_fan_out(A)
+    story.row(number, "web1")["role"], story.row(number, "web2")["role"] = "other", "canary"
+    for name in ("web3", "web4"):
+        story.claim(number, name)
+    story.options["at_rest"] = False
+    assert found(story) == set()
+
+
 # -- one bad history for each --------------------------------------------------------------------------------------------
 
 
