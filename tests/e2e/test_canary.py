@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.support.checker.check import check
 from tests.support.system import System
 
 pytestmark = [pytest.mark.e2e, pytest.mark.needs("sshd", "git"), pytest.mark.timeout(300)]
@@ -27,6 +28,7 @@ def test_a_canary_that_answers_errors_goes_back_and_the_fix_ships():
         fix = system.push(f"Revert\n\nThis reverts commit {bad}.", answer="200\n")
         assert system.reaches(fix, "done")["commits"] == [bad, fix]
         assert set(system.disks().values()) == {fix}
+        assert check(system.history()) == []
 
 
 def test_no_traffic_is_never_a_pass():
@@ -41,3 +43,4 @@ def test_no_traffic_is_never_a_pass():
         code, _ = system.rollout("resume", halted["id"], "--accept-canary", "--reason", "night", "--wait")
         assert code == 0
         assert set(system.disks().values()) == {sha}
+        assert check(system.history()) == []

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.support.checker.check import check
 from tests.support.system import System
 
 pytestmark = [pytest.mark.e2e, pytest.mark.needs("sshd", "git"), pytest.mark.timeout(300)]
@@ -42,6 +43,7 @@ def test_it_halts_past_the_budget_then_retry_exclude_resume():
         assert state["counts"]["excluded"] == 2
         assert len(on_disks(system, bad)) == 9
         assert len(on_disks(system, good)) == 3
+        assert check(system.history()) == []
 
 
 def test_a_halted_rollout_is_stopped_and_every_host_is_back():
@@ -56,3 +58,4 @@ def test_a_halted_rollout_is_stopped_and_every_host_is_back():
         assert (code, ended["state"]) == (0, "rolled_back")
         assert set(system.disks().values()) == {good}
         assert system.rollout("stop", halted["id"])[0] == 0
+        assert check(system.history()) == []

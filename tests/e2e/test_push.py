@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.support.checker.check import check
 from tests.support.system import System, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.needs("sshd", "git"), pytest.mark.timeout(300)]
@@ -31,3 +32,4 @@ def test_a_push_reaches_every_host_and_the_newest_done_rollout_goes_back():
         assert (code, ended["state"]) == (0, "rolled_back")
         assert set(system.disks().values()) == {first}
         assert system.rollout("deploy", second)[0] == 4  # barred
+        assert check(system.history()) == []

@@ -1,9 +1,12 @@
 """Stopped means stopped."""
 
 import time
+from datetime import UTC, datetime
 
 import pytest
 
+from tests.support.checker.check import check
+from tests.support.checker.history import Deed
 from tests.support.system import System, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.needs("sshd", "git"), pytest.mark.timeout(300)]
@@ -30,6 +33,7 @@ def test_a_stop_in_the_middle_of_a_fan_out():
         wait_for(lambda: len(intents(system, bad)) >= 4, seconds=90, why="the fan-out to be in its middle")
         code, stopped = system.rollout("stop", "--reason", "enough")
         acknowledged = time.clock_gettime(time.CLOCK_BOOTTIME) * 1000
+        told = datetime.now(UTC)
         assert code == 0
         assert stopped["state"] in {"rolling_back", "rolled_back"}
         assert stopped["unconfirmed"] == []
@@ -38,3 +42,5 @@ def test_a_stop_in_the_middle_of_a_fan_out():
         assert [one for one in intents(system, bad) if one[1] > acknowledged] == []
         assert len(intents(system, bad)) < 20
         assert ended["counts"]["rollback_failed"] == 0
+        system.deeds.append(Deed(told, "stop", {"rollout": ended["id"]}, {"acknowledged": True}))
+        assert check(system.history()) == []

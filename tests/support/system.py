@@ -18,8 +18,11 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from tests.support.checker import read
+from tests.support.checker.history import Deed, History
 from tests.support.sshd import Sshd
 
 SECRET = "e2e-secret-of-the-webhook"
@@ -142,6 +145,7 @@ class System:
         self.environment = environment or {}
         self.up = None
         self.deliveries = 0
+        self.deeds = []  # what clients did and were told, for the checker
 
     def __enter__(self):
         try:
@@ -280,9 +284,12 @@ class System:
             },
         )
         try:
-            return urllib.request.urlopen(request, timeout=10).status
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                told = json.loads(answer.read()) | {"status": answer.status}
         except urllib.error.HTTPError as error:
             return error.code
+        self.deeds.append(Deed(datetime.now(UTC), "webhook", {}, told))
+        return told["status"]
 
     # -- as an operator ------------------------------------------------------------------------------------------------
 
@@ -339,6 +346,19 @@ class System:
         file = Path(host.path) / ".rollout" / "journal"
         lines = file.read_text().splitlines() if file.exists() else []
         return [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in lines if line]
+
+    def history(self, *, at_rest=True):
+        """Everything for the checker: journals and disks, the store (SQLite), what clients were told, and the log."""
+        booted = read.boot_time()
+        return History(
+            disks={host.name: read.disk(Path(host.path), booted) for host in self.sshd.hosts},
+            tables=read.store(f"sqlite:///{self.folder}/state/rollout.db"),
+            deeds=self.deeds,
+            at_rest=at_rest,
+            secrets=(SECRET, TOKEN),
+            texts={"up.log": (self.folder / "up.log").read_text(errors="replace")},
+            slack=timedelta(milliseconds=50),  # a host's clock ticks every 10 ms
+        )
 
     def restarts(self, name):
         host = next(host for host in self.sshd.hosts if host.name == name)

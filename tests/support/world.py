@@ -5,6 +5,7 @@ Whatever order messages come in, however often, and whichever are lost: the rows
 
 import random
 import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -60,6 +61,10 @@ class ModelHost:
     loses_answer: int = 0  # so many switches happen without an answer
     no_room: bool = False
     activations: list[str] = field(default_factory=list)
+    clock: Callable[[], float] = lambda: 0.0
+    # Where time may pass, or the order or its answer be lost: permitted and on its way here; done and on its way back.
+    before_act: Callable[[], None] = lambda: None
+    after_act: Callable[[], None] = lambda: None
 
     def reach(self):
         if self.unreachable:
@@ -73,9 +78,11 @@ class ModelHost:
                 return entry.what
         return "none"
 
-    def switch(self, order, permit, verb):
+    def switch(self, order, permit, verb):  # noqa: PLR0911  # one line a refusal
         self.reach()
-        permit(Greeting(clock=0, boot="b", current=self.current))
+        greeted = self.clock()
+        deadline = greeted + permit(Greeting(clock=0, boot="b", current=self.current)) / 1000
+        self.before_act()
         known = self.result(order.operation)
         if known != "none":
             return Outcome(
@@ -85,6 +92,8 @@ class ModelHost:
             return Outcome(Answer.REFUSED, "epoch", current=self.current)
         if order.operation <= self.operation:
             return Outcome(Answer.REFUSED, "op", current=self.current)
+        if self.clock() > deadline:
+            return Outcome(Answer.REFUSED, "late", current=self.current)
         if verb == "activate" and order.commit not in self.prepared:
             return Outcome(Answer.REFUSED, "not prepared", current=self.current)
         self.epoch, self.operation = max(self.epoch, order.epoch), order.operation
@@ -97,6 +106,7 @@ class ModelHost:
         if not healthy:
             self.current = before
         self.note("done" if healthy else "failed", verb, order.epoch, order.operation, order.commit)
+        self.after_act()
         if self.loses_answer:
             self.loses_answer -= 1
             raise OutcomeUnknown(f"{self.name}: the connection broke")
@@ -292,6 +302,8 @@ class World:
         self.bell, self.workshop, self.metrics = QueueBell(), ModelWorkshop(), ModelMetrics()
         self.notifier = RecordingNotifier()
         self.fleet = ModelFleet([member.name for member in inventory.members(self.config.app(None))])
+        for host in self.fleet.hosts.values():
+            host.clock = lambda: self.seconds
         settings = Settings()
         self.deps = Deps(
             config=self.config,

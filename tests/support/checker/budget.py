@@ -64,7 +64,15 @@ class _Fleet:
 def within_bound(history: History) -> Iterator[Violation]:
     """I3: hosts failed or unknown never exceed what the plan printed, nor hosts at risk what the window allows."""
     fleets: dict[int, _Fleet] = {
-        number: _Fleet(row, history.canaries.get(number, frozenset()))
+        number: _Fleet(
+            row,
+            # Not who once was: a host whose place another took is done like any other, and widens the window.
+            frozenset(
+                name
+                for (of, name), host in history.hosts.items()
+                if of == number and host["role"] == "canary"
+            ),
+        )
         for number, row in history.rollouts.items()
     }
     for event in history.events:

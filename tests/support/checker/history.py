@@ -115,16 +115,17 @@ class History:
 
     @cached_property
     def canaries(self) -> Mapping[int, frozenset[str]]:
-        """For each rollout the hosts that are its canary, or were before another took their place."""
+        """For each rollout the hosts that were its canary at any time: planned first, or in another's place."""
         of: dict[int, list[Row]] = defaultdict(list)
         for row in self.rows("rollout_hosts"):
             of[row["rollout"]].append(row)
+        heirs: dict[int, set[str]] = defaultdict(set)
+        for event in self.events:
+            if event["what"] == "takes the canary's place":
+                heirs[event["rollout"]].add(event["subject"].partition(" ")[2])
         return {
-            rollout: frozenset(
-                row["name"]
-                for row in rows
-                if row["role"] == "canary" or row["position"] < sum(one["role"] == "canary" for one in rows)
-            )
+            rollout: frozenset(heirs[rollout])
+            | {row["name"] for row in rows if row["position"] < sum(one["role"] == "canary" for one in rows)}
             for rollout, rows in of.items()
         }
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from tests.support.checker.history import OUTCOMES, History, Violation
+from tests.support.checker.history import OUTCOMES, History, Row, Violation
 
 NOT_KNOWN = {
     "activating",
@@ -84,33 +84,31 @@ def after_the_canary(history: History) -> Iterator[Violation]:
 
 
 def once_per_attempt(history: History) -> Iterator[Violation]:
-    """I6: no more intents than claims that can have acted. Void ones came to nothing, and so did claims found untouched."""
+    """I6: no more intents than attempts, nor than claims that can have acted. Void intents came to nothing."""
     claims: Counter[tuple[str, str]] = Counter()
+    attempts: Counter[tuple[str, str]] = Counter()
+    for row in history.rows("rollout_hosts"):
+        attempts[row["name"], history.rollouts[row["rollout"]]["commit"]] += 1
     for event in history.events:
         row = history.rollouts.get(event["rollout"])
         if row is None or not event["subject"].startswith("host "):
             continue
         key = event["subject"].partition(" ")[2], row["commit"]
-        if event["what"] == "activate":
-            claims[key] += 1
-        elif event["what"] == "found untouched" or (
-            event["before"] == "activating" and event["what"] in {"retry", "prepare again"}
-        ):
-            claims[key] -= 1
+        again = event["what"] in {"retry", "prepare again"}
+        attempts[key] += again
+        claims[key] += event["what"] == "activate"
+        claims[key] -= event["what"] == "found untouched" or (again and event["before"] == "activating")
     for name, disk in history.disks.items():
         void = {record.operation for record in disk.records if record.what == "void"}
         intents = Counter(
-            record.commit
+            (name, record.commit or "")
             for record in disk.records
             if record.what == "intent" and record.verb == "activate" and record.operation not in void
         )
-        for commit, times in intents.items():
-            if times > claims[name, commit or ""]:
-                yield Violation(
-                    "I6",
-                    f"host {name}",
-                    f"{times} intents to activate {commit}, {claims[name, commit or '']} claims could act",
-                )
+        for key, times in intents.items():
+            most = min(claims[key], attempts[key])
+            if times > most:
+                yield Violation("I6", f"host {name}", f"{times} intents to activate {key[1]}, {most} may be")
 
 
 def outcomes_are_true(history: History) -> Iterator[Violation]:
@@ -142,17 +140,16 @@ def outcomes_are_true(history: History) -> Iterator[Violation]:
 
 def recorded(history: History) -> Iterator[Violation]:
     """I5 and I9: a reachable host whose state is known has the recorded release, and its tested bytes."""
-    last: dict[str, dict[str, object]] = {}
+    last: dict[str, Row] = {}
     for row in history.rows("rollout_hosts"):
         if row["operation"] and row["operation"] >= last.get(row["name"], {}).get("operation", 0):
-            last[row["name"]] = dict(row)
+            last[row["name"]] = row
     for row in history.rows("fleet_hosts"):
         name, ours = row["name"], last.get(row["name"])
         disk = history.disks.get(name)
         if disk is None or ours is None or not disk.reachable:
             continue
-        given_up = ours["state"] == "excluded" and ours["touched"]
-        if ours["state"] not in NOT_KNOWN and not given_up and row["release"] != disk.current:
+        if ours["state"] not in NOT_KNOWN and not _unread(ours) and row["release"] != disk.current:
             yield Violation("I5", f"host {name}", f"recorded {row['release']}, on its disk {disk.current}")
     digests = {row["commit"]: row["digest"] for row in history.rows("releases")}
     for name, disk in history.disks.items():
@@ -163,6 +160,13 @@ def recorded(history: History) -> Iterator[Violation]:
                 f"host {name}",
                 f"runs {disk.current} with the bytes of {disk.digest}, tested were {wanted}",
             )
+
+
+def _unread(host: Row) -> bool:
+    """Touched, and then nobody could look: taken out by a person, or failed since it does not let us in any more."""
+    return bool(host["touched"]) and (
+        host["state"] == "excluded" or (host["state"] == "failed" and host["release"] is None)
+    )
 
 
 def way_back(history: History) -> Iterator[Violation]:

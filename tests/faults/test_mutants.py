@@ -1,0 +1,651 @@
+"""Is the checker worth something? The product is broken on purpose, once for each thing that it must not forget.
+
+Each mutant runs under a scenario that provokes it. The checker, which sees rows, events and journals alone, must accuse
+the mutant, and must find nothing when the same scenario meets the product as it is.
+"""
+
+import dataclasses
+import functools
+import random
+import sqlite3
+from collections import deque
+from collections.abc import Callable
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import bindparam, or_, update
+
+from rollout.domain.model import AppName, Push
+from rollout.domain.states import HOSTS, CommitState, HostEvent, HostState, RolloutEvent, RolloutState
+from rollout.domain.verdict import Status
+from rollout.errors import OutcomeUnknown
+from rollout.services import (
+    bars,
+    canaries,
+    hosts,
+    intake,
+    planning,
+    reconcile,
+    rollouts,
+    stopping,
+)
+from rollout.store import hosts as hosts_store
+from rollout.store import rollouts as rollouts_store
+from rollout.store.commits import Commits
+from rollout.store.hosts import Hosts
+from rollout.store.journal import Deliveries
+from rollout.store.rollouts import Rollouts
+from rollout.store.store import Store
+from rollout.store.tables import rollout_hosts
+from rollout.store.tables import rollouts as rollouts_table
+from tests.support import host_sh
+from tests.support.checker import read
+from tests.support.checker.check import check
+from tests.support.checker.history import Deed, History
+from tests.support.checker.story import Story
+from tests.support.world import World
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+DONE, STAGES = HostState.DONE, {RolloutState.FANNING_OUT}
+SLOW = "web05"  # the host to which things happen
+
+
+class Killed(BaseException):
+    """A worker's process ends here."""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A product that forgets something, and how it shows."""
+
+    what: str
+    accused: str  # the invariant under which the checker must accuse it
+    plant: Plant
+    scenario: Callable[[Path, pytest.MonkeyPatch, Plant], History]
+
+
+# -- scenarios on a World ------------------------------------------------------------------------------------------------
+
+
+def a_world(folder, patch, plant, **options):
+    plant(patch)
+    return World(folder, patch, **options)
+
+
+def ended(world, *, at_rest=False, deeds=()):
+    history = dataclasses.replace(read.world(world, at_rest=at_rest), deeds=deeds)
+    world.store.close()
+    return history
+
+
+def row_of(world, name=SLOW):
+    return next(host for host in world.rollout_hosts() if host.name == name)
+
+
+def state_is(world, *states):
+    return lambda: world.newest() is not None and world.newest().state in states
+
+
+def once(work):
+    """A hook that works the first time only."""
+    left = deque([work])
+    return lambda: left.pop()() if left else None
+
+
+def plain(folder, patch, plant):
+    """A rollout from push to done, nothing goes wrong."""
+    world = a_world(folder, patch, plant)
+    world.push()
+    world.settle()
+    return ended(world, at_rest=True)
+
+
+def webhooks_out_of_order(folder, patch, plant):
+    """The newer commit is out when the webhook of the older one arrives."""
+    world = a_world(folder, patch, plant, hosts=3)
+    older = world.workshop.push()
+    world.push()
+    world.settle(seconds=30)
+    push = Push("github", "guid", "push", full_name="shop", branch="main", head=older)
+    intake.receive(push, world.config.app("shop"), world.deps)
+    world.run(seconds=10)
+    return ended(world)
+
+
+def second_push_in_the_middle(folder, patch, plant):
+    """A second commit passes while the first one fans out."""
+    world = a_world(folder, patch, plant)
+    world.push()
+    world.run(until=state_is(world, *STAGES))
+    world.push()
+    world.run(seconds=5)
+    return ended(world)
+
+
+def late_report(folder, patch, plant):
+    """A worker sleeps after its host acted; its lease runs out, the host is read, and only then the worker reports."""
+    world = a_world(folder, patch, plant)
+    world.push()
+
+    def oversleep():
+        world.seconds += 2 * world.deps.settings.lease_s
+        world.run(until=lambda: row_of(world).state is DONE, seconds=60)
+
+    world.fleet.hosts[SLOW].after_act = once(oversleep)
+    world.settle()
+    return ended(world)
+
+
+def message_again(folder, patch, plant):
+    """A host's message comes again when the host is done and the others are not."""
+    world = a_world(folder, patch, plant)
+    world.push()
+    world.run(until=lambda: world.newest() is not None and row_of(world).state is DONE)
+    hosts.deploy(row_of(world).id, world.deps)
+    world.settle()
+    return ended(world)
+
+
+def messages_ahead(folder, patch, plant):
+    """Whoever can write to the broker sends every host's message while the canary is watched."""
+    world = a_world(folder, patch, plant)
+    world.push()
+    world.run(until=state_is(world, RolloutState.EVALUATING_CANARY))
+    world.run(seconds=2)
+    for host in world.rollout_hosts():
+        hosts.deploy(host.id, world.deps)
+    world.settle()
+    return ended(world)
+
+
+def all_at_once(folder, patch, plant):
+    """While one host is being switched, the messages of all others are there, and all of them are unhealthy."""
+    world = a_world(folder, patch, plant, fan_out='max_failed = 0\nmode = "strict"')
+    sha = world.push()
+    for host in list(world.fleet.hosts.values())[1:]:
+        host.unhealthy.add(sha)
+        host.before_act = once(lambda: [hosts.deploy(one.id, world.deps) for one in world.rollout_hosts()])
+    world.settle()
+    return ended(world)
+
+
+def answers_lost_for_good(folder, patch, plant):
+    """Every host beyond the canary acts, and is never heard of again."""
+    world = a_world(folder, patch, plant, fan_out="max_failed = 1")
+    world.push()
+    for host in list(world.fleet.hosts.values())[1:]:
+        host.loses_answer = 1
+        host.after_act = functools.partial(setattr, host, "unreachable", True)
+    world.settle()
+    return ended(world)
+
+
+def answer_lost(folder, patch, plant):
+    """A host acts, and its answer is lost."""
+    world = a_world(folder, patch, plant)
+    world.push()
+    world.fleet.hosts[SLOW].loses_answer = 1
+    world.settle()
+    return ended(world)
+
+
+def order_lost(folder, patch, plant):
+    """The connection breaks before the order arrives: nobody knows, and nothing was done."""
+    world = a_world(folder, patch, plant)
+    world.push()
+
+    def lose():
+        raise OutcomeUnknown("the connection broke")
+
+    world.fleet.hosts[SLOW].before_act = once(lose)
+    world.settle()
+    return ended(world)
+
+
+def order_late_at_a_stop(folder, patch, plant):
+    """An order is permitted and on its way when the rollout is stopped; it arrives after the acknowledgement."""
+    world = a_world(folder, patch, plant)
+    world.push()
+    world.settle()
+    world.push()
+
+    def stop():
+        stopping.stop(world.newest().id, world.deps, who="me", why="stop")
+        world.run(
+            until=state_is(world, RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK, RolloutState.STOPPED)
+        )
+
+    world.fleet.hosts[SLOW].before_act = once(stop)
+    world.settle()
+    return ended(world)
+
+
+def killed_after_the_commit(folder, patch, plant):
+    """A worker is killed right after the transaction that wrote a host's outcome."""
+    armed = []
+    original = Store.transaction
+
+    @contextmanager
+    def transaction(store):
+        with original(store) as tx:
+            yield tx
+        if armed:
+            armed.clear()
+            raise Killed
+
+    patch.setattr(Store, "transaction", transaction)
+    world = a_world(folder, patch, plant)
+    world.push()
+    world.fleet.hosts[SLOW].after_act = once(lambda: armed.append(True))
+    with suppress(Killed):
+        world.settle()
+    world.settle()
+    return ended(world)
+
+
+def no_traffic(folder, patch, plant):
+    """Nobody asks the canary anything."""
+    world = a_world(folder, patch, plant, canary='deadline = "60s"')
+    world.metrics.rate = 0
+    world.push()
+    world.settle()
+    return ended(world)
+
+
+def messages_lost(folder, patch, plant):
+    """The broker is emptied in the middle of a fan-out."""
+    world = a_world(folder, patch, plant)
+    world.push()
+    world.run(until=state_is(world, *STAGES))
+    world.bell.queue.clear()
+    world.run(seconds=300)
+    return ended(world, at_rest=True)
+
+
+def barred_in_time(folder, patch, plant):
+    """A person bars a commit while it is being tested."""
+    world = a_world(folder, patch, plant)
+    world.push()
+    world.settle()
+    bad = world.push()
+    bars.bar("shop", bad, world.deps, who="me", why="not this one")
+    world.run(seconds=120)
+    return ended(world)
+
+
+def webhooks(folder, patch, plant):
+    """Three deliveries, each answered as the web service answers."""
+    world = a_world(folder, patch, plant, hosts=2)
+    deeds = []
+    for number in range(3):
+        sha = world.workshop.push()
+        push = Push("github", f"guid-{number}", "push", full_name="shop", branch="main", head=sha)
+        stored = intake.receive(push, world.config.app("shop"), world.deps)
+        deeds.append(Deed(datetime.now(UTC), "webhook", {}, {"status": 202, "delivery": stored.delivery}))
+    return ended(world, deeds=deeds)
+
+
+# -- mutants of the product ------------------------------------------------------------------------------------------------
+
+
+def no_version_guard(patch):
+    of_any_version = or_(rollout_hosts.c.version == bindparam("its_version"), rollout_hosts.c.version > 0)
+    its_row = rollout_hosts.c.id == bindparam("its_id")
+    patch.setattr(hosts_store, "_GUARDED", update(rollout_hosts).where(its_row, of_any_version))
+
+
+def no_state_guard(patch):
+    def unleased(self, host, _state):
+        return self.get(host)
+
+    def anything(_state, what):
+        return next(edges[what] for edges in HOSTS.values() if what in edges)
+
+    patch.setattr(Hosts, "_unleased", unleased)
+    patch.setattr(hosts_store, "next_host_state", anything)
+
+
+def no_stage_guard(patch):
+    patch.setattr(rollouts_store, "_may_activate", lambda *, canary: [])
+    patch.setattr(rollouts_store, "_take_token", rollouts_store._take_token.__wrapped__)
+
+
+def no_budget(patch):
+    def take(*, canary):
+        return (
+            update(rollouts_table)
+            .where(rollouts_store._THIS, *rollouts_store._may_activate(canary=canary))
+            .values(in_flight=rollouts_table.c.in_flight + 1)
+        )
+
+    patch.setattr(rollouts_store, "_take_token", take)
+
+
+def early_acknowledgement(patch):
+    patch.setattr(stopping, "_unsealed", lambda _tx, _rollout: [])
+
+
+def token_back_on_a_timeout(patch):
+    def lose(tx, job, error):
+        return hosts._change(tx, job, HostEvent.FOUND_UNTOUCHED, why=str(error), token=False)
+
+    patch.setattr(hosts, "_lose", lose)
+
+
+def unknown_is_not_counted(patch):
+    for module in (hosts_store, rollouts_store):
+        true = module.count
+        patch.setattr(
+            module, "count", lambda host, true=true: dataclasses.replace(true(host), unknown=0, unreadable=0)
+        )
+
+
+def outcome_counted_twice(patch):
+    once_only = Rollouts.move_counts
+
+    def twice(self, *args, **values):
+        once_only(self, *args, **values)
+        once_only(self, *args, **values)
+
+    patch.setattr(Rollouts, "move_counts", twice)
+
+
+def unknown_is_success(patch):
+    def settle(tx, job, _status):
+        return hosts._done(tx, job)
+
+    patch.setattr(hosts, "_settle", settle)
+
+
+def pass_without_data(patch):
+    true = canaries.judge
+
+    def judge(intervals, policy):
+        verdict = true(intervals, policy)
+        return dataclasses.replace(verdict, status=Status.PASS) if len(intervals) > 5 else verdict
+
+    patch.setattr(canaries, "judge", judge)
+
+
+def event_outside_the_transaction(patch):
+    original = Store.transaction
+
+    @contextmanager
+    def transaction(store):
+        later = []
+        with original(store) as tx:
+            tx.record = lambda *args, **values: later.append((args, values))
+            yield tx
+        if later:
+            with original(store) as tx:
+                for args, values in later:
+                    tx.record(*args, **values)
+
+    patch.setattr(Store, "transaction", transaction)
+
+
+def release_not_recorded(patch):
+    patch.setattr(Hosts, "runs", lambda *_: None)
+
+
+def deliveries_not_kept(patch):
+    patch.setattr(Deliveries, "add", lambda *_: 1)
+
+
+def two_at_a_time(patch):
+    prepare = Store.prepare
+
+    def unguarded(store):
+        prepare(store)
+        with closing(sqlite3.connect(store.url.removeprefix("sqlite:///"))) as database:
+            database.execute("DROP INDEX uq_rollouts_active")
+
+    patch.setattr(Store, "prepare", unguarded)
+    patch.setattr(planning, "_busy", lambda _tx, _app: False)
+
+
+def barred_is_passed(patch):
+    true = bars.candidate
+
+    def candidate(commit, tx):
+        return dataclasses.replace(true(commit, tx), state=CommitState.PASSED)
+
+    patch.setattr(bars, "candidate", candidate)
+    patch.setattr(
+        rollouts,
+        "_start",
+        lambda tx, rollout, deps: tx.rollouts.change(
+            rollout, RolloutEvent.START, who=deps.worker, due_at=0.0
+        ),
+    )
+
+
+def queue_from_the_root(patch):
+    after = Commits.after
+    patch.setattr(Commits, "after", lambda self, app, _position: after(self, AppName(app), 0))
+
+
+def nobody_rings_again(patch):
+    patch.setattr(reconcile, "_due_rollouts", lambda _deps: [])
+
+
+# -- the host's own fence, for real ----------------------------------------------------------------------------------------
+
+OLD, NEW = host_sh.a_release(host_sh.A), host_sh.a_release(host_sh.B)
+OTHER = host_sh.a_release(host_sh.B, {"app": "not what was tested"})
+
+
+def rewritten(*changes):
+    """A mutant of host.sh: each text, which must be there, replaced."""
+
+    def plant(patch):
+        text = host_sh.PROGRAM.read_text()
+        for old, new in changes:
+            assert old in text, old
+            text = text.replace(old, new)
+        install = host_sh.Host.install
+
+        def install_mutant(host):
+            install(host)
+            host.program.write_text(text)
+
+        patch.setattr(host_sh.Host, "install", install_mutant)
+
+    return plant
+
+
+@dataclass
+class Scene:
+    """A real host, and a story in which rollout 1 (OLD) is done on it and rollout 2 (NEW) has claimed it."""
+
+    host: host_sh.Host
+    story: Story
+
+    def history(self):
+        self.host.quiet()
+        disks = {"web1": read.disk(self.host.root, read.boot_time())}
+        self.story.options = {"disks": disks, "at_rest": False, "slack": timedelta(milliseconds=30)}
+        return self.story.history()
+
+
+def a_scene(folder, patch, plant, *, new=NEW):
+    plant(patch)
+    host = host_sh.Host(folder / "srv", host_sh.shell("dash", folder / "applets"))
+    story = Story("web1", clock=lambda: datetime.now(UTC))
+    for release in (OLD, NEW):
+        story.commit(release.commit)
+        story.tables["releases"][-1]["digest"] = release.digest
+        story.tables["commits"][-1]["digest"] = release.digest
+    host.prepare(OLD, op=1)
+    host.prepare(new, op=2)
+    story.numbers = 10
+    first = story.plan(OLD.commit)
+    story.tables["rollouts"][0]["digest"] = OLD.digest
+    story.rollout(first, "start")
+    story.claim(first, "web1")
+    assert host.activate(OLD, op=11, epoch=11).code == host_sh.DONE
+    story.current["web1"] = OLD.commit
+    story.report(first, "web1")
+    story.tables["samples"].append({"rollout": 1, "role": "canary", "observed": True, "counts": {"2xx": 50}})
+    story.rollout(first, "canary deployed", "canary passed", "finish", due_at=None)
+    second = story.plan(NEW.commit)
+    story.tables["rollouts"][1]["digest"] = NEW.digest
+    story.rollout(second, "start")
+    story.claim(second, "web1")
+    return Scene(host, story)
+
+
+def stopped_untouched(scene):
+    """The stop of rollout 2 is acknowledged: the host that held a lease has not been switched."""
+    scene.story.rollout(2, "stop", "acknowledge", due_at=None)
+    scene.story.host(2, "web1", "lose", token=False)
+
+
+def permitted_too_late(folder, patch, plant):
+    """The worker sleeps between the greeting and its answer, the stop waits for its right to end, and it wakes."""
+    scene = a_scene(folder, patch, plant)
+    talk = scene.host.ask("activate", NEW, op=12, epoch=12)
+    greeted = int(talk.hear("clock"))
+    host_sh.until(lambda: int(scene.host.call("hello")["clock"] or 0) > greeted + 50, what="the right to end")
+    stopped_untouched(scene)
+    acknowledged = int(scene.host.call("hello")["clock"] or 0)
+    host_sh.until(
+        lambda: int(scene.host.call("hello")["clock"] or 0) > acknowledged + 60, what="clocks to differ"
+    )
+    talk.within(50).reply()
+    return scene.history()
+
+
+def sealed_before_the_permit(folder, patch, plant):
+    """A stop seals the greeted host; then the permit arrives, well in its time."""
+    scene = a_scene(folder, patch, plant)
+    talk = scene.host.ask("activate", NEW, op=12, epoch=12).greeted()
+    assert scene.host.status(epoch=20, op=20)["sealed"] == "yes"
+    stopped_untouched(scene)
+    acknowledged = int(scene.host.call("hello")["clock"] or 0)
+    host_sh.until(
+        lambda: int(scene.host.call("hello")["clock"] or 0) > acknowledged + 60, what="clocks to differ"
+    )
+    talk.within().reply()
+    return scene.history()
+
+
+def other_bytes_arrive(folder, patch, plant):
+    """What arrives under the commit's name is not what was tested."""
+    swapped = host_sh.Release(NEW.commit, OTHER.archive, NEW.digest)
+    scene = a_scene(folder, patch, plant, new=swapped)
+    if scene.host.activate(NEW, op=12, epoch=12).code == host_sh.DONE:
+        scene.story.current["web1"] = NEW.commit
+        scene.story.report(2, "web1")
+    else:
+        scene.story.host(2, "web1", "fail", token=False)
+    return scene.history()
+
+
+def done_and_told_again(folder, patch, plant, *orders):
+    """Rollout 2 is done on the host; then other orders arrive, each an operation and an epoch."""
+    scene = a_scene(folder, patch, plant)
+    assert scene.host.activate(NEW, op=12, epoch=12).code == host_sh.DONE
+    scene.story.current["web1"] = NEW.commit
+    scene.story.report(2, "web1")
+    for release, op, epoch in orders:
+        scene.host.activate(release, op=op, epoch=epoch)
+    return scene.history()
+
+
+def lower_epoch(folder, patch, plant):
+    """An order of an older time, with a new number."""
+    return done_and_told_again(folder, patch, plant, (OLD, 13, 11))
+
+
+def lower_operation(folder, patch, plant):
+    """An order that was overtaken."""
+    return done_and_told_again(folder, patch, plant, (NEW, 10, 12))
+
+
+def same_operation(folder, patch, plant):
+    """The same order, delivered twice."""
+    return done_and_told_again(folder, patch, plant, (NEW, 12, 12))
+
+
+EPOCH = ('[ "$epoch" -ge "$seen_epoch" ] || refuse epoch', ":")
+OPERATION = ('[ "$op" -gt "$seen_op" ] || refuse op', ":")
+KNOWN = ("    answer_known\n", "")
+DIGEST = ('[ "$(tree_digest "$new")" = "$digest" ] || refuse digest', ":")
+WITHIN = ('[ "$now" -lt "$deadline" ]', "true")
+MARK = ("""printf '' >".rollout/raised/$1-$2\"""", ":")
+
+MUTANTS = [
+    Mutant("no version guard in Hosts._write", "I7", no_version_guard, late_report),
+    Mutant("no state guard in the claim", "I6", no_state_guard, message_again),
+    Mutant("no stage guard in the claim", "I11", no_stage_guard, messages_ahead),
+    Mutant("tokens without a budget", "I3", no_budget, all_at_once),
+    Mutant("a stop is acknowledged early", "I2", early_acknowledgement, order_late_at_a_stop),
+    Mutant("a token comes back on a timeout", "I6", token_back_on_a_timeout, answer_lost),
+    Mutant("unknown hosts are not counted", "I3", unknown_is_not_counted, answers_lost_for_good),
+    Mutant("an outcome is counted twice", "counters", outcome_counted_twice, plain),
+    Mutant("unknown is taken as success", "I5", unknown_is_success, order_lost),
+    Mutant("a PASS without data", "I11", pass_without_data, no_traffic),
+    Mutant("an event outside the transaction", "I7", event_outside_the_transaction, killed_after_the_commit),
+    Mutant("the release is not recorded", "I5", release_not_recorded, plain),
+    Mutant("a webhook is not kept", "I4", deliveries_not_kept, webhooks),
+    Mutant("two rollouts at a time", "I1", two_at_a_time, second_push_in_the_middle),
+    Mutant("a barred commit is shipped", "I9", barred_is_passed, barred_in_time),
+    Mutant("the queue begins at the root", "I12", queue_from_the_root, webhooks_out_of_order),
+    Mutant("nobody rings again", "I8", nobody_rings_again, messages_lost),
+]
+
+HOST_MUTANTS = [
+    Mutant("host.sh checks no digest", "I9", rewritten(DIGEST), other_bytes_arrive),
+    Mutant("host.sh checks no epoch", "fence", rewritten(EPOCH), lower_epoch),
+    Mutant("host.sh checks no operation number", "fence", rewritten(OPERATION), lower_operation),
+    Mutant("host.sh forgets what it has done", "I6", rewritten(KNOWN, OPERATION), same_operation),
+    Mutant("host.sh ignores `within`", "I2", rewritten(WITHIN), permitted_too_late),
+    Mutant("host.sh's seal leaves no mark", "I2", rewritten(MARK), sealed_before_the_permit),
+]
+
+
+def each(mutants):
+    return pytest.mark.parametrize(
+        "mutant", mutants, ids=[mutant.what.replace(" ", "-") for mutant in mutants]
+    )
+
+
+def accused(mutant, folder, patch):
+    random.seed(1)
+    return [*map(str, check(mutant.scenario(folder, patch, mutant.plant)))]
+
+
+def innocent(mutant, folder, patch):
+    return check(mutant.scenario(folder, patch, lambda _patch: None))
+
+
+@each(MUTANTS)
+def test_a_mutant_of_the_product_is_accused(mutant, tmp_path, monkeypatch):
+    """The checker sees, in what the broken product leaves behind, the very thing that was broken."""
+    found = accused(mutant, tmp_path, monkeypatch)
+    assert any(one.startswith(f"{mutant.accused} ") for one in found), found
+
+
+@each(MUTANTS)
+def test_the_product_itself_is_innocent(mutant, tmp_path, monkeypatch):
+    """The same scenario without the mutant leaves nothing to accuse."""
+    assert innocent(mutant, tmp_path, monkeypatch) == []
+
+
+@pytest.mark.needs("dash", "flock", "setsid")
+@each(HOST_MUTANTS)
+def test_a_mutant_of_host_sh_is_accused(mutant, tmp_path, monkeypatch):
+    """The checker sees in a real host's journal and on its disk what the host's fence let through."""
+    found = accused(mutant, tmp_path, monkeypatch)
+    assert any(one.startswith(f"{mutant.accused} ") for one in found), found
+
+
+@pytest.mark.needs("dash", "flock", "setsid")
+@each(HOST_MUTANTS)
+def test_host_sh_itself_is_innocent(mutant, tmp_path, monkeypatch):
+    """The same orders to host.sh as it is leave nothing to accuse."""
+    assert innocent(mutant, tmp_path, monkeypatch) == []
