@@ -33,7 +33,7 @@ bench: $(TEST)  ## measure: hosts per second against plain ssh, webhook latency,
 	@$(BIN)/python -m tests.bench
 
 faults: $(TEST)  ## harm on purpose, then look whether what must hold still holds
-	@HYPOTHESIS_PROFILE=faults $(BIN)/python -m pytest tests/unit/services/test_chaos.py tests/unit/domain tests/faults -n 2 --timeout 3600
+	@FAULTS=all $(BIN)/python -m pytest tests/unit/services/test_chaos.py tests/unit/domain tests/faults -n 2 --timeout 3600
 
 clean:  ## remove .venv and what the tools leave
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage*
