@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from rollout import crashpoints
 from rollout.config.deploy_file import AppConfig
 from rollout.domain.model import AppName, Rollout, RolloutHost, RolloutId
 from rollout.domain.pipeline import Ring, roll_back_host
@@ -39,6 +40,7 @@ class Accepted:
     leased: tuple[str, ...]  # hosts that hold an activation lease now
 
 
+@crashpoints.stage("stop")
 def stop(rollout_id: RolloutId, deps: Deps, *, who: str, why: str, keep: bool = False) -> Accepted:
     """End a rollout. Stopping what is stopped changes nothing; Conflict when it is done already."""
     with deps.store.transaction() as tx:
@@ -50,6 +52,7 @@ def stop(rollout_id: RolloutId, deps: Deps, *, who: str, why: str, keep: bool = 
             )
         if rollout.state not in FINISHED and rollout.state not in {R.STOPPING, R.ROLLING_BACK}:
             rollout = stop_locked(tx, rollout, who=who, why=why, keep=keep)
+        crashpoints.reach("in-decision")
         accepted = _accepted(tx, rollout, deps)
     if rollout.state is R.STOPPING:
         announce(rollout, deps)
@@ -88,6 +91,7 @@ def fail_canary(tx: Transaction, rollout: Rollout, why: str) -> Rollout:
 
 def announce(rollout: Rollout, deps: Deps) -> None:
     """Empty the queue of what belongs to the rollout; an accelerator, the rows have said it already."""
+    crashpoints.reach("before-revoke")
     deps.bell.revoke(rollout.id)
 
 
@@ -110,8 +114,10 @@ def _unsealed(tx: Transaction, rollout: Rollout) -> list[RolloutHost]:
     ]
 
 
+@crashpoints.stage("stop")
 def drive(rollout_id: RolloutId, deps: Deps) -> bool:
     """Bring a stop to its acknowledgement; True when this call acknowledged it. Any process may call it, any number of times."""
+    crashpoints.reach("before-claim")
     with deps.store.transaction() as tx:
         rollout = tx.rollouts.lock(rollout_id)
         if rollout.state is not R.STOPPING or not tx.rollouts.claim_tick(
@@ -119,6 +125,8 @@ def drive(rollout_id: RolloutId, deps: Deps) -> bool:
         ):
             return False
         leased = _unsealed(tx, rollout)
+        crashpoints.reach("in-claim")
+    crashpoints.reach("after-claim")
     _seal_all(leased, rollout, deps)
     return _acknowledge(rollout_id, deps)
 
@@ -132,6 +140,7 @@ def _seal_all(leased: list[RolloutHost], rollout: Rollout, deps: Deps) -> None:
             pool.submit(_seal, host, app, deps)
 
 
+@crashpoints.stage("stop")
 def _seal(host: RolloutHost, app: AppConfig, deps: Deps) -> None:
     with deps.store.transaction() as tx:
         epoch = tx.apps.next_epoch(host.app)
@@ -142,6 +151,7 @@ def _seal(host: RolloutHost, app: AppConfig, deps: Deps) -> None:
     except HostError as error:
         log.warning("host_not_sealed", rollout=host.rollout, host=host.name, error=str(error))
         return
+    crashpoints.reach("after-seal")
     if status.sealed:
         with deps.store.transaction() as tx:
             tx.hosts.seal(host, epoch)
@@ -162,6 +172,7 @@ def _acknowledge(rollout_id: RolloutId, deps: Deps) -> bool:
             return False
         acknowledged = _end(tx, rollout, silent)
         rings = _roll_back_rings(tx, acknowledged, deps)
+        crashpoints.reach("in-acknowledgement")
     deps.bell.ring(rings)
     if acknowledged.state is R.ROLLING_BACK:
         finish_roll_back(rollout_id, deps)
@@ -184,6 +195,7 @@ def _end(tx: Transaction, rollout: Rollout, silent: list[str]) -> Rollout:
 # -- the way back ------------------------------------------------------------------------------------------------------
 
 
+@crashpoints.stage("rollback")
 def roll_back_done(app: AppConfig, deps: Deps, *, to: str | None, who: str, why: str) -> Rollout:
     """The newest done rollout goes back: each host to what it ran before, or all to the commit `to`.
 
@@ -218,6 +230,7 @@ def roll_back_done(app: AppConfig, deps: Deps, *, to: str | None, who: str, why:
         else:
             _bar_after(tx, rollout, sha, who=who, why=why)
         rings = _roll_back_rings(tx, rollout, deps)
+        crashpoints.reach("in-decision")
     deps.bell.ring(rings)
     return rollout
 
@@ -280,6 +293,7 @@ def unclaimed(rollout_id: RolloutId, deps: Deps) -> list[Ring]:
         ]
 
 
+@crashpoints.stage("rollback")
 def finish_roll_back(rollout_id: RolloutId, deps: Deps) -> None:
     """The rollout is rolled back when every touched host is back, or could not be brought back at its first try."""
     with deps.store.transaction() as tx:
@@ -297,6 +311,7 @@ def finish_roll_back(rollout_id: RolloutId, deps: Deps) -> None:
             why += f"; without a release, as before: {', '.join(bare[:10])}{' …' if len(bare) > 10 else ''}"
         ended = tx.rollouts.change(rollout, RE.ROLLED_BACK, who="roll back", why=why, reason=why, due_at=None)
         notices.add(tx, ended, "was rolled back", why, f"rollout show {rollout_id}")
+        crashpoints.reach("in-report")
     planning.start_next(rollout.app, deps)
 
 
@@ -310,6 +325,7 @@ def _left_alone(tx: Transaction, rollout: Rollout) -> list[str]:
     ]
 
 
+@crashpoints.stage("rollback")
 def ring_roll_backs(rollout_id: RolloutId, deps: Deps) -> list[Ring]:
     """The messages for every touched host that nobody works on and no message is under way for."""
     with deps.store.transaction() as tx:

@@ -10,6 +10,7 @@ from threading import Thread
 
 import structlog
 
+from rollout import crashpoints
 from rollout.domain.pipeline import Ring
 from rollout.services.ports import Bell
 
@@ -51,6 +52,7 @@ class BackgroundBell:
             return False
         return True
 
+    @crashpoints.stage("webhook")
     def _serve(self) -> None:
         while (work := self._waiting.get()) is not None:
             try:

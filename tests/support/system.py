@@ -143,6 +143,7 @@ class System:
             "flower": f"127.0.0.1:{self.flower}" if flower else "",
         }
         self.environment = environment or {}
+        self.database = self.environment.get("ROLLOUT_DATABASE", f"sqlite:///{self.folder}/state/rollout.db")
         self.up = None
         self.deliveries = 0
         self.deeds = []  # what clients did and were told, for the checker
@@ -348,11 +349,11 @@ class System:
         return [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in lines if line]
 
     def history(self, *, at_rest=True):
-        """Everything for the checker: journals and disks, the store (SQLite), what clients were told, and the log."""
+        """Everything for the checker: journals and disks, the store, what clients were told, and the log."""
         booted = read.boot_time()
         return History(
             disks={host.name: read.disk(Path(host.path), booted) for host in self.sshd.hosts},
-            tables=read.store(f"sqlite:///{self.folder}/state/rollout.db"),
+            tables=read.store(self.database),
             deeds=self.deeds,
             at_rest=at_rest,
             secrets=(SECRET, TOKEN),
