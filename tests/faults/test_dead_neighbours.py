@@ -1,5 +1,6 @@
 """Broker, database, web, beat and Flower die, stand still or forget, in the middle of a rollout: it ends all the same."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 
+from rollout.supervisor.descendants import descendants
 from tests.support.processes import alive
 from tests.support.proxy import Proxy
 from tests.support.rig import QUICK, Rig
@@ -30,17 +32,12 @@ def rig():
 
 
 def process(rig, *words):
-    """The one process below `rollout up` whose command line has all of these words."""
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            ours = str(rig.armed).encode() in (entry / "environ").read_bytes()
-        except OSError:
-            continue
-        if ours and all(word in line for word in words) and alive(int(entry.name)):
-            return int(entry.name)
+    """The process below `rollout up` whose command line has all of these words; None while there is none."""
+    for pid in descendants(rig.up.pid):
+        with contextlib.suppress(OSError):
+            line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+            if all(word in line for word in words) and alive(pid):
+                return pid
     return None
 
 

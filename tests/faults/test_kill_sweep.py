@@ -22,34 +22,47 @@ ALWAYS = {
 }
 
 
+# With what users have: leases of 15 s, a reconciler every 5 s.
+AS_CONFIGURED = (
+    "tests.tests-running",
+    "prepare.mid-upload",
+    "canary.after-answer",
+    "evaluation.after-reading",
+    "activate.after-claim",
+    "activate.after-permission",
+    "activate.before-ring",
+    "count.in-decision",
+    "read.after-claim",
+    "stop.after-seal",
+    "stop.in-acknowledgement",
+    "rollback.after-permission",
+)
+
+
 @pytest.fixture(scope="module")
 def rigs():
-    """The running installation; the next cell gets a new one after a failure."""
-    kept = []
-
-    def get():
-        if not kept:
-            kept.append(Rig().__enter__())
-            first = kept[0].change()
-            kept[0].ended(first, 0.0)
-        return kept[0]
-
-    def drop():
-        if kept:
-            rig = kept.pop()
-            rig.__exit__(None, None, None)
-            assert rig.left_running() == []
-
-    yield get, drop
-    drop()
+    """The installation that runs now, by its settings."""
+    running = {}
+    yield running
+    _end(running)
 
 
 @pytest.fixture
 def rig(rigs, request):
-    get, drop = rigs
-    yield get()
-    if getattr(request.node, "failed", True):
-        drop()
+    """One that is sound: the one that the last cell left so, else a new one."""
+    wanted = getattr(request, "param", "quick")
+    if wanted not in rigs or not rigs[wanted].sound:
+        _end(rigs)
+        rigs[wanted] = Rig(environment=None if wanted == "quick" else {}).__enter__()
+        rigs[wanted].ended(rigs[wanted].change(), 0.0)
+    return rigs[wanted]
+
+
+def _end(rigs):
+    while rigs:
+        _, rig = rigs.popitem()
+        rig.__exit__(None, None, None)
+        assert rig.left_running() == []
 
 
 def shipped(rig, cell):
@@ -82,11 +95,28 @@ def stopped(rig, cell):
     order = rig.command("stop", "--reason", str(cell))
     hit = rig.hit(cell)
     order.communicate(timeout=120)
-    if (
-        cell.point == "in-decision"
-    ):  # the command died before it was accepted: nothing has happened, and a person says it again
+    if cell.point == "in-decision":
+        # The command died before it was accepted: nothing has happened, and a person says it again.
         rig.rollout("stop", "--reason", str(cell))
     return sha, hit
+
+
+def dies_and_heals(rig, cell, figures, **noted):
+    """The whole story of one cell."""
+    goes_back = cell.stage in {"stop", "rollback"}
+    sha, (moment, victim) = (stopped if goes_back else shipped)(rig, cell)
+    wait_for(lambda: not alive(victim), seconds=10, why="the victim to be dead")
+    ended = rig.ended(sha, moment)
+    if goes_back:
+        assert ended.state == "rolled_back"
+        rig.told_stopped(sha)
+        assert sha not in rig.disks().values()
+    else:
+        assert ended.state == "done"
+        assert set(rig.disks().values()) == {sha}
+    assert rig.disarm() == []
+    rig.at_rest()
+    figures(test="killed", cell=str(cell), state=ended.state, recovery_s=round(ended.recovery_s, 1), **noted)
 
 
 @pytest.mark.parametrize(
@@ -96,22 +126,35 @@ def stopped(rig, cell):
         for cell in CELLS
     ],
 )
-def test_kill_9_there(rig, cell, request, figures):
+def test_kill_9_there(rig, cell, figures):
     """Whoever dies at this point in this stage, the rollout ends within 90 s by itself, and the checker finds nothing."""
-    request.node.failed = True
-    sha, (moment, victim) = (stopped if cell.stage in {"stop", "rollback"} else shipped)(rig, cell)
-    wait_for(lambda: not alive(victim), seconds=10, why="the victim to be dead")
+    dies_and_heals(rig, cell, figures)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("rig", ["as configured"], indirect=True)
+@pytest.mark.parametrize("cell", AS_CONFIGURED)
+def test_kill_9_there_as_configured(rig, cell, figures):
+    """The same with the leases and the reconciler that users have."""
+    dies_and_heals(rig, Cell(*cell.split(".")), figures, settings="as configured")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("point", ["after-claim", "tests-running"])
+def test_the_tests_worker_dies_with_its_child(rig, point, figures):
+    """Parent and pool child of the tests' worker are killed together: the commit is tested again, and nothing of the command is left."""
+    rig.arm(f"tests.{point}", "kill-parent")
+    sha = rig.change()
+    moment, _ = rig.hit(f"tests.{point}")
     ended = rig.ended(sha, moment)
-    if ended.state == "rolled_back":
-        rig.told_stopped(sha)
-        assert sha not in rig.disks().values()
-    if ended.state == "done":
-        assert set(rig.disks().values()) == {sha}
-    assert ended.state == ("rolled_back" if cell.stage in {"stop", "rollback"} else "done")
-    assert rig.disarm() == []
+    assert ended.state == "done"
     rig.at_rest()
-    figures(test="killed", cell=str(cell), state=ended.state, recovery_s=round(ended.recovery_s, 1))
-    request.node.failed = False
+    figures(
+        test="killed",
+        cell=f"tests.{point} with its parent",
+        state=ended.state,
+        recovery_s=round(ended.recovery_s, 1),
+    )
 
 
 def test_every_pair_is_a_cell_or_has_its_reason():

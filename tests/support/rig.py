@@ -47,6 +47,7 @@ class Rig(System):
         self.number = 0
         self.barred = None
         self.store = None
+        self.sound = True  # nothing is armed, nothing under way, and the checker was content
 
     def __exit__(self, *error):
         super().__exit__(*error)
@@ -56,6 +57,7 @@ class Rig(System):
 
     def arm(self, point, action="kill"):
         """Whoever reaches it next will do this, once."""
+        self.sound = False
         for old in self.armed.glob(f"{point}.*"):
             old.unlink()
         new = self.armed / "new"
@@ -161,6 +163,7 @@ class Rig(System):
             )
         found = check(self.history())
         assert found == [], "\n".join(map(str, found))
+        self.sound = True
 
     def told_stopped(self, sha):
         """For the checker: from now on a client relies on the acknowledgement."""
