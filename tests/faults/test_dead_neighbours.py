@@ -23,14 +23,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.needs("sshd", "git"), pytest.mark.tim
 PAUSED_S = 60.0
 
 
-@pytest.fixture(scope="module")
-def rig():
-    """With Flower."""
-    with Rig(flower=True) as rig:
-        rig.ended(rig.change(), 0.0)
-        yield rig
-
-
 def process(rig, *words):
     """The process below `rollout up` whose command line has all of these words; None while there is none."""
     for pid in descendants(rig.up.pid):
@@ -51,6 +43,7 @@ BROKER, WEB, BEAT, FLOWER = (
 
 def in_the_middle(rig, *, slow=0.5):
     """A commit whose fan-out has begun."""
+    rig.sound = False
     sha = rig.change(slow=slow)
     wait_for(lambda: len(rig.switched(sha)) >= 2, seconds=90, why="the fan-out to begin")
     return sha, time.monotonic()
@@ -130,10 +123,11 @@ def test_the_broker_stands_still_for_a_minute(rig, figures):
 
 
 @pytest.mark.faults
+@pytest.mark.parametrize("rig", ["with flower"], indirect=True)
 @pytest.mark.parametrize(
     "words", [pytest.param(WEB, id="web"), pytest.param(BEAT, id="beat"), pytest.param(FLOWER, id="flower")]
 )
-def test_the_web_beat_or_flower_is_killed_again_and_again(rig, words, figures, request):
+def test_the_web_beat_or_flower_is_killed_again_and_again(rig, words, figures):
     """Nothing that runs hosts depends on them: killed as soon as they are back, from the push to the end."""
     sha, moment = in_the_middle(rig)
     ended = threading.Event()
@@ -146,7 +140,7 @@ def test_the_web_beat_or_flower_is_killed_again_and_again(rig, words, figures, r
     thread = threading.Thread(target=kill)
     thread.start()
     try:
-        is_done(rig, sha, moment, figures, f"{request.node.callspec.id} killed again and again")
+        is_done(rig, sha, moment, figures, f"{' '.join(words).strip()} killed again and again")
     finally:
         ended.set()
         thread.join()

@@ -11,7 +11,6 @@ import time
 
 import pytest
 
-from tests.support.rig import Rig
 from tests.support.system import wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.needs("sshd", "git"), pytest.mark.timeout(300)]
@@ -27,14 +26,6 @@ BETWEEN = (
     "before-report",
 )
 ALWAYS = "after-permit"
-
-
-@pytest.fixture(scope="module", params=["quick", pytest.param("as configured", marks=pytest.mark.faults)])
-def rig(request):
-    """With leases of 2 s, and with the 15 s that users have."""
-    with Rig(environment=None if request.param == "quick" else {}) as rig:
-        rig.ended(rig.change(), 0.0)
-        yield rig
 
 
 def told(order):
@@ -60,9 +51,12 @@ def late(rig, sha, acknowledged_ms):
 
 
 @pytest.mark.parametrize(
+    "rig", ["quick", pytest.param("as configured", marks=pytest.mark.faults)], indirect=True
+)
+@pytest.mark.parametrize(
     "point", [pytest.param(point, marks=() if point == ALWAYS else pytest.mark.faults) for point in BETWEEN]
 )
-def test_a_frozen_worker_switches_nothing_after_the_acknowledgement(rig, point, figures):
+def test_a_frozen_worker_switches_nothing_after_the_acknowledgement(rig, point, figures, request):
     """The stop is acknowledged within the time that it printed, and what the worker sends afterwards is refused."""
     sha = rig.change()
     wait_for(
@@ -85,4 +79,10 @@ def test_a_frozen_worker_switches_nothing_after_the_acknowledgement(rig, point, 
     assert ended.state == "rolled_back"
     assert set(rig.disks().values()) == {after}
     rig.at_rest()
-    figures(test="frozen", point=point, acknowledged_s=took, printed_s=longest)
+    figures(
+        test="frozen",
+        point=point,
+        settings=request.node.callspec.params["rig"],
+        acknowledged_s=took,
+        printed_s=longest,
+    )

@@ -8,7 +8,6 @@ from rollout.crashpoints import POINTS, STAGES
 from tests.conftest import ALL_FAULTS
 from tests.support.cells import CELLS, LEFT_OUT, Cell
 from tests.support.processes import alive
-from tests.support.rig import Rig
 from tests.support.system import wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.needs("sshd", "git"), pytest.mark.timeout(400)]
@@ -37,32 +36,6 @@ AS_CONFIGURED = (
     "stop.in-acknowledgement",
     "rollback.after-permission",
 )
-
-
-@pytest.fixture(scope="module")
-def rigs():
-    """The installation that runs now, by its settings."""
-    running = {}
-    yield running
-    _end(running)
-
-
-@pytest.fixture
-def rig(rigs, request):
-    """One that is sound: the one that the last cell left so, else a new one."""
-    wanted = getattr(request, "param", "quick")
-    if wanted not in rigs or not rigs[wanted].sound:
-        _end(rigs)
-        rigs[wanted] = Rig(environment=None if wanted == "quick" else {}).__enter__()
-        rigs[wanted].ended(rigs[wanted].change(), 0.0)
-    return rigs[wanted]
-
-
-def _end(rigs):
-    while rigs:
-        _, rig = rigs.popitem()
-        rig.__exit__(None, None, None)
-        assert rig.left_running() == []
 
 
 def shipped(rig, cell):
