@@ -30,7 +30,7 @@ _HELPER = f"import sys; sys.path.insert(0, {_PACKAGES!r}); from rollout.releases
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How the command ended: an exit status or -signal; None when it broke the bound `cut`, or killed its container."""
+    """How the command ended: the bound `cut` that it broke; an exit status or -signal, None when we or it ended the container."""
 
     status: int | None
     cut: str | None

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from rollout.releases import kernel, processes
+from rollout.releases.group import Group
 from rollout.releases.limits import Bounds
 from rollout.releases.usage import Watch
 
@@ -40,32 +41,51 @@ def main() -> None:
         processes.kill_user(user)  # of a worker that was killed with its helper
         kernel.no_new_rights()
         kernel.private_folders(order["temporary"])
-    watch = Watch(order["watched"], bounds, _descendants)
+    group = Group.made(bounds)
+    watch = Watch(order["watched"], bounds, group, _descendants)
+    group.enter()
     child = _start(order, bounds, user)
-    status, cut = _wait(child.pid, order["limit_s"], watch)
-    gone = _kill_all(child.pid, user)
+    group.leave()
+    status, cut = _wait(child, order["limit_s"], watch)
+    gone = _kill_all(user)
+    group.remove()
     sys.stdout.write(json.dumps({"status": status, "cut": cut, "gone": gone}) + "\n")
 
 
-def _start(order: dict[str, Any], bounds: Bounds, user: int | None) -> subprocess.Popen[bytes]:
-    """The command, as its user, within its bounds. To be kept: what is forgotten is also waited for (`Popen.__del__`)."""
-    _bound(bounds)
-    score = _offer_to_oom("500")  # when memory runs out, the kernel takes the command before the worker
-    child = subprocess.Popen(
+def _start(order: dict[str, Any], bounds: Bounds, user: int | None) -> int:
+    """The command, as its user, within its bounds; a go-between to wait for: who kills `$PPID` has not killed the subreaper."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _bound(bounds)
+            _offer_to_oom()
+            _end_like(_command(order, user).wait())
+        finally:
+            os._exit(126)
+    os.close(order["output"])
+    return pid
+
+
+def _command(order: dict[str, Any], user: int | None) -> subprocess.Popen[bytes]:
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # the lifeline and the report are the subreaper's alone
+    os.dup2(order["output"], 1)
+    os.dup2(order["output"], 2)
+    return subprocess.Popen(
         ["/bin/sh", "-c", order["command"]],
         cwd=order["folder"],
         env=order["environment"],
-        stdin=subprocess.DEVNULL,
-        stdout=order["output"],
-        stderr=order["output"],
         start_new_session=True,
         user=user,
         group=user,
         extra_groups=None if user is None else [],
     )
-    os.close(order["output"])
-    _offer_to_oom(score)
-    return child
+
+
+def _end_like(status: int) -> None:
+    """End with the exit status or by the signal of the command."""
+    if status < 0:
+        os.kill(os.getpid(), -status)
+    os._exit(status)
 
 
 def _usual_signals() -> None:
@@ -76,14 +96,10 @@ def _usual_signals() -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _offer_to_oom(score: str) -> str:
-    """Set how readily the kernel kills us and what we start from now on; the score before."""
-    path = Path("/proc/self/oom_score_adj")
-    before = "0"
+def _offer_to_oom() -> None:
+    """When memory runs out, the kernel takes the command before the worker."""
     with suppress(OSError):
-        before = path.read_text().strip()
-        path.write_text(score)
-    return before
+        Path("/proc/self/oom_score_adj").write_text("500")
 
 
 def _bound(bounds: Bounds) -> None:
@@ -99,21 +115,21 @@ def _bound(bounds: Bounds) -> None:
 
 
 def _wait(child: int, limit_s: float, watch: Watch) -> tuple[int | None, str | None]:
-    """The command's exit status, or the bound that it broke; neither when our worker is gone."""
+    """The command's exit status, and the bound that it broke; neither when our worker is gone."""
     until = time.monotonic() + limit_s
     lifeline = select.poll()
     lifeline.register(0, select.POLLIN | select.POLLHUP)
     while True:
         status = _reap(child)
         if status is not None:
-            return status, None
+            return status, watch.killed()
         if cut := LATE if time.monotonic() >= until else watch.broken():
             return None, cut
         if lifeline.poll(_STEP_MS):
             return None, None
 
 
-def _reap(wanted: int | None = None) -> int | None:
+def _reap(wanted: int = 0) -> int | None:
     """Bury every child that has ended, orphans too; the exit status of `wanted` when it was among them."""
     found = None
     while True:
@@ -127,20 +143,17 @@ def _reap(wanted: int | None = None) -> int | None:
             found = os.waitstatus_to_exitcode(status)
 
 
-def _kill_all(child: int, user: int | None) -> bool:
-    """Kill the command's group, then whoever is left of its descendants, until there are none."""
+def _kill_all(user: int | None) -> bool:
+    """Kill whatever is below us, until nothing is."""
     until = time.monotonic() + _CLEANING_S
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(child, signal.SIGKILL)
     while time.monotonic() < until:
         _reap()
         left = _descendants()
         if not left:
             return True
-        if user is None:
-            processes.kill(left)
-        else:
+        if user is not None:
             processes.kill_user(user)
+        processes.kill(left)
         time.sleep(0.01)
     return False
 

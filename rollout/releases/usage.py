@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rollout.releases.group import Group
 from rollout.releases.limits import Bounds
 
 DISK, FULL, MEMORY = "disk", "full", "memory"  # which bound was broken
@@ -23,8 +24,8 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 class Watch:
     """Says which bound is broken, when asked every few milliseconds."""
 
-    def __init__(self, folder: str, bounds: Bounds, members: Callable[[], list[int]]) -> None:
-        self._folder, self._bounds, self._members = folder, bounds, members
+    def __init__(self, folder: str, bounds: Bounds, group: Group, members: Callable[[], list[int]]) -> None:
+        self._folder, self._bounds, self._group, self._members = folder, bounds, group, members
         there, free = list(map(_size, _below(folder))), os.statvfs(folder)
         self._entries = bounds.disk_entries
         if free.f_favail:  # some file systems do not count
@@ -35,6 +36,8 @@ class Watch:
 
     def broken(self) -> str | None:
         """The bound that is broken, as far as is known now."""
+        if killed := self.killed():
+            return killed
         if self._count.more(self._bytes, self._entries):
             return DISK
         free = os.statvfs(self._folder)
@@ -44,6 +47,10 @@ class Watch:
             return None
         self._memory_at = time.monotonic() + _MEMORY_EVERY_S
         return MEMORY if _memory_above(self._bounds.memory_bytes, self._members()) else None
+
+    def killed(self) -> str | None:
+        """The bound that the kernel has killed for."""
+        return MEMORY if self._group.out_of_memory() else None
 
 
 @dataclass(slots=True)

@@ -120,7 +120,7 @@ class GitWorkshop:
                 remedy="make room there; then it is tried again",
             )
         return TestResult(
-            passed=ended.status == 0,
+            passed=ended.status == 0 and ended.cut is None,
             reason=_reason(what, ended, config.tests.timeout, self.bounds, place.user),
             output=ended.output.text(),
         )
@@ -152,8 +152,6 @@ class GitWorkshop:
 
 def _reason(what: str, ended: command.Ended, limit_s: float, bounds: Bounds, user: int | None) -> str:
     """How it ended, in one line."""
-    if ended.status == 0:
-        return f"{what} passed in {ended.took_s:.0f} s"
     if ended.cut is not None:
         return {
             LATE: f"killed after {limit_s:g} s",
@@ -161,6 +159,8 @@ def _reason(what: str, ended: command.Ended, limit_s: float, bounds: Bounds, use
             DISK: f"killed: used more than {bounds.disk_bytes / GIB:.1f} GiB or {bounds.disk_entries:,} files of disk,"
             " or half of what was free",
         }[ended.cut]
+    if ended.status == 0:
+        return f"{what} passed in {ended.took_s:.0f} s"
     if ended.status is None:
         return "the process that contains the command was killed"
     if ended.status < 0:

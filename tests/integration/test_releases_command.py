@@ -135,16 +135,30 @@ def test_daemons_are_found_and_killed(tree, word, how):
 
 
 def test_command_that_kills_its_parent_fails_and_leaves_nothing(tree, word):
+    """Killing its parent does not set a command free, not even what has scrubbed its environment."""
+    ended = run(
+        f"env -i sleep {word} & setsid env -i sleep {word} & sleep 0.2; kill -9 $PPID; sleep {word}", tree
+    )
+    assert ended.status == -9
+    assert ended.cut is None
+
+
+HELPER = "set -- $(cat /proc/$PPID/stat); helper=$4"  # the program above the command's parent
+
+
+def test_command_that_kills_its_container_leaves_nothing(tree, word):
     """Killing the program that contains it does not set a command free."""
-    ended = run(f"sleep {word} & setsid sleep {word} & sleep 0.2; kill -9 $PPID; sleep {word}", tree)
+    ended = run(
+        f"{HELPER}; sleep {word} & setsid sleep {word} & sleep 0.2; kill -9 $helper; sleep {word}", tree
+    )
     assert ended.status is None
     assert ended.cut is None
 
 
-def test_command_that_stops_its_parent_is_ended(tree, word, monkeypatch):
+def test_command_that_stops_its_container_is_ended(tree, word, monkeypatch):
     """A container that was paused by its command is replaced by its worker's own hand."""
     monkeypatch.setattr(command, "_ENDING_S", 0.5)
-    ended = run(f"kill -STOP $PPID; sleep {word}", tree, limit_s=0.3)
+    ended = run(f"{HELPER}; kill -STOP $helper; sleep {word}", tree, limit_s=0.3)
     assert ended.status is None
 
 

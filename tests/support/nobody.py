@@ -2,12 +2,14 @@
 
 import os
 import shutil
+import sys
 import tempfile
 import traceback
 from contextlib import contextmanager
 from pathlib import Path
 
 NOBODY = 65534
+PROGRAMS = "/usr/local/bin:/usr/bin:/bin"  # root's own Python may be out of their reach
 
 
 @contextmanager
@@ -30,6 +32,7 @@ def as_nobody(do):
         try:
             os.setsid()
             if os.geteuid() == 0:
+                sys.executable = shutil.which("python3", path=PROGRAMS) or sys.executable
                 os.setgroups([])
                 os.setresgid(NOBODY, NOBODY, NOBODY)
                 os.setresuid(NOBODY, NOBODY, NOBODY)
