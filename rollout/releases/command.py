@@ -56,6 +56,7 @@ def run(
         "command": command,
         "folder": str(place.tree),
         "watched": str(place.folder),
+        "home": str(place.home),
         "temporary": str(place.temporary),
         "user": place.user,
         "environment": {**environment, _MARK: mark.partition("=")[2]},

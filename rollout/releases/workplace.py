@@ -54,7 +54,9 @@ def for_command(state_dir: Path) -> AbstractContextManager[Workplace]:
     """A workplace for other people's commands: with a user of its own when we are root."""
     if os.geteuid():
         return workplace(state_dir / "work")
-    state_dir.chmod(state_dir.stat().st_mode & 0o7770)  # database, broker's socket, mirrors: not for others
+    mode = state_dir.stat().st_mode & 0o7777
+    if mode & 0o007:  # database, broker's socket and mirrors are in it
+        state_dir.chmod(mode & ~0o007)
     ROOM_FOR_USERS.mkdir(mode=0o711, parents=True, exist_ok=True)
     return workplace(ROOM_FOR_USERS, first_user=FIRST_USER)
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from rollout.releases import processes
-from rollout.releases.group import Group
 from rollout.releases.limits import Bounds
 from rollout.releases.workplace import FIRST_USER, JOBS
 from rollout.releases.workshop import GitWorkshop
@@ -21,6 +20,9 @@ from tests.support.sources import Source, an_app
 
 pytestmark = pytest.mark.needs("git")
 MIB = 1024**2
+MOUNTS = pytest.mark.skipif(
+    os.system("unshare --mount true 2>/dev/null") != 0, reason="needs the right to mount"
+)
 SMALL = Bounds(processes=600, memory_bytes=150 * MIB, disk_bytes=50 * MIB, disk_entries=800)
 
 
@@ -119,7 +121,9 @@ for _ in range(400):
 """
 
 
-@pytest.mark.skipif(not Group.made(SMALL).places, reason="no control group can be made here")
+@pytest.mark.skipif(
+    not os.access("/sys/fs/cgroup/memory/cgroup.procs", os.W_OK), reason="needs control groups, version 1"
+)
 def test_memory_that_no_process_has_mapped_counts_too(attempt):
     """Where a control group can be made, the kernel counts what no look at processes sees."""
     result = attempt("python3 hide.py", {"hide.py": HIDDEN})
@@ -143,7 +147,7 @@ FULL = "killed: used more than 0.0 GiB or 800 files of disk, or half of what was
         pytest.param("while :; do : > f$((i=i+1)); done", id="empty files"),
         pytest.param("mkdir $HOME/d; cat /dev/zero > $HOME/d/big", id="in its home"),
         pytest.param("cat /dev/zero > $TMPDIR/big", id="in its TMPDIR"),
-        pytest.param("cat /dev/zero > /tmp/rollout-hostile", id="in tmp", marks=pytest.mark.needs("root")),
+        pytest.param("cat /dev/zero > /tmp/rollout-hostile", id="in tmp", marks=MOUNTS),
     ],
 )
 def test_disk_is_bounded(attempt, command):
@@ -242,11 +246,22 @@ def test_nothing_of_the_worker_can_be_read_or_touched(attempt, tmp_path):
 @pytest.mark.needs("root")
 def test_it_has_no_rights_and_gains_none(attempt):
     """It runs as a user of its own, in no group of ours, without capabilities, and setuid programs do not help."""
-    result = attempt("id -u; id -G; grep -E '^(CapEff|CapPrm|NoNewPrivs)' /proc/self/status; umask")
+    result = attempt("id -u; id -G; grep -E '^(CapEff|CapPrm|NoNewPrivs)' /proc/self/status")
     user, groups, *facts = result.output.splitlines()
     assert FIRST_USER <= int(user) < FIRST_USER + JOBS
     assert groups == user
-    assert [line.split()[1].strip("0") for line in facts[:3]] == ["", "", "1"]
+    assert [line.split()[1].strip("0") for line in facts] == ["", "", "1"]
+
+
+@MOUNTS
+def test_its_user_has_a_name_and_places_of_its_own(attempt):
+    """Its user has a name and a home as programs ask for them, and nothing that it puts where all may write stays."""
+    shared = ("/tmp", "/var/tmp", "/dev/shm")
+    put = " && ".join(f": > {folder}/rollout-hostile" for folder in shared)
+    result = attempt(f"{put} && whoami && test ~rollout-tests = $HOME && test ! -w /etc/passwd")
+    assert (result.passed, result.output) == (True, "rollout-tests\n")
+    assert not any(Path(folder, "rollout-hostile").exists() for folder in shared)
+    assert "rollout-tests" not in Path("/etc/passwd").read_text()
 
 
 def test_its_environment_is_what_we_say(attempt, monkeypatch):
