@@ -312,8 +312,3 @@ def test_no_secret_reaches_a_test(source, tmp_path):
     assert "s3cret" not in result.output
     assert names >= {"PATH", "HOME", "TMPDIR", "LANG", "CI", "ROLLOUT_APP", "ROLLOUT_COMMIT"}
     assert "SSH_AUTH_SOCK" not in names
-
-
-def test_limits_are_documented():
-    """Every bound of the room has its number in one file."""
-    assert workshops.KEPT_ARCHIVES == 20
