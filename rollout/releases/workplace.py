@@ -20,6 +20,8 @@ FIRST_USER = 60_900
 JOBS = 100  # at a time on one machine
 ROOM_FOR_USERS = Path("/var/lib/rollout-tests")
 
+_RIGHTS = 1 << 0 | 1 << 5 | 1 << 6 | 1 << 7  # CAP_CHOWN, CAP_KILL, CAP_SETGID, CAP_SETUID
+
 
 @dataclass(frozen=True, slots=True)
 class Workplace:
@@ -52,13 +54,27 @@ class Workplace:
 
 def for_command(state_dir: Path) -> AbstractContextManager[Workplace]:
     """A workplace for other people's commands: with a user of its own when we are root."""
-    if os.geteuid():
+    if not _may_give_users():
         return workplace(state_dir / "work")
     mode = state_dir.stat().st_mode & 0o7777
     if mode & 0o007:  # database, broker's socket and mirrors are in it
         state_dir.chmod(mode & ~0o007)
-    ROOM_FOR_USERS.mkdir(mode=0o711, parents=True, exist_ok=True)
+    ROOM_FOR_USERS.mkdir(parents=True, exist_ok=True)
+    ROOM_FOR_USERS.chmod(0o711)
     return workplace(ROOM_FOR_USERS, first_user=FIRST_USER)
+
+
+def _may_give_users() -> bool:
+    """Root may; the root of a container may lack the rights (chown, kill, setgid, setuid), or the users."""
+    if os.geteuid():
+        return False
+    status = Path("/proc/self/status").read_text()
+    rights = int(status.partition("CapEff:")[2].split()[0], 16)
+    mapped = [list(map(int, line.split())) for line in Path("/proc/self/uid_map").read_text().splitlines()]
+    last = FIRST_USER + JOBS - 1
+    return rights & _RIGHTS == _RIGHTS and any(
+        first <= FIRST_USER and last < first + count for first, _, count in mapped
+    )
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """Where commands run: fresh folders, found and removed whoever died."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,16 +67,32 @@ def test_unwritable_and_deep_trees_are_removed():
 
 
 @pytest.mark.needs("root")
-def test_folders_of_root_are_closed_to_others(tmp_path):
-    """The state directory loses its rights for others, and a job's folder belongs to its user alone."""
+def test_folders_of_root_are_closed_to_others(tmp_path, monkeypatch):
+    """The state directory loses its rights for others, and a job's folder, which its user can reach, is that user's alone."""
+    monkeypatch.setattr(workplaces, "ROOM_FOR_USERS", tmp_path / "room")
     state_dir = tmp_path / "state"
     state_dir.mkdir(mode=0o755)
-    with for_command(state_dir) as place:
-        (place.tree / "file").write_text("")
-        place.hand_over()
-        assert state_dir.stat().st_mode & 0o7 == 0
-        assert place.folder.stat().st_mode & 0o77 == 0
-        assert {path.stat().st_uid for path in (place.folder, place.tree, place.tree / "file")} == {
-            place.user
-        }
-        assert place.folder.parent.stat().st_uid == 0
+    strict = os.umask(0o077)
+    try:
+        with for_command(state_dir) as place:
+            (place.tree / "file").write_text("")
+            place.hand_over()
+            assert state_dir.stat().st_mode & 0o7 == 0
+            assert (tmp_path / "room").stat().st_mode & 0o777 == 0o711
+            assert place.folder.stat().st_mode & 0o777 == 0o700
+            paths = (place.folder, place.tree, place.tree / "file")
+            assert {path.stat().st_uid for path in paths} == {place.user}
+    finally:
+        os.umask(strict)
+
+
+@pytest.mark.skipif(
+    os.system("unshare --map-root-user true 2>/dev/null") != 0, reason="needs user namespaces"
+)
+def test_root_without_users_runs_commands_as_itself(tmp_path):
+    """The root of a container that has no other users is a worker without rights to give."""
+    script = "import sys; from pathlib import Path; from rollout.releases.workplace import for_command\n"
+    script += "with for_command(Path(sys.argv[1])) as place: print(place.user, place.folder.parent)"
+    words = ["unshare", "--map-root-user", sys.executable, "-c", script, tmp_path]
+    told = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert told.stdout == f"None {tmp_path}/work\n"
