@@ -15,7 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from rollout.domain.model import AppName, RolloutId
 from rollout.errors import Conflict, ServiceUnavailable
-from rollout.store import clock, migrate, tables
+from rollout.store import clock, migrate, postgresql, tables
 from rollout.store.apps import Apps
 from rollout.store.commits import Commits
 from rollout.store.hosts import Hosts
@@ -175,18 +175,7 @@ def _engine(url: str) -> Engine:
         event.listen(engine, "connect", _sqlite_connected)
         event.listen(engine, "begin", _sqlite_begins)
         return engine
-    return create_engine(
-        url,
-        pool_size=8,
-        max_overflow=64,
-        pool_pre_ping=True,
-        pool_timeout=20,
-        connect_args={
-            "connect_timeout": 5,
-            "client_encoding": "utf8",  # a database made without an encoding would answer in bytes
-            "options": "-c lock_timeout=20000 -c idle_in_transaction_session_timeout=60000",
-        },
-    )
+    return postgresql.engine(url)
 
 
 def _sqlite_connected(connection: Any, _record: Any) -> None:
