@@ -23,7 +23,7 @@ class BackgroundBell:
     def __init__(self, bell: Bell, name: str) -> None:
         self._bell = bell
         self._waiting: Queue[Callable[[], bool] | None] = Queue(MOST_WAITING)
-        self._thread = Thread(target=self._serve, name=f"web-bell-{name}", daemon=True)
+        self._thread = Thread(target=self._serve, name=f"bell-{name}", daemon=True)
         self._thread.start()
 
     def ring(self, rings: Sequence[Ring]) -> bool:
