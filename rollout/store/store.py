@@ -20,6 +20,7 @@ from rollout.store.apps import Apps
 from rollout.store.commits import Commits
 from rollout.store.hosts import Hosts
 from rollout.store.journal import Deliveries, Events, Notices, Outputs, Samples
+from rollout.store.retention import Retention
 from rollout.store.rollouts import Rollouts
 
 BUSY_S = 20.0  # as long as SQLite itself waits for another process
@@ -39,6 +40,7 @@ class Transaction:
         self.samples = Samples(self)
         self.outputs = Outputs(self)
         self.notices = Notices(self)
+        self.retention = Retention(self)
 
     def now(self) -> float:
         """Seconds on the store's clock; asked anew each time."""

@@ -27,7 +27,9 @@ def fail(address):
 
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
-@pytest.mark.parametrize("log", [logging.getLogger("celery"), structlog.get_logger()], ids=["foreign", "ours"])
+@pytest.mark.parametrize(
+    "log", [logging.getLogger("celery"), structlog.get_logger()], ids=["foreign", "ours"]
+)
 def test_a_traceback_shows_no_secret(configure, capsys, log, log_format):
     """I13: neither a local variable nor the error's own message brings a password into the log."""
     configure(log_format)
