@@ -23,7 +23,7 @@ class Proxy:
     ) -> None:
         """`mute` accepts and says nothing; the numbers are bytes of one connection, or connections."""
         self._upstream = upstream
-        self._mute = mute
+        self.mute = mute
         self._drop = drop_first
         self.freeze_after = {_UP: freeze_up_after, _DOWN: freeze_down_after}
         self.cut_up_after = cut_up_after
@@ -39,6 +39,11 @@ class Proxy:
         """Nothing passes any more on the open connections, in either direction, and nothing is closed."""
         for frozen in self._freezes:
             frozen.set()
+
+    def silence(self) -> None:
+        """As `freeze`, and new connections are accepted and hear nothing, until `mute` is False again."""
+        self.mute = True
+        self.freeze()
 
     def cut(self) -> None:
         """Close every connection now; new ones are forwarded again."""
@@ -65,7 +70,7 @@ class Proxy:
                 client.close()
                 continue
             self._keep(client)
-            if self._mute:
+            if self.mute:
                 continue
             try:
                 server = socket.create_connection(self._upstream, 5)
