@@ -39,7 +39,7 @@ def healed(system):
     system.cable.heal()
 
 
-def fan_out(system, restart="sleep 2\n"):
+def fan_out(system, restart="sleep 4\n"):
     """A rollout with activations that wait at the doors of hosts: its commit and its number."""
     system.hold()
     sha = system.commit("next", restart_sh=restart)
