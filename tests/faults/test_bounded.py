@@ -30,7 +30,10 @@ MEMORY_KB = 100_000  # that a process may grow by, whatever comes
 THREADS = 160  # of a process: 40 slots, 64 sealers, a reader for each open connection, Celery's own
 STATE_BYTES = 100_000_000  # of the state folder
 OUTPUT_CHARACTERS = 8_192
-SLOW_RESTART = "sleep 3\n"
+# Beyond the canary a restart waits until the test says go.
+WAITING_RESTART = """\
+case $HOST in web001) ;; *) while test ! -e "$SSHD_FOLDER/go"; do sleep 0.1; done ;; esac
+"""
 
 
 class Processes:
@@ -164,15 +167,18 @@ def history(system, processes):
 
 def test_ten_thousand_webhooks_in_a_minute():
     """Each is stored or told to come again, a stop in their middle is acknowledged in time, and nothing grows out of bounds."""
-    with System(hosts=8, fan_out="max_failed = 4", bake="2s") as system:
+    with System(hosts=8, fan_out="max_failed = 4", bake="2s", health_timeout="3s") as system:
         good = system.push("good")
         system.reaches(good, "done")
         processes = Processes(system)
-        sha = system.push("slow to restart", restart_sh=SLOW_RESTART)
+        sha = system.push("waits", restart_sh=WAITING_RESTART)
         flood = Flood(list(a_mixture(system, good)), system.web, WEBHOOKS / SECONDS)
+        number = in_the_middle(system, sha, 3)
         flood.start()
-        stop_in_time(system, in_the_middle(system, sha, 3))
+        wait_for(lambda: flood.answers.total() > WEBHOOKS // 4, why="the flood to be in its middle")
+        stop_in_time(system, number)
         assert flood.is_alive()
+        (system.sshd.folder / "go").touch()
         flood.join()
         print(dict(flood.answers), [(one.name, one.value) for one in processes.measured()])
         assert set(flood.answers) <= {"202", "503 with retry-after"}
@@ -194,7 +200,9 @@ def no_tests_wait(system):
 
 def test_hosts_that_print_too_much_or_too_slowly():
     """64 MB from one host and a byte a second from another cost these hosts, and neither the others nor the stop."""
-    with System(hosts=8, fan_out='max_failed = 3\nhost_timeout = "30s"', bake="2s") as system:
+    with System(
+        hosts=8, fan_out='max_failed = 3\nhost_timeout = "30s"', bake="2s", health_timeout="3s"
+    ) as system:
         good = system.push("good")
         system.reaches(good, "done")
         processes = Processes(system)
@@ -208,11 +216,12 @@ def test_hosts_that_print_too_much_or_too_slowly():
         assert {name for name, disk in system.disks().items() if disk != sha} == {loud.name, slow.name}
         loud.login("")
         slow.login("")
-        again = system.push("slow to restart", restart_sh=SLOW_RESTART)
+        again = system.push("waits", restart_sh=WAITING_RESTART)
         number = in_the_middle(system, again, 2)
         for host in (slow, late):
             host.login("while :; do printf x; sleep 1; done\n")
         stop_in_time(system, number)
+        (system.sshd.folder / "go").touch()
         slow.login("")
         late.login("")
         system.reaches(again, "rolled_back", seconds=240)
