@@ -86,6 +86,11 @@ class stage(ContextDecorator):  # noqa: N801  # used as a word: `with crashpoint
         return stage(self._name)  # a decorator's is used by many threads at once
 
 
+def carried(work: _Function) -> _Function:
+    """The same work, at our stage in whatever thread it is done."""
+    return stage(getattr(_here, "stage", ""))(work)
+
+
 def reach(point: str) -> None:
     """Nothing, unless the point is armed in this thread's stage."""
     if _folder is not None:

@@ -5,6 +5,7 @@ lease is either sealed (its fence refuses everything sent earlier) or given the 
 right can last, and then named as unconfirmed.
 """
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from rollout.config.deploy_file import AppConfig
 from rollout.domain.model import AppName, Rollout, RolloutHost, RolloutId
 from rollout.domain.pipeline import Ring, roll_back_host
 from rollout.domain.states import FINISHED, CommitState, HostEvent, HostState, RolloutEvent, RolloutState
-from rollout.errors import Conflict, HostError, NotFound
+from rollout.errors import Conflict, NotFound, RolloutError
 from rollout.services import bars, notices, planning
 from rollout.services.policies import policy
 from rollout.services.ports import Deps
@@ -26,9 +27,11 @@ log = structlog.get_logger()
 H, R, RE = HostState, RolloutState, RolloutEvent
 
 SEAL_TIMEOUT_S = 10.0
+LAST_LOOK_S = 1.0  # for a host whose time is up
 DRIVE_HOLD_S = 3.0  # a driver that dies is replaced after so long
 SEALERS = 64
 SOON_S = 2.0  # an acknowledgement that waits for no host
+ROUNDS_S = 15.0  # beyond a silent host's time: a driver that was cut off is replaced, its locks are freed, a last look
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,7 @@ def announce(rollout: Rollout, deps: Deps) -> None:
 
 def _accepted(tx: Transaction, rollout: Rollout, deps: Deps) -> Accepted:
     leased = _unsealed(tx, rollout)
-    longest = longest_s(policy(rollout), deps.settings.lease_s) if leased else SOON_S
+    longest = longest_s(policy(rollout), deps.settings.lease_s) + ROUNDS_S if leased else SOON_S
     return Accepted(rollout, longest, tuple(host.name for host in leased))
 
 
@@ -125,38 +128,47 @@ def drive(rollout_id: RolloutId, deps: Deps) -> bool:
         ):
             return False
         leased = _unsealed(tx, rollout)
+        left = longest_s(policy(rollout), deps.settings.lease_s) - _waited(tx, rollout)
         crashpoints.reach("in-claim")
     crashpoints.reach("after-claim")
-    _seal_all(leased, rollout, deps)
+    _seal_all(leased, rollout, time.monotonic() + left, deps)
     return _acknowledge(rollout_id, deps)
 
 
-def _seal_all(leased: list[RolloutHost], rollout: Rollout, deps: Deps) -> None:
+def _waited(tx: Transaction, rollout: Rollout) -> float:
+    return tx.now() - (rollout.stop_started or 0.0)
+
+
+def _seal_all(leased: list[RolloutHost], rollout: Rollout, until: float, deps: Deps) -> None:
+    """`until` (monotonic) nobody is waited for any more: hosts that are silent are looked at once again, briefly."""
     if not leased:
         return
     app = policy(rollout)
     with ThreadPoolExecutor(min(SEALERS, len(leased)), thread_name_prefix="seal") as pool:
         for host in leased:
-            pool.submit(_seal, host, app, deps)
+            pool.submit(_try_to_seal, host, app, until, deps)
 
 
 @crashpoints.stage("stop")
-def _seal(host: RolloutHost, app: AppConfig, deps: Deps) -> None:
+def _try_to_seal(host: RolloutHost, app: AppConfig, until: float, deps: Deps) -> None:
+    try:
+        if not _seal(host, app, min(SEAL_TIMEOUT_S, max(LAST_LOOK_S, until - time.monotonic())), deps):
+            log.info("host_busy", rollout=host.rollout, host=host.name)
+    except RolloutError as error:
+        log.warning("host_not_sealed", rollout=host.rollout, host=host.name, error=str(error))
+
+
+def _seal(host: RolloutHost, app: AppConfig, timeout_s: float, deps: Deps) -> bool:
     with deps.store.transaction() as tx:
         epoch = tx.apps.next_epoch(host.app)
-    try:
-        status = deps.fleet.status(
-            target_of(host, app), asked=host.operation or 0, seal=(epoch, epoch), timeout_s=SEAL_TIMEOUT_S
-        )
-    except HostError as error:
-        log.warning("host_not_sealed", rollout=host.rollout, host=host.name, error=str(error))
-        return
+    status = deps.fleet.status(
+        target_of(host, app), asked=host.operation or 0, seal=(epoch, epoch), timeout_s=timeout_s
+    )
     crashpoints.reach("after-seal")
     if status.sealed:
         with deps.store.transaction() as tx:
             tx.hosts.seal(host, epoch)
-    else:
-        log.info("host_busy", rollout=host.rollout, host=host.name)
+    return status.sealed
 
 
 def _acknowledge(rollout_id: RolloutId, deps: Deps) -> bool:
@@ -166,7 +178,7 @@ def _acknowledge(rollout_id: RolloutId, deps: Deps) -> bool:
             return False
         app = policy(rollout)
         silent = [host.name for host in _unsealed(tx, rollout)]
-        waited = tx.now() - (rollout.stop_started or 0.0)
+        waited = _waited(tx, rollout)
         if silent and waited < longest_s(app, deps.settings.lease_s):
             tx.rollouts.ring_again(rollout_id, 0.5)
             return False

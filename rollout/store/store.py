@@ -16,11 +16,12 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from rollout.domain.model import AppName, RolloutId
 from rollout.errors import Conflict, ServiceUnavailable
-from rollout.store import clock, frozen, migrate, tables
+from rollout.store import clock, frozen, migrate, postgresql, tables
 from rollout.store.apps import Apps
 from rollout.store.commits import Commits
 from rollout.store.hosts import Hosts
 from rollout.store.journal import Deliveries, Events, Notices, Outputs, Samples
+from rollout.store.retention import Retention
 from rollout.store.rollouts import Rollouts
 
 log = structlog.get_logger()
@@ -42,6 +43,7 @@ class Transaction:
         self.samples = Samples(self)
         self.outputs = Outputs(self)
         self.notices = Notices(self)
+        self.retention = Retention(self)
 
     def now(self) -> float:
         """Seconds on the store's clock; asked anew each time."""
@@ -178,18 +180,7 @@ def _engine(url: str) -> Engine:
         event.listen(engine, "connect", _sqlite_connected)
         event.listen(engine, "begin", _sqlite_begins)
         return engine
-    return create_engine(
-        url,
-        pool_size=8,
-        max_overflow=64,
-        pool_pre_ping=True,
-        pool_timeout=20,
-        connect_args={
-            "connect_timeout": 5,
-            "client_encoding": "utf8",  # a database made without an encoding would answer in bytes
-            "options": "-c lock_timeout=20000 -c idle_in_transaction_session_timeout=60000",
-        },
-    )
+    return postgresql.engine(url)
 
 
 def _sqlite_connected(connection: Any, _record: Any) -> None:

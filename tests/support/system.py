@@ -126,10 +126,11 @@ class System:
         flower=False,
         urls="",
         environment=None,
+        network="127.1",
     ):
         # Not pytest's folder: the broker's socket must stay below 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="rollout-e2e-"))
-        self.sshd = Sshd(self.folder / "sshd", hosts)
+        self.sshd = Sshd(self.folder / "sshd", hosts, network=network)
         self.web, self.flower = free_port(), free_port()
         self.options = {
             "fan_out": fan_out,
