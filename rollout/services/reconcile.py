@@ -24,7 +24,7 @@ H, R, HE = HostState, RolloutState, HostEvent
 
 def sweep(deps: Deps, here: HereAndNow | None = None) -> None:
     """Ring every row that is due; settle what is silent. `here` does host steps when no message can be sent."""
-    for part in (_silent_hosts, _due_tests, _due_rollouts, _failed_roll_backs):
+    for part in (_silent_hosts, _due_tests, _due_rollouts, _failed_roll_backs, _unread_hosts):
         _apart(part.__name__, partial(_ring_part, part, deps, here))
     _roll_backs(deps, here)
     for app in deps.config.apps:
@@ -98,6 +98,8 @@ def _settle_silent(tx: Transaction, host: RolloutHost, deps: Deps) -> list[Ring]
         return []
     if host.state is H.ACTIVATING:
         lost_at = host.lease_until or tx.now()
+        if host.touched:
+            tx.hosts.unread(host.app, host.name)
         tx.hosts.change(
             host,
             HE.LOSE,
@@ -185,3 +187,14 @@ def _failed_roll_backs(deps: Deps) -> list[Ring]:
             tx.hosts.rung([host.id], deps.settings.ring_again_s)
             rings.append(roll_back_host(host))
     return rings
+
+
+def _unread_hosts(deps: Deps) -> list[Ring]:
+    """What they run is not known, and their rollouts are over: read with back-off until they answer (I5)."""
+    with deps.store.reading() as tx:
+        if not tx.hosts.to_look_at(1):
+            return []
+    with deps.store.transaction() as tx:
+        hosts = tx.hosts.to_look_at()
+        tx.hosts.rung([host.id for host in hosts], deps.settings.ring_again_s)
+    return [deploy_host(host) for host in hosts]
