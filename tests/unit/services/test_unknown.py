@@ -14,7 +14,7 @@ from tests.support.world import World
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
-    return World(tmp_path, monkeypatch, hosts=10, fan_out="max_failed = 2")
+    return World(tmp_path, monkeypatch, hosts=6, fan_out="max_failed = 2")
 
 
 @pytest.fixture
@@ -142,11 +142,11 @@ def test_looking_at_a_lost_host_is_tried_ever_less_often(world, lost):
     lost.reach = lambda: (
         asked.append(world.seconds) or (_ for _ in ()).throw(hosts.Unreachable("web05: no answer"))
     )
-    world.run(seconds=1500)
+    world.run(seconds=300)
     waits = [after - before for before, after in itertools.pairwise(asked)]
-    assert len(asked) > 8
+    assert len(asked) > 5
     assert waits == sorted(waits)
-    assert waits[-1] > 20 * waits[0]
+    assert waits[-1] > 10 * waits[0]
     assert recorded(world).release == UNREAD
 
 
