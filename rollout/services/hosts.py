@@ -350,7 +350,7 @@ def _not_read(tx: Transaction, job: _Job, error: HostError) -> bool:
     host, now = job.host, tx.now()
     if not isinstance(error, Unreachable | OutcomeUnknown):
         return _fail(tx, job, error)  # another key, a broken fence: somebody must look at this host
-    too_long = now - (host.lost_at or now) > job.app.fan_out.host_timeout
+    too_long = host.lost_at is not None and tx.elapsed(host.lost_at) > job.app.fan_out.host_timeout
     if too_long and not host.unreadable:
         tx.hosts.unread(host.app, host.name)
         return tx.hosts.set_unreadable(

@@ -20,10 +20,12 @@ from rollout.store.store import Transaction
 
 log = structlog.get_logger()
 H, R, HE = HostState, RolloutState, HostEvent
+LONGEST_WAIT_S = 900.0  # no row is ever due later than that
 
 
 def sweep(deps: Deps, here: HereAndNow | None = None) -> None:
     """Ring every row that is due; settle what is silent. `here` does host steps when no message can be sent."""
+    _apart("heal", partial(_heal, deps))
     for part in (_silent_hosts, _due_tests, _due_rollouts, _failed_roll_backs, _unread_hosts):
         _apart(part.__name__, partial(_ring_part, part, deps, here))
     _roll_backs(deps, here)
@@ -75,6 +77,13 @@ def _ring(rings: list[Ring], deps: Deps, here: HereAndNow | None) -> None:
 
 def _ring_part(part: Callable[[Deps], list[Ring]], deps: Deps, here: HereAndNow | None) -> None:
     _ring(part(deps), deps, here)
+
+
+def _heal(deps: Deps) -> None:
+    """A store's clock that was set back leaves leases and due times behind that nobody would live to see."""
+    healed = deps.store.heal(max(LONGEST_WAIT_S, deps.settings.lease_s, deps.settings.ring_again_s))
+    if healed:
+        log.warning("clock_was_set_back", rows=healed)
 
 
 def _silent_hosts(deps: Deps) -> list[Ring]:

@@ -114,6 +114,7 @@ def drive(rollout_id: RolloutId, deps: Deps) -> bool:
     """Bring a stop to its acknowledgement; True when this call acknowledged it. Any process may call it, any number of times."""
     with deps.store.transaction() as tx:
         rollout = tx.rollouts.lock(rollout_id)
+        tx.elapsed(rollout.stop_started or 0.0)  # whoever watches it measures it from the first look on
         if rollout.state is not R.STOPPING or not tx.rollouts.claim_tick(
             rollout_id, R.STOPPING, DRIVE_HOLD_S
         ):
@@ -156,7 +157,7 @@ def _acknowledge(rollout_id: RolloutId, deps: Deps) -> bool:
             return False
         app = policy(rollout)
         silent = [host.name for host in _unsealed(tx, rollout)]
-        waited = tx.now() - (rollout.stop_started or 0.0)
+        waited = tx.elapsed(rollout.stop_started or 0.0)
         if silent and waited < longest_s(app, deps.settings.lease_s):
             tx.rollouts.ring_again(rollout_id, 0.5)
             return False
