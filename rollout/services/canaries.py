@@ -35,7 +35,7 @@ def evaluate(rollout_id: RolloutId, deps: Deps) -> Step:
         ):
             return End()
         canaries = tx.hosts.canaries(rollout_id)
-        elapsed = tx.now() - (rollout.ready_at or tx.now())
+        elapsed = tx.elapsed(rollout.ready_at) if rollout.ready_at is not None else 0.0
         rings = rollouts.hand_out(tx, rollout, deps)
     deps.bell.ring(rings)
     app = policy(rollout)

@@ -13,6 +13,7 @@ from rollout.domain.states import CommitEvent, CommitState
 from rollout.errors import Conflict, NotFound, RolloutError
 from rollout.services import planning
 from rollout.services.ports import Deps
+from rollout.store.apps import LONGEST_BACKOFF_S
 from rollout.store.store import Transaction
 
 log = structlog.get_logger()
@@ -115,7 +116,7 @@ def poll(app_name: str, deps: Deps, *, force: bool = False) -> None:
         wait = (
             app.poll
             if failures == 0
-            else max(app.poll, backoff_s(failures, first=app.poll or 30.0, most=600.0))
+            else max(app.poll, backoff_s(failures, first=app.poll or 30.0, most=LONGEST_BACKOFF_S))
         )
         tx.apps.polled(name, next_s=wait, failures=failures)
 

@@ -123,20 +123,17 @@ def drive(rollout_id: RolloutId, deps: Deps) -> bool:
     crashpoints.reach("before-claim")
     with deps.store.transaction() as tx:
         rollout = tx.rollouts.lock(rollout_id)
+        waited = tx.elapsed(rollout.stop_started or 0.0)  # whoever watches it measures it from the first look on
         if rollout.state is not R.STOPPING or not tx.rollouts.claim_tick(
             rollout_id, R.STOPPING, DRIVE_HOLD_S
         ):
             return False
         leased = _unsealed(tx, rollout)
-        left = longest_s(policy(rollout), deps.settings.lease_s) - _waited(tx, rollout)
+        left = longest_s(policy(rollout), deps.settings.lease_s) - waited
         crashpoints.reach("in-claim")
     crashpoints.reach("after-claim")
     _seal_all(leased, rollout, time.monotonic() + left, deps)
     return _acknowledge(rollout_id, deps)
-
-
-def _waited(tx: Transaction, rollout: Rollout) -> float:
-    return tx.now() - (rollout.stop_started or 0.0)
 
 
 def _seal_all(leased: list[RolloutHost], rollout: Rollout, until: float, deps: Deps) -> None:
@@ -178,7 +175,7 @@ def _acknowledge(rollout_id: RolloutId, deps: Deps) -> bool:
             return False
         app = policy(rollout)
         silent = [host.name for host in _unsealed(tx, rollout)]
-        waited = _waited(tx, rollout)
+        waited = tx.elapsed(rollout.stop_started or 0.0)
         if silent and waited < longest_s(app, deps.settings.lease_s):
             tx.rollouts.ring_again(rollout_id, 0.5)
             return False

@@ -27,13 +27,17 @@ from rollout.store.rollouts import Rollouts
 log = structlog.get_logger()
 BUSY_S = 20.0  # so long is waited for SQLite's other writers, in this process and in others
 LOOK_S = 2.0  # so often is looked at who the other writer is
+# In the order in which everyone locks: a rollout's row before its hosts'.
+_DUE = [table.c.due_at for table in (tables.rollouts, tables.commits, tables.rollout_hosts, tables.notices)]
+_LEASES = [table.c.lease_until for table in (tables.commits, tables.rollout_hosts)]
 
 
 class Transaction:
     """One transaction: the tables' verbs, and the store's clock."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, stopwatch: clock.Stopwatch) -> None:
         self.connection = connection
+        self._stopwatch = stopwatch
         self.apps = Apps(self)
         self.commits = Commits(self)
         self.rollouts = Rollouts(self)
@@ -48,6 +52,10 @@ class Transaction:
     def now(self) -> float:
         """Seconds on the store's clock; asked anew each time."""
         return clock.store_seconds(self.connection)
+
+    def elapsed(self, moment: float) -> float:
+        """Seconds since a moment of the store's clock; on PostgreSQL, whose clock may be stepped, as this process has seen them pass."""
+        return self._stopwatch.elapsed(moment) if self.is_postgresql else self.now() - moment
 
     @staticmethod
     def today() -> datetime:
@@ -101,6 +109,7 @@ class Store:
     def __init__(self, url: str) -> None:
         self.url = url
         self._engine = _engine(url)
+        self._stopwatch = clock.Stopwatch()
         self._writer = self._engine.execution_options(rollout_writes=True)
         sqlite = self._engine.dialect.name == "sqlite"
         self._turn: AbstractContextManager[None] = _Turn() if sqlite else nullcontext()
@@ -119,6 +128,18 @@ class Store:
         with self.transaction() as tx:
             _void_leases_of_another_boot(tx)
 
+    def heal(self, longest_s: float) -> int:
+        """What waits for longer than `longest_s` was set by a clock that has been set back since: it is due; how much it was."""
+        if self._engine.dialect.name == "sqlite":  # its clock is never set
+            return 0
+        with self.transaction() as tx:
+            far = tx.now() + longest_s
+            healed = [
+                tx.connection.execute(update(column.table).where(column > far).values({column: 0.0})).rowcount
+                for column in (*_DUE, *_LEASES)
+            ]
+        return sum(healed)
+
     def ready(self) -> bool:
         """The schema is there."""
         with self._translated():
@@ -128,13 +149,13 @@ class Store:
     def transaction(self) -> Iterator[Transaction]:
         """A writing transaction; committed at the end, undone by any exception."""
         with self._translated(), self._turn, self._writer.connect() as connection, connection.begin():
-            yield Transaction(connection)
+            yield Transaction(connection, self._stopwatch)
 
     @contextmanager
     def reading(self) -> Iterator[Transaction]:
         """A transaction that only reads."""
         with self._translated(), self._engine.connect() as connection, connection.begin():
-            yield Transaction(connection)
+            yield Transaction(connection, self._stopwatch)
 
     def close(self) -> None:
         """Give the connections back."""
@@ -247,10 +268,8 @@ def _void_leases_of_another_boot(tx: Transaction) -> None:
         tx.connection.execute(insert(facts).values(name="boot", value=boot))
         return
     tx.connection.execute(update(facts).where(facts.c.name == "boot").values(value=boot))
-    for table in (tables.commits, tables.rollout_hosts):
-        tx.connection.execute(update(table).where(table.c.lease_until.is_not(None)).values(lease_until=0.0))
-    for table in (tables.commits, tables.rollout_hosts, tables.rollouts, tables.notices):
-        tx.connection.execute(update(table).where(table.c.due_at.is_not(None)).values(due_at=0.0))
+    for column in (*_DUE, *_LEASES):
+        tx.connection.execute(update(column.table).where(column.is_not(None)).values({column: 0.0}))
     tx.connection.execute(update(tables.apps).values(poll_due_at=0.0))
     tx.connection.execute(
         update(tables.rollouts).where(tables.rollouts.c.ready_at.is_not(None)).values(ready_at=tx.now())

@@ -8,12 +8,15 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from paramiko.common import cMSG_CHANNEL_OPEN
 
 from rollout.domain.model import Answer, PrepareOrder, Release, SwitchOrder
 from rollout.errors import (
@@ -364,6 +367,24 @@ def test_frozen_warm_connection_is_replaced(target, fleet_of, through):
     running.freeze()
     assert fleet.status(there, timeout_s=20).current is None
     assert running.accepted == 2
+
+
+@pytest.mark.parametrize("step", [86_400.0, -86_400.0])
+def test_steps_of_the_clock_end_no_login_and_no_session(step, target, fleet_of, monkeypatch):
+    """The library reads the wall clock while it waits for a session: a step of it at every look does not end the wait."""
+    steps, send = itertools.count(), PatientTransport._send_user_message
+
+    def slowly(transport, message):
+        if message.asbytes()[0] == cMSG_CHANNEL_OPEN[0]:
+            threading.Timer(0.3, send, (transport, message)).start()
+        else:
+            send(transport, message)
+
+    monkeypatch.setattr(PatientTransport, "_send_user_message", slowly)
+    stepping = SimpleNamespace(time=lambda: time.time() + step * next(steps), sleep=time.sleep)
+    for module in ("transport", "auth_handler", "channel"):
+        monkeypatch.setattr(f"paramiko.{module}.time", stepping)
+    assert fleet_of().status(target, timeout_s=10).current is None
 
 
 def test_dead_warm_connection_is_replaced(server, target, fleet_of):
