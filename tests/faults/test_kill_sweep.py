@@ -63,7 +63,7 @@ def shipped(rig, cell):
 
 def stopped(rig, cell):
     """A commit whose restart takes its time is stopped in the middle of its fan-out, and somebody dies on the way."""
-    sha = rig.change(slow=5)
+    sha = rig.change(slow=12 if cell.point == "in-decision" else 5)  # time for a command, or for two
     wait_for(lambda: len(rig.switched(sha)) >= 2, seconds=60, why="the fan-out to begin")
     rig.arm(cell)
     order = rig.command("stop", "--reason", str(cell))
