@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 CONNECT_S = 5
@@ -67,11 +67,12 @@ def engine(url: str) -> Engine:
 
 @contextmanager
 def unhurried(connection: Connection) -> Iterator[None]:
-    """For a migration: what is asked in this block may take as long as it likes."""
+    """For a migration, in its transaction: what is asked in this block, and what is done in between, may take its time."""
     driver = connection.connection.driver_connection
     if not isinstance(driver, Impatient):
         yield
         return
+    connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
     driver.patience_s = None
     try:
         yield
