@@ -22,9 +22,7 @@ _RELEASE = select(*columns(Release, releases)).where(
     releases.c.app == bindparam("app"), releases.c.commit == bindparam("sha")
 )
 
-MOST_RUNG = (
-    20  # messages of an app under way for commits that wait: a backlog of thousands must not fill the broker
-)
+MOST_RUNG = 20  # messages under way for the commits of an app that wait: a backlog must not fill the broker
 
 
 class Commits:

@@ -35,6 +35,7 @@ _CONNECT = {
     "tcp_user_timeout": LOST_S * 1000,
     "options": " ".join(f"-c {name}={value}" for name, value in _SESSION.items()),
 }
+_ACTIVE = psycopg.pq.TransactionStatus.ACTIVE
 
 
 class Impatient(psycopg.Connection[Any]):
@@ -51,9 +52,6 @@ class Impatient(psycopg.Connection[Any]):
                 self.close()  # its answer may still come, and would be taken for another's
                 raise psycopg.OperationalError(f"no answer within {self.patience_s:g} s") from None
             raise
-
-
-_ACTIVE = psycopg.pq.TransactionStatus.ACTIVE
 
 
 def engine(url: str) -> Engine:
