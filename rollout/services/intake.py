@@ -81,7 +81,7 @@ def read_branch(app: AppConfig, deps: Deps, *, who: str, why: str) -> str:
             if told.sha == head or (last is not None and told.position > last):
                 tx.commits.add(name, told.sha, who=who, why=why)
         tx.commits.place(name, branch)
-        waiting = [commit for commit in tx.commits.due_for_tests() if commit.app == name]
+        waiting = tx.commits.due_for_tests(name, deps.settings.ring_again_s)
         tx.commits.rung([commit.id for commit in waiting], deps.settings.ring_again_s)
     deps.bell.ring([run_tests(commit.id) for commit in waiting])
     return head

@@ -9,7 +9,7 @@ from functools import partial
 
 import structlog
 
-from rollout.domain.model import RolloutHost, RolloutId
+from rollout.domain.model import AppName, Commit, RolloutHost, RolloutId
 from rollout.domain.pipeline import Ring, deploy_host, roll_back_host, run_tests
 from rollout.domain.states import STAGES, HostEvent, HostState, RolloutState
 from rollout.errors import RolloutError, ServiceUnavailable, StaleWrite
@@ -140,12 +140,17 @@ def _settle_silent(tx: Transaction, host: RolloutHost, deps: Deps) -> list[Ring]
 
 def _due_tests(deps: Deps) -> list[Ring]:
     with deps.store.reading() as tx:
-        if not tx.commits.due_for_tests():
+        if not _to_test(tx, deps):
             return []
     with deps.store.transaction() as tx:
-        due = tx.commits.due_for_tests()
+        due = _to_test(tx, deps)
         tx.commits.rung([commit.id for commit in due], deps.settings.ring_again_s)
     return [run_tests(commit.id) for commit in due]
+
+
+def _to_test(tx: Transaction, deps: Deps) -> list[Commit]:
+    apps = map(AppName, deps.config.apps)
+    return [commit for app in apps for commit in tx.commits.due_for_tests(app, deps.settings.ring_again_s)]
 
 
 def _due_rollouts(deps: Deps) -> list[Ring]:

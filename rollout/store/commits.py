@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, bindparam, insert, or_, select, update
+from sqlalchemy import and_, bindparam, func, insert, or_, select, update
 
 from rollout.domain.model import AppName, BranchCommit, Commit, CommitId, Release
 from rollout.domain.states import CommitEvent, CommitState, next_commit_state
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _RELEASE = select(*columns(Release, releases)).where(
     releases.c.app == bindparam("app"), releases.c.commit == bindparam("sha")
 )
+
+MOST_RUNG = 20  # messages under way for the commits of an app that wait: a backlog must not fill the broker
 
 
 class Commits:
@@ -134,23 +136,23 @@ class Commits:
         )
         return load_all(Commit, rows, state=CommitState)
 
-    def due_for_tests(self) -> list[Commit]:
-        """Waiting for their tests, or whose worker went silent; and not rung lately."""
-        now = self._tx.now()
+    def due_for_tests(self, app: AppName, again_s: float) -> list[Commit]:
+        """Waiting for their tests, or whose worker went silent; not rung within `again_s`, and with room for their messages."""
+        now, of_app = self._tx.now(), commits.c.app == app
+        waits = and_(of_app, commits.c.state == CommitState.RECEIVED)
+        rung = and_(waits, commits.c.due_at > now, commits.c.due_at <= now + again_s)
+        under_way = self._tx.connection.execute(select(func.count()).where(rung)).scalar_one()
+        silent = and_(
+            of_app,
+            commits.c.state == CommitState.TESTING,
+            commits.c.lease_until <= now,
+            or_(commits.c.due_at.is_(None), commits.c.due_at <= now),
+        )
         rows = self._tx.connection.execute(
             select(*columns(Commit, commits))
-            .where(
-                or_(
-                    and_(commits.c.state == CommitState.RECEIVED, commits.c.due_at <= now),
-                    and_(
-                        commits.c.state == CommitState.TESTING,
-                        commits.c.lease_until <= now,
-                        or_(commits.c.due_at.is_(None), commits.c.due_at <= now),
-                    ),
-                )
-            )
+            .where(or_(and_(waits, commits.c.due_at <= now), silent))
             .order_by(commits.c.id)
-            .limit(50)
+            .limit(max(0, MOST_RUNG - under_way))
         )
         return load_all(Commit, rows, state=CommitState)
 

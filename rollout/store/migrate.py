@@ -18,17 +18,21 @@ def upgrade(engine: Engine) -> None:
     """Bring the schema to the newest revision; processes that start together do it once."""
     if present(engine):
         return
-    with engine.connect().execution_options(rollout_writes=True) as connection, connection.begin():
+    with (
+        engine.connect().execution_options(rollout_writes=True) as connection,
+        connection.begin(),
+        postgresql.unhurried(connection),
+    ):
         if connection.dialect.name == "postgresql":
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
-        with postgresql.unhurried(connection):
-            command.upgrade(_config(connection), "head")
+        command.upgrade(_config(connection), "head")
 
 
 def present(engine: Engine) -> bool:
     """The schema is at the newest revision."""
+    newest = _newest()  # reads files, for which no transaction has to wait
     with engine.connect() as connection:
-        return MigrationContext.configure(connection).get_current_revision() == _newest()
+        return MigrationContext.configure(connection).get_current_revision() == newest
 
 
 def _newest() -> str | None:

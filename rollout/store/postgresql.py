@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 CONNECT_S = 5
@@ -35,6 +35,7 @@ _CONNECT = {
     "tcp_user_timeout": LOST_S * 1000,
     "options": " ".join(f"-c {name}={value}" for name, value in _SESSION.items()),
 }
+_ACTIVE = psycopg.pq.TransactionStatus.ACTIVE
 
 
 class Impatient(psycopg.Connection[Any]):
@@ -53,9 +54,6 @@ class Impatient(psycopg.Connection[Any]):
             raise
 
 
-_ACTIVE = psycopg.pq.TransactionStatus.ACTIVE
-
-
 def engine(url: str) -> Engine:
     """An engine whose connections give up in time."""
     made = create_engine(
@@ -67,11 +65,12 @@ def engine(url: str) -> Engine:
 
 @contextmanager
 def unhurried(connection: Connection) -> Iterator[None]:
-    """For a migration: what is asked in this block may take as long as it likes."""
+    """For a migration, in its transaction: what is asked in this block, and what is done in between, may take its time."""
     driver = connection.connection.driver_connection
     if not isinstance(driver, Impatient):
         yield
         return
+    connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
     driver.patience_s = None
     try:
         yield

@@ -131,7 +131,7 @@ def test_tests_are_claimed_by_one_and_taken_over_when_silent(store, now):
         assert tx.commits.claim_tests(commit.id, "two", 15) is None
     now["s"] += 16
     with store.transaction() as tx:
-        assert [due.id for due in tx.commits.due_for_tests()] == [commit.id]
+        assert [due.id for due in tx.commits.due_for_tests("shop", 10)] == [commit.id]
         assert tx.commits.claim_tests(commit.id, "two", 15).attempt == 2
         assert not tx.commits.still_leased(first)
     with pytest.raises(StaleWrite), store.transaction() as tx:
@@ -148,12 +148,30 @@ def test_a_renewed_lease_keeps_its_claim(store, now):
         tx.commits.renew("one", [commit.id], 15)
     now["s"] += 10
     with store.transaction() as tx:
-        assert tx.commits.due_for_tests() == []
+        assert tx.commits.due_for_tests("shop", 10) == []
         assert tx.commits.still_leased(claimed)
     now["s"] += 10
     with store.transaction() as tx:
         tx.commits.renew("one", [commit.id], 15)
-        assert [due.id for due in tx.commits.due_for_tests()] == [commit.id]
+        assert [due.id for due in tx.commits.due_for_tests("shop", 10)] == [commit.id]
+
+
+def test_a_backlog_has_so_many_messages_under_way_and_no_more(store, now):
+    """However many commits wait, and however long, the broker gets a handful of messages for each app in a while."""
+    with store.transaction() as tx:
+        for number in range(50):
+            tx.commits.add("shop", f"{number:040x}", who="w", why="x")
+        blog, _ = tx.commits.add("blog", "b" * 40, who="w", why="x")
+    sent = []
+    for _ in range(6):
+        with store.transaction() as tx:
+            due = [commit.id for commit in tx.commits.due_for_tests("shop", 10)]
+            tx.commits.rung(due, 10)
+            sent += due
+        now["s"] += 4
+    assert len(sent) == 40
+    with store.transaction() as tx:
+        assert [due.id for due in tx.commits.due_for_tests("blog", 10)] == [blog.id]
 
 
 def test_a_commit_that_left_the_branch_is_not_in_the_queue(store):

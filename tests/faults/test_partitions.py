@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.support.apart import OPEN_DOORS, Apart
+from tests.support.apart import BUSY, OPEN_DOORS, Apart
 from tests.support.checker.check import check
 from tests.support.system import wait_for
 
@@ -35,6 +35,7 @@ def healed(system):
     """The network is whole again, whatever happens."""
     yield
     system.let_in()
+    system.end_restarts()
     system.speak()
     system.cable.heal()
 
@@ -47,7 +48,7 @@ def enqueue(system, restart="sleep 1\n"):
     return sha
 
 
-def fan_out(system, restart="sleep 4\n"):
+def fan_out(system, restart=BUSY):
     """A rollout with activations that wait at the doors of hosts: its commit and its number."""
     system.hold()
     sha = enqueue(system, restart)
@@ -60,6 +61,7 @@ def in_time(system, number):
     stopped = system.stop_from_here(number)
     assert stopped.took is not None, stopped.text
     assert stopped.took <= stopped.longest, stopped.text
+    assert "being switched now" in stopped.text
     print(f"acknowledged after {stopped.took:.1f} s of at most {stopped.longest:.0f} s")
     return stopped
 

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from rollout.errors import ServiceUnavailable
-from rollout.store import postgresql
+from rollout.store import migrate, postgresql
 from rollout.store.store import Store
 from tests.support.proxy import proxy
 
@@ -98,6 +98,29 @@ def test_a_connection_that_died_while_idle_is_replaced(near, far, through):
     through.freeze()
     with far.reading() as tx:
         assert tx.now() > 0
+
+
+def test_a_migration_may_take_its_time(postgres, monkeypatch):
+    """What holds for a short transaction does not hold for the one that changes the schema."""
+    options = postgresql._CONNECT["options"].replace(
+        f"session_timeout={postgresql.IDLE_S}000 ", "session_timeout=200 "
+    )
+    monkeypatch.setitem(postgresql._CONNECT, "options", options)
+    upgrade = migrate.command.upgrade
+
+    def slowly(config, revision):
+        connection = config.attributes["connection"]
+        assert connection.connection.driver_connection.patience_s is None
+        threading.Event().wait(0.6)  # idle in the middle of its transaction
+        upgrade(config, revision)
+
+    monkeypatch.setattr(migrate.command, "upgrade", slowly)
+    store = Store(postgres.database())
+    try:
+        store.prepare()
+        assert store.ready()
+    finally:
+        store.close()
 
 
 def test_a_lock_is_waited_for_longer_than_a_silent_client_keeps_it():

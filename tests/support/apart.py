@@ -29,6 +29,8 @@ case $SSH_ORIGINAL_COMMAND in
 esac
 """
 OPEN_DOORS = 3
+# Beyond the canary a restart lasts until a stop is acknowledged.
+BUSY = 'case $HOST in web001) ;; *) while test -e "$SSHD_FOLDER/busy"; do sleep 0.1; done ;; esac\n'
 PASSWORD = "only-for-this-test"
 
 
@@ -145,14 +147,19 @@ class Apart(System):
     # -- what happens --------------------------------------------------------------------------------------------------
 
     def hold(self):
-        """From now on activations wait at the doors."""
+        """From now on activations wait at the doors, and restarts (BUSY) for their end."""
         (self.sshd.folder / "hold").touch()
+        (self.sshd.folder / "busy").touch()
         for host in self.sshd.hosts:
             (host.root / "knocks").unlink(missing_ok=True)
 
     def let_in(self):
         """Open the doors."""
         (self.sshd.folder / "hold").unlink(missing_ok=True)
+
+    def end_restarts(self):
+        """Those that wait come to their end."""
+        (self.sshd.folder / "busy").unlink(missing_ok=True)
 
     def fall_silent_once_switched(self, sha, names):
         """From the restart after the switch on these hosts answer nobody; the restart itself waits, too."""
@@ -191,6 +198,7 @@ class Apart(System):
                 if line.startswith("acknowledged"):
                     told = time.clock_gettime(time.CLOCK_BOOTTIME) * 1000
                     took = time.monotonic() - accepted
+                    self.end_restarts()  # this very command may bring the hosts back
                     self.deeds.append(
                         Deed(datetime.now(UTC), "stop", {"rollout": number}, {"acknowledged": True})
                     )
