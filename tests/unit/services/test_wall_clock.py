@@ -13,7 +13,7 @@ from tests.support.world import World
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
-    return World(tmp_path, monkeypatch, hosts=5, fan_out="max_failed = 1")
+    return World(tmp_path, monkeypatch, hosts=3, fan_out="max_failed = 1")
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def age_s(world, sha):
         return bars.candidate(tx.commits.get("shop", sha), tx).age_s
 
 
-@pytest.mark.parametrize("hours", [1, -1, 24, -24])
+@pytest.mark.parametrize("hours", [1, -24])
 def test_ages_and_durations_go_by_the_stores_clock(world, step, hours):
     """A commit is as old, and a rollout lasted as long, as if no clock had been stepped: selection counts on both."""
     sha = world.push()
