@@ -1,83 +1,88 @@
-"""Runs a commit's test or build command, contained: its time, its output, its processes and its environment.
+"""Runs a commit's test or build command, contained: its user, its time, its output, its processes, its environment.
 
-What it is not: a jail. The command runs as the worker's user. A command that is hostile belongs on a machine, or under a
-user, of its own (`rollout worker` for the queue `tests` may run there).
+What it is not: a jail. docs/containment.md says what is promised, and what is not when the worker is not root.
 """
 
 import json
 import os
 import secrets
 import select
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rollout.errors import LeaseLost
-from rollout.releases import contain
-from rollout.releases.limits import MAX_FILE_BYTES, MAX_PROCESSES
+from rollout.releases import processes
+from rollout.releases.limits import Bounds
 from rollout.releases.output import Output
+from rollout.releases.workplace import Workplace
 
 _ASK_S = 0.5  # how often `go_on` is asked
 _ENDING_S = 25.0  # what the helper may need to kill everything
 _MARK = "ROLLOUT_CONTAINED"  # in the environment of everything the command starts
+_PACKAGES = str(Path(__file__).parents[2])
+_HELPER = f"import sys; sys.path.insert(0, {_PACKAGES!r}); from rollout.releases.contain import main; main()"
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How the command ended: an exit status or -signal; None when it was late, or killed its container."""
+    """How the command ended: the bound `cut` that it broke; an exit status or -signal, None when we or it ended the container."""
 
     status: int | None
-    late: bool
+    cut: str | None
     took_s: float
     output: Output
 
 
 def run(
     command: str,
-    folder: Path,
+    place: Workplace,
     environment: Mapping[str, str],
     *,
     limit_s: float,
     go_on: Callable[[], bool],
+    bounds: Bounds | None = None,
 ) -> Ended:
     """Run `sh -c command`. LeaseLost when `go_on` says so; in every case nothing of it is left running."""
     started = time.monotonic()
-    mark = secrets.token_hex(16)
+    mark = f"{_MARK}={secrets.token_hex(16)}"
     output, result = Output(), bytearray()
     read_end, write_end = os.pipe()
+    order = {
+        "command": command,
+        "folder": str(place.tree),
+        "watched": str(place.folder),
+        "home": str(place.home),
+        "temporary": str(place.temporary),
+        "user": place.user,
+        "environment": {**environment, _MARK: mark.partition("=")[2]},
+        "limit_s": limit_s,
+        "output": write_end,
+        "bounds": asdict(bounds or Bounds()),
+    }
     try:
-        helper = _start(command, folder, {**environment, _MARK: mark}, limit_s, write_end)
+        helper = _start(order, write_end)
     finally:
         os.close(write_end)
     try:
         _follow(helper, read_end, output, result, started + limit_s + _ENDING_S, go_on)
     finally:
-        _end(helper, result, mark)
+        _end(helper)
+        if b'"gone": true' not in result:
+            _kill_left(place.user, mark.encode())
         _drain(read_end, output)
         os.close(read_end)
-    status, late = _report(bytes(result))
-    return Ended(status, late, time.monotonic() - started, output)
+    status, cut = _report(bytes(result))
+    return Ended(status, cut, time.monotonic() - started, output)
 
 
-def _start(
-    command: str, folder: Path, environment: Mapping[str, str], limit_s: float, output: int
-) -> subprocess.Popen[bytes]:
-    order = {
-        "command": command,
-        "folder": str(folder),
-        "environment": dict(environment),
-        "limit_s": limit_s,
-        "output": output,
-        "file_bytes": MAX_FILE_BYTES,
-        "processes": MAX_PROCESSES,
-    }
+def _start(order: Mapping[str, object], output: int) -> subprocess.Popen[bytes]:
     helper = subprocess.Popen(
-        [sys.executable, "-I", "-S", contain.__file__],
+        [sys.executable, "-I", "-S", "-c", _HELPER],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=output,
@@ -125,8 +130,8 @@ def _follow(
                 ready.unregister(file)
 
 
-def _end(helper: subprocess.Popen[bytes], result: bytearray, mark: str) -> None:
-    """Let go of the lifeline; when the helper cannot end its work (killed, stopped), do it here."""
+def _end(helper: subprocess.Popen[bytes]) -> None:
+    """Let go of the lifeline; a helper that cannot end its work (killed, stopped) is killed."""
     assert helper.stdin is not None
     assert helper.stdout is not None
     with suppress(BrokenPipeError):
@@ -137,33 +142,19 @@ def _end(helper: subprocess.Popen[bytes], result: bytearray, mark: str) -> None:
         helper.kill()
         helper.wait()
     helper.stdout.close()
-    if b'"gone": true' not in result:
-        _kill_marked(mark)
 
 
-def _kill_marked(mark: str) -> None:
-    """Kill by the mark in the environment, until a look finds none."""
-    wanted = f"{_MARK}={mark}".encode()
+def _kill_left(user: int | None, mark: bytes) -> None:
+    """Do what the helper could not: kill by the command's own user, else by the mark, until a look finds nobody."""
     for _ in range(100):
-        left = [pid for pid in _pids() if wanted in _environment(pid)]
+        left = processes.with_environment(mark) if user is None else processes.of_user(user)
         if not left:
             return
-        for sent in (signal.SIGSTOP, signal.SIGKILL):
-            for pid in left:
-                with suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, sent)
+        if user is None:
+            processes.kill(left)
+        else:
+            processes.kill_user(user)
         time.sleep(0.02)
-
-
-def _pids() -> list[int]:
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-
-
-def _environment(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return b""
 
 
 def _drain(read_end: int, output: Output) -> None:
@@ -174,10 +165,10 @@ def _drain(read_end: int, output: Output) -> None:
             output.add(chunk)
 
 
-def _report(result: bytes) -> tuple[int | None, bool]:
+def _report(result: bytes) -> tuple[int | None, str | None]:
     """What the helper said; nothing when the command has killed it."""
     try:
         told = json.loads(result)
     except ValueError:
-        return None, False
-    return told["status"], told["late"]
+        return None, None
+    return told["status"], told["cut"]

@@ -1,13 +1,13 @@
-"""Runs one command and leaves nothing of it behind: a small program of its own, started by `command.py`.
+"""Runs one command and leaves nothing of it behind: a process of its own, started by `command.py`.
 
-It is a program because it must be the *subreaper* of everything that the command starts, also of daemons that forked
-twice and changed their session, and that is a property of a whole process. Standard library only: it starts in 20 ms.
+It is a process because it must be the *subreaper* of everything that the command starts, also of daemons that forked
+twice and changed their session, and that is a property of a whole process. Few imports: it starts in 30 ms.
 
 Standard input: one line of JSON, then nothing: its end means that our worker is gone, or wants us to end.
-Standard output: one line of JSON when all is over: {"status": exit status or -signal or null, "late": bool, "gone": bool}.
+Standard output: one line of JSON when all is over: {"status": exit status or -signal or null, "cut": which bound was
+broken or null, "gone": bool}.
 """
 
-import ctypes
 import json
 import os
 import resource
@@ -18,8 +18,15 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-_PR_SET_CHILD_SUBREAPER = 36
+from rollout.releases import kernel, processes
+from rollout.releases.group import Group
+from rollout.releases.limits import Bounds
+from rollout.releases.usage import Watch
+
+LATE = "late"
+
 _STEP_MS = 50
 _CLEANING_S = 20.0
 
@@ -27,26 +34,58 @@ _CLEANING_S = 20.0
 def main() -> None:
     """Do what standard input says."""
     order = json.loads(sys.stdin.buffer.readline())
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+    bounds, user = Bounds(**order["bounds"]), order["user"]
+    kernel.adopt_orphans()
     _usual_signals()
-    _bound(order["file_bytes"], order["processes"])
-    score = _offer_to_oom("500")  # when memory runs out, the kernel takes the command before the worker
-    child = subprocess.Popen(
+    if user is not None:
+        processes.kill_user(user)  # of a worker that was killed with its helper
+        kernel.no_new_rights()
+        kernel.private_places(user, order["home"], order["temporary"])
+    group = Group.made(bounds)
+    watch = Watch(order["watched"], bounds, group, _descendants)
+    group.enter()
+    child = _start(order, bounds, user)
+    group.leave()
+    status, cut = _wait(child, order["limit_s"], watch)
+    gone = _kill_all(user)
+    group.remove()
+    sys.stdout.write(json.dumps({"status": status, "cut": cut, "gone": gone}) + "\n")
+
+
+def _start(order: dict[str, Any], bounds: Bounds, user: int | None) -> int:
+    """The command, as its user, within its bounds; a go-between to wait for: who kills `$PPID` has not killed the subreaper."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _bound(bounds)
+            _offer_to_oom()
+            _end_like(_command(order, user).wait())
+        finally:
+            os._exit(126)
+    os.close(order["output"])
+    return pid
+
+
+def _command(order: dict[str, Any], user: int | None) -> subprocess.Popen[bytes]:
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # the lifeline and the report are the subreaper's alone
+    os.dup2(order["output"], 1)
+    os.dup2(order["output"], 2)
+    return subprocess.Popen(
         ["/bin/sh", "-c", order["command"]],
         cwd=order["folder"],
         env=order["environment"],
-        stdin=subprocess.DEVNULL,
-        stdout=order["output"],
-        stderr=order["output"],
         start_new_session=True,
+        user=user,
+        group=user,
+        extra_groups=None if user is None else [],
     )
-    os.close(order["output"])
-    _offer_to_oom(score)
-    status, late = _wait(child.pid, order["limit_s"])
-    gone = _kill_all(child.pid)
-    sys.stdout.write(json.dumps({"status": status, "late": late, "gone": gone}) + "\n")
+
+
+def _end_like(status: int) -> None:
+    """End with the exit status or by the signal of the command."""
+    if status < 0:
+        os.kill(os.getpid(), -status)
+    os._exit(status)
 
 
 def _usual_signals() -> None:
@@ -57,44 +96,40 @@ def _usual_signals() -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _offer_to_oom(score: str) -> str:
-    """Set how readily the kernel kills us and what we start from now on; the score before."""
-    path = Path("/proc/self/oom_score_adj")
-    before = "0"
+def _offer_to_oom() -> None:
+    """When memory runs out, the kernel takes the command before the worker."""
     with suppress(OSError):
-        before = path.read_text().strip()
-        path.write_text(score)
-    return before
+        Path("/proc/self/oom_score_adj").write_text("500")
 
 
-def _bound(file_bytes: int, processes: int) -> None:
+def _bound(bounds: Bounds) -> None:
     """Inherited by the command."""
     for what, bound in (
         (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, file_bytes),
-        (resource.RLIMIT_NPROC, processes),
+        (resource.RLIMIT_FSIZE, bounds.file_bytes),
+        (resource.RLIMIT_NPROC, bounds.processes),
     ):
         _, hard = resource.getrlimit(what)
         lower = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
         resource.setrlimit(what, (lower, lower))
 
 
-def _wait(child: int, limit_s: float) -> tuple[int | None, bool]:
-    """The command's exit status and whether it was late; None when our worker is gone."""
+def _wait(child: int, limit_s: float, watch: Watch) -> tuple[int | None, str | None]:
+    """The command's exit status, and the bound that it broke; neither when our worker is gone."""
     until = time.monotonic() + limit_s
     lifeline = select.poll()
     lifeline.register(0, select.POLLIN | select.POLLHUP)
     while True:
         status = _reap(child)
         if status is not None:
-            return status, False
-        if time.monotonic() >= until:
-            return None, True
+            return status, watch.killed()
+        if cut := LATE if time.monotonic() >= until else watch.broken():
+            return None, cut
         if lifeline.poll(_STEP_MS):
-            return None, False
+            return None, None
 
 
-def _reap(wanted: int | None = None) -> int | None:
+def _reap(wanted: int = 0) -> int | None:
     """Bury every child that has ended, orphans too; the exit status of `wanted` when it was among them."""
     found = None
     while True:
@@ -108,45 +143,21 @@ def _reap(wanted: int | None = None) -> int | None:
             found = os.waitstatus_to_exitcode(status)
 
 
-def _kill_all(child: int) -> bool:
-    """Kill the command's group, then whoever is left of its descendants, until there are none."""
+def _kill_all(user: int | None) -> bool:
+    """Kill whatever is below us, until nothing is."""
     until = time.monotonic() + _CLEANING_S
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(child, signal.SIGKILL)
     while time.monotonic() < until:
         _reap()
         left = _descendants()
         if not left:
             return True
-        for sent in (
-            signal.SIGSTOP,
-            signal.SIGKILL,
-        ):  # stopped first, so that none forks while others are killed
-            for pid in left:
-                with suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, sent)
+        if user is not None:
+            processes.kill_user(user)
+        processes.kill(left)
         time.sleep(0.01)
     return False
 
 
 def _descendants() -> list[int]:
     """Everything below us now: orphans become our children, since we are their subreaper."""
-    parents = _parents()
-    below = {os.getpid()}
-    while more := {pid for pid, parent in parents.items() if parent in below} - below:
-        below |= more
-    return sorted(below - {os.getpid()})
-
-
-def _parents() -> dict[int, int]:
-    found = {}
-    for entry in os.listdir("/proc"):  # noqa: PTH208  # names, not paths: this runs while a fork bomb does
-        if entry.isdigit():
-            with suppress(OSError):
-                stat = Path(f"/proc/{entry}/stat").read_bytes()
-                found[int(entry)] = int(stat.rpartition(b")")[2].split()[1])
-    return found
-
-
-if __name__ == "__main__":
-    main()
+    return processes.descendants(os.getpid())

@@ -1,9 +1,12 @@
 """How big, how many, how long: every bound of this room in one place."""
 
+import os
+from dataclasses import dataclass, field
+
+GIB = 1024**3
+
 MAX_FILES = 200_000  # in a checkout or a release, links included
-MAX_BYTES = 4 * 1024**3  # of their contents
-MAX_FILE_BYTES = 8 * 1024**3  # that a test or build command may write into one file
-MAX_PROCESSES = 8192  # of the worker's user while a test or build command runs (root is exempt: Linux)
+MAX_BYTES = 4 * GIB  # of their contents
 OUTPUT_HALF = 64 * 1024  # bytes kept of a command's output, at its head and at its tail alike
 MESSAGE_BYTES = 4 * 1024  # of a commit message
 KEPT_ARCHIVES = 20  # newest, per app
@@ -12,3 +15,19 @@ REMOTE_LIMIT_S = 20.0  # one question to the git server
 FETCH_LIMIT_S = 900.0  # the first fetch brings the whole history
 LOCAL_LIMIT_S = 120.0  # git on the mirror
 EXPORT_LIMIT_S = 600.0
+
+
+def _half_of_the_memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a test or build command may use, with all that it starts (docs/containment.md)."""
+
+    file_bytes: int = 8 * GIB  # in one file
+    processes: int = 4096  # and threads, of the user it runs as
+    memory_bytes: int = field(default_factory=_half_of_the_memory)
+    disk_bytes: int = 16 * GIB  # in its folders, and never more than half of what is free when it starts
+    disk_entries: int = 1_000_000  # the same of files, folders and links
+    free_bytes: int = GIB // 4  # what must stay free on that disk, whoever fills it

@@ -44,7 +44,8 @@ class Picked:
 
 def pick(root: bytes, include: Sequence[str]) -> Picked:
     """What `include` (paths or glob patterns) names below `root`; ReleaseError when it breaks a rule."""
-    if not stat.S_ISDIR(os.lstat(root).st_mode):
+    facts = os.lstat(root)
+    if not stat.S_ISDIR(facts.st_mode):
         raise ReleaseError("the build replaced the folder that it ran in")
     found: dict[bytes, File | Link | None] = {}
     total = 0
@@ -53,7 +54,7 @@ def pick(root: bytes, include: Sequence[str]) -> Picked:
             for path in _walk(root, start):
                 if path in found:
                     continue
-                found[path] = _entry(root, path)
+                found[path] = _entry(root, path, facts.st_uid)
                 total += _size(found[path])
                 _bounded(len(found), total)
     entries = sorted(found.items())
@@ -122,7 +123,7 @@ def _walk(root: bytes, start: bytes) -> Iterator[bytes]:
                 waiting.append(path)
 
 
-def _entry(root: bytes, path: bytes) -> File | Link | None:
+def _entry(root: bytes, path: bytes, owner: int) -> File | Link | None:
     """None stands for a folder."""
     _refuse_name(path)
     facts = os.lstat(root + b"/" + path)
@@ -133,10 +134,19 @@ def _entry(root: bytes, path: bytes) -> File | Link | None:
         _refuse_target(path, target)
         return Link(path, target)
     if stat.S_ISREG(facts.st_mode):
+        _refuse_foreign(path, facts, owner)
         return File(path, bool(facts.st_mode & stat.S_IXUSR), facts.st_size)
     raise ReleaseError(
         f"{_shown(path)} is a device, socket or pipe; a release has files, folders and links only"
     )
+
+
+def _refuse_foreign(path: bytes, facts: os.stat_result, owner: int) -> None:
+    """Root can read everything: a hard link to somebody's secret must not become part of a release."""
+    if facts.st_uid != owner and os.geteuid() == 0:
+        raise ReleaseError(
+            f"{_shown(path)} belongs to user {facts.st_uid}; a release has the build's own files only"
+        )
 
 
 def _refuse_name(name: bytes) -> None:

@@ -13,12 +13,15 @@ from rollout.domain.model import BranchCommit, Release, TestResult
 from rollout.errors import ReleaseError, ServiceUnavailable
 from rollout.releases import archive, command, tree
 from rollout.releases.checkout import export
-from rollout.releases.limits import KEPT_ARCHIVES
+from rollout.releases.contain import LATE
+from rollout.releases.limits import GIB, KEPT_ARCHIVES, Bounds
 from rollout.releases.mirror import Mirror
 from rollout.releases.repository import Repository
 from rollout.releases.shelf import Shelf
-from rollout.releases.workplace import Workplace, workplace
+from rollout.releases.usage import DISK, FULL, MEMORY
+from rollout.releases.workplace import Workplace, for_command, workplace
 
+_NOT_STARTED = {126: "cannot be run", 127: "is not there"}  # what a shell's exit status means
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
@@ -26,13 +29,14 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 class GitWorkshop:
     """From a commit to the bytes that hosts get.
 
-    Everything is below `state_dir`: `mirrors/<app>.git`, `releases/<app>/<commit>.tar.gz`, `work/` (emptied by itself).
-    The build has the same time limit as the tests.
+    Everything is below `state_dir`: `mirrors/<app>.git`, `releases/<app>/<commit>.tar.gz`, `work/` (emptied by itself);
+    but the commands of a worker that is root run elsewhere (`workplace.py`). The build has the tests' bounds.
     """
 
     state_dir: Path
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     keep: int = KEPT_ARCHIVES
+    bounds: Bounds = field(default_factory=Bounds)
 
     def fetch(self, app: str, config: AppConfig) -> str:
         """Update the bare mirror; the head of the configured branch."""
@@ -86,10 +90,12 @@ class GitWorkshop:
             if not told.passed:
                 return None, told
         root = os.fsencode(place.tree)
+        picked = tree.pick(root, config.release.include)
         shelf.folder.mkdir(parents=True, exist_ok=True)
-        packed = place.folder / "release.tar.gz"
-        digest = archive.pack(root, tree.pick(root, config.release.include), packed)
-        return shelf.put(commit, digest, packed, recipe), told
+        with workplace(self.state_dir / "work") as desk:  # of our own: what is in `place` may be a trap
+            packed = desk.folder / "release.tar.gz"
+            digest = archive.pack(root, picked, packed)
+            return shelf.put(commit, digest, packed, recipe), told
 
     def _command(
         self,
@@ -102,14 +108,20 @@ class GitWorkshop:
     ) -> TestResult:
         ended = command.run(
             line,
-            place.tree,
+            place,
             self._scrubbed(config.name, commit, place),
             limit_s=config.tests.timeout,
             go_on=go_on,
+            bounds=self.bounds,
         )
+        if ended.cut == FULL:
+            raise ServiceUnavailable(
+                f"the {what} ended early: the disk of {place.folder.parent} is almost full",
+                remedy="make room there; then it is tried again",
+            )
         return TestResult(
-            passed=ended.status == 0,
-            reason=_reason(what, ended, config.tests.timeout),
+            passed=ended.status == 0 and ended.cut is None,
+            reason=_reason(what, ended, config.tests.timeout, self.bounds, place.user),
             output=ended.output.text(),
         )
 
@@ -129,27 +141,33 @@ class GitWorkshop:
 
     @contextmanager
     def _checkout(self, app: str, commit: str) -> Iterator[Workplace]:
-        with workplace(self.state_dir / "work") as place:
+        with for_command(self.state_dir) as place:
             export(self._mirror(app).git, commit, place.tree)
+            place.hand_over()
             yield place
 
     def _mirror(self, app: str) -> Mirror:
         return Mirror((self.state_dir / "mirrors" / f"{app}.git").absolute(), self.environment)
 
 
-def _reason(what: str, ended: command.Ended, limit_s: float) -> str:
+def _reason(what: str, ended: command.Ended, limit_s: float, bounds: Bounds, user: int | None) -> str:
     """How it ended, in one line."""
+    if ended.cut is not None:
+        return {
+            LATE: f"killed after {limit_s:g} s",
+            MEMORY: f"killed: used more than {bounds.memory_bytes / GIB:.1f} GiB of memory",
+            DISK: f"killed: used more than {bounds.disk_bytes / GIB:.1f} GiB or {bounds.disk_entries:,} files of disk,"
+            " or half of what was free",
+        }[ended.cut]
     if ended.status == 0:
         return f"{what} passed in {ended.took_s:.0f} s"
-    if ended.late:
-        return f"killed after {limit_s:g} s"
     if ended.status is None:
         return "the process that contains the command was killed"
     if ended.status < 0:
         return f"killed by signal {-ended.status} ({signal.strsignal(-ended.status)})"
-    name = what.removesuffix("s")
-    if ended.status == 127:
-        return f"the {name} command is not there (exit status 127): {ended.output.last_line()}"
+    if why := _NOT_STARTED.get(ended.status):
+        as_user = "" if user is None else "; it runs as a user without rights"
+        return f"the {what.removesuffix('s')} command {why} (exit status {ended.status}): {ended.output.last_line()}{as_user}"
     return f"exit status {ended.status}"
 
 

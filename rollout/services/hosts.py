@@ -7,6 +7,7 @@ from typing import Any
 
 import structlog
 
+from rollout import crashpoints
 from rollout.config.deploy_file import AppConfig
 from rollout.domain import budget, retry, template
 from rollout.domain.model import (
@@ -72,6 +73,7 @@ class _Job:
 # -- prepare -----------------------------------------------------------------------------------------------------------
 
 
+@crashpoints.stage("prepare")
 def prepare(host_id: HostId, deps: Deps) -> None:
     """Put the release on a pending host: harmless, and cut when the rollout is stopped."""
     job = _begin(deps, lambda tx: tx.hosts.claim_prepare(host_id, deps.worker, deps.settings.lease_s))
@@ -140,11 +142,13 @@ def _prepared(tx: Transaction, job: _Job, error: HostError | None) -> bool:
 # -- activate ----------------------------------------------------------------------------------------------------------
 
 
+@crashpoints.stage("activate")
 def deploy(host_id: HostId, deps: Deps) -> None:
     """Switch a prepared host, or read one whose outcome is unknown."""
     job = _begin(deps, lambda tx: tx.hosts.claim_activation(host_id, deps.worker, deps.settings.lease_s))
     if job is not None:
-        _activate(job, deps)
+        with crashpoints.stage("canary" if job.host.role is Role.CANARY else "activate"):
+            _activate(job, deps)
         return
     with deps.store.reading() as tx:
         host = tx.hosts.get(host_id)
@@ -251,6 +255,7 @@ def _not_switched(tx: Transaction, job: _Job, error: HostError) -> bool:
 # -- unknown -----------------------------------------------------------------------------------------------------------
 
 
+@crashpoints.stage("read")
 def read_unknown(host: RolloutHost, deps: Deps) -> None:
     """Read a host that went silent, sealing it, and settle it by what its journal says; never by a guess."""
     job = _begin(deps, lambda tx: tx.hosts.claim_reading(host.id, deps.worker, deps.settings.lease_s))
@@ -398,6 +403,7 @@ def _looked(tx: Transaction, job: _Job, status: HostStatus | None) -> bool:
 # -- roll back ---------------------------------------------------------------------------------------------------------
 
 
+@crashpoints.stage("rollback")
 def roll_back(host_id: HostId, deps: Deps) -> None:
     """Bring a touched host back to what it ran (or to the commit that a person named)."""
     job = _begin(deps, lambda tx: tx.hosts.claim_roll_back(host_id, deps.worker, deps.settings.lease_s))
@@ -464,21 +470,26 @@ def _rolled_back(
 
 
 def _begin(deps: Deps, claim: Callable[[Transaction], RolloutHost | None]) -> _Job | None:
+    crashpoints.reach("before-claim")
     try:
         with deps.store.transaction() as tx:
             host = claim(tx)
             if host is None:
                 return None
             rollout = tx.rollouts.get(host.rollout)
+            crashpoints.reach("in-claim")
     except StaleWrite:
         return None  # another worker was faster
+    crashpoints.reach("after-claim")
     return _Job(host, rollout, policy(rollout), time.monotonic())
 
 
 def _report(deps: Deps, job: _Job, report: Callable[[Transaction], bool]) -> None:
+    crashpoints.reach("before-report")
     try:
         with deps.store.transaction() as tx:
             ring = report(tx)
+            crashpoints.reach("in-report")
     except StaleWrite:
         log.info("report_overtaken", rollout=job.host.rollout, host=job.host.name, attempt=job.host.attempt)
         return

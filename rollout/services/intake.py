@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from rollout import crashpoints
 from rollout.config.deploy_file import AppConfig
 from rollout.domain.model import AppName, Commit, Push
 from rollout.domain.pipeline import run_tests
@@ -28,6 +29,7 @@ class Received:
     reason: str
 
 
+@crashpoints.stage("webhook")
 def receive(push: Push, app: AppConfig | None, deps: Deps) -> Received:
     """Store a verified webhook with its one outcome; then, and only then, it may be answered 2xx.
 
@@ -48,6 +50,7 @@ def receive(push: Push, app: AppConfig | None, deps: Deps) -> Received:
         number = tx.deliveries.add(push, AppName(app.name) if app else None, outcome, reason)
         if commit is not None:
             tx.commits.rung([commit.id], deps.settings.ring_again_s)
+        crashpoints.reach("in-report")
     if commit is not None:
         deps.bell.ring([run_tests(commit.id)])
     log.info("webhook_stored", delivery=number, provider=push.provider, outcome=outcome, reason=reason)

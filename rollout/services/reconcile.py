@@ -58,6 +58,14 @@ def tell(deps: Deps) -> None:
     notices.send_due(deps)
 
 
+def tidy(deps: Deps) -> None:
+    """Remove a batch of what is not kept any longer."""
+    with deps.store.transaction() as tx:
+        removed = tx.retention.tidy()
+    if any(removed.values()):
+        log.info("tidied", **{table: rows for table, rows in removed.items() if rows})
+
+
 def _apart(what: str, work: Callable[[], object]) -> None:
     """One row's or one app's trouble is not another's. Without the database there is nothing to go on with."""
     try:

@@ -10,13 +10,22 @@ from pathlib import Path
 import pytest
 
 from rollout.errors import LeaseLost
-from rollout.releases import command
+from rollout.releases import command, contain
+from rollout.releases.workplace import Workplace
 
 ENVIRONMENT = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
 
 
-def run(line, folder, limit_s=20.0, go_on=lambda: True):
-    return command.run(line, folder, ENVIRONMENT, limit_s=limit_s, go_on=go_on)
+def run(line, tree, limit_s=20.0, go_on=lambda: True, **given):
+    return command.run(line, Workplace(tree.parent), ENVIRONMENT, limit_s=limit_s, go_on=go_on, **given)
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """The folder of a command that runs as the worker's own user."""
+    folder = tmp_path / "tree"
+    folder.mkdir()
+    return folder
 
 
 def processes_with(word: str) -> list[int]:
@@ -34,29 +43,29 @@ def processes_with(word: str) -> list[int]:
 
 
 @pytest.fixture
-def word(tmp_path):
+def word():
     """A word that only this test's processes have in their arguments; none may be left."""
     unique = f"9{os.getpid()}{time.monotonic_ns() % 10**9}"
     yield unique
     assert processes_with(unique) == []
 
 
-def test_exit_status_and_output_are_what_the_command_said(tmp_path):
+def test_exit_status_and_output_are_what_the_command_said(tree):
     """Both streams come back in order, and the exit status."""
-    ended = run("echo out; echo err >&2; exit 3", tmp_path)
+    ended = run("echo out; echo err >&2; exit 3", tree)
     assert ended.status == 3
     assert ended.output.text() == "out\nerr\n"
 
 
-def test_command_runs_in_its_folder_with_only_the_given_environment(tmp_path):
+def test_command_runs_in_its_folder_with_only_the_given_environment(tree):
     """Nothing of the worker's environment reaches the command."""
     os.environ["ROLLOUT_SECRET_OF_TEST"] = "leak"
     try:
-        ended = run("pwd; env", tmp_path)
+        ended = run("pwd; env", tree)
     finally:
         del os.environ["ROLLOUT_SECRET_OF_TEST"]
     lines = ended.output.text().splitlines()
-    assert lines[0] == str(tmp_path)
+    assert lines[0] == str(tree)
     assert {line.partition("=")[0] for line in lines[1:]} <= {
         "PATH",
         "HOME",
@@ -68,33 +77,36 @@ def test_command_runs_in_its_folder_with_only_the_given_environment(tmp_path):
     }
 
 
-def test_standard_input_is_empty(tmp_path):
+def test_standard_input_is_empty(tree):
     """A command that asks gets no answer, at once."""
-    assert run("cat; read x || exit 7", tmp_path).status == 7
+    assert run("cat; read x || exit 7", tree).status == 7
 
 
-def test_signals_have_their_usual_meaning(tmp_path):
+def test_signals_have_their_usual_meaning(tree):
     """What the worker does with its signals is not inherited."""
     script = textwrap.dedent("""
-        import signal
+        import signal, sys
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         from pathlib import Path
         from rollout.releases import command
-        ended = command.run("grep -E 'Sig(Blk|Ign)' /proc/self/status", Path("/"), {"PATH": "/usr/bin:/bin"},
+        from rollout.releases.workplace import Workplace
+        ended = command.run("grep -E 'Sig(Blk|Ign)' /proc/self/status", Workplace(Path(sys.argv[1])), {"PATH": "/usr/bin:/bin"},
                             limit_s=20, go_on=lambda: True)
         print(ended.output.text())
     """)
-    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(
+        [sys.executable, "-c", script, tree.parent], capture_output=True, text=True, check=True
+    ).stdout
     values = {line.split(":")[0]: int(line.split()[1], 16) for line in told.splitlines() if ":" in line}
     standard = (1 << 31) - 1  # the real-time signals above belong to the C library
     assert {name: mask & standard for name, mask in values.items()} == {"SigBlk": 0, "SigIgn": 0}
 
 
-def test_killed_at_its_limit_with_all_that_it_started(tmp_path, word):
+def test_killed_at_its_limit_with_all_that_it_started(tree, word):
     """A command that ignores TERM and has children is ended whole."""
-    ended = run(f"trap '' TERM HUP INT; sleep {word} & sleep {word}", tmp_path, limit_s=0.3)
-    assert ended.late
+    ended = run(f"trap '' TERM HUP INT; sleep {word} & sleep {word}", tree, limit_s=0.3)
+    assert ended.cut == contain.LATE
     assert ended.status is None
 
 
@@ -114,31 +126,45 @@ time.sleep(0.2)
 
 
 @pytest.mark.parametrize("how", ["keep", "close", "scrub"])
-def test_daemons_are_found_and_killed(tmp_path, word, how):
+def test_daemons_are_found_and_killed(tree, word, how):
     """A daemon that forked twice, in a session of its own, without descriptors or environment, does not stay."""
-    (tmp_path / "daemon.py").write_text(DAEMON)
-    ended = run(f"{sys.executable} daemon.py {word} {how}; exit 0", tmp_path)
+    (tree / "daemon.py").write_text(DAEMON)
+    ended = run(f"{sys.executable} daemon.py {word} {how}; exit 0", tree)
     assert ended.status == 0
     assert processes_with(word) == []
 
 
-def test_command_that_kills_its_parent_fails_and_leaves_nothing(tmp_path, word):
+def test_command_that_kills_its_parent_fails_and_leaves_nothing(tree, word):
+    """Killing its parent does not set a command free, not even what has scrubbed its environment."""
+    ended = run(
+        f"env -i sleep {word} & setsid env -i sleep {word} & sleep 0.2; kill -9 $PPID; sleep {word}", tree
+    )
+    assert ended.status == -9
+    assert ended.cut is None
+
+
+HELPER = "set -- $(cat /proc/$PPID/stat); helper=$4"  # the program above the command's parent
+
+
+def test_command_that_kills_its_container_leaves_nothing(tree, word):
     """Killing the program that contains it does not set a command free."""
-    ended = run(f"sleep {word} & setsid sleep {word} & sleep 0.2; kill -9 $PPID; sleep {word}", tmp_path)
+    ended = run(
+        f"{HELPER}; sleep {word} & setsid sleep {word} & sleep 0.2; kill -9 $helper; sleep {word}", tree
+    )
     assert ended.status is None
-    assert not ended.late
+    assert ended.cut is None
 
 
-def test_command_that_stops_its_parent_is_ended(tmp_path, word, monkeypatch):
+def test_command_that_stops_its_container_is_ended(tree, word, monkeypatch):
     """A container that was paused by its command is replaced by its worker's own hand."""
     monkeypatch.setattr(command, "_ENDING_S", 0.5)
-    ended = run(f"kill -STOP $PPID; sleep {word}", tmp_path, limit_s=0.3)
+    ended = run(f"{HELPER}; kill -STOP $helper; sleep {word}", tree, limit_s=0.3)
     assert ended.status is None
 
 
-def test_gigabytes_of_output_cost_no_memory(tmp_path):
+def test_gigabytes_of_output_cost_no_memory(tree):
     """Head and tail are kept, and the count of what lay between."""
-    ended = run("echo first; head -c 300000000 /dev/zero; echo; echo last", tmp_path)
+    ended = run("echo first; head -c 300000000 /dev/zero; echo; echo last", tree)
     text = ended.output.text()
     assert text.startswith("first\n")
     assert text.endswith("last\n")
@@ -146,64 +172,65 @@ def test_gigabytes_of_output_cost_no_memory(tmp_path):
     assert len(text) < 200_000
 
 
-def test_closing_output_and_living_on_changes_nothing(tmp_path):
+def test_closing_output_and_living_on_changes_nothing(tree):
     """The command is over when it ends, not when its output does."""
-    assert run("exec >&- 2>&-; sleep 0.3; exit 5", tmp_path).status == 5
+    assert run("exec >&- 2>&-; sleep 0.3; exit 5", tree).status == 5
 
 
-def test_output_of_a_daemon_that_keeps_the_pipe_does_not_hold_the_worker(tmp_path, word):
+def test_output_of_a_daemon_that_keeps_the_pipe_does_not_hold_the_worker(tree, word):
     """A background process with the output open is no reason to wait."""
-    ended = run(f"sleep {word} & echo done", tmp_path)
+    ended = run(f"sleep {word} & echo done", tree)
     assert ended.status == 0
     assert ended.output.text() == "done\n"
 
 
-def test_cut_off_when_the_lease_is_lost(tmp_path, word):
+def test_cut_off_when_the_lease_is_lost(tree, word):
     """When the worker may not go on, there is no result, and no process."""
     answers = iter([True, True])
     with pytest.raises(LeaseLost):
-        run(f"sleep {word}", tmp_path, go_on=lambda: next(answers, False))
+        run(f"sleep {word}", tree, go_on=lambda: next(answers, False))
 
 
-def test_an_error_while_asking_ends_the_command(tmp_path, word):
+def test_an_error_while_asking_ends_the_command(tree, word):
     """Whatever goes wrong in the worker, the command does not go on without it."""
 
     def broken():
         raise RuntimeError("store is gone")
 
     with pytest.raises(RuntimeError):
-        run(f"sleep {word}", tmp_path, go_on=broken)
+        run(f"sleep {word}", tree, go_on=broken)
 
 
-def test_death_of_the_worker_ends_the_command(tmp_path, word):
+def test_death_of_the_worker_ends_the_command(tree, word):
     """After kill -9 of the worker nothing of the command stays."""
     script = f"""
 from pathlib import Path
 from rollout.releases import command
-command.run("echo started > started; setsid sleep {word}", Path({str(tmp_path)!r}), {{"PATH": "/usr/bin:/bin"}},
+from rollout.releases.workplace import Workplace
+command.run("echo started > started; setsid sleep {word}", Workplace(Path({str(tree.parent)!r})), {{"PATH": "/usr/bin:/bin"}},
             limit_s=60, go_on=lambda: True)
 """
     worker = subprocess.Popen([sys.executable, "-c", script])
-    _until(lambda: (tmp_path / "started").exists() and processes_with(word))
+    _until(lambda: (tree / "started").exists() and processes_with(word))
     worker.kill()
     worker.wait()
     _until(lambda: not processes_with(word))
 
 
-def test_fork_bomb_of_bounded_depth_is_ended(tmp_path, word):
+def test_fork_bomb_of_bounded_depth_is_ended(tree, word):
     """Processes that multiply are all killed."""
-    (tmp_path / "bomb.sh").write_text(
+    (tree / "bomb.sh").write_text(
         f'd=$1; [ "$d" = 0 ] && exec sleep {word}\nfor i in 1 2 3; do setsid sh bomb.sh $((d-1)) & done; wait\n'
     )
-    assert run("sh bomb.sh 4", tmp_path, limit_s=1.5).late
+    assert run("sh bomb.sh 4", tree, limit_s=1.5).cut == contain.LATE
 
 
-def test_contained_command_works_beside_other_threads(tmp_path):
+def test_contained_command_works_beside_other_threads(tree):
     """Several at once, from threads: each gets its own result."""
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(4) as pool:
-        ended = list(pool.map(lambda n: run(f"echo {n}; exit {n}", tmp_path), range(4)))
+        ended = list(pool.map(lambda n: run(f"echo {n}; exit {n}", tree), range(4)))
     assert [(e.status, e.output.text()) for e in ended] == [(n, f"{n}\n") for n in range(4)]
 
 

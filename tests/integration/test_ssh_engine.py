@@ -30,7 +30,7 @@ from rollout.errors import (
     Unreachable,
 )
 from rollout.fleet.commands import Program
-from rollout.fleet.connection import PatientTransport, RejectUnknownKeys
+from rollout.fleet.connection import HostConnection, PatientTransport, RejectUnknownKeys
 from rollout.fleet.limits import Limits
 from rollout.fleet.ssh import SshFleet
 from tests.support.proxy import deaf_port, proxy
@@ -321,6 +321,28 @@ def test_hang_in_the_login(target, fleet_of, through, monkeypatch):
     monkeypatch.setattr(RejectUnknownKeys, "missing_host_key", check_then_freeze)
     with pytest.raises(Unreachable, match=r"no answer to the login within 0.6 s"):
         fleet_of(auth_s=0.6).status(there, timeout_s=20)
+
+
+def test_hang_at_the_first_session(target, fleet_of, through, monkeypatch):
+    """A host that logs us in and then says nothing costs its channel deadline, and the connection with it."""
+    running, there = through(target)
+    opened = HostConnection.open_within
+
+    def open_then_freeze(self, deadline):
+        opened(self, deadline)
+        running.freeze()
+
+    monkeypatch.setattr(HostConnection, "open_within", open_then_freeze)
+    fleet = fleet_of(channel_s=0.6)
+    with pytest.raises(Unreachable, match="opens no session in time"):
+        fleet.status(there, timeout_s=20)
+    assert len(fleet._pool) == 0
+
+
+def test_hang_before_the_exit_status(target, fleet_of):
+    """A command that has said all and does not end costs the deadline of its exit status."""
+    with pytest.raises(Unreachable, match="exit status did not come in time"):
+        fleet_of(exec_s=0.6).read(target, "echo all; exec >&- 2>&-; sleep 60", [], timeout_s=20)
 
 
 def test_connection_lost_in_the_login_is_no_refused_key(target, fleet_of, through, monkeypatch):

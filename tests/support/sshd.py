@@ -80,8 +80,12 @@ class SshHost:
 class Sshd:
     """A running server and the fleet that it plays."""
 
-    def __init__(self, folder: Path, count: int, options: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, count: int, options: Mapping[str, str] | None = None, network: str = "127.1"
+    ) -> None:
+        """`network` is the beginning of every host's address."""
         self.folder = folder
+        self.network = network
         self.options = dict(options or {})
         self.user = pwd.getpwuid(os.getuid()).pw_name
         self.identity_file = str(folder / "id_ed25519")
@@ -190,7 +194,7 @@ class Sshd:
             time.sleep(0.02)
 
     def _host(self, number: int) -> SshHost:
-        address = f"127.1.{number // 250}.{number % 250 + 1}"
+        address = f"{self.network}.{number // 250}.{number % 250 + 1}"
         return SshHost(f"web{number + 1:03d}", address, self.folder / "hosts" / address)
 
     def _listen(self) -> None:

@@ -203,7 +203,7 @@ def _configuration(product: Product, world: World, repository: Repository) -> st
         flower=product.flower,
         repository=_text(repository.bare),
         full_name=FULL_NAME,
-        test=_text(f"{python} -m unittest -q"),
+        test=_text("python3 -m unittest -q"),  # not this one: root's own may be out of a test's reach
         restart=_text(f"{serve} restart {{address}} {world.http_port} {{root}}/srv/shop/shared"),
         health=_text(f"{serve} health {{address}} {world.http_port}"),
         user=USER,

@@ -123,6 +123,16 @@ def test_names_that_hosts_would_list_otherwise_are_refused(root, name):
         pick(root)
 
 
+@pytest.mark.needs("root")
+def test_file_of_somebody_else_is_refused(root):
+    """What root could read and the build could not (a hard link to it, where the kernel allows that) is not packed."""
+    write(root, "own", "linked")
+    for name in (".", "own"):
+        os.chown(root / name, 60_900, 60_900)
+    with pytest.raises(ReleaseError, match="linked belongs to user 0"):
+        pick(root)
+
+
 def test_size_and_number_are_bounded(root, monkeypatch):
     """A release past the bounds is refused, and the message says them."""
     write(root, "a", "b", "c")
