@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.support import faketime
+
 settings.register_profile("rollout", deadline=None, print_blob=True)
 settings.register_profile("faults", deadline=None, print_blob=True, max_examples=200)
 ALL_FAULTS = os.environ.get("FAULTS") == "all"  # `make faults`; otherwise a small fixed part of each
@@ -20,6 +22,8 @@ def _missing(name: str) -> bool:
         return os.geteuid() != 0
     if name == "postgresql":
         return not any(Path("/usr/lib/postgresql").glob("*/bin/initdb")) and shutil.which("initdb") is None
+    if name == "libfaketime":
+        return faketime.library() is None
     if name == "docker":
         return shutil.which("docker") is None or os.system("docker info >/dev/null 2>&1") != 0
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:{_MORE_PLACES}") is None

@@ -45,6 +45,7 @@ class Commit:
     author: str
     message: str  # at most 4 KiB
     received_at: datetime
+    received_s: float | None  # store clock; null when it has begun anew since
     tested_at: datetime | None
     reason: str | None  # why it failed or is barred
     bar_wanted: str | None  # bar it as soon as it passes, for this reason

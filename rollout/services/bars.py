@@ -9,11 +9,15 @@ from rollout.store.store import Transaction
 
 
 def candidate(commit: Commit, tx: Transaction) -> selection.Candidate:
-    """A commit as selection sees it, its age by now."""
+    """A commit as selection sees it, its age by now: by the store's clock, which a step of this machine's does not move."""
+    if commit.received_s is not None:
+        age_s = tx.now() - commit.received_s
+    else:
+        age_s = (tx.today() - commit.received_at).total_seconds()
     return selection.Candidate(
         sha=commit.sha,
         state=commit.state,
-        age_s=max(0.0, (tx.today() - commit.received_at).total_seconds()),
+        age_s=max(0.0, age_s),
         suspect=commit.suspect,
         reverts=selection.fixes(commit.message),
     )

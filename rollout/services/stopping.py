@@ -123,7 +123,9 @@ def drive(rollout_id: RolloutId, deps: Deps) -> bool:
     crashpoints.reach("before-claim")
     with deps.store.transaction() as tx:
         rollout = tx.rollouts.lock(rollout_id)
-        waited = tx.elapsed(rollout.stop_started or 0.0)  # whoever watches it measures it from the first look on
+        waited = tx.elapsed(
+            rollout.stop_started or 0.0
+        )  # whoever watches it measures it from the first look on
         if rollout.state is not R.STOPPING or not tx.rollouts.claim_tick(
             rollout_id, R.STOPPING, DRIVE_HOLD_S
         ):

@@ -60,7 +60,12 @@ class Commits:
             return known, False
         self._tx.connection.execute(
             insert(commits).values(
-                app=app, sha=sha, state=CommitState.RECEIVED, received_at=self._tx.today(), due_at=0.0
+                app=app,
+                sha=sha,
+                state=CommitState.RECEIVED,
+                received_at=self._tx.today(),
+                received_s=self._tx.now(),
+                due_at=0.0,
             )
         )
         self._tx.record(

@@ -69,6 +69,7 @@ class Rollouts:
                 unconfirmed=[],
                 due_at=0.0,
                 started_at=self._tx.today(),
+                began_s=self._tx.now(),
             )
         ).inserted_primary_key
         assert key is not None
@@ -179,14 +180,17 @@ class Rollouts:
     def durations(self, app: AppName, limit: int = 50) -> list[float]:
         """Seconds from start to end of the app's newest done rollouts."""
         rows = self._tx.connection.execute(
-            select(rollouts.c.started_at, rollouts.c.ended_at)
+            select(rollouts.c.took_s, rollouts.c.started_at, rollouts.c.ended_at)
             .where(
                 rollouts.c.app == app, rollouts.c.state == RolloutState.DONE, rollouts.c.ended_at.is_not(None)
             )
             .order_by(rollouts.c.id.desc())
             .limit(limit)
         )
-        return [(ended - started).total_seconds() for started, ended in rows]
+        return [
+            (ended - started).total_seconds() if took is None else float(took)
+            for took, started, ended in rows
+        ]
 
     def due(self) -> list[Rollout]:
         """Unfinished ones that nobody has looked at for too long, or with outcomes to count."""
@@ -216,6 +220,12 @@ class Rollouts:
         if after in FINISHED:
             values.setdefault("ended_at", self._tx.today())
         changed = self._write(rollout, state=after, **values)
+        if after is RolloutState.DONE:
+            self._tx.connection.execute(
+                update(rollouts)
+                .where(rollouts.c.id == rollout.id)
+                .values(took_s=self._tx.now() - rollouts.c.began_s)
+            )
         self._tx.record(
             rollout.app,
             f"rollout {rollout.id}",

@@ -271,6 +271,8 @@ def _void_leases_of_another_boot(tx: Transaction) -> None:
     for column in (*_DUE, *_LEASES):
         tx.connection.execute(update(column.table).where(column.is_not(None)).values({column: 0.0}))
     tx.connection.execute(update(tables.apps).values(poll_due_at=0.0))
+    tx.connection.execute(update(tables.commits).values(received_s=None))
+    tx.connection.execute(update(tables.rollouts).values(began_s=None))
     tx.connection.execute(
         update(tables.rollouts).where(tables.rollouts.c.ready_at.is_not(None)).values(ready_at=tx.now())
     )

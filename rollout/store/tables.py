@@ -100,6 +100,7 @@ commits = Table(
     Column("author", Text, nullable=False, default=""),
     Column("message", Text, nullable=False, default=""),
     Column("received_at", Utc, nullable=False),
+    Column("received_s", Float),  # store clock; null: not known (an older version, another boot)
     Column("tested_at", Utc),
     Column("reason", Text),
     Column("bar_wanted", Text),
@@ -165,6 +166,8 @@ rollouts = Table(
     Column("due_at", Float),
     Column("started_at", Utc, nullable=False),
     Column("ended_at", Utc),
+    Column("began_s", Float),  # store clock; null as above
+    Column("took_s", Float),  # of a done one
     Column("acknowledged_at", Utc),
 )
 

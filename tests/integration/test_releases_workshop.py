@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -299,6 +300,19 @@ def test_only_the_newest_archives_stay(source, tmp_path):
         os.utime(release.archive, (number, number))
     kept = sorted(path.name for path in (tmp_path / "state/releases/shop").glob("*.tar.gz"))
     assert kept == sorted(f"{sha}.tar.gz" for sha in shas[1:])
+
+
+def test_a_clock_that_was_set_back_costs_no_archive(source, tmp_path):
+    """Archives that were asked for in what is now the future make room for those that are built now."""
+    workshop = GitWorkshop(tmp_path / "state", keep=2)
+    config, shas = an_app(source.path), []
+    for number in range(4):
+        shas.append(source.commit({"a": str(number)}))
+        release, _ = built(workshop, source, config)
+        if number < 2:
+            os.utime(release.archive, (time.time() + 86_400, time.time() + 86_400))
+    kept = sorted(path.name for path in (tmp_path / "state/releases/shop").glob("*.tar.gz"))
+    assert kept == sorted(f"{sha}.tar.gz" for sha in shas[2:])
 
 
 def test_no_secret_reaches_a_test(source, tmp_path):

@@ -89,6 +89,7 @@ class Traffic:
 
     def __init__(self, sshd):
         self._sshd, self._ended = sshd, threading.Event()
+        self.offset = 0  # of the hosts' clocks, in seconds
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -97,7 +98,7 @@ class Traffic:
             for host in self._sshd.hosts:
                 with contextlib.suppress(OSError):
                     status = (Path(host.path) / "current" / "answer").read_text().strip()
-                    now = time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime())
+                    now = time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(time.time() + self.offset))
                     line = f'10.0.0.1 - - [{now}] "GET / HTTP/1.1" {status} 12 "-" "Mozilla/5.0"\n'
                     shared = Path(host.path) / "shared"
                     shared.mkdir(exist_ok=True)
@@ -145,7 +146,7 @@ class System:
         }
         self.environment = environment or {}
         self.database = self.environment.get("ROLLOUT_DATABASE", f"sqlite:///{self.folder}/state/rollout.db")
-        self.up = None
+        self.up = self.stopping = None
         self.deliveries = 0
         self.deeds = []  # what clients did and were told, for the checker
 
@@ -164,6 +165,9 @@ class System:
     def __exit__(self, *_):
         if hasattr(self, "traffic"):
             self.traffic.stop()
+        if self.stopping is not None:
+            self.stopping.kill()
+            self.stopping.wait()
         self.stop()
         self.sshd.stop()
         if os.environ.get("KEEP_E2E"):
@@ -308,6 +312,18 @@ class System:
             return done.returncode, json.loads(done.stdout)
         except ValueError:
             raise AssertionError(f"{words}: exit {done.returncode}\n{done.stdout}\n{done.stderr}") from None
+
+    def start_stop(self, number):
+        """`rollout stop` without waiting for what comes of it."""
+        words = [sys.executable, "-m", "rollout", "stop", str(number), "--reason", "enough"]
+        with (self.folder / "stop.log").open("ab") as log:
+            self.stopping = subprocess.Popen(
+                [*words, "--config", str(self.config)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=os.environ | self.environment,
+            )
 
     def newest(self):
         """The newest rollout of all, or None."""
