@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -327,28 +328,27 @@ def test_build_cannot_make_us_write_or_pack_what_is_not_its_own(tmp_path):
 WORKER = """
 import sys
 from pathlib import Path
-from rollout.releases import command
-from rollout.releases.workplace import for_command
-with for_command(Path(sys.argv[1])) as place:
+from rollout.releases import command, workplace
+workplace.FIRST_USER = 60_800  # of no other test
+workplace.ROOM_FOR_USERS = Path(sys.argv[1]) / "room"
+with workplace.for_command(Path(sys.argv[1])) as place:
     place.hand_over()
     command.run(sys.argv[2], place, {"PATH": "/usr/bin:/bin"}, limit_s=60, go_on=lambda: True)
 """
 
 
 @pytest.mark.needs("root")
-def test_what_outlives_worker_and_helper_ends_with_the_next_job(tmp_path, word):
+def test_what_outlives_worker_and_helper_ends_with_the_next_job(seen_by_all, word):
     """When both are killed at once, the next job of that number begins with nobody there."""
-    (tmp_path / "state").mkdir()
-    worker = subprocess.Popen([sys.executable, "-c", WORKER, tmp_path / "state", f"setsid sleep {word}"])
+    worker = subprocess.Popen([sys.executable, "-c", WORKER, seen_by_all, f"setsid sleep {word}"])
     wait_for(lambda: any(b"sleep\0" in _arguments(pid) for pid in with_word(word)))
     helper = processes.descendants(worker.pid)[0]
-    for pid in (worker.pid, helper):
-        os.kill(pid, 19)
-    for pid in (worker.pid, helper):
-        os.kill(pid, 9)
+    for sent in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in (worker.pid, helper):
+            os.kill(pid, sent)
     worker.wait()
     assert with_word(word)
-    subprocess.run([sys.executable, "-c", WORKER, tmp_path / "state", "true"], check=True)
+    subprocess.run([sys.executable, "-c", WORKER, seen_by_all, "true"], check=True)
 
 
 def test_worker_without_rights_leaves_nothing_either(word):
