@@ -95,12 +95,12 @@ def test_a_stop_is_acknowledged_while_a_hostile_commit_is_tested():
         assert burning() >= MANY, "the hostile tests must have run all the time"
         system.reaches(slow, "rolled_back", seconds=300)
         assert set(system.disks().values()) == {good}
-        wait_for(lambda: tests_of(system, hostile) == "failed", seconds=300, every=1, why="the tests' end")
+        wait_for(lambda: commit_state(system, hostile) == "failed", seconds=300, every=1, why="the tests' end")
         assert burning() == 0
         assert not list(Path("/var/lib/rollout-tests").glob("job-*/tree"))
 
 
-def tests_of(system, sha):
+def commit_state(system, sha):
     """The state of a commit."""
     with closing(sqlite3.connect(f"file:{system.folder}/state/rollout.db?mode=ro", uri=True)) as database:
         return database.execute("select state from commits where sha = ?", [sha]).fetchone()[0]
