@@ -32,8 +32,8 @@ check: $(TEST)  ## lint, types, layers
 bench: $(TEST)  ## measure: hosts per second against plain ssh, webhook latency, memory
 	@$(BIN)/python -m tests.bench
 
-faults: $(TEST)  ## harm on purpose, then look whether what must hold still holds
-	@FAULTS=all $(BIN)/python -m pytest tests/unit/services/test_chaos.py tests/unit/domain tests/faults -n 2 --timeout 3600
+faults: packages  ## harm on purpose for an hour or two, then look whether what must hold still holds
+	@$(BIN)/python -m tests.faults
 
 clean:  ## remove .venv and what the tools leave
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage*

@@ -9,6 +9,7 @@ from celery.canvas import Signature
 from kombu.exceptions import KombuError, OperationalError
 from redis.exceptions import RedisError
 
+from rollout import crashpoints
 from rollout.config.settings import Settings
 from rollout.domain.pipeline import CONTROL, HOSTS, QUEUES, TESTS, Ring
 
@@ -73,13 +74,17 @@ class CeleryBell:
         """Send them over one connection; False when the broker does not answer."""
         if not rings:
             return True
+        crashpoints.reach("before-ring")
         try:
             with self._app.producer_or_acquire() as producer:
                 for ring in rings:
                     self._signature(ring).apply_async(producer=producer, retry=False, ignore_result=True)
+                    if ring is not rings[-1]:
+                        crashpoints.reach("mid-ring")
         except _BROKER_TROUBLE as error:
             log.warning("bell_did_not_ring", messages=len(rings), error=type(error).__name__)
             return False
+        crashpoints.reach("after-ring")
         return True
 
     def revoke(self, rollout: int) -> bool:

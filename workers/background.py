@@ -13,6 +13,7 @@ from rollout.services.ports import Deps
 log = structlog.get_logger()
 OUTBOX_S = 1.0
 POLL_S = 1.0  # how often is asked whether a poll is due
+TIDY_S = 60.0
 LOCAL_THREADS = 8
 
 
@@ -31,6 +32,7 @@ class Background:
         else:
             rounds.append(("poll", POLL_S, lambda: reconcile.poll_all(deps)))
             rounds.append(("tell", OUTBOX_S, lambda: reconcile.tell(deps)))
+            rounds.append(("tidy", TIDY_S, lambda: reconcile.tidy(deps)))
         for name, every_s, work in rounds:
             threading.Thread(
                 target=self._go_round, args=(name, every_s, work), name=name, daemon=True

@@ -2,13 +2,14 @@
 
 import getpass
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rollout.config.deploy_file import AppConfig, Config
     from rollout.domain.model import AppName
+    from rollout.services.bell import BackgroundBell
     from rollout.services.ports import Deps
     from rollout.store.store import Store
 
@@ -23,6 +24,7 @@ class Call:
     _config: "Config | None" = field(default=None, repr=False)
     _store: "Store | None" = field(default=None, repr=False)
     _deps: "Deps | None" = field(default=None, repr=False)
+    _bell: "BackgroundBell | None" = field(default=None, repr=False)
 
     @property
     def config(self) -> "Config":
@@ -47,11 +49,14 @@ class Call:
 
     @property
     def deps(self) -> "Deps":
-        """All the neighbours, with the schema of the store up to date."""
+        """All the neighbours, with the schema of the store up to date. No command waits for the broker: see `BackgroundBell`."""
         if self._deps is None:
             from rollout import wiring
+            from rollout.services.bell import BackgroundBell
 
-            self._deps = wiring.configured(self.config_path, role="cli")
+            deps = wiring.configured(self.config_path, role="cli")
+            self._bell = BackgroundBell(deps.bell, "cli")
+            self._deps = replace(deps, bell=self._bell)
             log_quietly(self._deps)
         return self._deps
 
@@ -68,7 +73,10 @@ class Call:
         return [AppName(name) for name in self.config.apps]
 
     def close(self) -> None:
-        """Give connections back."""
+        """Send the messages that wait, for two seconds, and give connections back."""
+        if self._bell is not None:
+            self._bell.close()
+            self._bell = None
         if self._deps is not None:
             self._deps.fleet.close()
             self._deps.store.close()

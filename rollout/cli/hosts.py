@@ -18,7 +18,8 @@ def hosts(
 ) -> int:
     """What each host runs, as recorded; with --verify, as read from its disk.
 
-    Drift is a host that runs something else than what was left on it. Exit code 1 when a host could not be read.
+    Drift is a host that runs something else than what was left on it; `unknown` is one whose outcome was lost, or that lets
+    nobody in, and that nobody has read since. Exit code 1 when a host could not be read.
     """
     from rollout.services import views
 

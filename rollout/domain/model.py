@@ -19,6 +19,7 @@ HostId = NewType("HostId", int)  # of a host in one rollout
 Epoch = NewType("Epoch", int)  # fencing number, milliseconds since 1970 or one more than the last
 
 FOREIGN = "foreign"  # `current` pointed somewhere that is none of our releases
+UNREAD = "unknown"  # of a host that nobody could look at: what it runs is not guessed
 
 
 class Role(StrEnum):
@@ -156,7 +157,7 @@ class FleetHost:
     app: AppName
     name: str
     address: str
-    release: str | None  # recorded: what it should run
+    release: str | None  # recorded: what it should run; UNREAD until it can be read
     found: str | None  # read from its disk, at verified_at
     verified_at: datetime | None
     excluded: str | None  # the reason, when it is out of all rollouts

@@ -211,10 +211,11 @@ class HostConnection(fabric.Connection):  # type: ignore[misc]  # Fabric has no 
     def session(self, deadline: Deadline) -> paramiko.Channel:
         """A new channel; HostError."""
         try:
-            channel: paramiko.Channel = self.transport.open_session(timeout=deadline.left())
+            # Its own time limit goes by the wall clock: a step would end the wait, or make it last for ever.
+            with self.cut_at(deadline, "it opens no session in time"):
+                channel: paramiko.Channel = self.transport.open_session(timeout=PatientTransport._never)  # noqa: SLF001
         except FOREIGN as exc:
-            words = "" if deadline.left() else "it opens no session in time"
-            raise translate(exc, self.where, cut=self._cut or words) from exc
+            raise translate(exc, self.where, cut=self._cut) from exc
         return channel
 
     @contextlib.contextmanager

@@ -13,6 +13,7 @@ import paramiko
 from paramiko.common import cMSG_CHANNEL_REQUEST
 from paramiko.message import Message
 
+from rollout import crashpoints
 from rollout.errors import HostError, StepFailed, Unreachable
 from rollout.fleet.connection import HostConnection
 from rollout.fleet.deadline import Deadline
@@ -74,6 +75,7 @@ class Conversation:
             data = file.read(min(_CHUNK, left))
             sent = self._send(memoryview(data), go_on, stall)
             left -= sent
+            crashpoints.reach("mid-upload")
             if sent < len(data) or not data:
                 break
             stall = self._stall()

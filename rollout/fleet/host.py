@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from rollout import crashpoints
 from rollout.domain.model import Answer, Greeting, HostStatus, Outcome, PrepareOrder, SwitchOrder, Target
 from rollout.errors import (
     HostError,
@@ -90,6 +91,7 @@ class Host:
             talk.send(protocol.prepare(order))
             self._until(talk, reply, "send")
             whole = reply.answer is None and reply.yes("send") and self._stream(talk, order, archive, go_on)
+            crashpoints.reach("after-upload")
             with _unknown() if whole else contextlib.nullcontext():
                 talk.end_input()
                 return reply.outcome(self._answer(talk, reply))
@@ -113,11 +115,16 @@ class Host:
             talk.send(protocol.switch(order, self._target))
             self._until(talk, reply, "current")
             if reply.answer is None:
+                crashpoints.reach("after-greeting")
                 permission = protocol.within(permit(reply.greeting()))
+                crashpoints.reach("after-permit")
                 with _unknown():
                     talk.send(permission)
                     talk.end_input()
-                    return reply.outcome(self._answer(talk, reply))
+                    crashpoints.reach("after-permission")
+                    answer = self._answer(talk, reply)
+                    crashpoints.reach("after-answer")
+                    return reply.outcome(answer)
             return reply.outcome(reply.answer)
 
     def _ask(self, verb: str, header: bytes, enough: str = "end") -> Reply:
@@ -152,7 +159,9 @@ class Host:
 
     @contextlib.contextmanager
     def _talk(self, command: str) -> Iterator[Conversation]:
+        crashpoints.reach("before-connect")
         with self._pool.session(self._target, self._deadline) as (connection, channel):
+            crashpoints.reach("after-connect")
             talk = Conversation(connection, channel, self._deadline, self._limits)
             talk.start(command)
             yield talk
@@ -215,6 +224,7 @@ class Host:
         with self._talk(program.install(self._target.path)) as talk:
             talk.send(program.text.encode())
             talk.end_input()
+            crashpoints.reach("mid-install")
             output = talk.everything()
             status = talk.exit_status()
             if status == 0 and b"installed=yes" in output:

@@ -519,7 +519,12 @@ write_intent() {
 
 put_in_place() { # the switch itself, fenced on both sides
     allowed || void 20 "$reason"
-    point "$commit" || void 30 'no room'
+    if ! point "$commit"; then
+        read_current
+        [ "$current" != "$was" ] || void 30 'no room'
+        switched=yes # killed right behind the rename
+        outcome 30 killed left yes
+    fi
     allowed && return 0
     why=$reason
     if point "$was"; then void 20 "$why"; fi

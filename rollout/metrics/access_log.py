@@ -11,6 +11,8 @@
 * A renamed log is found in its folder by inode and read to its end (flag `rotated`); one that was truncated, or renamed
   out of sight, has lost lines: the bins since the last reading are not observed.
 * History before readiness is not read.
+* How long a canary is watched goes by the host's uptime: a step of its clock moves t = 0 along, and lines that were written
+  before the step are put where they belong.
 """
 
 from dataclasses import dataclass, replace
@@ -51,7 +53,7 @@ class AccessLog:
         apart = _apart(config.canary.good)
         answer = self._ask(target, path, before, apart)
         if before is None:
-            begun = Cursor(ready=answer.now, file=answer.file, offset=answer.offset, skip=answer.skip)
+            begun = Cursor(answer.now, answer.file, answer.offset, answer.now, answer.up, skip=answer.skip)
             return [], begun.text()
         taken = _take(before, answer)
         until = _closable(taken, answer)
@@ -66,6 +68,8 @@ class AccessLog:
             f"offset={at.offset}",
             f"skip={int(at.skip)}",
             f"ready={at.ready}",
+            f"was_now={at.now}",
+            f"was_up={at.up}",
             f"most={MOST_BYTES}",
             f"apart={' '.join(apart)}",
             "",
@@ -130,10 +134,13 @@ def _take(before: Cursor, answer: Answer) -> Cursor:
     raised = {"late": late, "rotated": answer.rotated, "garbage": garbage}
     return replace(
         before,
+        ready=answer.ready,
+        now=answer.now,
+        up=answer.up,
         file=answer.file,
         offset=answer.offset,
         skip=answer.skip,
-        lost=max(before.lost, (answer.now - before.ready) // BIN_S) if answer.lost else before.lost,
+        lost=max(before.lost, (answer.now - answer.ready) // BIN_S) if answer.lost else before.lost,
         open={str(number): classes for number, classes in sorted(bins.items())},
         flags=tuple(sorted({*before.flags, *(name for name, up in raised.items() if up)})),
     )

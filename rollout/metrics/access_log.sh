@@ -1,12 +1,13 @@
 #!/bin/sh
 # Counts the new lines of an access log by status class and 2 s bin. POSIX sh and awk, read-only, bounded work.
 #
-# In:  log= file=<device:inode, empty to begin> offset= skip= ready= most= apart=, then an empty line.
-# Out: rollout_log=1, now=, then error=<why>, or bin=<number> <class> <count> … file= offset= skip= more= rotated= lost=,
-#      and end=0 last. Bins count from `ready` (seconds since 1970 on this host's clock).
+# In:  log= file=<device:inode, empty to begin> offset= skip= ready= was_now= was_up= most= apart=, then an empty line.
+# Out: rollout_log=1, now=, up=, ready=, then error=<why>, or bin=<number> <class> <count> … file= offset= skip= more= rotated=
+#      lost=, and end=0 last. Bins count from `ready` (seconds since 1970 on this host's clock), which moves along when that
+#      clock is stepped: how much time has passed since the last reading is said by the uptime alone.
 
 export LC_ALL=C
-log='' file='' offset=0 skip=0 ready=0 most=0 apart='' rotated=0 lost=0 more=0
+log='' file='' offset=0 skip=0 ready=0 was_now=0 was_up=0 most=0 apart='' rotated=0 lost=0 more=0
 while IFS= read -r line && [ -n "$line" ]; do
   case $line in
     log=*) log=${line#*=} ;;
@@ -14,6 +15,8 @@ while IFS= read -r line && [ -n "$line" ]; do
     offset=*) offset=${line#*=} ;;
     skip=*) skip=${line#*=} ;;
     ready=*) ready=${line#*=} ;;
+    was_now=*) was_now=${line#*=} ;;
+    was_up=*) was_up=${line#*=} ;;
     most=*) most=${line#*=} ;;
     apart=*) apart=${line#*=} ;;
   esac
@@ -100,6 +103,7 @@ function take(line,   status, at, spent, bin) {
   }
   if (status == "") { garbage++; return }
   if (probe(line)) { probes++; return }
+  if (step && (at < ready || at >= now + 1) && at + step >= ready && at + step <= now) at += step  # written before the step
   if (at < 0 || at > now + 5 || at < ready - 3600) { at = now; spent = 0 }
   at -= ready
   if (at > last) last = at
@@ -132,7 +136,7 @@ part() {
   if [ "$want" -gt "$room" ]; then want=$room more=1; fi
   [ "$want" -gt 0 ] || return 0
   told=$(tail -c "+$(($2 + 1))" -- "$1" | head -c "$want" | tr '\000' ' ' |
-    awk -v want="$want" -v room="$room" -v skip="$skip" -v now="$now" -v ready="$ready" -v apart=" $apart " "$count")
+    awk -v want="$want" -v room="$room" -v skip="$skip" -v now="$now" -v step="$step" -v ready="$ready" -v apart=" $apart " "$count")
   consumed=${told##*consumed=}
   if [ -z "$told" ] || [ -z "$consumed" ]; then finish error=awk end=0; fi
   printf '%s\n' "$told"
@@ -141,8 +145,16 @@ part() {
   offset=$((offset + consumed)) room=$((room - want))
 }
 
-now=$(date +%s)
-printf '%s\n' rollout_log=1 "now=$now"
+now=$(date +%s) up=$(cat /proc/uptime)
+up=${up%%.*} step=0
+if [ "$was_up" -gt 0 ] && [ "$up" -gt 0 ]; then
+  passed=$((up - was_up))
+  [ "$passed" -ge 0 ] || passed=$up # booted since: the time that it was down does not count
+  step=$((now - was_now - passed))
+  case $step in -1 | 1) step=0 ;; esac # the two clocks tick at different moments
+  ready=$((ready + step))
+fi
+printf '%s\n' rollout_log=1 "now=$now" "up=$up" "ready=$ready"
 there=$(facts "$log") || there=''
 if [ -n "$there" ] && { [ ! -f "$log" ] || [ ! -r "$log" ]; }; then finish error=unreadable end=0; fi
 

@@ -12,6 +12,8 @@ class Answer:
     """One reading of a log."""
 
     now: int  # seconds since 1970 on the host's clock
+    up: int  # seconds since its boot
+    ready: int  # t = 0 on its clock as it goes now
     error: str  # "" when it could be read
     file: str = ""
     offset: int = 0
@@ -34,6 +36,8 @@ def parse(text: str) -> Answer:
     said = dict((key, value) for key, value in pairs)  # noqa: C402  # typed pairs of lists
     return Answer(
         now=int(said["now"]),
+        up=int(said["up"]),
+        ready=int(said["ready"]),
         error=said.get("error", ""),
         file=said.get("file", ""),
         offset=int(said.get("offset", 0)),

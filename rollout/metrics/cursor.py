@@ -14,9 +14,11 @@ from rollout.errors import MetricUnavailable
 class Cursor:
     """The state between two readings. Bins are numbered from 0, which begins when the canary is ready."""
 
-    ready: int  # seconds since 1970 on the host's clock: t = 0
+    ready: int  # seconds since 1970 on the host's clock: t = 0; moves along when that clock is stepped
     file: str  # device:inode
     offset: int  # bytes read of that file
+    now: int = 0  # the host's clock at the last reading
+    up: int = 0  # its uptime then; 0: not known
     skip: bool = False  # the line at `offset` began before it: not a whole one
     closed: int = 0  # bins below this number are given out
     lost: int = -1  # bins up to this number lack lines that nobody can read any more

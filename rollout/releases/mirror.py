@@ -115,7 +115,8 @@ class Mirror:
         """Lock files that a killed git left; no git of ours lives longer than its limit."""
         for path in self.directory.rglob("*.lock"):
             with suppress(FileNotFoundError):
-                if path.stat().st_mtime < time.time() - FETCH_LIMIT_S - LOCAL_LIMIT_S:
+                # Either way: a clock that was set back must not leave a lock for as long as that was.
+                if abs(time.time() - path.stat().st_mtime) > FETCH_LIMIT_S + LOCAL_LIMIT_S:
                     path.unlink()
 
     def _forget_other_branches(self, branch: str) -> None:

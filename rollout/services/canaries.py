@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
+from rollout import crashpoints
 from rollout.config.deploy_file import AppConfig
 from rollout.domain import template
 from rollout.domain.judge import judge
@@ -23,8 +24,10 @@ R, RE = RolloutState, RolloutEvent
 TICK_S = 2.0
 
 
+@crashpoints.stage("evaluation")
 def evaluate(rollout_id: RolloutId, deps: Deps) -> Step:
     """Read what is new, judge everything, act on the verdict."""
+    crashpoints.reach("before-claim")
     with deps.store.transaction() as tx:
         rollout = tx.rollouts.lock(rollout_id)
         if rollout.state is not R.EVALUATING_CANARY or not tx.rollouts.claim_tick(
@@ -32,13 +35,14 @@ def evaluate(rollout_id: RolloutId, deps: Deps) -> Step:
         ):
             return End()
         canaries = tx.hosts.canaries(rollout_id)
-        elapsed = tx.now() - (rollout.ready_at or tx.now())
+        elapsed = tx.elapsed(rollout.ready_at) if rollout.ready_at is not None else 0.0
         rings = rollouts.hand_out(tx, rollout, deps)
     deps.bell.ring(rings)
     app = policy(rollout)
     watched = [host for host in canaries if host.state is not HostState.EXCLUDED]
     with ThreadPoolExecutor(max(1, min(16, len(watched))), thread_name_prefix="canary") as pool:
         reads = list(pool.map(lambda host: _read(host, app, elapsed, deps), watched))
+    crashpoints.reach("after-reading")
     with deps.store.transaction() as tx:
         rollout = tx.rollouts.lock(rollout_id)
         if rollout.state is not R.EVALUATING_CANARY:
@@ -48,6 +52,7 @@ def evaluate(rollout_id: RolloutId, deps: Deps) -> Step:
                 tx.samples.add(rollout_id, intervals)
         verdict = judge(tx.samples.of(rollout_id), _policy(app))
         rollout = _act(tx, rollout, verdict, app)
+        crashpoints.reach("in-report" if rollout.state is R.EVALUATING_CANARY else "in-decision")
     if rollout.state is R.STOPPING:
         stopping.announce(rollout, deps)
     if rollout.state is R.EVALUATING_CANARY:
@@ -55,6 +60,7 @@ def evaluate(rollout_id: RolloutId, deps: Deps) -> Step:
     return GoOn() if rollout.state is R.FANNING_OUT else End()
 
 
+@crashpoints.stage("evaluation")
 def _read(host: RolloutHost, app: AppConfig, elapsed: float, deps: Deps) -> tuple[list[Interval], str | None]:
     source = deps.metrics[app.canary.source]
     try:

@@ -7,10 +7,12 @@ from typing import Any
 
 import structlog
 
+from rollout import crashpoints
 from rollout.config.deploy_file import AppConfig
 from rollout.domain import budget, retry, template
 from rollout.domain.model import (
     FOREIGN,
+    UNREAD,
     Answer,
     Greeting,
     HostId,
@@ -25,7 +27,9 @@ from rollout.domain.model import (
 from rollout.domain.pipeline import count_outcome
 from rollout.domain.states import HostEvent, HostState
 from rollout.errors import (
+    AuthRefused,
     HostError,
+    HostKeyRefused,
     LeaseLost,
     NoSpace,
     OutcomeUnknown,
@@ -39,6 +43,7 @@ from rollout.services.policies import policy
 from rollout.services.ports import Deps, Permit
 from rollout.services.rollouts import limits
 from rollout.services.targets import target_of
+from rollout.store.hosts import AFTERWARDS
 from rollout.store.store import Transaction
 
 log = structlog.get_logger()
@@ -47,6 +52,7 @@ H, HE = HostState, HostEvent
 READ_AGAIN_S = 2.0
 _FOUND: dict[str, Any] = {"unreadable": False, "lost_at": None}
 _NOTHING_DONE = {"late", "overtaken", "busy"}  # refusals after which the same attempt may go on
+_NOT_SEEN = (Unreachable, HostKeyRefused, AuthRefused, OutcomeUnknown)  # nobody could look at the host
 MARGIN_S = 1.0  # of a lease: the database's clock, the way to the host, the time from its check to its rename
 
 
@@ -67,6 +73,7 @@ class _Job:
 # -- prepare -----------------------------------------------------------------------------------------------------------
 
 
+@crashpoints.stage("prepare")
 def prepare(host_id: HostId, deps: Deps) -> None:
     """Put the release on a pending host: harmless, and cut when the rollout is stopped."""
     job = _begin(deps, lambda tx: tx.hosts.claim_prepare(host_id, deps.worker, deps.settings.lease_s))
@@ -135,16 +142,22 @@ def _prepared(tx: Transaction, job: _Job, error: HostError | None) -> bool:
 # -- activate ----------------------------------------------------------------------------------------------------------
 
 
+@crashpoints.stage("activate")
 def deploy(host_id: HostId, deps: Deps) -> None:
     """Switch a prepared host, or read one whose outcome is unknown."""
     job = _begin(deps, lambda tx: tx.hosts.claim_activation(host_id, deps.worker, deps.settings.lease_s))
     if job is not None:
-        _activate(job, deps)
+        with crashpoints.stage("canary" if job.host.role is Role.CANARY else "activate"):
+            _activate(job, deps)
         return
     with deps.store.reading() as tx:
         host = tx.hosts.get(host_id)
-    if host is not None and host.state is H.UNKNOWN:
+    if host is None:
+        return
+    if host.state is H.UNKNOWN:
         read_unknown(host, deps)
+    if host.state in AFTERWARDS:
+        look(host_id, deps)
 
 
 def _activate(job: _Job, deps: Deps) -> None:
@@ -242,6 +255,7 @@ def _not_switched(tx: Transaction, job: _Job, error: HostError) -> bool:
 # -- unknown -----------------------------------------------------------------------------------------------------------
 
 
+@crashpoints.stage("read")
 def read_unknown(host: RolloutHost, deps: Deps) -> None:
     """Read a host that went silent, sealing it, and settle it by what its journal says; never by a guess."""
     job = _begin(deps, lambda tx: tx.hosts.claim_reading(host.id, deps.worker, deps.settings.lease_s))
@@ -274,11 +288,12 @@ def read_unknown(host: RolloutHost, deps: Deps) -> None:
 
 def _settle(tx: Transaction, job: _Job, status: HostStatus) -> bool:
     host = job.host
-    tx.hosts.found(host.app, host.name, status.current)
     if not status.sealed or (status.asked == "intent" and status.running):
         return _change_nothing(tx, job, due_at=tx.now() + READ_AGAIN_S)
-    if status.asked == "done" and status.current == job.rollout.commit:
+    tx.hosts.found(host.app, host.name, status.current)
+    if host.touched:
         tx.hosts.runs(host.app, host.name, status.current)
+    if status.asked == "done" and status.current == job.rollout.commit:
         return _done(tx, job)
     if status.asked == "none" and status.current == host.previous:
         return _change(tx, job, HE.FOUND_UNTOUCHED, why="read: not switched", token=False, **_FOUND)
@@ -289,12 +304,11 @@ def _settle(tx: Transaction, job: _Job, status: HostStatus) -> bool:
             f"{host.name}: its journal is gone; it runs {status.current or 'nothing'}"
         )
     elif status.asked == "failed":
-        error = StepFailed(f"{host.name}: was unhealthy and put back", remedy=_look(job))
+        error = StepFailed(f"{host.name}: was unhealthy and put back", remedy=_by_hand(job))
     else:
         error = StepFailed(
-            f"{host.name}: was interrupted before the switch (reboot or kill)", remedy=_look(job)
+            f"{host.name}: was interrupted before the switch (reboot or kill)", remedy=_by_hand(job)
         )
-    tx.hosts.runs(host.app, host.name, status.current)
     return _fail(tx, job, error, release=status.current)
 
 
@@ -321,8 +335,13 @@ def _put_back(job: _Job, deps: Deps) -> None:
         error = failure
         _report(deps, again, lambda tx: _not_read(tx, again, error))
         return
+    back = _error_of(outcome, host)
+    if back is not None and (outcome.answer is Answer.BROKEN or outcome.reason in _NOTHING_DONE):
+        _report(deps, again, lambda tx: _change_nothing(tx, again, due_at=tx.now() + READ_AGAIN_S))
+        return
+    put_back = "put back" if back is None else f"and could not be put back: {back}"
     why = StepFailed(
-        f"{host.name}: was interrupted after the switch (reboot or kill); put back", remedy=_look(job)
+        f"{host.name}: was interrupted after the switch (reboot or kill); {put_back}", remedy=_by_hand(job)
     )
 
     def settle(tx: Transaction) -> bool:
@@ -336,8 +355,9 @@ def _not_read(tx: Transaction, job: _Job, error: HostError) -> bool:
     host, now = job.host, tx.now()
     if not isinstance(error, Unreachable | OutcomeUnknown):
         return _fail(tx, job, error)  # another key, a broken fence: somebody must look at this host
-    too_long = now - (host.lost_at or now) > job.app.fan_out.host_timeout
+    too_long = host.lost_at is not None and tx.elapsed(host.lost_at) > job.app.fan_out.host_timeout
     if too_long and not host.unreadable:
+        tx.hosts.unread(host.app, host.name)
         return tx.hosts.set_unreadable(
             host,
             who=job.host.lease_owner or "",
@@ -349,9 +369,41 @@ def _not_read(tx: Transaction, job: _Job, error: HostError) -> bool:
     return _change_nothing(tx, job, due_at=now + READ_AGAIN_S, **_told(error))
 
 
+# -- after the end -----------------------------------------------------------------------------------------------------
+
+
+def look(host_id: HostId, deps: Deps) -> None:
+    """Read what a host runs that nobody could read before its rollout ended, sealing it; nothing is done to it (I5)."""
+    job = _begin(deps, lambda tx: tx.hosts.claim_look(host_id, deps.worker, deps.settings.lease_s))
+    if job is None:
+        return
+    epoch = job.host.epoch
+    assert epoch is not None
+    status = None
+    with deps.leases.hold("host", host_id):
+        try:
+            target = target_of(job.host, job.app)
+            status = deps.fleet.status(
+                target, asked=job.host.operation or 0, seal=(epoch, epoch), timeout_s=30.0
+            )
+        except HostError as error:
+            log.info("host_not_read", rollout=job.host.rollout, host=job.host.name, error=str(error))
+    _report(deps, job, lambda tx: _looked(tx, job, status))
+
+
+def _looked(tx: Transaction, job: _Job, status: HostStatus | None) -> bool:
+    if status is not None and status.sealed and not status.running:
+        tx.hosts.found(job.host.app, job.host.name, status.current)
+        return _change_nothing(tx, job, due_at=None, failures=0)
+    failures = job.host.failures + 1
+    wait = retry.backoff_s(failures, first=READ_AGAIN_S, most=300.0)
+    return _change_nothing(tx, job, due_at=tx.now() + wait, failures=failures)
+
+
 # -- roll back ---------------------------------------------------------------------------------------------------------
 
 
+@crashpoints.stage("rollback")
 def roll_back(host_id: HostId, deps: Deps) -> None:
     """Bring a touched host back to what it ran (or to the commit that a person named)."""
     job = _begin(deps, lambda tx: tx.hosts.claim_roll_back(host_id, deps.worker, deps.settings.lease_s))
@@ -371,20 +423,35 @@ def roll_back(host_id: HostId, deps: Deps) -> None:
             return  # another worker has it
         except HostError as failure:
             outcome, error = None, failure
-    _report(deps, job, lambda tx: _rolled_back(tx, job, goal, outcome, error))
+        runs = goal if error is None else _what_runs(job, outcome, deps)
+    _report(deps, job, lambda tx: _rolled_back(tx, job, runs, outcome, error))
+
+
+def _what_runs(job: _Job, outcome: Outcome | None, deps: Deps) -> str | None:
+    """After a rollback that was not done; UNREAD when nobody can tell."""
+    if outcome is None:
+        return UNREAD
+    if outcome.answer is Answer.FAILED:
+        return outcome.current
+    try:
+        status = deps.fleet.status(target_of(job.host, job.app), timeout_s=30.0)
+    except HostError:
+        return UNREAD
+    return UNREAD if status.running else status.current
 
 
 def _rolled_back(
-    tx: Transaction, job: _Job, goal: str | None, outcome: Outcome | None, error: HostError | None
+    tx: Transaction, job: _Job, runs: str | None, outcome: Outcome | None, error: HostError | None
 ) -> bool:
     host = job.host
     if outcome is not None:
         tx.outputs.add(host.rollout, host.name, "rollback", host.attempt, outcome.output)
+    if runs == UNREAD:
+        tx.hosts.unread(host.app, host.name)
+    else:
+        tx.hosts.runs(host.app, host.name, runs)
     if error is None:
-        tx.hosts.runs(host.app, host.name, goal)
-        return _change(tx, job, HE.ROLLED_BACK, token=False, release=goal, error=None, cause=None)
-    if outcome is not None and outcome.answer is Answer.FAILED:
-        tx.hosts.runs(host.app, host.name, outcome.current)
+        return _change(tx, job, HE.ROLLED_BACK, token=False, release=runs, error=None, cause=None)
     failures = host.failures + 1
     wait = tx.now() + retry.backoff_s(failures, first=5.0, most=300.0)
     return _change(
@@ -403,21 +470,26 @@ def _rolled_back(
 
 
 def _begin(deps: Deps, claim: Callable[[Transaction], RolloutHost | None]) -> _Job | None:
+    crashpoints.reach("before-claim")
     try:
         with deps.store.transaction() as tx:
             host = claim(tx)
             if host is None:
                 return None
             rollout = tx.rollouts.get(host.rollout)
+            crashpoints.reach("in-claim")
     except StaleWrite:
         return None  # another worker was faster
+    crashpoints.reach("after-claim")
     return _Job(host, rollout, policy(rollout), time.monotonic())
 
 
 def _report(deps: Deps, job: _Job, report: Callable[[Transaction], bool]) -> None:
+    crashpoints.reach("before-report")
     try:
         with deps.store.transaction() as tx:
             ring = report(tx)
+            crashpoints.reach("in-report")
     except StaleWrite:
         log.info("report_overtaken", rollout=job.host.rollout, host=job.host.name, attempt=job.host.attempt)
         return
@@ -466,6 +538,8 @@ def _done(tx: Transaction, job: _Job) -> bool:
 
 def _fail(tx: Transaction, job: _Job, error: HostError, **values: Any) -> bool:
     tx.outputs.add(job.host.rollout, job.host.name, "error", job.host.attempt, str(error))
+    if isinstance(error, _NOT_SEEN):
+        tx.hosts.unread(job.host.app, job.host.name)
     return _change(
         tx,
         job,
@@ -485,6 +559,7 @@ def _narrowed(tx: Transaction, job: _Job) -> int:
 
 
 def _lose(tx: Transaction, job: _Job, error: HostError) -> bool:
+    tx.hosts.unread(job.host.app, job.host.name)
     return _change(
         tx,
         job,
@@ -520,5 +595,5 @@ def _error_of(outcome: Outcome, host: RolloutHost) -> HostError | None:
             )
 
 
-def _look(job: _Job) -> str:
+def _by_hand(job: _Job) -> str:
     return f"rollout log {job.host.rollout} --host {job.host.name}"

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from rollout import crashpoints
 from rollout.config.deploy_file import AppConfig
 from rollout.domain.model import AppName, Commit, Push
 from rollout.domain.pipeline import run_tests
@@ -12,6 +13,7 @@ from rollout.domain.states import CommitEvent, CommitState
 from rollout.errors import Conflict, NotFound, RolloutError
 from rollout.services import planning
 from rollout.services.ports import Deps
+from rollout.store.apps import LONGEST_BACKOFF_S
 from rollout.store.store import Transaction
 
 log = structlog.get_logger()
@@ -27,6 +29,7 @@ class Received:
     reason: str
 
 
+@crashpoints.stage("webhook")
 def receive(push: Push, app: AppConfig | None, deps: Deps) -> Received:
     """Store a verified webhook with its one outcome; then, and only then, it may be answered 2xx.
 
@@ -47,6 +50,7 @@ def receive(push: Push, app: AppConfig | None, deps: Deps) -> Received:
         number = tx.deliveries.add(push, AppName(app.name) if app else None, outcome, reason)
         if commit is not None:
             tx.commits.rung([commit.id], deps.settings.ring_again_s)
+        crashpoints.reach("in-report")
     if commit is not None:
         deps.bell.ring([run_tests(commit.id)])
     log.info("webhook_stored", delivery=number, provider=push.provider, outcome=outcome, reason=reason)
@@ -112,7 +116,7 @@ def poll(app_name: str, deps: Deps, *, force: bool = False) -> None:
         wait = (
             app.poll
             if failures == 0
-            else max(app.poll, backoff_s(failures, first=app.poll or 30.0, most=600.0))
+            else max(app.poll, backoff_s(failures, first=app.poll or 30.0, most=LONGEST_BACKOFF_S))
         )
         tx.apps.polled(name, next_s=wait, failures=failures)
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 import structlog
 
+from rollout import crashpoints
 from rollout.domain.model import CommitId, HostId
 from rollout.errors import RolloutError
 from rollout.store.store import Store
@@ -41,12 +42,14 @@ class LeaseKeeper:
             with self._lock:
                 self._held[kind] -= Counter([row])
 
+    @crashpoints.stage("leases")
     def _keep(self) -> None:
         while not self._wake.wait(self._lease_s / 3):
             with self._lock:
                 commits, hosts = list(self._held["commit"]), list(self._held["host"])
             if not commits and not hosts:
                 continue
+            crashpoints.reach("before-renewal")
             try:
                 with self._store.transaction() as tx:
                     if commits:

@@ -2,6 +2,7 @@
 
 import structlog
 
+from rollout import crashpoints
 from rollout.config.deploy_file import AppConfig
 from rollout.domain import budget, plan, selection
 from rollout.domain.model import AppName, Commit, Member, Rollout
@@ -16,6 +17,7 @@ from rollout.store.store import Transaction
 log = structlog.get_logger()
 
 
+@crashpoints.stage("plan")
 def start_next(app_name: str, deps: Deps) -> Rollout | None:
     """Plan the app's next rollout if one is due, and ring its chain. None says why in the app's note."""
     app = deps.config.app(app_name)
@@ -35,6 +37,7 @@ def start_next(app_name: str, deps: Deps) -> Rollout | None:
             rollout = _add(tx, app, chosen, fleet, why)
             tx.apps.note(rollout.app, None)
             tx.rollouts.ring_again(rollout.id, deps.settings.ring_again_s)
+            crashpoints.reach("in-decision")
     except Conflict:
         return None  # another worker was faster
     except (ConfigError, ReleaseError) as error:

@@ -20,11 +20,13 @@ from rollout.store.store import Transaction
 
 log = structlog.get_logger()
 H, R, HE = HostState, RolloutState, HostEvent
+LONGEST_WAIT_S = 900.0  # no row is ever due later than that
 
 
 def sweep(deps: Deps, here: HereAndNow | None = None) -> None:
     """Ring every row that is due; settle what is silent. `here` does host steps when no message can be sent."""
-    for part in (_silent_hosts, _due_tests, _due_rollouts, _failed_roll_backs):
+    _apart("heal", partial(_heal, deps))
+    for part in (_silent_hosts, _due_tests, _due_rollouts, _failed_roll_backs, _unread_hosts):
         _apart(part.__name__, partial(_ring_part, part, deps, here))
     _roll_backs(deps, here)
     for app in deps.config.apps:
@@ -56,6 +58,14 @@ def tell(deps: Deps) -> None:
     notices.send_due(deps)
 
 
+def tidy(deps: Deps) -> None:
+    """Remove a batch of what is not kept any longer."""
+    with deps.store.transaction() as tx:
+        removed = tx.retention.tidy()
+    if any(removed.values()):
+        log.info("tidied", **{table: rows for table, rows in removed.items() if rows})
+
+
 def _apart(what: str, work: Callable[[], object]) -> None:
     """One row's or one app's trouble is not another's. Without the database there is nothing to go on with."""
     try:
@@ -75,6 +85,13 @@ def _ring(rings: list[Ring], deps: Deps, here: HereAndNow | None) -> None:
 
 def _ring_part(part: Callable[[Deps], list[Ring]], deps: Deps, here: HereAndNow | None) -> None:
     _ring(part(deps), deps, here)
+
+
+def _heal(deps: Deps) -> None:
+    """A store's clock that was set back leaves leases and due times behind that nobody would live to see."""
+    healed = deps.store.heal(max(LONGEST_WAIT_S, deps.settings.lease_s, deps.settings.ring_again_s))
+    if healed:
+        log.warning("clock_was_set_back", rows=healed)
 
 
 def _silent_hosts(deps: Deps) -> list[Ring]:
@@ -98,6 +115,8 @@ def _settle_silent(tx: Transaction, host: RolloutHost, deps: Deps) -> list[Ring]
         return []
     if host.state is H.ACTIVATING:
         lost_at = host.lease_until or tx.now()
+        if host.touched:
+            tx.hosts.unread(host.app, host.name)
         tx.hosts.change(
             host,
             HE.LOSE,
@@ -185,3 +204,14 @@ def _failed_roll_backs(deps: Deps) -> list[Ring]:
             tx.hosts.rung([host.id], deps.settings.ring_again_s)
             rings.append(roll_back_host(host))
     return rings
+
+
+def _unread_hosts(deps: Deps) -> list[Ring]:
+    """What they run is not known, and their rollouts are over: read with back-off until they answer (I5)."""
+    with deps.store.reading() as tx:
+        if not tx.hosts.to_look_at(1):
+            return []
+    with deps.store.transaction() as tx:
+        hosts = tx.hosts.to_look_at()
+        tx.hosts.rung([host.id for host in hosts], deps.settings.ring_again_s)
+    return [deploy_host(host) for host in hosts]

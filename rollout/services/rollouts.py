@@ -5,6 +5,7 @@ Whatever calls them (a chain, a link, the reconciler, twice or late), the rows d
 
 import structlog
 
+from rollout import crashpoints
 from rollout.domain import budget
 from rollout.domain.model import Role, Rollout, RolloutHost, RolloutId
 from rollout.domain.pipeline import Ring, deploy_host, pipeline, prepare_host
@@ -25,6 +26,7 @@ PREPARE_SHARE = 0.8  # of a hosts worker's slots: roll-backs and activations alw
 CANARY_CONFIRM, FAN_OUT_CONFIRM = "canary", "fan_out"
 
 
+@crashpoints.stage("canary")
 def deploy_canary(rollout_id: RolloutId, deps: Deps) -> Step:
     """The first stage: start the rollout, and switch its canary hosts."""
     with deps.store.transaction() as tx:
@@ -36,11 +38,13 @@ def deploy_canary(rollout_id: RolloutId, deps: Deps) -> Step:
         if rollout.state is not R.DEPLOYING_CANARY or not _tick(tx, rollout):
             return End()
         rings, rollout = _decide(tx, rollout, deps)
+        crashpoints.reach("in-decision")
     deps.bell.ring(rings)
     _after(rollout, deps)
     return _step(rollout, R.DEPLOYING_CANARY, R.EVALUATING_CANARY)
 
 
+@crashpoints.stage("activate")
 def fan_out(rollout_id: RolloutId, deps: Deps) -> Step:
     """The last stage: hand tokens out until every host is done, or too many are not."""
     with deps.store.transaction() as tx:
@@ -48,16 +52,19 @@ def fan_out(rollout_id: RolloutId, deps: Deps) -> Step:
         if rollout.state is not R.FANNING_OUT or not _tick(tx, rollout, LATE_S):
             return End()
         rings, rollout = _decide(tx, rollout, deps)
+        crashpoints.reach("in-decision")
     deps.bell.ring(rings)
     _after(rollout, deps)
     return End()  # outcomes ring from here on
 
 
+@crashpoints.stage("count")
 def count(rollout_id: RolloutId, deps: Deps) -> None:
     """Outcomes have come in: go on, halt or finish. One call serves all since the last."""
     deps.bell.ring(look(rollout_id, deps))
 
 
+@crashpoints.stage("count")
 def look(rollout_id: RolloutId, deps: Deps) -> list[Ring]:
     """As `count`; the messages that follow are the caller's to send, or to do himself."""
     with deps.store.transaction() as tx:
@@ -68,6 +75,7 @@ def look(rollout_id: RolloutId, deps: Deps) -> list[Ring]:
             rings, rollout = _decide(tx, rollout, deps)
             if rollout.state is R.FANNING_OUT:
                 tx.rollouts.ring_again(rollout.id, LATE_S)
+        crashpoints.reach("in-decision")
     if rollout.state is R.ROLLING_BACK:
         stopping.finish_roll_back(rollout.id, deps)
     _after(rollout, deps)

@@ -5,16 +5,18 @@ lease is either sealed (its fence refuses everything sent earlier) or given the 
 right can last, and then named as unconfirmed.
 """
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import structlog
 
+from rollout import crashpoints
 from rollout.config.deploy_file import AppConfig
 from rollout.domain.model import AppName, Rollout, RolloutHost, RolloutId
 from rollout.domain.pipeline import Ring, roll_back_host
 from rollout.domain.states import FINISHED, CommitState, HostEvent, HostState, RolloutEvent, RolloutState
-from rollout.errors import Conflict, HostError, NotFound
+from rollout.errors import Conflict, NotFound, RolloutError
 from rollout.services import bars, notices, planning
 from rollout.services.policies import policy
 from rollout.services.ports import Deps
@@ -25,9 +27,11 @@ log = structlog.get_logger()
 H, R, RE = HostState, RolloutState, RolloutEvent
 
 SEAL_TIMEOUT_S = 10.0
+LAST_LOOK_S = 1.0  # for a host whose time is up
 DRIVE_HOLD_S = 3.0  # a driver that dies is replaced after so long
 SEALERS = 64
 SOON_S = 2.0  # an acknowledgement that waits for no host
+ROUNDS_S = 15.0  # beyond a silent host's time: a driver that was cut off is replaced, its locks are freed, a last look
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,7 @@ class Accepted:
     leased: tuple[str, ...]  # hosts that hold an activation lease now
 
 
+@crashpoints.stage("stop")
 def stop(rollout_id: RolloutId, deps: Deps, *, who: str, why: str, keep: bool = False) -> Accepted:
     """End a rollout. Stopping what is stopped changes nothing; Conflict when it is done already."""
     with deps.store.transaction() as tx:
@@ -50,6 +55,7 @@ def stop(rollout_id: RolloutId, deps: Deps, *, who: str, why: str, keep: bool = 
             )
         if rollout.state not in FINISHED and rollout.state not in {R.STOPPING, R.ROLLING_BACK}:
             rollout = stop_locked(tx, rollout, who=who, why=why, keep=keep)
+        crashpoints.reach("in-decision")
         accepted = _accepted(tx, rollout, deps)
     if rollout.state is R.STOPPING:
         announce(rollout, deps)
@@ -88,12 +94,13 @@ def fail_canary(tx: Transaction, rollout: Rollout, why: str) -> Rollout:
 
 def announce(rollout: Rollout, deps: Deps) -> None:
     """Empty the queue of what belongs to the rollout; an accelerator, the rows have said it already."""
+    crashpoints.reach("before-revoke")
     deps.bell.revoke(rollout.id)
 
 
 def _accepted(tx: Transaction, rollout: Rollout, deps: Deps) -> Accepted:
     leased = _unsealed(tx, rollout)
-    longest = longest_s(policy(rollout), deps.settings.lease_s) if leased else SOON_S
+    longest = longest_s(policy(rollout), deps.settings.lease_s) + ROUNDS_S if leased else SOON_S
     return Accepted(rollout, longest, tuple(host.name for host in leased))
 
 
@@ -110,43 +117,55 @@ def _unsealed(tx: Transaction, rollout: Rollout) -> list[RolloutHost]:
     ]
 
 
+@crashpoints.stage("stop")
 def drive(rollout_id: RolloutId, deps: Deps) -> bool:
     """Bring a stop to its acknowledgement; True when this call acknowledged it. Any process may call it, any number of times."""
+    crashpoints.reach("before-claim")
     with deps.store.transaction() as tx:
         rollout = tx.rollouts.lock(rollout_id)
+        waited = tx.elapsed(rollout.stop_started or 0.0)  # whoever watches it measures it from the first look on
         if rollout.state is not R.STOPPING or not tx.rollouts.claim_tick(
             rollout_id, R.STOPPING, DRIVE_HOLD_S
         ):
             return False
         leased = _unsealed(tx, rollout)
-    _seal_all(leased, rollout, deps)
+        left = longest_s(policy(rollout), deps.settings.lease_s) - waited
+        crashpoints.reach("in-claim")
+    crashpoints.reach("after-claim")
+    _seal_all(leased, rollout, time.monotonic() + left, deps)
     return _acknowledge(rollout_id, deps)
 
 
-def _seal_all(leased: list[RolloutHost], rollout: Rollout, deps: Deps) -> None:
+def _seal_all(leased: list[RolloutHost], rollout: Rollout, until: float, deps: Deps) -> None:
+    """`until` (monotonic) nobody is waited for any more: hosts that are silent are looked at once again, briefly."""
     if not leased:
         return
     app = policy(rollout)
     with ThreadPoolExecutor(min(SEALERS, len(leased)), thread_name_prefix="seal") as pool:
         for host in leased:
-            pool.submit(_seal, host, app, deps)
+            pool.submit(_try_to_seal, host, app, until, deps)
 
 
-def _seal(host: RolloutHost, app: AppConfig, deps: Deps) -> None:
+@crashpoints.stage("stop")
+def _try_to_seal(host: RolloutHost, app: AppConfig, until: float, deps: Deps) -> None:
+    try:
+        if not _seal(host, app, min(SEAL_TIMEOUT_S, max(LAST_LOOK_S, until - time.monotonic())), deps):
+            log.info("host_busy", rollout=host.rollout, host=host.name)
+    except RolloutError as error:
+        log.warning("host_not_sealed", rollout=host.rollout, host=host.name, error=str(error))
+
+
+def _seal(host: RolloutHost, app: AppConfig, timeout_s: float, deps: Deps) -> bool:
     with deps.store.transaction() as tx:
         epoch = tx.apps.next_epoch(host.app)
-    try:
-        status = deps.fleet.status(
-            target_of(host, app), asked=host.operation or 0, seal=(epoch, epoch), timeout_s=SEAL_TIMEOUT_S
-        )
-    except HostError as error:
-        log.warning("host_not_sealed", rollout=host.rollout, host=host.name, error=str(error))
-        return
+    status = deps.fleet.status(
+        target_of(host, app), asked=host.operation or 0, seal=(epoch, epoch), timeout_s=timeout_s
+    )
+    crashpoints.reach("after-seal")
     if status.sealed:
         with deps.store.transaction() as tx:
             tx.hosts.seal(host, epoch)
-    else:
-        log.info("host_busy", rollout=host.rollout, host=host.name)
+    return status.sealed
 
 
 def _acknowledge(rollout_id: RolloutId, deps: Deps) -> bool:
@@ -156,12 +175,13 @@ def _acknowledge(rollout_id: RolloutId, deps: Deps) -> bool:
             return False
         app = policy(rollout)
         silent = [host.name for host in _unsealed(tx, rollout)]
-        waited = tx.now() - (rollout.stop_started or 0.0)
+        waited = tx.elapsed(rollout.stop_started or 0.0)
         if silent and waited < longest_s(app, deps.settings.lease_s):
             tx.rollouts.ring_again(rollout_id, 0.5)
             return False
         acknowledged = _end(tx, rollout, silent)
         rings = _roll_back_rings(tx, acknowledged, deps)
+        crashpoints.reach("in-acknowledgement")
     deps.bell.ring(rings)
     if acknowledged.state is R.ROLLING_BACK:
         finish_roll_back(rollout_id, deps)
@@ -184,6 +204,7 @@ def _end(tx: Transaction, rollout: Rollout, silent: list[str]) -> Rollout:
 # -- the way back ------------------------------------------------------------------------------------------------------
 
 
+@crashpoints.stage("rollback")
 def roll_back_done(app: AppConfig, deps: Deps, *, to: str | None, who: str, why: str) -> Rollout:
     """The newest done rollout goes back: each host to what it ran before, or all to the commit `to`.
 
@@ -218,6 +239,7 @@ def roll_back_done(app: AppConfig, deps: Deps, *, to: str | None, who: str, why:
         else:
             _bar_after(tx, rollout, sha, who=who, why=why)
         rings = _roll_back_rings(tx, rollout, deps)
+        crashpoints.reach("in-decision")
     deps.bell.ring(rings)
     return rollout
 
@@ -280,6 +302,7 @@ def unclaimed(rollout_id: RolloutId, deps: Deps) -> list[Ring]:
         ]
 
 
+@crashpoints.stage("rollback")
 def finish_roll_back(rollout_id: RolloutId, deps: Deps) -> None:
     """The rollout is rolled back when every touched host is back, or could not be brought back at its first try."""
     with deps.store.transaction() as tx:
@@ -297,6 +320,7 @@ def finish_roll_back(rollout_id: RolloutId, deps: Deps) -> None:
             why += f"; without a release, as before: {', '.join(bare[:10])}{' …' if len(bare) > 10 else ''}"
         ended = tx.rollouts.change(rollout, RE.ROLLED_BACK, who="roll back", why=why, reason=why, due_at=None)
         notices.add(tx, ended, "was rolled back", why, f"rollout show {rollout_id}")
+        crashpoints.reach("in-report")
     planning.start_next(rollout.app, deps)
 
 
@@ -310,6 +334,7 @@ def _left_alone(tx: Transaction, rollout: Rollout) -> list[str]:
     ]
 
 
+@crashpoints.stage("rollback")
 def ring_roll_backs(rollout_id: RolloutId, deps: Deps) -> list[Ring]:
     """The messages for every touched host that nobody works on and no message is under way for."""
     with deps.store.transaction() as tx:

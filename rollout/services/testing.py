@@ -6,6 +6,7 @@ from typing import Any
 
 import structlog
 
+from rollout import crashpoints
 from rollout.config.deploy_file import AppConfig
 from rollout.domain.model import AppName, Commit, CommitId, Release, TestResult
 from rollout.domain.retry import backoff_s
@@ -19,39 +20,54 @@ log = structlog.get_logger()
 PATIENT_ATTEMPTS = 3  # a webhook may be faster than the git server's own copies
 
 
+@crashpoints.stage("tests")
 def run_tests(commit_id: CommitId, deps: Deps) -> None:
     """Test this commit and build its release; then see whether something can be shipped."""
+    commit = _claim(commit_id, deps)
+    if commit is not None and _test(commit, deps):
+        planning.start_next(commit.app, deps)
+
+
+def _claim(commit_id: CommitId, deps: Deps) -> Commit | None:
+    crashpoints.reach("before-claim")
     with deps.store.transaction() as tx:
         commit = tx.commits.claim_tests(commit_id, deps.worker, deps.settings.lease_s)
-    if commit is None:
-        return
+        crashpoints.reach("in-claim")
+    crashpoints.reach("after-claim")
+    return commit
+
+
+def _test(commit: Commit, deps: Deps) -> bool:
+    """Whether there is a result."""
     app = deps.config.app(commit.app)
     with deps.leases.hold("commit", commit.id):
         try:
             result, release = _test_and_build(commit, app, deps)
         except LeaseLost:
             log.info("tests_overtaken", commit=commit.sha)
-            return
+            return False
         except ServiceUnavailable as error:
             _report(commit, deps, partial(_put_off, error=error, worker=deps.worker))
-            return
+            return False
         except RolloutError as error:
             result, release = TestResult(passed=False, reason=str(error), output=""), None
-    if _report(commit, deps, partial(_settle, result=result, release=release, worker=deps.worker)):
-        planning.start_next(app.name, deps)
+    return _report(commit, deps, partial(_settle, result=result, release=release, worker=deps.worker))
 
 
 def _test_and_build(commit: Commit, app: AppConfig, deps: Deps) -> tuple[TestResult, Release | None]:
     _on_branch(commit, app, deps)
 
     def go_on() -> bool:
+        crashpoints.reach("tests-running")
         with deps.store.reading() as tx:
             return tx.commits.still_leased(commit)
 
     tests = deps.workshop.run_tests(app.name, app, commit.sha, go_on=go_on)
+    crashpoints.reach("after-tests")
     if not tests.passed:
         return tests, None
     release, built = deps.workshop.build(app.name, app, commit.sha)
+    crashpoints.reach("after-build")
     output = f"{tests.output}\n{built.output}".strip()
     if release is None:
         return TestResult(passed=False, reason=f"build: {built.reason}", output=output), None
@@ -75,9 +91,11 @@ def _on_branch(commit: Commit, app: AppConfig, deps: Deps) -> None:
 
 
 def _report(commit: Commit, deps: Deps, report: Callable[[Transaction, Commit], None]) -> bool:
+    crashpoints.reach("before-report")
     try:
         with deps.store.transaction() as tx:
             report(tx, commit)
+            crashpoints.reach("in-report")
     except StaleWrite:
         log.info("tests_overtaken", commit=commit.sha)
         return False

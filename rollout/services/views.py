@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
-from rollout.domain.model import AppName, Commit, FleetHost, Rollout, RolloutHost, RolloutId
+from rollout.domain.model import UNREAD, AppName, Commit, FleetHost, Rollout, RolloutHost, RolloutId
 from rollout.domain.states import HostState, outcome
 from rollout.errors import HostError
 from rollout.services.ports import Deps
@@ -162,14 +162,15 @@ def verify(app_name: str, deps: Deps, *, threads: int = 16) -> dict[str, str]:
     def read(position: int) -> tuple[str, str | None, str | None]:
         member = members[position]
         try:
-            return member.name, deps.fleet.status(member_target(member, app), timeout_s=30.0).current, None
+            status = deps.fleet.status(member_target(member, app), timeout_s=30.0)
         except HostError as error:
             return member.name, None, str(error)
+        return member.name, UNREAD if status.running else status.current, None
 
     with ThreadPoolExecutor(max(1, min(threads, len(members)))) as pool:
         found = list(pool.map(read, range(len(members))))
     with deps.store.transaction() as tx:
         for host, release, error in found:
-            if error is None:
+            if error is None and release != UNREAD:  # it is being switched at this moment
                 tx.hosts.found(name, host, release)
     return {host: error for host, _, error in found if error is not None}

@@ -6,13 +6,15 @@ import functools
 import time
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, bindparam, func, insert, select, update
+from sqlalchemy import BigInteger, bindparam, func, insert, or_, select, update
 
 from rollout.domain.model import AppName, Epoch
 from rollout.store.tables import apps
 
 if TYPE_CHECKING:
     from rollout.store.store import Transaction
+
+LONGEST_BACKOFF_S = 600.0  # of a poll while the git server does not answer
 
 
 class Apps:
@@ -52,7 +54,11 @@ class Apps:
         now = self._tx.now()
         claimed = self._tx.connection.execute(
             update(apps)
-            .where(apps.c.name == app, apps.c.poll_due_at <= now)
+            .where(
+                apps.c.name == app,
+                # Much later than it can be: the store's clock was set back.
+                or_(apps.c.poll_due_at <= now, apps.c.poll_due_at > now + every_s + LONGEST_BACKOFF_S),
+            )
             .values(poll_due_at=now + every_s)
         )
         return claimed.rowcount == 1

@@ -3,8 +3,13 @@
 PostgreSQL: `clock_timestamp()`, the real clock of the one database (not `now()`, which stands still in a transaction).
 SQLite is one machine by definition: seconds since its boot, which no clock step moves. Another boot id means that every
 lease has expired (`Store` sees to it when it opens).
+
+A database server's clock may be stepped. Forward, leases run out early, which is safe: whatever they were for is read before
+anything else. What would hurt is measured by a `Stopwatch` of the process that waits. Back, everything would wait for as long
+as the step: what is due later than anything ever is, is due (`Store.heal`).
 """
 
+import threading
 import time
 from pathlib import Path
 
@@ -25,3 +30,27 @@ def boot_of(connection: Connection) -> str:
     if connection.dialect.name != "sqlite":
         return "database"
     return _BOOT_ID.read_text(encoding="ascii").strip() if _BOOT_ID.exists() else "unknown"
+
+
+def own_seconds() -> float:
+    """Seconds on this machine's clock that no step moves."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Stopwatch:
+    """How much time this process has seen pass since a moment: never more than has passed."""
+
+    MOST = 10_000  # moments that are remembered
+
+    def __init__(self) -> None:
+        self._seen: dict[float, float] = {}
+        self._lock = threading.Lock()
+
+    def elapsed(self, moment: float) -> float:
+        """Seconds since this process was first asked about this moment."""
+        now = own_seconds()
+        with self._lock:
+            first = self._seen.setdefault(moment, now)
+            if len(self._seen) > self.MOST:
+                del self._seen[next(iter(self._seen))]
+        return now - first

@@ -10,11 +10,19 @@ import functools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import and_, bindparam, case, func, insert, or_, select, update
 
 from rollout.domain.counting import count
-from rollout.domain.model import AppName, FleetHost, HostId, Member, Role, RolloutHost, RolloutId
-from rollout.domain.states import HOSTS, STAGES, HostEvent, HostState, RolloutState, next_host_state
+from rollout.domain.model import UNREAD, AppName, FleetHost, HostId, Member, Role, RolloutHost, RolloutId
+from rollout.domain.states import (
+    FINISHED,
+    HOSTS,
+    STAGES,
+    HostEvent,
+    HostState,
+    RolloutState,
+    next_host_state,
+)
 from rollout.errors import LeaseLost, StaleWrite
 from rollout.store.rows import columns, load, load_all, load_one
 from rollout.store.tables import fleet_hosts, rollout_hosts, rollouts
@@ -28,6 +36,7 @@ H, HE = HostState, HostEvent
 LEASED = (H.PREPARING, H.ACTIVATING, H.ROLLING_BACK)
 SWITCHING = (*sorted(STAGES), RolloutState.HALTED)  # what was begun may finish while a rollout is halted
 BACK = (RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK)
+AFTERWARDS = (H.UNKNOWN, H.FAILED, H.EXCLUDED)  # what they run may not be known when their rollout is over
 
 
 class Hosts:
@@ -118,6 +127,11 @@ class Hosts:
     def to_read(self, limit: int = 500) -> list[RolloutHost]:
         """Unknown ones that are due to be read, in rollouts that are neither stopping nor over."""
         rows = self._tx.connection.execute(_TO_READ, {"now": self._tx.now(), "most": limit})
+        return load_all(RolloutHost, rows, **_CONVERTERS)
+
+    def to_look_at(self, limit: int = 100) -> list[RolloutHost]:
+        """Hosts that nobody could read to the end of their last rollout; one that is not over reads its own."""
+        rows = self._tx.connection.execute(_TO_LOOK_AT.limit(limit), {"now": self._tx.now()})
         return load_all(RolloutHost, rows, **_CONVERTERS)
 
     def to_roll_back(self, rollout: RolloutId, limit: int = 1000) -> list[RolloutHost]:
@@ -212,6 +226,21 @@ class Hosts:
         """The right to read an unknown host, with an epoch that seals it; None when somebody else reads it."""
         found = self._unleased(host, H.UNKNOWN)
         if found is None or not self._rollout_in(found.rollout, SWITCHING):
+            return None
+        return self.update(
+            found,
+            lease_owner=owner,
+            lease_until=self._tx.now() + lease_s,
+            epoch=self._tx.apps.next_epoch(found.app),
+        )
+
+    def claim_look(self, host: HostId, owner: str, lease_s: float) -> RolloutHost | None:
+        """The right to look at a host after its rollout, with an epoch that seals it; None as in `to_look_at`."""
+        looks = _TO_LOOK_AT.where(rollout_hosts.c.id == bindparam("host"))
+        # A message has just been sent for it, so it is due again later: what is asked here is whether anybody has it.
+        row = self._tx.connection.execute(looks, {"host": host, "now": float("inf")}).first()
+        found = load(RolloutHost, row, **_CONVERTERS)
+        if found is None or (found.lease_until or 0.0) > self._tx.now():
             return None
         return self.update(
             found,
@@ -421,8 +450,13 @@ class Hosts:
         self._set_fleet(app, name, release=release, found=release, verified_at=self._tx.today())
 
     def found(self, app: AppName, name: str, release: str | None) -> None:
-        """The host was read and has this release; what is recorded stays."""
-        self._set_fleet(app, name, found=release, verified_at=self._tx.today())
+        """The host was read and has this release; what is recorded stays, unless it was not known."""
+        values = {"its_app": app, "its_name": name, "its_release": release, "its_time": self._tx.today()}
+        self._tx.connection.execute(_FOUND, values)
+
+    def unread(self, app: AppName, name: str) -> None:
+        """The host's outcome was lost, or it lets nobody in: what it runs is not known until it is read (I5)."""
+        self._set_fleet(app, name, release=UNREAD, found=None, verified_at=None)
 
     def set_excluded(self, app: AppName, name: str, reason: str | None) -> None:
         """Out of all rollouts for this reason, or back in."""
@@ -569,6 +603,34 @@ _FIRST_TOUCH = (
 )
 _FLEET_HOST = update(fleet_hosts).where(
     fleet_hosts.c.app == bindparam("its_app"), fleet_hosts.c.name == bindparam("its_name")
+)
+_FOUND = _FLEET_HOST.values(
+    release=case((fleet_hosts.c.release == UNREAD, bindparam("its_release")), else_=fleet_hosts.c.release),
+    found=bindparam("its_release"),
+    verified_at=bindparam("its_time"),
+)
+_LATER = rollout_hosts.alias()
+_TO_LOOK_AT = (
+    select(*columns(RolloutHost, rollout_hosts))
+    .join(
+        fleet_hosts,
+        and_(fleet_hosts.c.app == rollout_hosts.c.app, fleet_hosts.c.name == rollout_hosts.c.name),
+    )
+    .where(
+        fleet_hosts.c.release == UNREAD,
+        rollout_hosts.c.state.in_(AFTERWARDS),
+        or_(rollout_hosts.c.due_at.is_(None), rollout_hosts.c.due_at <= bindparam("now")),
+        or_(rollout_hosts.c.lease_until.is_(None), rollout_hosts.c.lease_until <= bindparam("now")),
+        _its_rollout_is(FINISHED),
+        ~select(_LATER.c.id)
+        .where(
+            _LATER.c.app == rollout_hosts.c.app,
+            _LATER.c.name == rollout_hosts.c.name,
+            _LATER.c.rollout > rollout_hosts.c.rollout,
+        )
+        .exists(),
+    )
+    .order_by(rollout_hosts.c.id)
 )
 
 

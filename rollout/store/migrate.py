@@ -8,6 +8,8 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 
+from rollout.store import postgresql
+
 _SCRIPTS = Path(__file__).parent / "migrations"
 _ADVISORY_LOCK = 7_655_688  # "rollout" on a telephone's keys: one migration at a time
 
@@ -19,7 +21,8 @@ def upgrade(engine: Engine) -> None:
     with engine.connect().execution_options(rollout_writes=True) as connection, connection.begin():
         if connection.dialect.name == "postgresql":
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
-        command.upgrade(_config(connection), "head")
+        with postgresql.unhurried(connection):
+            command.upgrade(_config(connection), "head")
 
 
 def present(engine: Engine) -> bool:

@@ -9,27 +9,35 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import structlog
 from sqlalchemy import Connection, Engine, create_engine, event, insert, select, update
 from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from rollout.domain.model import AppName, RolloutId
 from rollout.errors import Conflict, ServiceUnavailable
-from rollout.store import clock, migrate, tables
+from rollout.store import clock, frozen, migrate, postgresql, tables
 from rollout.store.apps import Apps
 from rollout.store.commits import Commits
 from rollout.store.hosts import Hosts
 from rollout.store.journal import Deliveries, Events, Notices, Outputs, Samples
+from rollout.store.retention import Retention
 from rollout.store.rollouts import Rollouts
 
-BUSY_S = 20.0  # as long as SQLite itself waits for another process
+log = structlog.get_logger()
+BUSY_S = 20.0  # so long is waited for SQLite's other writers, in this process and in others
+LOOK_S = 2.0  # so often is looked at who the other writer is
+# In the order in which everyone locks: a rollout's row before its hosts'.
+_DUE = [table.c.due_at for table in (tables.rollouts, tables.commits, tables.rollout_hosts, tables.notices)]
+_LEASES = [table.c.lease_until for table in (tables.commits, tables.rollout_hosts)]
 
 
 class Transaction:
     """One transaction: the tables' verbs, and the store's clock."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, stopwatch: clock.Stopwatch) -> None:
         self.connection = connection
+        self._stopwatch = stopwatch
         self.apps = Apps(self)
         self.commits = Commits(self)
         self.rollouts = Rollouts(self)
@@ -39,10 +47,15 @@ class Transaction:
         self.samples = Samples(self)
         self.outputs = Outputs(self)
         self.notices = Notices(self)
+        self.retention = Retention(self)
 
     def now(self) -> float:
         """Seconds on the store's clock; asked anew each time."""
         return clock.store_seconds(self.connection)
+
+    def elapsed(self, moment: float) -> float:
+        """Seconds since a moment of the store's clock; on PostgreSQL, whose clock may be stepped, as this process has seen them pass."""
+        return self._stopwatch.elapsed(moment) if self.is_postgresql else self.now() - moment
 
     @staticmethod
     def today() -> datetime:
@@ -96,6 +109,7 @@ class Store:
     def __init__(self, url: str) -> None:
         self.url = url
         self._engine = _engine(url)
+        self._stopwatch = clock.Stopwatch()
         self._writer = self._engine.execution_options(rollout_writes=True)
         sqlite = self._engine.dialect.name == "sqlite"
         self._turn: AbstractContextManager[None] = _Turn() if sqlite else nullcontext()
@@ -114,6 +128,18 @@ class Store:
         with self.transaction() as tx:
             _void_leases_of_another_boot(tx)
 
+    def heal(self, longest_s: float) -> int:
+        """What waits for longer than `longest_s` was set by a clock that has been set back since: it is due; how much it was."""
+        if self._engine.dialect.name == "sqlite":  # its clock is never set
+            return 0
+        with self.transaction() as tx:
+            far = tx.now() + longest_s
+            healed = [
+                tx.connection.execute(update(column.table).where(column > far).values({column: 0.0})).rowcount
+                for column in (*_DUE, *_LEASES)
+            ]
+        return sum(healed)
+
     def ready(self) -> bool:
         """The schema is there."""
         with self._translated():
@@ -123,13 +149,13 @@ class Store:
     def transaction(self) -> Iterator[Transaction]:
         """A writing transaction; committed at the end, undone by any exception."""
         with self._translated(), self._turn, self._writer.connect() as connection, connection.begin():
-            yield Transaction(connection)
+            yield Transaction(connection, self._stopwatch)
 
     @contextmanager
     def reading(self) -> Iterator[Transaction]:
         """A transaction that only reads."""
         with self._translated(), self._engine.connect() as connection, connection.begin():
-            yield Transaction(connection)
+            yield Transaction(connection, self._stopwatch)
 
     def close(self) -> None:
         """Give the connections back."""
@@ -170,29 +196,18 @@ def _last_line(error: Exception) -> str:
 def _engine(url: str) -> Engine:
     if url.startswith("sqlite"):
         engine = create_engine(
-            url, connect_args={"timeout": 20, "check_same_thread": False}, pool_size=8, max_overflow=64
+            url, connect_args={"timeout": LOOK_S, "check_same_thread": False}, pool_size=8, max_overflow=64
         )
         event.listen(engine, "connect", _sqlite_connected)
         event.listen(engine, "begin", _sqlite_begins)
         return engine
-    return create_engine(
-        url,
-        pool_size=8,
-        max_overflow=64,
-        pool_pre_ping=True,
-        pool_timeout=20,
-        connect_args={
-            "connect_timeout": 5,
-            "client_encoding": "utf8",  # a database made without an encoding would answer in bytes
-            "options": "-c lock_timeout=20000 -c idle_in_transaction_session_timeout=60000",
-        },
-    )
+    return postgresql.engine(url)
 
 
 def _sqlite_connected(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # we say BEGIN ourselves
     cursor = connection.cursor()
-    cursor.execute("PRAGMA busy_timeout=20000")
+    cursor.execute(f"PRAGMA busy_timeout={LOOK_S * 1000:.0f}")
     _switch_to_wal(cursor)
     cursor.execute("PRAGMA synchronous=FULL")  # a webhook that was answered survives a power cut
     cursor.execute("PRAGMA foreign_keys=ON")
@@ -214,9 +229,34 @@ def _switch_to_wal(cursor: Any) -> None:
 
 
 def _sqlite_begins(connection: Connection) -> None:
-    writes = connection.get_execution_options().get("rollout_writes", False)
-    # A transaction that reads first and writes later would fail at once when another one wrote in between.
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    if not connection.get_execution_options().get("rollout_writes", False):
+        connection.exec_driver_sql("BEGIN")
+        return
+    deadline = time.monotonic() + BUSY_S
+    while True:
+        try:
+            # A transaction that reads first and writes later would fail at once when another one wrote in between.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        except OperationalError as error:
+            if "locked" not in str(error):
+                raise
+            _make_way(Path(connection.engine.url.database or ""), waited=time.monotonic() > deadline)
+        else:
+            return
+
+
+def _make_way(database: Path, *, waited: bool) -> None:
+    """ServiceUnavailable, naming the other writer, when we have waited for long."""
+    other = frozen.holder(database)
+    if other is not None and frozen.end_if_frozen(other):
+        log.error("frozen_writer_ended", process=other, why="it stood still while it held the database")
+    elif waited:
+        raise ServiceUnavailable(
+            f"the database {database} has been locked for {BUSY_S:g} s by {frozen.named(other) if other else 'another process'}",
+            remedy=f"look at it, and end it if it hangs: kill {other}; nothing is lost"
+            if other
+            else "find it with `fuser`, and try again; nothing is lost",
+        )
 
 
 def _void_leases_of_another_boot(tx: Transaction) -> None:
@@ -228,10 +268,8 @@ def _void_leases_of_another_boot(tx: Transaction) -> None:
         tx.connection.execute(insert(facts).values(name="boot", value=boot))
         return
     tx.connection.execute(update(facts).where(facts.c.name == "boot").values(value=boot))
-    for table in (tables.commits, tables.rollout_hosts):
-        tx.connection.execute(update(table).where(table.c.lease_until.is_not(None)).values(lease_until=0.0))
-    for table in (tables.commits, tables.rollout_hosts, tables.rollouts, tables.notices):
-        tx.connection.execute(update(table).where(table.c.due_at.is_not(None)).values(due_at=0.0))
+    for column in (*_DUE, *_LEASES):
+        tx.connection.execute(update(column.table).where(column.is_not(None)).values({column: 0.0}))
     tx.connection.execute(update(tables.apps).values(poll_due_at=0.0))
     tx.connection.execute(
         update(tables.rollouts).where(tables.rollouts.c.ready_at.is_not(None)).values(ready_at=tx.now())

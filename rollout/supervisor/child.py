@@ -13,7 +13,7 @@ from rollout.supervisor.logfile import LogFile
 from rollout.supervisor.part import Part
 
 LONGEST_PAUSE_S = 30.0
-SETTLED_S = 60.0  # who ran this long has not failed "again"
+SETTLED_S = 10.0  # who ran this long has not failed "again"
 
 
 def pause(failures: int) -> float:

@@ -40,10 +40,11 @@ def descendants(pid: int) -> list[int]:
 
 def _children() -> dict[int, list[int]]:
     table: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it ended while we looked
-            after_name = stat.read_bytes().rpartition(b")")[2].split()
-            table.setdefault(int(after_name[1]), []).append(int(stat.parent.name))
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with suppress(OSError):  # it ended while we looked
+                after_name = (entry / "stat").read_bytes().rpartition(b")")[2].split()
+                table.setdefault(int(after_name[1]), []).append(int(entry.name))
     return table
 
 

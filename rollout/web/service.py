@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from rollout.services.bell import BackgroundBell
 from rollout.services.ports import Deps
 from rollout.store.store import Transaction
-from rollout.web.bell import BackgroundBell
 from rollout.web.body import Bodies
 from rollout.web.lanes import Lane
 

@@ -56,7 +56,7 @@ class Watch:
                 file.write(line if isinstance(line, bytes) else line.encode() + b"\n")
 
     def combined(self, status, after=0.0, request="GET / HTTP/1.1", agent="browser", more=""):
-        at = datetime.fromtimestamp(self.start + int(after), UTC)
+        at = datetime.fromtimestamp(self.start + int(after) + self.fleet.step, UTC)
         return f'10.0.0.1 - - [{at:%d/%b/%Y:%H:%M:%S} +0000] "{request}" {status} 12 "-" "{agent}"{more}'
 
     def read(self, after):
@@ -434,3 +434,38 @@ def test_every_real_tool_has_the_clock(tmp_path, log):
     (tmp_path / "tools/date").symlink_to(shutil.which("date"))
     _, cursor = AccessLog(fleet).read(a_target(), "canary", an_app("/nowhere", log=str(log)), None)
     assert abs(json.loads(cursor)["ready"] - time.time()) < 60
+
+
+STEPS = [3600, -3600, 86_400, -86_400, 7, -7]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_of_the_hosts_clock_changes_no_interval(fleet, log, step):
+    """Lines written before, at and after a jump of its clock lie in the bins in which they were written."""
+    watch = Watch(fleet, log)
+    watch.write(watch.combined(200, 1), watch.combined(200, 3))
+    watch.read(4)
+    watch.write(watch.combined(500, 5))  # written before the step, read after it
+    fleet.step = step
+    watch.write(watch.combined(200, 6), watch.combined(404, 7))
+    watch.read(8)
+    watch.write(watch.combined(200, 9))
+    watch.read(13)
+    assert [interval.t for interval in watch.intervals] == [2.0, 4.0, 6.0, 8.0, 10.0]
+    assert all(interval.observed for interval in watch.intervals)
+    found = [{name: n for name, n in interval.counts.items() if n} for interval in watch.intervals]
+    assert found == [{"2xx": 1}, {"2xx": 1}, {"5xx": 1}, {"2xx": 1, "4xx": 1}, {"2xx": 1}]
+
+
+@pytest.mark.parametrize("step", [0, *STEPS])
+def test_a_reboot_does_not_count_the_time_that_the_host_was_down(fleet, log, step):
+    """Uptime begins anew and its clock may be any: the canary has been watched for as long as the host has been up."""
+    watch = Watch(fleet, log)
+    watch.write(watch.combined(200, 1))
+    watch.read(4)
+    fleet.booted, fleet.step = watch.start + 60, step
+    watch.write(watch.combined(200, 62))
+    watch.read(64)
+    watch.read(70)
+    assert [interval.t for interval in watch.intervals][-1] <= 14 - 3
+    assert watch.counts() == {"2xx": 2}

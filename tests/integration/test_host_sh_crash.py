@@ -73,6 +73,25 @@ def test_a_kill_before_the_intent_leaves_nothing(running):
     assert facts(running) == ("none", "no", A)
 
 
+def test_a_switch_whose_tool_is_killed_behind_it_is_not_taken_for_none(running):
+    """`mv` dies when it has renamed (out of memory): switched and not restarted, so the way back restarts what ran."""
+    running.shadow("mv", '"$real" "$@"; case "$*" in *current*) exit 137 ;; esac')
+    reply = running.activate(NEW, op=4, restart="echo never")
+    running.unshadow()
+    assert (reply.code, reply["switched"], reply["current"]) == (BROKEN, "yes", B)
+    assert facts(running) == ("intent", "no", B)
+    assert running.roll_back(OLD, op=5, restart="echo back").output == "back"
+
+
+def test_a_killed_way_back_is_gone_again(running):
+    """A rollback whose `mv` is killed behind the rename is not done: the next one restarts what it goes back to."""
+    running.activate(NEW, op=4)
+    running.shadow("mv", '"$real" "$@"; case "$*" in *current*) exit 137 ;; esac')
+    running.roll_back(OLD, op=5)
+    running.unshadow()
+    assert running.roll_back(OLD, op=6, restart="echo back").output == "back"
+
+
 def test_a_killed_operation_that_is_delivered_again_is_unknown(running):
     """Its recorded outcome is that there is none: nobody may take it for done, and it is not done again."""
     kill_at(running, "mv", "*current*", after=True)

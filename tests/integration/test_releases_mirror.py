@@ -202,15 +202,17 @@ def test_repository_with_hooks_and_config_runs_nothing(source, workshop, tmp_pat
     assert not witness.exists()
 
 
-def test_lock_left_by_a_killed_git_is_swept(source, workshop):
+@pytest.mark.parametrize("age_s", [86_400, -86_400], ids=["old", "from before the clock was set back"])
+def test_lock_left_by_a_killed_git_is_swept(age_s, source, workshop):
     """An old lock file in the mirror does not stop fetching for ever."""
     import os
+    import time
 
     config = an_app(source.path)
     source.commit()
     workshop.fetch("shop", config)
     lock = workshop.state_dir / "mirrors/shop.git/refs/heads/main.lock"
     lock.touch()
-    os.utime(lock, (1, 1))
+    os.utime(lock, (time.time() - age_s, time.time() - age_s))
     head = source.commit()
     assert workshop.fetch("shop", config) == head

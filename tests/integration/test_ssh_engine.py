@@ -8,12 +8,15 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from paramiko.common import cMSG_CHANNEL_OPEN
 
 from rollout.domain.model import Answer, PrepareOrder, Release, SwitchOrder
 from rollout.errors import (
@@ -27,7 +30,7 @@ from rollout.errors import (
     Unreachable,
 )
 from rollout.fleet.commands import Program
-from rollout.fleet.connection import PatientTransport, RejectUnknownKeys
+from rollout.fleet.connection import HostConnection, PatientTransport, RejectUnknownKeys
 from rollout.fleet.limits import Limits
 from rollout.fleet.ssh import SshFleet
 from tests.support.proxy import deaf_port, proxy
@@ -320,6 +323,28 @@ def test_hang_in_the_login(target, fleet_of, through, monkeypatch):
         fleet_of(auth_s=0.6).status(there, timeout_s=20)
 
 
+def test_hang_at_the_first_session(target, fleet_of, through, monkeypatch):
+    """A host that logs us in and then says nothing costs its channel deadline, and the connection with it."""
+    running, there = through(target)
+    opened = HostConnection.open_within
+
+    def open_then_freeze(self, deadline):
+        opened(self, deadline)
+        running.freeze()
+
+    monkeypatch.setattr(HostConnection, "open_within", open_then_freeze)
+    fleet = fleet_of(channel_s=0.6)
+    with pytest.raises(Unreachable, match="opens no session in time"):
+        fleet.status(there, timeout_s=20)
+    assert len(fleet._pool) == 0
+
+
+def test_hang_before_the_exit_status(target, fleet_of):
+    """A command that has said all and does not end costs the deadline of its exit status."""
+    with pytest.raises(Unreachable, match="exit status did not come in time"):
+        fleet_of(exec_s=0.6).read(target, "echo all; exec >&- 2>&-; sleep 60", [], timeout_s=20)
+
+
 def test_connection_lost_in_the_login_is_no_refused_key(target, fleet_of, through, monkeypatch):
     """A connection that breaks while logging in is unreachable: a second attempt makes sense."""
     running, there = through(target)
@@ -342,6 +367,24 @@ def test_frozen_warm_connection_is_replaced(target, fleet_of, through):
     running.freeze()
     assert fleet.status(there, timeout_s=20).current is None
     assert running.accepted == 2
+
+
+@pytest.mark.parametrize("step", [86_400.0, -86_400.0])
+def test_steps_of_the_clock_end_no_login_and_no_session(step, target, fleet_of, monkeypatch):
+    """The library reads the wall clock while it waits for a session: a step of it at every look does not end the wait."""
+    steps, send = itertools.count(), PatientTransport._send_user_message
+
+    def slowly(transport, message):
+        if message.asbytes()[0] == cMSG_CHANNEL_OPEN[0]:
+            threading.Timer(0.3, send, (transport, message)).start()
+        else:
+            send(transport, message)
+
+    monkeypatch.setattr(PatientTransport, "_send_user_message", slowly)
+    stepping = SimpleNamespace(time=lambda: time.time() + step * next(steps), sleep=time.sleep)
+    for module in ("transport", "auth_handler", "channel"):
+        monkeypatch.setattr(f"paramiko.{module}.time", stepping)
+    assert fleet_of().status(target, timeout_s=10).current is None
 
 
 def test_dead_warm_connection_is_replaced(server, target, fleet_of):

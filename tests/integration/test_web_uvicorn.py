@@ -17,11 +17,13 @@ import uvicorn
 
 from rollout import wiring
 from rollout.errors import ConfigError, Conflict
+from rollout.store import postgresql
 from rollout.web import server
 from rollout.web.connection import Connection
 from rollout.web.service import Limits
 from tests.support.postgres import Postgres
 from tests.support.processes import until
+from tests.support.proxy import proxy
 from tests.support.web import PATIENT, SECRET, TOKEN, an_application, github, push_body
 
 TOML = """
@@ -205,6 +207,32 @@ def service(configuration):
     """A running service's port."""
     with listening(wiring.configured(configuration(), role="web")) as (port, _):
         yield port
+
+
+@pytest.mark.needs("postgresql")
+def test_a_database_that_falls_silent(configuration, postgres, monkeypatch):
+    """Webhooks are 503 while nothing comes back from PostgreSQL, nobody waits for it, and they are stored again after."""
+    monkeypatch.setattr(postgresql.Impatient, "patience_s", 1.0)
+    monkeypatch.setitem(postgresql._CONNECT, "connect_timeout", 2)  # the least that libpq takes
+    with proxy(("127.0.0.1", postgres.port)) as way:
+        address = postgres.database().replace(f":{postgres.port}/", f":{way.port}/")
+        deps = wiring.configured(configuration(address), role="web")
+        with listening(deps, replace(Limits(), answer_s=0.5, fresh_s=0)) as (port, _):
+
+            def push(number):
+                body = push_body(f"{number:040x}")
+                return ask(port, "POST", "/webhooks/github", github(body), body)
+
+            until(lambda: push(1)[0] == 202, what="stored before")
+            way.silence()
+            for number in range(2, 8):
+                status, headers, _ = push(number)
+                assert status == 503
+                assert int(headers["retry-after"]) > 0
+            assert json.loads(ask(port, "GET", "/readyz")[2])["store"] == "does not answer"
+            assert ask(port, "GET", "/healthz")[0] == 200
+            way.mute = False
+            until(lambda: push(9)[0] == 202, what="stored again")
 
 
 @pytest.mark.needs("postgresql")

@@ -32,19 +32,26 @@ class LocalFleet:
         self._tools = folder / "tools"
         self._tools.mkdir()
         self._clock = folder / "clock"
-        self.now = 1_800_000_000
+        self.now = 1_800_000_000  # the true time
+        self.step = 0  # how far the host's own clock is from it
+        self.booted = self.now - 10_000
         for name in TOOLS:
             (self._tools / name).symlink_to(box or shutil.which(name))
+        self._fake("cat", "echo $up.42 1.00")
+        self._fake("date", "echo $now")
         self._script("awk", " ".join(awk))
-        (self._tools / "date").write_text(f"#!/bin/sh\nread now < {self._clock}\necho $now\n")
-        (self._tools / "date").chmod(0o755)
+
+    def _fake(self, name: str, line: str) -> None:
+        (self._tools / name).unlink(missing_ok=True)
+        (self._tools / name).write_text(f"#!/bin/sh\nread now up < {self._clock}\n{line}\n")
+        (self._tools / name).chmod(0o755)
 
     def _script(self, name: str, line: str) -> None:
         (self._tools / name).write_text(f'#!/bin/sh\nexec {line} "$@"\n')
         (self._tools / name).chmod(0o755)
 
     def read(self, target: Target, program: str, lines: Sequence[str], *, timeout_s: float) -> str:
-        self._clock.write_text(f"{self.now}\n")
+        self._clock.write_text(f"{self.now + self.step} {self.now - self.booted}\n")
         done = subprocess.run(
             [*self._shell, "-c", program],
             input="".join(f"{line}\n" for line in lines),

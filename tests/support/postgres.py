@@ -19,7 +19,9 @@ def _program(name):
 class Postgres:
     """Fast and unsafe (fsync off): nobody pulls the plug here."""
 
-    def __init__(self):
+    def __init__(self, also=None):
+        """`also` is a further address to listen at; whoever comes from its network is let in."""
+        self._also = also
         self.folder = Path(tempfile.mkdtemp(prefix="rollout-pg-"))
         self._process = None
         self.port = 0
@@ -31,6 +33,9 @@ class Postgres:
         self._run(
             [_program("initdb"), "-A", "trust", "-U", "rollout", "-E", "UTF8", "--locale=C", "-D", str(data)]
         )
+        if self._also:
+            with (data / "pg_hba.conf").open("a") as rules:
+                rules.write(f"host all rollout {self._also}/16 trust\n")
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -39,7 +44,8 @@ class Postgres:
 
     def resume(self):
         """Start (again) on the same port."""
-        options = f"-p {self.port} -h 127.0.0.1 -k {self.folder} -c fsync=off -c max_connections=200"
+        addresses = f"127.0.0.1,{self._also}" if self._also else "127.0.0.1"
+        options = f"-p {self.port} -h {addresses} -k {self.folder} -c fsync=off -c max_connections=200"
         self._run(
             [
                 _program("pg_ctl"),

@@ -23,12 +23,14 @@ class Proxy:
     ) -> None:
         """`mute` accepts and says nothing; the numbers are bytes of one connection, or connections."""
         self._upstream = upstream
-        self._mute = mute
+        self.mute = mute
         self._drop = drop_first
         self.freeze_after = {_UP: freeze_up_after, _DOWN: freeze_down_after}
         self.cut_up_after = cut_up_after
         self.accepted = 0
         self._freezes: list[threading.Event] = []  # one a connection
+        self._open = {_UP: threading.Event(), _DOWN: threading.Event()}
+        self.heal()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.address, self.port = self._listener.getsockname()
         self._sockets: list[socket.socket] = []
@@ -39,6 +41,20 @@ class Proxy:
         """Nothing passes any more on the open connections, in either direction, and nothing is closed."""
         for frozen in self._freezes:
             frozen.set()
+
+    def stall(self, way: str) -> None:
+        """What goes `up` to the server, or `down` to the client, is held back until `heal`, and then comes late."""
+        self._open[way].clear()
+
+    def heal(self) -> None:
+        """Let everything through that was stalled."""
+        for way in self._open.values():
+            way.set()
+
+    def silence(self) -> None:
+        """As `freeze`, and new connections are accepted and hear nothing, until `mute` is False again."""
+        self.mute = True
+        self.freeze()
 
     def cut(self) -> None:
         """Close every connection now; new ones are forwarded again."""
@@ -53,6 +69,7 @@ class Proxy:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self.cut()
+        self.heal()
 
     def _accept(self) -> None:
         while True:
@@ -65,7 +82,7 @@ class Proxy:
                 client.close()
                 continue
             self._keep(client)
-            if self._mute:
+            if self.mute:
                 continue
             try:
                 server = socket.create_connection(self._upstream, 5)
@@ -92,6 +109,7 @@ class Proxy:
                     frozen.set()
                 if frozen.is_set():
                     return  # the sockets stay open and nobody reads them
+                self._open[way].wait()
                 sink.sendall(data)
                 passed += len(data)
         if not frozen.is_set():

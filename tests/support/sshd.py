@@ -65,6 +65,7 @@ class SshHost:
     name: str
     address: str
     root: Path
+    door: tuple[str, int] | None = None  # where clients knock, when it is not the server itself
 
     @property
     def path(self) -> str:
@@ -79,8 +80,12 @@ class SshHost:
 class Sshd:
     """A running server and the fleet that it plays."""
 
-    def __init__(self, folder: Path, count: int, options: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, count: int, options: Mapping[str, str] | None = None, network: str = "127.1"
+    ) -> None:
+        """`network` is the beginning of every host's address."""
         self.folder = folder
+        self.network = network
         self.options = dict(options or {})
         self.user = pwd.getpwuid(os.getuid()).pw_name
         self.identity_file = str(folder / "id_ed25519")
@@ -137,9 +142,10 @@ class Sshd:
 
     def fleet_toml(self, app: str = "shop") -> str:
         """The `[apps.X.fleet]` table of rollout.toml; use `{root}/srv/shop` as release.path."""
+        doors = [(host, *(host.door or (host.address, self.port))) for host in self.hosts]
         rows = ",\n".join(
-            f'  {{name = "{h.name}", address = "{h.address}", port = {self.port}, vars = {{root = "{h.root}"}}}}'
-            for h in self.hosts
+            f'  {{name = "{host.name}", address = "{address}", port = {port}, vars = {{root = "{host.root}"}}}}'
+            for host, address, port in doors
         )
         return (
             f'[apps.{app}.fleet]\nhosts = [\n{rows},\n]\nuser = "{self.user}"\n'
@@ -152,6 +158,14 @@ class Sshd:
         for pid in _descendants(self._process.pid) - {self._process.pid}:
             if _command(pid).startswith("sshd"):
                 _kill(pid)
+
+    def sessions(self, host: SshHost) -> set[int]:
+        """The processes that hold a connection of this host."""
+        assert self._process is not None
+        here = f"{socket.inet_aton(host.address)[::-1].hex().upper()}:{self.port:04X}"
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        sockets = {f"socket:[{row[9]}]" for row in rows if row[1] == here}
+        return {pid for pid in _descendants(self._process.pid) if sockets & _open_files(pid)}
 
     def pause(self) -> None:
         """Connections are taken by the kernel, and nobody says a word."""
@@ -180,7 +194,7 @@ class Sshd:
             time.sleep(0.02)
 
     def _host(self, number: int) -> SshHost:
-        address = f"127.1.{number // 250}.{number % 250 + 1}"
+        address = f"{self.network}.{number // 250}.{number % 250 + 1}"
         return SshHost(f"web{number + 1:03d}", address, self.folder / "hosts" / address)
 
     def _listen(self) -> None:
@@ -266,6 +280,15 @@ def _marked(folder: Path) -> set[int]:
         with contextlib.suppress(OSError):
             if mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
                 found.add(pid)
+    return found
+
+
+def _open_files(pid: int) -> set[str]:
+    found = set()
+    with contextlib.suppress(OSError):
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.add(str(entry.readlink()))
     return found
 
 

@@ -126,10 +126,11 @@ class System:
         flower=False,
         urls="",
         environment=None,
+        network="127.1",
     ):
         # Not pytest's folder: the broker's socket must stay below 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="rollout-e2e-"))
-        self.sshd = Sshd(self.folder / "sshd", hosts)
+        self.sshd = Sshd(self.folder / "sshd", hosts, network=network)
         self.web, self.flower = free_port(), free_port()
         self.options = {
             "fan_out": fan_out,
@@ -143,6 +144,7 @@ class System:
             "flower": f"127.0.0.1:{self.flower}" if flower else "",
         }
         self.environment = environment or {}
+        self.database = self.environment.get("ROLLOUT_DATABASE", f"sqlite:///{self.folder}/state/rollout.db")
         self.up = None
         self.deliveries = 0
         self.deeds = []  # what clients did and were told, for the checker
@@ -348,11 +350,11 @@ class System:
         return [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in lines if line]
 
     def history(self, *, at_rest=True):
-        """Everything for the checker: journals and disks, the store (SQLite), what clients were told, and the log."""
+        """Everything for the checker: journals and disks, the store, what clients were told, and the log."""
         booted = read.boot_time()
         return History(
             disks={host.name: read.disk(Path(host.path), booted) for host in self.sshd.hosts},
-            tables=read.store(f"sqlite:///{self.folder}/state/rollout.db"),
+            tables=read.store(self.database),
             deeds=self.deeds,
             at_rest=at_rest,
             secrets=(SECRET, TOKEN),

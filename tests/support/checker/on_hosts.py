@@ -149,7 +149,9 @@ def recorded(history: History) -> Iterator[Violation]:
         disk = history.disks.get(name)
         if disk is None or ours is None or not disk.reachable:
             continue
-        if ours["state"] not in NOT_KNOWN and not _unread(ours) and row["release"] != disk.current:
+        if ours["state"] in NOT_KNOWN or row["release"] == "unknown":
+            continue
+        if row["release"] != disk.current:
             yield Violation("I5", f"host {name}", f"recorded {row['release']}, on its disk {disk.current}")
     digests = {row["commit"]: row["digest"] for row in history.rows("releases")}
     for name, disk in history.disks.items():
@@ -160,13 +162,6 @@ def recorded(history: History) -> Iterator[Violation]:
                 f"host {name}",
                 f"runs {disk.current} with the bytes of {disk.digest}, tested were {wanted}",
             )
-
-
-def _unread(host: Row) -> bool:
-    """Touched, and then nobody could look: taken out by a person, or failed since it does not let us in any more."""
-    return bool(host["touched"]) and (
-        host["state"] == "excluded" or (host["state"] == "failed" and host["release"] is None)
-    )
 
 
 def way_back(history: History) -> Iterator[Violation]:

@@ -57,14 +57,16 @@ def test_a_commit_that_goes_out_again_after_its_stop_is_no_late_switch():
     assert found(story) == set()
 
 
-def test_a_host_that_nobody_could_read_is_not_held_against_its_record():
-    """I5 speaks of hosts that can be read: one that acted, and then refused our key, is not guessed at."""
+def test_a_host_that_nobody_could_read_is_recorded_as_unknown():
+    """One that acted, and then refused our key, may be recorded as unknown, and not as what it ran before."""
     story = clean()
     story.commit("c")
     number = story.to_fan_out("c")
     story.claim(number, "web2")
     story.act(number, "web2")
     story.host(number, "web2", "lose", "fail", token=False, lease_until=None)
+    assert "I5" in found(story)
+    next(row for row in story.tables["fleet_hosts"] if row["name"] == "web2")["release"] = "unknown"
     assert "I5" not in found(story)
 
 

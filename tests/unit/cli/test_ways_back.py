@@ -138,6 +138,25 @@ def test_a_host_that_cannot_be_brought_back_is_1_and_named(cli, deps):
     assert "not back yet, and tried again until they are: shop02" in told.err
 
 
+def test_a_stop_waits_for_no_broker(cli, deps, monkeypatch):
+    """A broker that hangs delays neither the acknowledgement nor the way back."""
+    healed, ended = threading.Event(), []
+
+    def hang(*what):
+        healed.wait(20)
+        ended.append(what)
+        return False
+
+    monkeypatch.setattr(deps.bell, "revoke", hang)
+    monkeypatch.setattr(deps.bell, "ring", hang)
+    try:
+        told = cli("stop", half_way(deps).id, "--wait")
+        assert (told.code, ended) == (0, [])
+        assert {host.current for host in deps.fleet.hosts.values()} == {OLD}
+    finally:
+        healed.set()
+
+
 def test_unconfirmed_hosts_are_named(cli, deps, monkeypatch):
     """A host that could not be read is never counted as stopped."""
     monkeypatch.setattr(stopping, "longest_s", lambda _app, _lease: 0.1)

@@ -12,7 +12,7 @@ from rollout.metrics.sources import SOURCES, source
 from tests.support.local_fleet import a_target
 from tests.support.sources import an_app
 
-BEGUN = "rollout_log=1\nnow=1000\nfile=1:2\noffset=77\nskip=0\nmore=0\nrotated=0\nlost=0\nend=0\n"
+BEGUN = "rollout_log=1\nnow=1000\nup=50\nready=1000\nfile=1:2\noffset=77\nskip=0\nmore=0\nrotated=0\nlost=0\nend=0\n"
 
 
 class ScriptedFleet:
@@ -43,7 +43,7 @@ def test_login_noise_around_the_answer_is_ignored():
 def test_bins_of_two_files_are_added():
     """The rest of a renamed log and the new one may have the same bin."""
     answer = parse(
-        "rollout_log=1\nnow=1\nbin=3 2xx 5\nlast=4\nlines=5\nbin=3 2xx 2\nbin=3 5xx 1\nlast=7\nlines=3\nend=0\n"
+        "rollout_log=1\nnow=1\nup=1\nready=1\nbin=3 2xx 5\nlast=4\nlines=5\nbin=3 2xx 2\nbin=3 5xx 1\nlast=7\nlines=3\nend=0\n"
     )
     assert answer.counts == {3: {"2xx": 7, "5xx": 1}}
     assert answer.last == 7
@@ -65,7 +65,7 @@ def test_first_reading_marks_the_end_of_the_log():
     fleet = ScriptedFleet(BEGUN)
     intervals, cursor = read(fleet)
     assert intervals == []
-    assert Cursor.parse(cursor) == Cursor(ready=1000, file="1:2", offset=77)
+    assert Cursor.parse(cursor) == Cursor(ready=1000, file="1:2", offset=77, now=1000, up=50)
     assert fleet.asked == [
         (
             "web001",
@@ -75,6 +75,8 @@ def test_first_reading_marks_the_end_of_the_log():
                 "offset=0",
                 "skip=0",
                 "ready=0",
+                "was_now=0",
+                "was_up=0",
                 "most=8388608",
                 "apart=499",
                 "",

@@ -43,14 +43,36 @@ def test_a_stop_is_not_acknowledged_before_the_longest_time_of_a_silent_host(wor
     number = world.newest().id
     accepted = stopping.stop(number, world.deps, who="me", why="stop")
     assert accepted.leased == ("web02",)
-    began = world.seconds
-    while world.seconds < began + accepted.longest_s - 1:
+    silent = world.seconds + accepted.longest_s - stopping.ROUNDS_S
+    while world.seconds < silent - 1:
         assert not stopping.drive(number, world.deps)
         assert world.newest().state is RolloutState.STOPPING
         world.seconds += 10
-    world.seconds = began + accepted.longest_s + 1
+    world.seconds = silent + 1
     assert stopping.drive(number, world.deps)
     assert world.newest().unconfirmed == ("web02",)
+
+
+def test_the_last_look_at_a_silent_host_is_a_short_one(world):
+    """The longest time that a stop prints is kept although a host that does not answer costs its whole deadline."""
+    world.push()
+    lose(world, "web02")
+    number = world.newest().id
+    accepted = stopping.stop(number, world.deps, who="me", why="stop")
+    silent = world.seconds + accepted.longest_s - stopping.ROUNDS_S
+    status, asked = world.fleet.status, []
+
+    def look(*args, **more):
+        asked.append(more["timeout_s"])
+        return status(*args, **more)
+
+    world.fleet.status = look
+    for left in (60, 4, 0.1):
+        world.seconds = silent - left
+        assert not stopping.drive(number, world.deps)
+    assert asked[0] == stopping.SEAL_TIMEOUT_S
+    assert 3 < asked[1] <= 4
+    assert asked[2] == stopping.LAST_LOOK_S
 
 
 def test_a_reading_without_a_seal_settles_nothing(world):

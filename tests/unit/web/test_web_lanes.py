@@ -6,8 +6,8 @@ from threading import Event
 import pytest
 
 from rollout.errors import NotFound, ServiceUnavailable
-from rollout.web import bell as bells
-from rollout.web.bell import BackgroundBell
+from rollout.services import bell as bells
+from rollout.services.bell import BackgroundBell
 from rollout.web.errors import Busy
 from rollout.web.fresh import Fresh
 from rollout.web.lanes import Lane

@@ -10,6 +10,7 @@ from threading import Thread
 
 import structlog
 
+from rollout import crashpoints
 from rollout.domain.pipeline import Ring
 from rollout.services.ports import Bell
 
@@ -23,16 +24,16 @@ class BackgroundBell:
     def __init__(self, bell: Bell, name: str) -> None:
         self._bell = bell
         self._waiting: Queue[Callable[[], bool] | None] = Queue(MOST_WAITING)
-        self._thread = Thread(target=self._serve, name=f"web-bell-{name}", daemon=True)
+        self._thread = Thread(target=self._serve, name=f"bell-{name}", daemon=True)
         self._thread.start()
 
     def ring(self, rings: Sequence[Ring]) -> bool:
         """Hand them over; False when too many wait already."""
-        return not rings or self._hand_over(partial(self._bell.ring, list(rings)))
+        return not rings or self._hand_over(crashpoints.carried(partial(self._bell.ring, list(rings))))
 
     def revoke(self, rollout: int) -> bool:
         """Hand it over; False when too many wait already."""
-        return self._hand_over(partial(self._bell.revoke, rollout))
+        return self._hand_over(crashpoints.carried(partial(self._bell.revoke, rollout)))
 
     def alive(self) -> bool:
         """The broker answers; this one is waited for."""

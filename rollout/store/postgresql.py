@@ -1,0 +1,83 @@
+"""How PostgreSQL is connected to, so that a network that is cut holds up nobody for long, on either side.
+
+A cut is no error by itself: the kernel goes on sending for a quarter of an hour, and waits for an answer for ever.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+
+CONNECT_S = 5
+LOCK_S = 20  # as long as SQLite waits for another process
+ANSWER_S = 30.0  # longer than a lock is waited for: then the other side is there, and says nothing
+LOST_S = 10  # what we sent is not acknowledged: cut off
+IDLE_S = 5  # in the middle of a transaction, whose locks a stop may be waiting for
+
+# The server gives up a client that is cut off just as the client gives up the server: its locks must not outlive it.
+_SESSION = {
+    "lock_timeout": LOCK_S * 1000,
+    "idle_in_transaction_session_timeout": IDLE_S * 1000,
+    "tcp_keepalives_idle": LOST_S // 2,
+    "tcp_keepalives_interval": LOST_S // 2,
+    "tcp_keepalives_count": 2,
+    "tcp_user_timeout": LOST_S * 1000,
+}
+_CONNECT = {
+    "connect_timeout": CONNECT_S,
+    "client_encoding": "utf8",  # a database made without an encoding would answer in bytes
+    "keepalives_idle": LOST_S // 2,
+    "keepalives_interval": LOST_S // 2,
+    "keepalives_count": 2,
+    "tcp_user_timeout": LOST_S * 1000,
+    "options": " ".join(f"-c {name}={value}" for name, value in _SESSION.items()),
+}
+
+
+class Impatient(psycopg.Connection[Any]):
+    """A connection that is closed when the server says nothing for so long."""
+
+    patience_s: float | None = ANSWER_S
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        """Wait as psycopg does, and not for ever; OperationalError."""
+        try:
+            return super().wait(gen, interval, self.patience_s if timeout is None else timeout)
+        except psycopg.OperationalError:
+            if timeout is None and not self.closed and self.pgconn.transaction_status == _ACTIVE:
+                self.close()  # its answer may still come, and would be taken for another's
+                raise psycopg.OperationalError(f"no answer within {self.patience_s:g} s") from None
+            raise
+
+
+_ACTIVE = psycopg.pq.TransactionStatus.ACTIVE
+
+
+def engine(url: str) -> Engine:
+    """An engine whose connections give up in time."""
+    made = create_engine(
+        url, pool_size=8, max_overflow=64, pool_pre_ping=True, pool_timeout=20, connect_args=_CONNECT
+    )
+    event.listen(made, "do_connect", _connect)
+    return made
+
+
+@contextmanager
+def unhurried(connection: Connection) -> Iterator[None]:
+    """For a migration: what is asked in this block may take as long as it likes."""
+    driver = connection.connection.driver_connection
+    if not isinstance(driver, Impatient):
+        yield
+        return
+    driver.patience_s = None
+    try:
+        yield
+    finally:
+        driver.patience_s = ANSWER_S
+
+
+def _connect(_dialect: Any, _record: Any, words: tuple[Any, ...], options: dict[str, Any]) -> DBAPIConnection:
+    return Impatient.connect(*words, **options)  # type: ignore[return-value]  # what SQLAlchemy's dialect does itself

@@ -1,0 +1,103 @@
+"""`make faults`: harm on purpose, part after part, and then the figures. docs/reliability.md says what each part proves."""
+
+import argparse
+import ast
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+FIRST = ["tests/unit/domain"]  # the rules, with many more examples than `make test` has time for
+
+
+def main() -> int:
+    """Run every part, or those that are named; 1 when one failed."""
+    asked = _arguments()
+    parts = [
+        part for part in [*FIRST, *_files()] if not asked.part or any(name in part for name in asked.part)
+    ]
+    failed = []
+    with tempfile.TemporaryDirectory() as folder:
+        figures = Path(folder) / "figures"
+        environment = os.environ | {"FAULTS": "all", "FAULTS_FIGURES": str(figures)}
+        if asked.seeds:
+            environment["SEEDS"] = str(asked.seeds)
+        for number, part in enumerate(parts, 1):
+            say(f"\n{number} of {len(parts)}: {part}: {_title(part)}")
+            began = time.monotonic()
+            words = [
+                sys.executable,
+                "-m",
+                "pytest",
+                part,
+                "-q",
+                "-n",
+                str(asked.processes),
+                "--timeout",
+                "3600",
+            ]
+            if subprocess.run(words, env=environment).returncode:
+                failed.append(part)
+            say(f"{part} took {_clock(time.monotonic() - began)}")
+        say("")
+        for line in _summary(figures):
+            say(line)
+    say(f"FAILED: {', '.join(failed)}" if failed else f"all {len(parts)} parts passed")
+    return 1 if failed else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("part", nargs="*", help="some parts, by a word of their names: kill_sweep, frozen, …")
+    parser.add_argument("--seeds", type=int, help="of the simulation")
+    parser.add_argument("--processes", type=int, default=2, help="side by side")
+    return parser.parse_args()
+
+
+def _files() -> list[str]:
+    return [f"tests/faults/{file.name}" for file in sorted(HERE.glob("test_*.py"))]
+
+
+def _title(part: str) -> str:
+    file = Path(part)
+    return (
+        (ast.get_docstring(ast.parse(file.read_text())) or "").splitlines()[0]
+        if file.is_file()
+        else "the rules"
+    )
+
+
+def _summary(figures: Path) -> Iterator[str]:
+    """What was measured, in some lines."""
+    found = [json.loads(line) for line in figures.read_text().splitlines()] if figures.exists() else []
+    killed = [one for one in found if one["test"] == "killed"]
+    if killed:
+        slowest = max(killed, key=lambda one: one["recovery_s"])
+        yield f"killed at {len(killed)} crashpoints; the longest recovery took {slowest['recovery_s']:g} s ({slowest['cell']})"
+    for one in found:
+        if one["test"] != "killed":
+            yield _line(one)
+
+
+def _line(one: dict[str, Any]) -> str:
+    told = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in one.items() if name != "test")
+    return f"{one['test']}: {told}"
+
+
+def _clock(seconds: float) -> str:
+    return f"{seconds // 60:.0f}:{seconds % 60:02.0f}"
+
+
+def say(line: str) -> None:
+    """At once, also into a pipe."""
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""A database server's clock is stepped in the middle: nothing is decided early, and nothing waits for as long as the step."""
+
+import pytest
+
+from rollout.domain.states import HostState, RolloutState
+from rollout.services import intake, reconcile, stopping
+from rollout.store import clock
+from tests.support.world import World
+
+pytestmark = pytest.mark.needs("postgresql")
+LONG = [pytest.param(step, marks=pytest.mark.faults) for step in (3600.0, -3600.0)]
+STEPS = [86_400.0, -86_400.0, *LONG]
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch, postgres):
+    """A World whose store is PostgreSQL with a clock that tests set; `world.lived` is added to the machine's own clock."""
+    world = World(tmp_path, monkeypatch, hosts=6, fan_out="max_failed = 1", url=postgres.database())
+    world.seconds, world.lived, own = 1_000_000.0, 0.0, clock.own_seconds
+    monkeypatch.setattr(clock, "own_seconds", lambda: own() + world.lived)
+    yield world
+    world.store.close()
+
+
+def of(world, name):
+    return next(host for host in world.rollout_hosts() if host.name == name)
+
+
+def die_with(world, name):
+    """The worker that has just got the permit for this host is gone, and so is the way to the host."""
+    host = world.fleet.hosts[name]
+
+    def die():
+        host.unreachable = True
+        raise KeyboardInterrupt
+
+    host.before_act = die
+    with pytest.raises(KeyboardInterrupt):
+        world.settle()
+    host.before_act = lambda: None
+    return host
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_stop_waits_its_longest_time_by_its_own_clock(world, step):
+    """A leased host does not answer: no step acknowledges the stop early, and none makes it last longer than was printed."""
+    world.push()
+    die_with(world, "web03")
+    rollout = world.newest()
+    longest = stopping.stop(rollout.id, world.deps, who="me", why="enough").longest_s
+    stopping.drive(rollout.id, world.deps)
+    world.seconds += step
+    world.run(seconds=20)
+    assert world.newest().state is RolloutState.STOPPING
+    world.lived = longest
+    world.run(until=lambda: world.newest().state is not RolloutState.STOPPING, seconds=20)
+    assert world.newest().unconfirmed == ("web03",)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_an_unknown_host_has_its_whole_time_to_be_read(world, step):
+    """It counts as failed when it could not be read for host_timeout, and no step makes that sooner or later."""
+    world.push()
+    host = die_with(world, "web03")
+    world.run(until=lambda: of(world, "web03").state is HostState.UNKNOWN, seconds=30)
+    world.run(seconds=5)
+    world.seconds += step
+    world.run(seconds=20)
+    assert not of(world, "web03").unreadable
+    world.lived = 10_000.0
+    world.run(until=lambda: of(world, "web03").unreadable, seconds=20)
+    assert host.activations == []
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_rollout_ends_as_if_the_clock_had_not_been_stepped(world, step):
+    """A worker has died, messages are lost, the clock is stepped: the same hosts are switched, once, in about the same time."""
+    sha = world.push()
+    die_with(world, "web03").unreachable = False
+    world.bell.queue.clear()
+    world.seconds += step
+    world.run(until=lambda: world.newest().state is RolloutState.DONE, seconds=120)
+    assert world.newest().state is RolloutState.DONE
+    assert [host.activations for host in world.fleet.hosts.values()] == [[sha]] * 6
+
+
+def test_a_branch_is_polled_although_the_clock_was_set_back(world):
+    """A poll that is due later than one ever is, is due."""
+    world.workshop.push()
+    intake.poll("shop", world.deps)
+    world.seconds -= 86_400
+    sha = world.workshop.push()
+    reconcile.poll_all(world.deps)
+    with world.store.reading() as tx:
+        assert tx.commits.newest("shop").sha == sha
+
+
+def test_a_stopwatch_remembers_a_bounded_number_of_moments():
+    """Whatever is asked of it, its memory is bounded; the newest moments are those that it keeps."""
+    watch = clock.Stopwatch()
+    for moment in range(watch.MOST + 10):
+        watch.elapsed(float(moment))
+    assert len(watch._seen) == watch.MOST
+    assert float(watch.MOST + 9) in watch._seen

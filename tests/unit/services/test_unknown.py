@@ -1,0 +1,226 @@
+"""What a host runs is recorded when it was read or told, and is `unknown` until then: never a guess (I5)."""
+
+import itertools
+
+import pytest
+
+from rollout.domain.model import UNREAD
+from rollout.domain.states import HostState, RolloutState
+from rollout.services import hosts, stopping, views
+from tests.support.checker.check import check
+from tests.support.checker.read import world as told
+from tests.support.world import World
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    return World(tmp_path, monkeypatch, hosts=6, fan_out="max_failed = 2")
+
+
+@pytest.fixture
+def lost(world):
+    """web05, which acts, loses its answer and is then out of reach; the rollout is done without it."""
+    world.push()
+    world.settle()
+    host = world.fleet.hosts["web05"]
+
+    def vanish():
+        host.loses_answer, host.unreachable = 1, True
+
+    host.after_act = vanish
+    world.push()
+    world.settle()
+    host.after_act = lambda: None
+    return host
+
+
+def of(world, name):
+    return next(host for host in world.rollout_hosts() if host.name == name)
+
+
+def recorded(world, name="web05"):
+    with world.store.reading() as tx:
+        return next(host for host in tx.hosts.fleet("shop") if host.name == name)
+
+
+def test_a_host_that_acts_and_then_refuses_our_key_is_not_known(world):
+    """It is failed, and what it runs is recorded as unknown: neither the old release nor the new one is claimed."""
+    world.push()
+    world.settle()
+    host = world.fleet.hosts["web05"]
+
+    def lock_us_out():
+        host.loses_answer, host.refuses_login = 1, True
+
+    host.after_act = lock_us_out
+    world.push()
+    world.settle()
+    assert of(world, "web05").state is HostState.FAILED
+    assert recorded(world).release == UNREAD
+    assert check(told(world)) == []
+
+
+def test_a_host_is_not_known_from_the_moment_that_its_answer_was_lost(world):
+    """While it is unknown in a rollout that goes on, nothing is recorded of it, whoever loses it: worker or answer."""
+    world.push()
+    world.settle()
+    host, silent = world.fleet.hosts["web05"], world.fleet.hosts["web06"]
+
+    def vanish():
+        host.loses_answer, host.unreachable = 1, True
+
+    def die():
+        silent.unreachable = True
+        raise KeyboardInterrupt
+
+    host.after_act, silent.before_act = vanish, die
+    world.push()
+    with pytest.raises(KeyboardInterrupt):
+        world.settle()
+    world.run(until=lambda: of(world, "web06").state is HostState.UNKNOWN)
+    assert of(world, "web05").state is HostState.UNKNOWN
+    assert (recorded(world, "web05").release, recorded(world, "web06").release) == (UNREAD, UNREAD)
+    host.unreachable = silent.unreachable = False
+    host.after_act = silent.before_act = lambda: None
+    world.settle()
+    assert (recorded(world, "web05").release, recorded(world, "web06").release) == (
+        host.current,
+        silent.current,
+    )
+
+
+def test_a_plain_reading_is_overtaken_by_the_sealed_one(world):
+    """Somebody verifies while the host is unknown, and then a late order acts: what the seal finds is recorded."""
+    world.push()
+    world.settle()
+    host = world.fleet.hosts["web05"]
+
+    def die():
+        host.unreachable = True
+        raise KeyboardInterrupt
+
+    host.before_act = die
+    new = world.push()
+    with pytest.raises(KeyboardInterrupt):
+        world.settle()
+    world.run(until=lambda: of(world, "web05").state is HostState.UNKNOWN)
+    host.unreachable = False
+    views.verify("shop", world.deps)
+    old, late = recorded(world).release, of(world, "web05").operation
+    host.current = new
+    for what in ("intent", "done"):
+        host.note(what, "activate", late, late, new)
+    world.settle()
+    assert old not in {UNREAD, new}
+    assert (of(world, "web05").state, recorded(world).release) == (HostState.DONE, new)
+
+
+def test_a_host_that_never_let_us_in_is_not_known(world):
+    """Who refuses our key from the first word on may run anything: its old release is not claimed any more."""
+    world.push()
+    world.settle()
+    world.fleet.hosts["web05"].refuses_login = True
+    world.push()
+    world.settle()
+    assert (of(world, "web05").state, recorded(world).release) == (HostState.FAILED, UNREAD)
+
+
+def test_an_unknown_host_of_a_finished_rollout_is_read_when_it_is_back(world, lost):
+    """Its outcome was not known at the end; once it answers, it is sealed and what it runs is recorded."""
+    assert world.newest().state is RolloutState.DONE
+    assert (of(world, "web05").state, recorded(world).release) == (HostState.UNKNOWN, UNREAD)
+    lost.unreachable = False
+    world.run(until=lambda: recorded(world).release == lost.current, seconds=400)
+    assert recorded(world).release == lost.current
+    assert lost.journal[-1].what == "seal"
+    assert check(told(world)) == []
+
+
+def test_looking_at_a_lost_host_is_tried_ever_less_often(world, lost):
+    """A host that stays away is asked with back-off, for ever, and nothing else comes of it."""
+    asked = []
+    lost.reach = lambda: (
+        asked.append(world.seconds) or (_ for _ in ()).throw(hosts.Unreachable("web05: no answer"))
+    )
+    world.run(seconds=300)
+    waits = [after - before for before, after in itertools.pairwise(asked)]
+    assert len(asked) > 5
+    assert waits == sorted(waits)
+    assert waits[-1] > 10 * waits[0]
+    assert recorded(world).release == UNREAD
+
+
+def test_nobody_looks_from_outside_while_a_rollout_deals_with_the_fleet(world, lost):
+    """A seal of somebody else's would end an activation of the next rollout: while one is active it does its own reading."""
+    lost.unreachable = False
+    world.push()
+    world.run(until=lambda: world.newest().state is RolloutState.EVALUATING_CANARY)
+    with world.store.reading() as tx:
+        assert tx.hosts.to_look_at() == []
+    world.settle()
+    assert of(world, "web05").state is HostState.DONE
+    assert recorded(world).release == lost.current
+
+
+def test_verify_records_what_was_not_known(world, lost):
+    """`hosts --verify` reads the disk of a host that nobody knew of; there is nothing that it could have drifted from."""
+    with world.store.reading() as tx:
+        before = views.fleet(tx, "shop")[4]
+    lost.unreachable = False
+    assert views.verify("shop", world.deps) == {}
+    with world.store.reading() as tx:
+        after = views.fleet(tx, "shop")[4]
+    assert (before["release"], before["drift"], before["verified_at"]) == (UNREAD, None, None)
+    assert (after["release"], after["drift"]) == (lost.current, False)
+
+
+@pytest.mark.parametrize("trouble", ["unreachable", "refuses_login"])
+def test_a_host_that_could_not_be_brought_back_is_not_known(world, trouble):
+    """It may run the stopped release or the one before: unknown until its rollback works, and it is tried until it does."""
+    good = world.push()
+    world.settle()
+    bad = world.push()
+    host = world.fleet.hosts["web05"]
+    world.run(until=lambda: host.current == bad)
+    setattr(host, trouble, True)
+    stopping.stop(world.newest().id, world.deps, who="me", why="enough")
+    world.settle()
+    assert (of(world, "web05").state, recorded(world).release) == (HostState.ROLLBACK_FAILED, UNREAD)
+    setattr(host, trouble, False)
+    world.run(until=lambda: of(world, "web05").state is HostState.ROLLED_BACK)
+    assert (recorded(world).release, host.current) == (good, good)
+
+
+def test_a_host_that_refuses_its_way_back_is_read(world):
+    """A refusal says nothing of the disk: it is read at once, and that is recorded until the way back works."""
+    good = world.push()
+    world.settle()
+    bad = world.push()
+    host = world.fleet.hosts["web05"]
+    world.run(until=lambda: host.current == bad)
+    host.before_act = lambda: setattr(world, "seconds", world.seconds + 20)
+    stopping.stop(world.newest().id, world.deps, who="me", why="enough")
+    world.settle()
+    assert (of(world, "web05").state, recorded(world).release) == (HostState.ROLLBACK_FAILED, bad)
+    host.before_act = lambda: None
+    world.run(until=lambda: of(world, "web05").state is HostState.ROLLED_BACK)
+    assert recorded(world).release == good
+
+
+def test_a_host_whose_answer_was_lost_in_a_stop_is_read_before_it_is_recorded(world):
+    """Its switch was done and its rollback refused: what is recorded is what a reading found, not what it ran before."""
+    world.push()
+    world.settle()
+    bad = world.push()
+    host = world.fleet.hosts["web05"]
+
+    def stop_now():
+        host.loses_answer, host.after_act = 1, lambda: None
+        host.unhealthy.add(before)  # the way back fails too
+        stopping.stop(world.newest().id, world.deps, who="me", why="enough")
+
+    before = host.current
+    host.after_act = stop_now
+    world.settle()
+    assert of(world, "web05").state is HostState.ROLLBACK_FAILED
+    assert (recorded(world).release, host.current) == (bad, bad)
