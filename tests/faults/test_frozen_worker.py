@@ -24,6 +24,7 @@ BETWEEN = (
     "after-permission",
     "after-answer",
     "before-report",
+    "in-report",  # on SQLite it is ended, since it holds the database
 )
 ALWAYS = "after-permit"
 

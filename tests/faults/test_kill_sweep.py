@@ -1,5 +1,6 @@
 """kill -9 at every crashpoint in every stage: whatever died, everything ends by itself, and no invariant was broken."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -62,11 +63,15 @@ def shipped(rig, cell):
 
 def stopped(rig, cell):
     """A commit whose restart takes its time is stopped in the middle of its fan-out, and somebody dies on the way."""
-    sha = rig.change(slow=1)
+    sha = rig.change(slow=5)
     wait_for(lambda: len(rig.switched(sha)) >= 2, seconds=60, why="the fan-out to begin")
     rig.arm(cell)
     order = rig.command("stop", "--reason", str(cell))
-    hit = rig.hit(cell)
+
+    def accepted():
+        assert order.poll() in {None, 0, -signal.SIGKILL}, order.communicate()[0]
+
+    hit = rig.hit(cell, meanwhile=accepted)
     order.communicate(timeout=120)
     if cell.point == "in-decision":
         # The command died before it was accepted: nothing has happened, and a person says it again.
