@@ -140,7 +140,8 @@ for _ in range(400):
 
 
 @pytest.mark.skipif(
-    os.geteuid() != 0 or not os.access("/sys/fs/cgroup/memory/cgroup.procs", os.W_OK), reason="needs control groups, version 1"
+    os.geteuid() != 0 or not os.access("/sys/fs/cgroup/memory/cgroup.procs", os.W_OK),
+    reason="needs control groups, version 1",
 )
 def test_memory_that_no_process_has_mapped_counts_too(attempt):
     """Where a control group can be made, the kernel counts what no look at processes sees."""
