@@ -42,7 +42,7 @@ def main() -> None:
         kernel.no_new_rights()
         kernel.private_places(user, order["home"], order["temporary"])
     group = Group.made(bounds)
-    watch = Watch(order["watched"], bounds, group, _descendants)
+    watch = Watch(order["watched"], bounds, group, user)
     group.enter()
     child = _start(order, bounds, user)
     group.leave()
@@ -60,6 +60,8 @@ def _start(order: dict[str, Any], bounds: Bounds, user: int | None) -> int:
             _bound(bounds)
             _offer_to_oom()
             _end_like(_command(order, user).wait())
+        except OSError as error:
+            os.write(order["output"], f"{error}\n".encode())
         finally:
             os._exit(126)
     os.close(order["output"])
@@ -148,7 +150,7 @@ def _kill_all(user: int | None) -> bool:
     until = time.monotonic() + _CLEANING_S
     while time.monotonic() < until:
         _reap()
-        left = _descendants()
+        left = processes.descendants(os.getpid())  # orphans too: we are their subreaper
         if not left:
             return True
         if user is not None:
@@ -156,8 +158,3 @@ def _kill_all(user: int | None) -> bool:
         processes.kill(left)
         time.sleep(0.01)
     return False
-
-
-def _descendants() -> list[int]:
-    """Everything below us now: orphans become our children, since we are their subreaper."""
-    return processes.descendants(os.getpid())

@@ -45,16 +45,22 @@ def kill(pids: Iterable[int]) -> None:
 
 def kill_user(user: int) -> None:
     """Kill all that this user runs, at once: no process can fork its way out of it."""
+    as_user(user, lambda: os.kill(-1, signal.SIGKILL))  # all but init and the caller that it may signal
+
+
+def as_user(user: int, ask: Callable[[], object]) -> bool:
+    """Whether `ask` says yes, called in a process of this user."""
     pid = os.fork()
     if pid == 0:
+        said = False
         try:
             os.setgroups([])
             os.setresgid(user, user, user)
             os.setresuid(user, user, user)
-            os.kill(-1, signal.SIGKILL)  # all but init and the caller that this user may signal
+            said = bool(ask())
         finally:
-            os._exit(0)
-    os.waitpid(pid, 0)
+            os._exit(not said)
+    return os.waitpid(pid, 0)[1] == 0
 
 
 def _facts(name: str, read: Callable[[bytes], T]) -> dict[int, T]:

@@ -6,11 +6,12 @@ user and in every container. Between two looks a command can use more than its b
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rollout.releases import processes
 from rollout.releases.group import Group
 from rollout.releases.limits import Bounds
 
@@ -24,8 +25,8 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 class Watch:
     """Says which bound is broken, when asked every few milliseconds."""
 
-    def __init__(self, folder: str, bounds: Bounds, group: Group, members: Callable[[], list[int]]) -> None:
-        self._folder, self._bounds, self._group, self._members = folder, bounds, group, members
+    def __init__(self, folder: str, bounds: Bounds, group: Group, user: int | None) -> None:
+        self._folder, self._bounds, self._group, self._user = folder, bounds, group, user
         there, free = list(map(_size, _below(folder))), os.statvfs(folder)
         self._entries = bounds.disk_entries
         if free.f_favail:  # some file systems do not count
@@ -46,7 +47,19 @@ class Watch:
         if time.monotonic() < self._memory_at:
             return None
         self._memory_at = time.monotonic() + _MEMORY_EVERY_S
-        return MEMORY if _memory_above(self._bounds.memory_bytes, self._members()) else None
+        return MEMORY if self._memory_above(self._bounds.memory_bytes) else None
+
+    def _memory_above(self, most: int) -> bool:
+        """Shared pages count in each process that has them; only when that is too much we ask for exact shares: it is slow."""
+        pids = processes.descendants(os.getpid())
+        if sum(map(_resident, pids)) <= most:
+            return False
+
+        def exactly() -> bool:
+            return sum(map(_share, pids)) > most
+
+        # A user may always ask of its own processes; the root of a container may not ask of others'.
+        return exactly() if self._user is None else processes.as_user(self._user, exactly)
 
     def killed(self) -> str | None:
         """The bound that the kernel has killed for."""
@@ -93,11 +106,6 @@ def _size(facts: os.stat_result) -> float:
     return facts.st_blocks * 512 / max(1, facts.st_nlink)
 
 
-def _memory_above(most: int, pids: list[int]) -> bool:
-    """Shared pages count in each process that has them; only when that is too much we ask for exact shares: it is slow."""
-    return sum(map(_resident, pids)) > most and sum(map(_share, pids)) > most
-
-
 def _resident(pid: int) -> int:
     try:
         return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * _PAGE
@@ -106,9 +114,9 @@ def _resident(pid: int) -> int:
 
 
 def _share(pid: int) -> int:
-    """Its own pages, and its part of each shared one."""
+    """Its own pages, and its part of each shared one; all that it has, when that cannot be read."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_bytes().splitlines()
     except OSError:
-        return 0
+        return _resident(pid)
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(b"Pss:")), 0)

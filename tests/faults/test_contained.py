@@ -33,11 +33,12 @@ print(int(status["VmHWM"].split()[0]), int(status["Threads"]))
 """
 
 
-def test_ten_gigabytes_of_output_cost_a_worker_nothing(tmp_path):
+def test_ten_gigabytes_of_output_cost_a_worker_nothing(tmp_path, figures):
     """A worker that reads 10 GB from a test command stays below 64 MB of memory, with one thread."""
     (tmp_path / "tree").mkdir()
     told = subprocess.run([sys.executable, "-c", FLOOD, tmp_path], capture_output=True, text=True, check=True)
     kilobytes, threads = map(int, told.stdout.split())
+    figures(test="10 GB of output", memory_kB=kilobytes)
     assert kilobytes < 64 * 1024
     assert threads == 1
 
@@ -78,7 +79,7 @@ def burning():
 
 
 @pytest.mark.needs("root", "sshd", "git")
-def test_a_stop_is_acknowledged_while_a_hostile_commit_is_tested():
+def test_a_stop_is_acknowledged_while_a_hostile_commit_is_tested(figures):
     """With hundreds of busy processes, output and files without end, every leased host is sealed and none is unconfirmed."""
     with System(hosts=20, fan_out="max_failed = 1\nconcurrency = 4", deadline="5m") as system:
         good = system.push("good")
@@ -89,18 +90,20 @@ def test_a_stop_is_acknowledged_while_a_hostile_commit_is_tested():
         wait_for(lambda: burning() >= MANY, seconds=60, why="the hostile tests to multiply")
         asked = time.monotonic()
         code, stopped = system.rollout("stop", "--reason", "enough", timeout=300)
-        print(f"stop, from the command to its answer: {time.monotonic() - asked:.1f} s")
+        figures(test="stop while a hostile commit is tested", answered_s=round(time.monotonic() - asked, 1))
         assert code == 0
         assert stopped["unconfirmed"] == []
         assert burning() >= MANY, "the hostile tests must have run all the time"
         system.reaches(slow, "rolled_back", seconds=300)
         assert set(system.disks().values()) == {good}
-        wait_for(lambda: tests_of(system, hostile) == "failed", seconds=300, every=1, why="the tests' end")
+        wait_for(
+            lambda: commit_state(system, hostile) == "failed", seconds=300, every=1, why="the tests' end"
+        )
         assert burning() == 0
         assert not list(Path("/var/lib/rollout-tests").glob("job-*/tree"))
 
 
-def tests_of(system, sha):
+def commit_state(system, sha):
     """The state of a commit."""
     with closing(sqlite3.connect(f"file:{system.folder}/state/rollout.db?mode=ro", uri=True)) as database:
         return database.execute("select state from commits where sha = ?", [sha]).fetchone()[0]
