@@ -1,5 +1,6 @@
 """The threads beside a worker's tasks."""
 
+import threading
 from threading import Event
 from types import SimpleNamespace
 
@@ -30,8 +31,11 @@ def test_a_control_worker_goes_its_rounds(monkeypatch, name):
         monkeypatch.setattr(background, period, 0.01)
     fleet = SimpleNamespace(close=lambda: None)
     deps = SimpleNamespace(settings=Settings(reconcile_s=0.01), fleet=fleet)
+    others = set(threading.enumerate())
     running = background.Background(deps, holds_connections=False)
     try:
         assert twice.wait(20)
     finally:
         running.stop()
+        for thread in set(threading.enumerate()) - others:  # none may find the real rounds put back
+            thread.join(20)
