@@ -9,9 +9,8 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
-_WRITE_LOCK = (
-    120  # the byte of FILE-shm that SQLite's writer locks (sqlite.org/walformat.html, section 2.3.1)
-)
+# The byte of FILE-shm that SQLite's writer locks (sqlite.org/walformat.html, section 2.3.1).
+_WRITE_LOCK = 120
 _OURS = (b"rollout", b"workers.app")
 
 
