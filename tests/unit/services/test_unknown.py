@@ -216,10 +216,9 @@ def test_a_host_whose_answer_was_lost_in_a_stop_is_read_before_it_is_recorded(wo
 
     def stop_now():
         host.loses_answer, host.after_act = 1, lambda: None
-        host.unhealthy.add(before)  # the way back fails too
+        host.before_act = lambda: setattr(world, "seconds", world.seconds + 20)  # the way back is late
         stopping.stop(world.newest().id, world.deps, who="me", why="enough")
 
-    before = host.current
     host.after_act = stop_now
     world.settle()
     assert of(world, "web05").state is HostState.ROLLBACK_FAILED
