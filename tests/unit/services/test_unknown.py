@@ -6,7 +6,7 @@ import pytest
 
 from rollout.domain.model import UNREAD
 from rollout.domain.states import HostState, RolloutState
-from rollout.services import hosts, stopping, views
+from rollout.services import hosts, reconcile, stopping, views
 from tests.support.checker.check import check
 from tests.support.checker.read import world as told
 from tests.support.world import World
@@ -160,6 +160,15 @@ def test_nobody_looks_from_outside_while_a_rollout_deals_with_the_fleet(world, l
     world.settle()
     assert of(world, "web05").state is HostState.DONE
     assert recorded(world).release == lost.current
+
+
+def test_what_a_stop_has_revoked_is_not_the_reading_after_its_end(world, lost, monkeypatch):
+    """Workers remember a revoked rollout for as long as they live: its hosts are read by messages that this does not meet."""
+    sent = []
+    monkeypatch.setattr(world.bell, "ring", sent.extend)
+    world.seconds += 400
+    reconcile.sweep(world.deps)
+    assert [(ring.arguments[-1], ring.revocable) for ring in sent] == [("web05", False)]
 
 
 def test_verify_records_what_was_not_known(world, lost):
