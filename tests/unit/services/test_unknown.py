@@ -171,6 +171,22 @@ def test_what_a_stop_has_revoked_is_not_the_reading_after_its_end(world, lost, m
     assert [(ring.arguments[-1], ring.revocable) for ring in sent] == [("web05", False)]
 
 
+def test_a_host_that_the_next_rollout_never_came_to_is_read_after_it(world):
+    """Not known since the last rollout, and only prepared in the stopped one after it: its own row does not say that it is not known."""
+    world.fleet.hosts["web05"].unreachable = True
+    world.push()
+    world.settle()
+    assert recorded(world).release == UNREAD
+    world.fleet.hosts["web05"].unreachable = False
+    sha = world.push()
+    world.run(until=lambda: world.newest().commit == sha and of(world, "web05").state is HostState.PREPARED)
+    stopping.stop(world.newest().id, world.deps, who="me", why="enough")
+    world.settle()
+    assert (of(world, "web05").state, recorded(world).release) == (HostState.PREPARED, UNREAD)
+    world.run(seconds=30)
+    assert recorded(world).release is None
+
+
 def test_verify_records_what_was_not_known(world, lost):
     """`hosts --verify` reads the disk of a host that nobody knew of; there is nothing that it could have drifted from."""
     with world.store.reading() as tx:
