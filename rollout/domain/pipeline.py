@@ -1,6 +1,6 @@
 """Which tasks make up a rollout, and where the chain starts again. Names and ids only."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rollout.domain.model import CommitId, RolloutHost, RolloutId
 from rollout.domain.states import RolloutState
@@ -68,6 +68,11 @@ def prepare_host(host: RolloutHost) -> Ring:
 def deploy_host(host: RolloutHost) -> Ring:
     """Activate this host, or read it when it is unknown."""
     return Ring(DEPLOY_HOST, (host.rollout, host.id, host.name), host.rollout)
+
+
+def look_at_host(host: RolloutHost) -> Ring:
+    """Read what this host runs, whose rollout is over: workers remember what a stop revoked, and this is not meant."""
+    return replace(deploy_host(host), revocable=False)
 
 
 def roll_back_host(host: RolloutHost) -> Ring:

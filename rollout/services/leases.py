@@ -42,20 +42,24 @@ class LeaseKeeper:
             with self._lock:
                 self._held[kind] -= Counter([row])
 
+    def renew(self) -> None:
+        """Every lease that is held, once."""
+        with self._lock:
+            commits, hosts = list(self._held["commit"]), list(self._held["host"])
+        if not commits and not hosts:
+            return
+        crashpoints.reach("before-renewal")
+        try:
+            with self._store.transaction() as tx:
+                if commits:
+                    tx.commits.renew(self._owner, [CommitId(row) for row in commits], self._lease_s)
+                if hosts:
+                    tx.hosts.renew(self._owner, [HostId(row) for row in hosts], self._lease_s)
+        except RolloutError as error:
+            # The leases run out if this goes on, and then nothing is switched any more: as it must be.
+            log.warning("leases_not_renewed", error=str(error), commits=len(commits), hosts=len(hosts))
+
     @crashpoints.stage("leases")
     def _keep(self) -> None:
         while not self._wake.wait(self._lease_s / 3):
-            with self._lock:
-                commits, hosts = list(self._held["commit"]), list(self._held["host"])
-            if not commits and not hosts:
-                continue
-            crashpoints.reach("before-renewal")
-            try:
-                with self._store.transaction() as tx:
-                    if commits:
-                        tx.commits.renew(self._owner, [CommitId(row) for row in commits], self._lease_s)
-                    if hosts:
-                        tx.hosts.renew(self._owner, [HostId(row) for row in hosts], self._lease_s)
-            except RolloutError as error:
-                # The leases run out if this goes on, and then nothing is switched any more: as it must be.
-                log.warning("leases_not_renewed", error=str(error), commits=len(commits), hosts=len(hosts))
+            self.renew()

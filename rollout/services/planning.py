@@ -15,6 +15,7 @@ from rollout.store.rollouts import Planned
 from rollout.store.store import Transaction
 
 log = structlog.get_logger()
+UNDER_WAY = "a rollout is under way"
 
 
 @crashpoints.stage("plan")
@@ -22,9 +23,10 @@ def start_next(app_name: str, deps: Deps) -> Rollout | None:
     """Plan the app's next rollout if one is due, and ring its chain. None says why in the app's note."""
     app = deps.config.app(app_name)
     with deps.store.reading() as tx:
-        if _busy(tx, app) or _choose(tx, app)[0] is None:
-            _remember(app, deps)
-            return None
+        chosen, why = (None, UNDER_WAY) if _busy(tx, app) else _choose(tx, app)
+    if chosen is None:
+        _note(app, why, deps)
+        return None
     try:
         fleet = deps.fleet.members(app)  # an inventory may take its time, so outside the transaction
         with deps.store.transaction() as tx:
@@ -51,7 +53,7 @@ def start_next(app_name: str, deps: Deps) -> Rollout | None:
 def waits_for(app: AppConfig, tx: Transaction) -> str:
     """Why nothing is being started, in one sentence for people."""
     if _busy(tx, app):
-        return "a rollout is under way"
+        return UNDER_WAY
     return _choose(tx, app)[1]
 
 
@@ -67,12 +69,6 @@ def released(tx: Transaction, app: AppName) -> Commit | None:
     """The commit that the fleet runs; None before the first one."""
     sha = tx.rollouts.released(app)
     return tx.commits.get(app, sha) if sha else None
-
-
-def _remember(app: AppConfig, deps: Deps) -> None:
-    with deps.store.reading() as tx:
-        why = waits_for(app, tx)
-    _note(app, why, deps)
 
 
 def _note(app: AppConfig, why: str, deps: Deps) -> None:

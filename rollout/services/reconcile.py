@@ -10,7 +10,7 @@ from functools import partial
 import structlog
 
 from rollout.domain.model import AppName, Commit, RolloutHost, RolloutId
-from rollout.domain.pipeline import Ring, deploy_host, roll_back_host, run_tests
+from rollout.domain.pipeline import Ring, deploy_host, look_at_host, roll_back_host, run_tests
 from rollout.domain.states import STAGES, HostEvent, HostState, RolloutState
 from rollout.errors import RolloutError, ServiceUnavailable, StaleWrite
 from rollout.services import intake, notices, planning, rollouts, stopping
@@ -219,4 +219,4 @@ def _unread_hosts(deps: Deps) -> list[Ring]:
     with deps.store.transaction() as tx:
         hosts = tx.hosts.to_look_at()
         tx.hosts.rung([host.id for host in hosts], deps.settings.ring_again_s)
-    return [deploy_host(host) for host in hosts]
+    return [look_at_host(host) for host in hosts]

@@ -36,7 +36,8 @@ H, HE = HostState, HostEvent
 LEASED = (H.PREPARING, H.ACTIVATING, H.ROLLING_BACK)
 SWITCHING = (*sorted(STAGES), RolloutState.HALTED)  # what was begun may finish while a rollout is halted
 BACK = (RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK)
-AFTERWARDS = (H.UNKNOWN, H.FAILED, H.EXCLUDED)  # what they run may not be known when their rollout is over
+# What these run may not be known when their rollout is over; of the first two since an earlier rollout, or attempt.
+AFTERWARDS = (H.PENDING, H.PREPARED, H.UNKNOWN, H.FAILED, H.EXCLUDED)
 
 
 class Hosts:

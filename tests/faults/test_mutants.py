@@ -172,6 +172,16 @@ def all_at_once(folder, patch, plant):
     return ended(world)
 
 
+def one_at_a_time(folder, patch, plant):
+    """The messages of all hosts are there while one is being switched, and one at a time may be."""
+    world = a_world(folder, patch, plant, fan_out="max_failed = 5\nconcurrency = 1")
+    world.push()
+    for host in list(world.fleet.hosts.values())[1:]:
+        host.before_act = once(lambda: [hosts.deploy(one.id, world.deps) for one in world.rollout_hosts()])
+    world.settle()
+    return ended(world)
+
+
 def answers_lost_for_good(folder, patch, plant):
     """Every host beyond the canary acts, and is never heard of again."""
     world = a_world(folder, patch, plant, fan_out="max_failed = 1")
@@ -319,6 +329,19 @@ def no_budget(patch):
             update(rollouts_table)
             .where(rollouts_store._THIS, *rollouts_store._may_activate(canary=canary))
             .values(in_flight=rollouts_table.c.in_flight + 1)
+        )
+
+    patch.setattr(rollouts_store, "_take_token", take)
+
+
+def any_number_at_once(patch):
+    def take(*, canary):
+        table = rollouts_table.c
+        room = table.failed + table.unknown + table.in_flight < table.max_failed + table.window
+        return (
+            update(rollouts_table)
+            .where(rollouts_store._THIS, *rollouts_store._may_activate(canary=canary), room)
+            .values(in_flight=table.in_flight + 1)
         )
 
     patch.setattr(rollouts_store, "_take_token", take)
@@ -583,6 +606,7 @@ MUTANTS = [
     Mutant("no state guard in the claim", "I6", no_state_guard, message_again),
     Mutant("no stage guard in the claim", "I11", no_stage_guard, messages_ahead),
     Mutant("tokens without a budget", "I3", no_budget, all_at_once),
+    Mutant("tokens beyond `concurrency`", "I3", any_number_at_once, one_at_a_time),
     Mutant("a stop is acknowledged early", "I2", early_acknowledgement, order_late_at_a_stop),
     Mutant("a token comes back on a timeout", "I6", token_back_on_a_timeout, answer_lost),
     Mutant("unknown hosts are not counted", "I3", unknown_is_not_counted, answers_lost_for_good),

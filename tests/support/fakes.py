@@ -263,6 +263,10 @@ def a_rollout(deps, *, app="shop", state="fanning_out", hosts=None, commit=None,
             ),
             why="a test",
         )
+        if previous is not None and tx.commits.release(AppName(app), previous) is None:
+            tx.commits.add_release(
+                AppName(app), Release(previous, "d" * 64, f"/nowhere/{previous}.tar.gz", 1000)
+            )
         for host in tx.hosts.of(rollout.id):
             _bring(deps, tx, host, wanted[host.name], commit.sha, previous)
         tx.rollouts.set_counting(rollout.id, counting=False)
@@ -291,6 +295,7 @@ def _bring(deps, tx, host, state, sha, previous):
     """Along the edges of the state machine, as a worker would."""
     model = deps.fleet.hosts.setdefault(host.name, None)
     model.current = previous
+    model.prepared |= dict.fromkeys([sha, *([previous] if previous else [])], "d" * 64)
     for what in WAYS[state]:
         values = {}
         if what is HE.ACTIVATE:

@@ -4,27 +4,14 @@ Whatever order messages come in, however often, and whichever are lost: the rows
 """
 
 import random
-import textwrap
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import NamedTuple
 
 from rollout.config import deploy_file
 from rollout.config.settings import Settings
 from rollout.domain import pipeline
-from rollout.domain.model import (
-    Answer,
-    BranchCommit,
-    Greeting,
-    HostStatus,
-    Outcome,
-    Release,
-    TestResult,
-)
+from rollout.domain.model import BranchCommit, Release, TestResult
 from rollout.domain.states import FINISHED, RolloutState
 from rollout.domain.verdict import Interval
-from rollout.errors import AuthRefused, OutcomeUnknown, Unreachable
+from rollout.errors import OutcomeUnknown
 from rollout.fleet import inventory
 from rollout.services import canaries, hosts, intake, reconcile, rollouts, testing
 from rollout.services.leases import LeaseKeeper
@@ -32,90 +19,7 @@ from rollout.services.ports import Deps
 from rollout.services.steps import Again, GoOn
 from rollout.store import clock as store_clock
 from rollout.store.store import Store
-
-
-class Entry(NamedTuple):
-    """A record of a modelled journal; `at` is the time of day, which events have too."""
-
-    what: str
-    verb: str
-    epoch: int
-    operation: int
-    commit: str | None
-    at: datetime
-
-
-@dataclass
-class ModelHost:
-    """host.sh's rules, as a Python object: greeting, epoch, operation number, journal, seal."""
-
-    name: str
-    current: str | None = None
-    prepared: set[str] = field(default_factory=set)
-    epoch: int = 0
-    operation: int = 0
-    journal: list[Entry] = field(default_factory=list)
-    unhealthy: set[str] = field(default_factory=set)  # commits that do not become healthy here
-    unreachable: bool = False
-    refuses_login: bool = False
-    loses_answer: int = 0  # so many switches happen without an answer
-    no_room: bool = False
-    activations: list[str] = field(default_factory=list)
-    clock: Callable[[], float] = lambda: 0.0
-    # Where time may pass, or the order or its answer be lost: permitted and on its way here; done and on its way back.
-    before_act: Callable[[], None] = lambda: None
-    after_act: Callable[[], None] = lambda: None
-
-    def reach(self):
-        if self.unreachable:
-            raise Unreachable(f"{self.name}: no answer")
-        if self.refuses_login:
-            raise AuthRefused(f"{self.name}: refused our key")
-
-    def result(self, operation):
-        for entry in reversed(self.journal):
-            if entry.operation == operation and entry.what in {"intent", "done", "failed"}:
-                return entry.what
-        return "none"
-
-    def switch(self, order, permit, verb):  # noqa: PLR0911  # one line a refusal
-        self.reach()
-        greeted = self.clock()
-        deadline = greeted + permit(Greeting(clock=0, boot="b", current=self.current)) / 1000
-        self.before_act()
-        known = self.result(order.operation)
-        if known != "none":
-            return Outcome(
-                Answer.DONE if known == "done" else Answer.FAILED, intent=True, current=self.current
-            )
-        if order.epoch < self.epoch:
-            return Outcome(Answer.REFUSED, "epoch", current=self.current)
-        if order.operation <= self.operation:
-            return Outcome(Answer.REFUSED, "op", current=self.current)
-        if self.clock() > deadline:
-            return Outcome(Answer.REFUSED, "late", current=self.current)
-        if verb == "activate" and order.commit not in self.prepared:
-            return Outcome(Answer.REFUSED, "not prepared", current=self.current)
-        self.epoch, self.operation = max(self.epoch, order.epoch), order.operation
-        before = self.current
-        self.note("intent", verb, order.epoch, order.operation, order.commit)
-        self.current = order.commit
-        if verb == "activate":
-            self.activations.append(order.commit)
-        healthy = order.commit not in self.unhealthy
-        if not healthy:
-            self.current = before
-        self.note("done" if healthy else "failed", verb, order.epoch, order.operation, order.commit)
-        self.after_act()
-        if self.loses_answer:
-            self.loses_answer -= 1
-            raise OutcomeUnknown(f"{self.name}: the connection broke")
-        if healthy:
-            return Outcome(Answer.DONE, intent=True, current=self.current)
-        return Outcome(Answer.FAILED, "unhealthy", intent=True, put_back=True, current=before, output="boom")
-
-    def note(self, what, verb, epoch, operation, commit):
-        self.journal.append(Entry(what, verb, epoch, operation, commit, datetime.now(UTC)))
+from tests.support.model_host import SENDING, ModelHost, at_once, prepare_call, status_call, switch_call
 
 
 class ModelFleet:
@@ -133,36 +37,41 @@ class ModelFleet:
         host.reach()
         if not go_on():
             raise OutcomeUnknown(f"{host.name}: cut")
-        if host.no_room:
-            return Outcome(Answer.BROKEN, "no room", current=host.current)
-        if order.epoch < host.epoch:
-            return Outcome(Answer.REFUSED, "epoch", current=host.current)
-        host.prepared.add(order.release.commit)
-        return Outcome(Answer.DONE, current=host.current)
+        call = prepare_call(host, order)
+        steps = call.run()
+        if next(steps, None) == SENDING:
+            at_once(steps, order.release.digest)
+        return call.reply.outcome(call.reply.answer)
 
     def activate(self, target, order, permit, *, timeout_s):
         self.before_permit(target.name)
-        return self.hosts[target.name].switch(order, permit, "activate")
+        return self._switch("activate", target, order, permit)
 
     def roll_back(self, target, order, permit, *, timeout_s):
-        return self.hosts[target.name].switch(order, permit, "rollback")
+        return self._switch("rollback", target, order, permit)
+
+    def _switch(self, verb, target, order, permit):
+        host = self.hosts[target.name]
+        host.reach()
+        call = switch_call(host, verb, order)
+        steps = call.run()
+        next(steps)
+        within = permit(call.reply.greeting())
+        host.before_act()
+        at_once(steps, within)
+        if call.acted:
+            host.after_act()
+            if host.loses_answer:
+                host.loses_answer -= 1
+                raise OutcomeUnknown(f"{host.name}: the connection broke")
+        return call.reply.outcome(call.reply.answer)
 
     def status(self, target, *, asked=0, seal=None, timeout_s):
         host = self.hosts[target.name]
         host.reach()
-        if seal:
-            host.epoch, host.operation = max(host.epoch, seal[0]), max(host.operation, seal[1])
-            host.note("seal", "status", *seal, None)
-        return HostStatus(
-            current=host.current,
-            epoch=host.epoch,
-            running=False,
-            operation=host.operation,
-            verb="",
-            result="none",
-            asked=host.result(asked),
-            sealed=seal is not None,
-        )
+        call = status_call(host, asked, seal)
+        at_once(call.run())
+        return call.reply.status()
 
     def check(self, target, *, timeout_s):
         self.hosts[target.name].reach()
@@ -271,6 +180,7 @@ command = "true"
 path = "/srv/shop"
 restart = "true"
 health = "true"
+{release}
 [apps.shop.canary]
 log = "/srv/shop/shared/access.log"
 bake = "10s"
@@ -278,26 +188,58 @@ bake = "10s"
 [apps.shop.fan_out]
 {fan_out}
 [apps.shop.fleet]
-hosts = ["web[01:{hosts:02d}]"]
+hosts = ["web[{first}:{last}]"]
 known_hosts = "{state}/known_hosts"
 [notify]
 urls = ["json://localhost/"]
 """
 
 
+def perform(task, arguments, deps):  # noqa: PLR0911  # one line a task
+    """What the task shells do with a message."""
+    match task:
+        case pipeline.RUN_TESTS:
+            return testing.run_tests(arguments[0], deps)
+        case pipeline.DEPLOY_CANARY:
+            return rollouts.deploy_canary(arguments[0], deps)
+        case pipeline.EVALUATE_CANARY:
+            return canaries.evaluate(arguments[0], deps)
+        case pipeline.FAN_OUT:
+            return rollouts.fan_out(arguments[0], deps)
+        case pipeline.PREPARE_HOST:
+            return hosts.prepare(arguments[1], deps)
+        case pipeline.DEPLOY_HOST:
+            return hosts.deploy(arguments[1], deps)
+        case pipeline.ROLL_BACK_HOST:
+            return hosts.roll_back(arguments[1], deps)
+        case pipeline.COUNT_OUTCOME:
+            return rollouts.count(arguments[0], deps)
+    raise AssertionError(task)
+
+
 class World:
     """One app, a fleet, a queue, a clock that moves only when told."""
 
-    def __init__(self, folder, monkeypatch, *, hosts=10, fan_out="", canary="", url=None):
+    def __init__(
+        self, folder, monkeypatch, *, hosts=10, fan_out="", canary="", release="", url=None, store=None
+    ):
         self.seconds = 1000.0
         monkeypatch.setattr(store_clock, "store_seconds", lambda _connection: self.seconds)
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "rollout.toml"
+        width = max(2, len(str(hosts)))
         file.write_text(
-            textwrap.dedent(TOML).format(state=folder, hosts=hosts, fan_out=fan_out, canary=canary)
+            TOML.format(
+                state=folder,
+                first=f"{1:0{width}d}",
+                last=f"{hosts:0{width}d}",
+                fan_out=fan_out,
+                canary=canary,
+                release=release,
+            )
         )
         self.config = deploy_file.load(file, {})
-        self.store = Store(url or f"sqlite:///{folder}/rollout.db")
+        self.store = store or Store(url or f"sqlite:///{folder}/rollout.db")
         self.store.prepare()
         self.bell, self.workshop, self.metrics = QueueBell(), ModelWorkshop(), ModelMetrics()
         self.notifier = RecordingNotifier()
@@ -333,26 +275,8 @@ class World:
         elif isinstance(outcome, GoOn) and rest:
             self.bell.queue.append((0.0, tuple(rest), arguments))
 
-    def _perform(self, task, arguments):  # noqa: PLR0911  # one line a task
-        deps = self.deps
-        match task:
-            case pipeline.RUN_TESTS:
-                return testing.run_tests(arguments[0], deps)
-            case pipeline.DEPLOY_CANARY:
-                return rollouts.deploy_canary(arguments[0], deps)
-            case pipeline.EVALUATE_CANARY:
-                return canaries.evaluate(arguments[0], deps)
-            case pipeline.FAN_OUT:
-                return rollouts.fan_out(arguments[0], deps)
-            case pipeline.PREPARE_HOST:
-                return hosts.prepare(arguments[1], deps)
-            case pipeline.DEPLOY_HOST:
-                return hosts.deploy(arguments[1], deps)
-            case pipeline.ROLL_BACK_HOST:
-                return hosts.roll_back(arguments[1], deps)
-            case pipeline.COUNT_OUTCOME:
-                return rollouts.count(arguments[0], deps)
-        raise AssertionError(task)
+    def _perform(self, task, arguments):
+        return perform(task, arguments, self.deps)
 
     def run(
         self,

@@ -48,10 +48,14 @@ class _Fleet:
         ]
 
     @property
+    def in_flight(self) -> set[str]:
+        """These are being switched, or wait for their next attempt with the token in hand."""
+        return {name for name in self.tokens if self.state[name] != "unknown"}
+
+    @property
     def at_risk(self) -> set[str]:
-        """These, and those that are being switched."""
-        in_flight = {name for name in self.tokens if self.state[name] != "unknown"}
-        return in_flight.union(self.hurt)
+        """Hurt, or about to be."""
+        return self.in_flight.union(self.hurt)
 
     @property
     def bound(self) -> int:
@@ -62,7 +66,7 @@ class _Fleet:
 
 
 def within_bound(history: History) -> Iterator[Violation]:
-    """I3: hosts failed or unknown never exceed what the plan printed, nor hosts at risk what the window allows."""
+    """I3: no more hosts are failed or unknown than the plan printed, at risk than the window allows, in flight than may be."""
     fleets: dict[int, _Fleet] = {
         number: _Fleet(
             row,
@@ -88,6 +92,8 @@ def within_bound(history: History) -> Iterator[Violation]:
             yield Violation(
                 "I3", subject, f"{when} {len(fleet.hurt)} hosts are failed or unknown, {fleet.bound} may be"
             )
+        if len(fleet.in_flight) > fleet.rollout["concurrency"]:
+            yield Violation("I3", subject, f"{when} {len(fleet.in_flight)} hosts are in flight at once")
         if fleet.stage in UNDER_WAY and len(fleet.at_risk) > fleet.bound:
             yield Violation(
                 "I3", subject, f"{when} {len(fleet.at_risk)} hosts are at risk, {fleet.bound} may be"

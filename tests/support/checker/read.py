@@ -64,14 +64,25 @@ def disk(path: Path, booted: datetime | None = None) -> Disk:
 
 
 def model(host: Any) -> Disk:
-    """A ModelHost of tests/support/world.py."""
+    """A ModelHost of tests/support/model_host.py."""
     return Disk(
         records=[
-            Record(entry.operation, entry.epoch, entry.verb, entry.what, entry.commit, entry.at)
+            Record(
+                entry.operation,
+                entry.epoch,
+                entry.verb,
+                entry.what,
+                entry.commit,
+                entry.at,
+                entry.came_from,
+                entry.already,
+            )
             for entry in host.journal
         ],
         current=host.current,
-        reachable=not (host.unreachable or host.refuses_login),
+        # A host that has lost its disk since anybody was there is like one that nobody could read.
+        reachable=not (host.unreachable or host.refuses_login or host.unseen),
+        whole=host.whole,
     )
 
 

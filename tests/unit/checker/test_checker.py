@@ -142,6 +142,14 @@ def too_many_unknown(story):
         story.host(number, name, "lose")
 
 
+def too_many_at_once(story):
+    story.commit("c")
+    number = story.to_fan_out("c")
+    story.tables["rollouts"][number - 1]["concurrency"] = 1
+    story.claim(number, "web2")
+    story.claim(number, "web3")
+
+
 def too_many_at_risk(story):
     story.commit("c")
     number = story.to_fan_out("c")
@@ -323,6 +331,7 @@ BAD = [
     ("I3", too_many_failed),
     ("I3", too_many_unknown),
     ("I3", too_many_at_risk),
+    ("I3", too_many_at_once),
     ("I4", not_recorded),
     ("I4", one_record_for_two),
     ("I4", commit_forgotten),

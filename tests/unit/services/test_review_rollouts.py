@@ -41,7 +41,7 @@ def test_an_unhealthy_canary_fails_the_commit_even_if_no_host_may_fail(world):
 def test_a_canary_whose_fence_refuses_is_not_the_commits_fault(tmp_path, monkeypatch):
     """Only restart and health speak of the release: a host that refuses is replaced, and nothing is barred."""
     world = World(tmp_path, monkeypatch, hosts=5, fan_out="max_failed = 1")
-    world.fleet.hosts["web01"].operation = 2**53
+    world.fleet.hosts["web01"].marks.add((1, 2**53))
     sha = world.push()
     assert world.settle().state is RolloutState.DONE
     assert world.runs()["web02"] == sha

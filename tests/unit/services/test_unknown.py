@@ -6,7 +6,7 @@ import pytest
 
 from rollout.domain.model import UNREAD
 from rollout.domain.states import HostState, RolloutState
-from rollout.services import hosts, stopping, views
+from rollout.services import hosts, reconcile, stopping, views
 from tests.support.checker.check import check
 from tests.support.checker.read import world as told
 from tests.support.world import World
@@ -162,6 +162,31 @@ def test_nobody_looks_from_outside_while_a_rollout_deals_with_the_fleet(world, l
     assert recorded(world).release == lost.current
 
 
+def test_what_a_stop_has_revoked_is_not_the_reading_after_its_end(world, lost, monkeypatch):
+    """Workers remember a revoked rollout for as long as they live: its hosts are read by messages that this does not meet."""
+    sent = []
+    monkeypatch.setattr(world.bell, "ring", sent.extend)
+    world.seconds += 400
+    reconcile.sweep(world.deps)
+    assert [(ring.arguments[-1], ring.revocable) for ring in sent] == [("web05", False)]
+
+
+def test_a_host_that_the_next_rollout_never_came_to_is_read_after_it(world):
+    """Not known since the last rollout, and only prepared in the stopped one after it: its own row does not say that it is not known."""
+    world.fleet.hosts["web05"].unreachable = True
+    world.push()
+    world.settle()
+    assert recorded(world).release == UNREAD
+    world.fleet.hosts["web05"].unreachable = False
+    sha = world.push()
+    world.run(until=lambda: world.newest().commit == sha and of(world, "web05").state is HostState.PREPARED)
+    stopping.stop(world.newest().id, world.deps, who="me", why="enough")
+    world.settle()
+    assert (of(world, "web05").state, recorded(world).release) == (HostState.PREPARED, UNREAD)
+    world.run(seconds=30)
+    assert recorded(world).release is None
+
+
 def test_verify_records_what_was_not_known(world, lost):
     """`hosts --verify` reads the disk of a host that nobody knew of; there is nothing that it could have drifted from."""
     with world.store.reading() as tx:
@@ -216,10 +241,9 @@ def test_a_host_whose_answer_was_lost_in_a_stop_is_read_before_it_is_recorded(wo
 
     def stop_now():
         host.loses_answer, host.after_act = 1, lambda: None
-        host.unhealthy.add(before)  # the way back fails too
+        host.before_act = lambda: setattr(world, "seconds", world.seconds + 20)  # the way back is late
         stopping.stop(world.newest().id, world.deps, who="me", why="enough")
 
-    before = host.current
     host.after_act = stop_now
     world.settle()
     assert of(world, "web05").state is HostState.ROLLBACK_FAILED

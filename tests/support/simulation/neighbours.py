@@ -1,0 +1,326 @@
+"""What the services talk to in a simulation: a broker, hosts, a git server, a log of requests. Each as faulty as its seed says."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+from typing import Any
+
+from rollout.domain.pipeline import Ring
+from rollout.errors import LeaseLost, MetricUnavailable, OutcomeUnknown, ServiceUnavailable, Unreachable
+from rollout.store.store import Store, Transaction
+from tests.support.model_host import (
+    GREETED,
+    HEALTH,
+    SENDING,
+    WAITING,
+    Call,
+    ModelHost,
+    Steps,
+    prepare_call,
+    status_call,
+    switch_call,
+)
+from tests.support.simulation.timeline import Task, Timeline
+from tests.support.world import ModelFleet, ModelMetrics, ModelWorkshop
+
+CONNECT_S = 5.0  # how long a host that is not there is waited for
+
+
+@dataclass(frozen=True)
+class Weather:
+    """How often what goes wrong, of all the times it could: 0 is never."""
+
+    messages_lost: float = 0.0
+    messages_doubled: float = 0.0
+    messages_late_s: float = 0.1  # at most
+    orders_lost: float = 0.0  # or their answers, and the connection with them
+    orders_late: float = 0.0  # by some of a lease's seconds
+    hosts_die: float = 0.0  # at a moment of a call
+    workers_killed: float = 0.0  # at a step
+    workers_stand: float = 0.0  # at a step
+    bytes_spoilt: float = 0.0
+
+
+FAIR = Weather()
+
+
+class SteppedStore(Store):
+    """A process's store: others come between its transactions, and it may die there."""
+
+    def __init__(self, store: Store, timeline: Timeline) -> None:
+        self.__dict__ = store.__dict__ | {"timeline": timeline, "inner": store}
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """As ever."""
+        self.timeline.step()
+        with self._open(self.inner.transaction) as tx:
+            yield tx
+        self.timeline.step()
+
+    @contextmanager
+    def reading(self) -> Iterator[Transaction]:
+        """As ever."""
+        with self._open(self.inner.reading) as tx:
+            yield tx
+
+    @contextmanager
+    def _open(self, begin: Callable[[], Any]) -> Iterator[Transaction]:
+        self.timeline.open_transactions += 1
+        try:
+            with begin() as tx:
+                yield tx
+        finally:
+            self.timeline.open_transactions -= 1
+
+
+class Broker:
+    """Messages under way. It loses, doubles and delays them; `replace` is an empty one in its place."""
+
+    def __init__(
+        self, timeline: Timeline, deliver: Callable[[Ring], bool], tell: Callable[..., None]
+    ) -> None:
+        self.timeline, self.deliver, self.tell = timeline, deliver, tell
+        self.weather, self.down_until, self.generation = FAIR, 0.0, 0
+        self.revoked: set[int] = set()
+        self.waiting = 0
+
+    @property
+    def down(self) -> bool:
+        """It does not answer."""
+        return self.timeline.seconds < self.down_until
+
+    def send(self, ring: Ring, after_s: float = 0.0) -> None:
+        """One message on its way, or two, or none."""
+        chance, weather = self.timeline.chance, self.weather
+        if chance.random() < weather.messages_lost:
+            self.tell("lost", ring)
+            return
+        for _ in range(3 if chance.random() < weather.messages_doubled else 1):
+            late = chance.random() * weather.messages_late_s
+            self.waiting += 1
+            self.timeline.spawn(partial(self._arrive, ring, self.generation), after_s=after_s + late)
+
+    def _arrive(self, ring: Ring, generation: int) -> None:
+        while generation == self.generation:
+            if self.down:
+                self.timeline.sleep(1.0)
+            elif ring.rollout in self.revoked and ring.revocable:
+                self.tell("revoked", ring)
+                break
+            elif self.deliver(ring):
+                break
+            else:
+                self.timeline.sleep(0.5)
+        self.waiting -= 1
+
+    def replace(self) -> None:
+        """Everything that was in it is gone, what was revoked too."""
+        self.generation += 1
+        self.revoked.clear()
+
+    # -- services.ports.Bell -----------------------------------------------------------------------------------------------
+
+    def ring(self, rings: list[Ring]) -> bool:
+        """As a Bell does."""
+        if rings:
+            self.timeline.step()
+        if self.down:
+            return False
+        for ring in rings:
+            self.send(ring)
+        return True
+
+    def revoke(self, rollout: int) -> bool:
+        """Workers remember it, if they hear it."""
+        if not self.down and self.timeline.chance.random() >= self.weather.messages_lost:
+            self.revoked.add(rollout)
+        return not self.down
+
+    def alive(self) -> bool:
+        """It answers."""
+        return not self.down
+
+
+class SimulatedFleet(ModelFleet):
+    """ModelHosts on which calls go on by themselves: they take time, outlive their callers, and die with the host."""
+
+    def __init__(self, names: list[str], timeline: Timeline, tell: Callable[..., None]) -> None:
+        super().__init__(names)
+        self.timeline, self.tell = timeline, tell
+        self.weather = FAIR
+        self.running = {name: dict[Call, Task]() for name in names}
+        self.on_their_way = set[Call]()  # permitted, and not yet there
+        self.slow = dict.fromkeys(names, 1.0)
+        for host in self.hosts.values():
+            host.clock, host.today = (lambda: timeline.seconds), timeline.today
+
+    # -- what befalls hosts ------------------------------------------------------------------------------------------------
+
+    def reboot(self, name: str) -> None:
+        """Everything on it dies; what was not synced may be lost."""
+        host, chance = self.hosts[name], self.timeline.chance
+        self._cut(name)
+        host.reboot(keeps_current=chance.random() < 0.7, keeps_journal=chance.random() < 0.7)
+
+    def lose_disk(self, name: str) -> None:
+        """It comes back empty."""
+        self._cut(name)
+        self.hosts[name].lose_disk()
+
+    def _cut(self, name: str) -> None:
+        tasks, self.running[name] = self.running[name], {}
+        for task in tasks.values():
+            task.kill()
+
+    # -- services.ports.Fleet ----------------------------------------------------------------------------------------------
+
+    def prepare(self, target, order, *, timeout_s, go_on):
+        host = self._reach(target)
+        call = prepare_call(host, order)
+        steps = call.run()
+        if next(steps, None) == SENDING:
+            for _ in range(self.timeline.chance.choice([1, 1, 2, 6])):
+                self._travel(target)
+                if not go_on():
+                    steps.close()
+                    raise OutcomeUnknown(f"{host.name}: cut")
+                if self._lost() or not self._there(host):
+                    steps.close()
+                    raise Unreachable(f"{host.name}: the connection broke")
+            spoilt = self.timeline.chance.random() < self.weather.bytes_spoilt
+            self._finish(host, call, steps, "spoilt" if spoilt else order.release.digest, timeout_s)
+        return call.reply.outcome(call.reply.answer)
+
+    def _switch(self, verb, target, order, permit):
+        host = self._reach(target)
+        call = switch_call(host, verb, order)
+        steps = call.run()
+        assert next(steps) == GREETED
+        self._travel(target)
+        try:
+            within = permit(call.reply.greeting())
+        except BaseException:
+            steps.close()
+            raise
+        self.on_their_way.add(call)
+        try:
+            self._travel(target)
+            if self.timeline.chance.random() < self.weather.orders_late:
+                self.timeline.sleep(self.timeline.chance.choice([1.0, 5.0, 13.0, 20.0]))
+        finally:
+            self.on_their_way.remove(call)
+        if self._lost() or not self._there(host):
+            steps.close()
+            raise OutcomeUnknown(f"{host.name}: the connection broke, and the order with it")
+        self._finish(host, call, steps, within, 200.0)
+        return call.reply.outcome(call.reply.answer)
+
+    def status(self, target, *, asked=0, seal=None, timeout_s):
+        host = self._reach(target)
+        call = status_call(host, asked, seal)
+        self._finish(host, call, call.run(), None, timeout_s)
+        return call.reply.status()
+
+    def read(self, target, program, lines, *, timeout_s):
+        self._reach(target)
+        return ""
+
+    # -- inside ------------------------------------------------------------------------------------------------------------
+
+    def _reach(self, target) -> ModelHost:
+        host = self.hosts[target.name]
+        self._travel(target)
+        if host.unreachable:
+            self.timeline.sleep(CONNECT_S)
+        host.reach()
+        return host
+
+    def _travel(self, target) -> None:
+        self.timeline.step()
+        self.timeline.sleep(self.timeline.chance.random() * 0.1 * self.slow[target.name])
+
+    def _lost(self) -> bool:
+        return self.timeline.chance.random() < self.weather.orders_lost
+
+    @staticmethod
+    def _there(host: ModelHost) -> bool:
+        return not host.unreachable
+
+    def _finish(self, host: ModelHost, call: Call, steps: Steps, value: object, timeout_s: float) -> None:
+        """The host does it, whether or not anybody waits; OutcomeUnknown when no answer comes."""
+        task = self.timeline.spawn(lambda: self._live(host, call, steps, value))
+        self.running[host.name][call] = task
+        answered = self.timeline.wait_for(task, timeout_s)
+        self.timeline.step()
+        if not answered or call.reply.answer is None or self._lost() or not self._there(host):
+            raise OutcomeUnknown(f"{host.name}: no answer came back")
+
+    def _live(self, host: ModelHost, call: Call, steps: Steps, value: object) -> None:
+        try:
+            moment = steps.send(value)
+            while True:
+                self.tell(host.name, call.verb, call.op, moment)
+                self.timeline.sleep(self._takes(host, moment))
+                if moment != WAITING and self.timeline.chance.random() < self.weather.hosts_die:
+                    self.tell("dies", host.name, moment)
+                    self.timeline.spawn(lambda: self.reboot(host.name))
+                    self.timeline.sleep(1.0)
+                moment = steps.send(None)
+        except StopIteration:
+            pass
+        finally:
+            steps.close()
+            self.running[host.name].pop(call, None)
+
+    def _takes(self, host: ModelHost, moment: str) -> float:
+        chance, slow = self.timeline.chance, self.slow[host.name]
+        if moment == "restart":
+            return chance.choice([0.1, 1.0, 3.0]) * slow
+        return 0.5 if moment == HEALTH else 0.05 if moment == WAITING else chance.random() * 0.01 * slow
+
+
+class SimulatedWorkshop(ModelWorkshop):
+    """Tests take time, and the git server may be away."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        super().__init__()
+        self.timeline, self.down_until = timeline, 0.0
+
+    def fetch(self, app, config):
+        self.timeline.step()
+        if self.timeline.seconds < self.down_until:
+            raise ServiceUnavailable("the git server does not answer")
+        return super().fetch(app, config)
+
+    remote_head = fetch
+
+    def run_tests(self, app, config, commit, *, go_on):
+        for _ in range(self.timeline.chance.choice([1, 2, 8])):
+            self.timeline.step()
+            self.timeline.sleep(2.0)
+            if not go_on():
+                raise LeaseLost("cut off")
+        return super().run_tests(app, config, commit, go_on=go_on)
+
+
+class SimulatedMetrics(ModelMetrics):
+    """Requests of hosts: a commit in `bad` answers badly; a log that cannot be read says so."""
+
+    def __init__(self, timeline: Timeline, fleet: SimulatedFleet) -> None:
+        super().__init__()
+        self.timeline, self.fleet, self.bad, self.unreadable = timeline, fleet, set[str | None](), False
+
+    def read(self, target, role, config, cursor):
+        host = self.fleet._reach(target)
+        if self.unreadable:
+            raise MetricUnavailable("the log cannot be read")
+        self.share = 0.5 if host.current in self.bad else 1.0
+        return super().read(target, role, config, cursor)
+
+
+def fair_or(chance: Random, *rates: float) -> float:
+    """Half of all seeds are spared of a fault, so that the others are seen for themselves."""
+    return chance.choice([*[0.0] * len(rates), *rates])
