@@ -32,8 +32,8 @@ check: $(TEST)  ## lint, types, layers
 bench: $(TEST)  ## measure: hosts per second against plain ssh, webhook latency, memory
 	@$(BIN)/python -m tests.bench
 
-faults: packages  ## harm on purpose for an hour or two, then look whether what must hold still holds
-	@$(BIN)/python -m tests.faults
+faults: packages  ## harm on purpose for an hour or two, then look whether what must hold still holds (PARTS=kill_sweep: one part)
+	@$(BIN)/python -m tests.faults $(PARTS)
 
 clean:  ## remove .venv and what the tools leave
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage*
