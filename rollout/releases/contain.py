@@ -58,7 +58,7 @@ def _start(order: dict[str, Any], bounds: Bounds, user: int | None) -> int:
     if pid == 0:
         try:
             _bound(bounds)
-            _offer_to_oom()
+            _let_others_go_first()
             _end_like(_command(order, user).wait())
         except OSError as error:
             os.write(order["output"], f"{error}\n".encode())
@@ -98,8 +98,9 @@ def _usual_signals() -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _offer_to_oom() -> None:
-    """When memory runs out, the kernel takes the command before the worker."""
+def _let_others_go_first() -> None:
+    """Stopping, switching and counting have the processor before the command; and when memory runs out, the kernel takes the command."""
+    os.nice(19)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")
 

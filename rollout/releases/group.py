@@ -1,6 +1,8 @@
 """A control group for one command, where we may make one: then the kernel itself keeps its memory and its processes bounded.
 
-Version 1: a group below our own, for memory and for processes apart. Version 2: one group, beside our own, since a group
+However many they are, they get processor time as one process does (where there is a controller for it, too).
+
+Version 1: a group below our own, one for each controller. Version 2: one group, beside our own, since a group
 that hands controllers on may not have processes (systemd hands memory and pids on to every unit).
 """
 
@@ -14,6 +16,7 @@ from rollout.releases.limits import Bounds
 
 ROOT = Path("/sys/fs/cgroup")
 _CONTROLLERS = {"memory", "pids"}
+_WELCOME = {"cpu"}
 _PREFIX = "rollout-"
 
 
@@ -78,11 +81,12 @@ def _own() -> str:
 
 
 def parents(root: Path, own: str) -> Iterator[tuple[Path, Path]]:
-    """(our own group, where a new one can be made) for memory and processes, of /proc/self/cgroup; none if either is missing."""
+    """(our own group, where a new one can be made) for memory, processes and time, of /proc/self/cgroup; none if one of the first two is missing."""
     lines = [line.split(":", 2) for line in own.splitlines()]
     first = {name: root / name / path[1:] for _, names, path in lines for name in names.split(",")}
     if first.keys() >= _CONTROLLERS:
-        yield from ((first[name], first[name]) for name in sorted(_CONTROLLERS))
+        here = _CONTROLLERS | {name for name in _WELCOME & first.keys() if first[name].is_dir()}
+        yield from ((first[name], first[name]) for name in sorted(here))
         return
     home = next((root / path[1:] for number, _, path in lines if number == "0"), root)
     for parent in (home, home.parent):
@@ -108,6 +112,8 @@ def _limit(folder: Path, bounds: Bounds) -> None:
         ("memory.swap.max", "0"),
         ("memory.oom.group", "1"),
         ("pids.max", str(bounds.processes)),
+        ("cpu.shares", "1024"),  # what one process with the usual priority has
+        ("cpu.weight", "100"),
     ):
         if (folder / name).exists():
             (folder / name).write_text(value)

@@ -379,3 +379,12 @@ def wait_for(true, seconds=20.0):
     while not true():
         assert time.monotonic() < until, "condition not met"
         time.sleep(0.02)
+
+
+def test_the_rest_of_the_machine_goes_first(attempt):
+    """A command has the lowest priority, and where groups can be made it is in one that weighs as much as one process."""
+    outcome = attempt("awk '{print \"nice\", $19}' /proc/self/stat; grep :cpu: /proc/self/cgroup; true")
+    assert "nice 19" in outcome.output
+    own = Path("/proc/self/cgroup").read_text()
+    if os.geteuid() == 0 and ":cpu:/" in own and os.access("/sys/fs/cgroup/cpu/cgroup.procs", os.W_OK):
+        assert ":cpu:/rollout-" in outcome.output

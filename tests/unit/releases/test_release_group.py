@@ -18,10 +18,13 @@ def hand_on(group, controllers):
 
 
 def test_version_1_is_below_our_own_groups(root):
-    """With a hierarchy for each controller, memory and processes each have a place below where we are."""
+    """With a hierarchy for each controller, memory and processes each have a place below where we are, and time if it is there."""
     own = "9:name=systemd:/\n8:pids:/a\n4:memory:/b/c\n1:cpu,cpuacct:/\n0::/\n"
     memory, pids = root / "memory/b/c", root / "pids/a"
     assert list(parents(root, own)) == [(memory, memory), (pids, pids)]
+    time = root / "cpu"
+    time.mkdir()
+    assert list(parents(root, own)) == [(time, time), (memory, memory), (pids, pids)]
 
 
 def test_version_2_is_beside_our_own_group(root):
