@@ -121,7 +121,7 @@ class System:
         canary="",
         server='database = "sqlite"',
         poll="0s",
-        bake="6s",
+        bake="3s",
         deadline="60s",
         health_timeout="3s",
         flower=False,
