@@ -52,7 +52,9 @@ class Shelf:
         now = time.time()
         for path in self.folder.glob("*.tar.gz"):
             if path.stat().st_mtime > now:
-                os.utime(path, (now - 1, now - 1))  # not the very moment of what comes: files' times tick slowly
+                os.utime(
+                    path, (now - 1, now - 1)
+                )  # not the very moment of what comes: files' times tick slowly
 
     def _prune(self, commit: str) -> None:
         by_age = sorted(self.folder.glob("*.tar.gz"), key=lambda path: path.stat().st_mtime, reverse=True)

@@ -328,7 +328,8 @@ class System:
     def rollouts(self):
         """The unfinished ones, oldest first, and past ones, newest first, as the API has them; none while the web is away."""
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self.web}/api/rollouts?finished=1", headers={"Authorization": f"Bearer {TOKEN}"}
+            f"http://127.0.0.1:{self.web}/api/rollouts?finished=1",
+            headers={"Authorization": f"Bearer {TOKEN}"},
         )
         try:
             with urllib.request.urlopen(request, timeout=10) as answer:
