@@ -486,7 +486,8 @@ outcome() { # CODE REASON WHAT OPEN: journal it, then say it
     more="code=$1 switched=$switched put_back=$put_back"
     case $2 in '') ;; *' '*) more="$more reason=${2%% *}_${2#* }" ;; *) more="$more reason=$2" ;; esac
     code=$1 said=$2
-    if ! record "$3" "$4" "$more" || ! sync . .rollout/journal; then code=30 said='no room'; fi
+    # The switch is on the disk before the record that tells of it: a power cut must not leave the record alone.
+    if ! { sync . && record "$3" "$4" "$more" && sync .rollout/journal; }; then code=30 said='no room'; fi
     read_current
     printf 'intent=yes\nswitched=%s\nput_back=%s\n' "$switched" "$put_back"
     show_output
@@ -501,7 +502,7 @@ void() { # CODE REASON: the intent came to nothing; `current` is as it was
 answer_already() {
     [ "$verb" = rollback ] && [ "$was" = "$commit" ] && [ "$last_open" = no ] || return 0
     from=$was
-    { record 'done' no 'code=0 already=yes' && sync .rollout/journal; } || cannot_write
+    { sync . && record 'done' no 'code=0 already=yes' && sync .rollout/journal; } || cannot_write
     drop_marks
     printf 'intent=yes\nalready=yes\nswitched=no\nput_back=no\ncurrent=%s\n' "$current"
     finish 0
