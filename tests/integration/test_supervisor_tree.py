@@ -157,7 +157,7 @@ def test_what_dies_is_restarted_and_its_children_with_it(tree) -> None:
 def test_a_failing_part_is_told_with_its_last_words(tree) -> None:
     """A part that ends at once is reported with its exit status, its last words and its log, and tried again later."""
     running = tree(web=FAILING)
-    running.wait_for("web", "no luck today", 2)
+    running.wait_for("web", "no luck today", 3)  # so it has told of the second end, too
     running.process.terminate()
     said, _ = running.process.communicate(timeout=20)
     assert "web ended (exit status 3); it starts again in 1 s" in said
