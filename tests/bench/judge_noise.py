@@ -31,6 +31,9 @@ class Case:
     history: float = 600.0
     until: float = 600.0
     dt: float = DT
+    classes: bool = (
+        False  # every class has its own noise: 8 % redirects, and `base` is shared out to 4xx, 499 and 5xx
+    )
 
     def canary(self, rate: float) -> float:
         """The canary's rate since the switch."""
@@ -52,6 +55,8 @@ def trace(case: Case, seed: int) -> list[Interval]:
     """All intervals, sorted by t; the host web0 is the canary."""
     dice = random.Random(f"{case.noise} {case.rps} {case.base} {seed}")
     steps = [(i + 1) * case.dt for i in range(-round(case.history / case.dt), round(case.until / case.dt))]
+    if case.classes:
+        return _trace_of_classes(case, steps, dice)
     rates = _rates(case, steps, dice)
     found = []
     for place, t in enumerate(steps):
@@ -63,6 +68,28 @@ def trace(case: Case, seed: int) -> list[Interval]:
             requests = poisson(load, dice)
             bad = binomial(requests, min(1.0, rate), dice)
             counts = {"2xx": requests - bad, "3xx": 0, "4xx": 0, "499": 0, "5xx": bad}
+            role = "canary" if host == 0 else "baseline"
+            found.append(Interval(t, case.dt, f"web{host}", role, observed=True, counts=counts))
+    return found
+
+
+SHARES = {"3xx": 8.0, "4xx": 0.3, "499": 0.1, "5xx": 0.6}  # of `base`
+
+
+def _trace_of_classes(case: Case, steps: list[float], dice: random.Random) -> list[Interval]:
+    of_class = {name: _rates(case.but(base=case.base * share), steps, dice) for name, share in SHARES.items()}
+    found = []
+    for place, t in enumerate(steps):
+        load = case.rps * case.dt * (_time_of_day(t) if case.noise == "memory" else 1.0)
+        for host in range(case.hosts + 1):
+            requests = poisson(load, dice)
+            counts = {"2xx": requests}
+            for name, rates in of_class.items():
+                rate = rates[host][place]
+                if host == 0 and t > 0 and name == "5xx":
+                    rate = case.canary(rate)
+                counts[name] = binomial(counts["2xx"], min(1.0, rate), dice)
+                counts["2xx"] -= counts[name]
             role = "canary" if host == 0 else "baseline"
             found.append(Interval(t, case.dt, f"web{host}", role, observed=True, counts=counts))
     return found

@@ -20,7 +20,9 @@ class Limit:
         self.theta = max(1.0 - minimum_good, LEAST_LIMIT)
         self.none = self.theta >= 1.0
         if not self.none:
-            self._above = self._ratios([self.theta + (1.0 - self.theta) * g for g in geometric(0.01, 0.98, _POINTS)])
+            self._above = self._ratios(
+                [self.theta + (1.0 - self.theta) * g for g in geometric(0.01, 0.98, _POINTS)]
+            )
             self._below = self._ratios([self.theta * share for share in linear(0.05, 0.9, _POINTS)])
 
     def capped(self, bad: float, requests: float) -> float:
@@ -28,17 +30,17 @@ class Limit:
         return min(bad, CAP_SHARE * self.theta * requests + CAP_FLOOR)
 
     def above(self, bad: float, requests: float, phi: float) -> float:
-        """ln E for a share of bad answers above theta; 0 with no data."""
+        """Nats: ln E, for a share of bad answers above theta; 0 with no data."""
         return 0.0 if self.none else self._mixture(self._above, bad, requests, phi)
 
     def below(self, bad: float, requests: float, phi: float) -> float:
-        """ln E for a share below theta; 0 with no data."""
+        """Nats: ln E, for a share below theta; 0 with no data."""
         if self.none:
             return inf if requests else 0.0
         return self._mixture(self._below, bad, requests, phi)
 
     def _ratios(self, alternatives: list[float]) -> list[tuple[float, float]]:
-        """ln of the likelihood ratio of a bad answer, and of a good one."""
+        """Logarithms of the likelihood ratio of a bad answer, and of a good one."""
         good = log1p(-self.theta)
         return [(log(q / self.theta), log1p(-q) - good) for q in alternatives]
 

@@ -47,7 +47,7 @@ class Dispersion:
 
 
 def over_time(blocks: Sequence[tuple[float, float]]) -> float:
-    """phi of a single host, of its (errors, requests) in consecutive blocks of 10 s, against a constant rate."""
+    """The phi of a single host, of its (errors, requests) in consecutive blocks of 10 s, against a constant rate."""
     found = []
     for length in BLOCKS:
         sums = [
@@ -71,7 +71,9 @@ def combined(of_lengths: Sequence[float]) -> float:
 def _phi(chi_squares: Iterable[tuple[float, float, float]]) -> float:
     """Of tables' (X2, df, errors); few errors tell little, so no more degrees of freedom than errors count."""
     listed = list(chi_squares)
-    square, freedom, errors = (sum(column) for column in zip(*listed, strict=True)) if listed else (0.0, 0.0, 0.0)
+    square, freedom, errors = (
+        (sum(column) for column in zip(*listed, strict=True)) if listed else (0.0, 0.0, 0.0)
+    )
     if freedom <= 0:
         return PHI_PRIOR
     counted = min(freedom, errors)

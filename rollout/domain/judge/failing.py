@@ -124,7 +124,9 @@ class Watch:
         self._running[0] += total_b
         self._running[1] += requests_b
         if self.alone:
-            contribution: Contribution | None = Alone(errors_c, requests_c * self._own_rate) if requests_c else None
+            contribution: Contribution | None = (
+                Alone(errors_c, requests_c * self._own_rate) if requests_c else None
+            )
         else:
             contribution = paired(errors_c, errors_b, requests_c, self.offset.exposure(requests_b))
         if contribution is not None:
@@ -132,7 +134,7 @@ class Watch:
         return contribution
 
     def evidence(self, without: list[Contribution] | None = None) -> float:
-        """ln E."""
+        """Nats: ln E."""
         return self.process.evidence(self.phi, without)
 
 
@@ -172,7 +174,9 @@ class FailingSide:
             others = [one for one in step.bins if not one.canary]
             self.paired = self.paired or bool(others)
             if others:
-                self.incidents.add(step.t, step.dt, sum(one.bad for one in others), sum(one.requests for one in others))
+                self.incidents.add(
+                    step.t, step.dt, sum(one.bad for one in others), sum(one.requests for one in others)
+                )
         self.raw.end_past()
         if not self.paired and any(one.requests for step in steps for one in step.bins):
             self._be_alone(wanted=True)
@@ -181,7 +185,10 @@ class FailingSide:
         """One step since the switch."""
         canaries = [one for one in step.bins if one.canary]
         others = [one for one in step.bins if not one.canary]
-        requests_c, requests_b = sum([one.requests for one in canaries]), sum([one.requests for one in others])
+        requests_c, requests_b = (
+            sum([one.requests for one in canaries]),
+            sum([one.requests for one in others]),
+        )
         bad_c, bad_b = sum([one.bad for one in canaries]), sum([one.bad for one in others])
         if others and not self.paired:
             self.paired = True
@@ -254,7 +261,7 @@ class FailingSide:
 
     def _decide(self) -> None:
         self.relative = self._relative(_NOTHING)
-        self.absolute = self.limit.above(*self._absolute, self.phi)
+        self.absolute = self.limit.above(self._absolute[0], self._absolute[1], self.phi)
         self.together = self._combined(self.relative, self.absolute)
         self.trimmed = self.trim() if self.together >= self.fail_at else None
         proven = self.trimmed is not None and (self.trimmed >= TRIM_AT or self.blackout)

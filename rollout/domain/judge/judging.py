@@ -9,9 +9,9 @@ from rollout.domain.judge import passing
 from rollout.domain.judge.absolute import Limit
 from rollout.domain.judge.constants import INCIDENT_S, LEAN, PASS_AT, UNSEEN_S
 from rollout.domain.judge.failing import FailingSide
-from rollout.domain.judge.kinds import KINDS
+from rollout.domain.judge.kinds import kinds_of
 from rollout.domain.judge.passing import Counts
-from rollout.domain.judge.steps import Kinds, Step, Steps
+from rollout.domain.judge.steps import Step, Steps
 from rollout.domain.verdict import Interval, Policy, Status, Verdict
 
 FINAL = frozenset({Status.PASS, Status.FAIL, Status.INCONCLUSIVE})
@@ -36,7 +36,9 @@ class Tally:
             self.requests += one.requests
             self.bad += one.bad
             self.hosts.add(one.host)
-            self.kinds = [mine + new for mine, new in zip(self.kinds or [0] * len(one.kinds), one.kinds, strict=True)]
+            self.kinds = [
+                mine + new for mine, new in zip(self.kinds or [0] * len(one.kinds), one.kinds, strict=True)
+            ]
 
 
 class Judge:
@@ -45,18 +47,18 @@ class Judge:
     Intervals of one t must come in one call; `verdict` is the word now, `closing` the word if nothing more comes.
     """
 
-    def __init__(self, policy: Policy, kinds: Kinds = KINDS) -> None:
+    def __init__(self, policy: Policy) -> None:
         self.policy = policy
+        self.kinds = kinds_of(policy)
         self.limit = Limit(policy.minimum_good)
-        self.failing = FailingSide(self.limit, [weight for _, weight in kinds.weights])
-        self.kinds = kinds
+        self.failing = FailingSide(self.limit, [weight for _, weight in self.kinds.weights])
         self.t = 0.0
         self.canary, self.baseline = Tally(), Tally()
         self.observed_s = 0.0
         self.counts = Counts()  # of the pass test: outside of incidents, as they are
         self._observed_at = 0.0
         self._probed = 0
-        self._steps = Steps(policy, kinds)
+        self._steps = Steps(policy, self.kinds)
         self._history: list[Step] | None = []  # None once the canary is judged
         self._watched: set[str] = set()
         self.own_past = (0, 0)  # bad answers and requests of the canary before the switch

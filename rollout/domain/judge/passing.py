@@ -28,7 +28,8 @@ def margin_at(t: float, deadline: float, margin: float) -> float:
     strict = min(STRICT_MARGIN, margin)
     if not strict:
         return 0.0
-    return strict * (margin / strict) ** (min(t, deadline) / deadline if deadline > 0 else 1.0)
+    share = min(t, deadline) / deadline if deadline > 0 else 1.0
+    return strict * float((margin / strict) ** share)
 
 
 def evidence(counts: Counts, margin: float, phi: float) -> float:

@@ -99,7 +99,7 @@ class Relative:
         self._sums = [s + one for s, one in zip(self._sums, likelihoods, strict=True)]
 
     def evidence(self, phi: float, without: list[Contribution] | None = None) -> float:
-        """ln E: nats for harm; 0 with no data. `without`: as if these steps had not been."""
+        """Nats for harm: ln E; 0 with no data. `without`: as if these steps had not been."""
         if self._empty:
             return 0.0
         sums = self._sums

@@ -12,7 +12,9 @@ from rollout.domain.verdict import Interval, Policy
 
 CANARY, BASELINE = "canary", "baseline"
 _ALMOST = 1e-6  # seconds
-APART = frozenset({"401", "404", "429", "499"})  # no part of the class 4xx, where a source counts them by themselves
+APART = frozenset(
+    {"401", "404", "429", "499"}
+)  # no part of the class 4xx, where a source counts them by themselves
 
 
 @dataclass(slots=True)
@@ -47,6 +49,11 @@ class Kinds:
         """The place of the kind that a class or status belongs to; None for one that nobody watches."""
         wanted = "499" if name == "499" else "" if name in APART else f"{name[0]}xx"
         return next((place for place, (kind, _) in enumerate(self.weights) if kind == wanted), None)
+
+
+def is_good(name: str, policy: Policy) -> bool:
+    """A status that is counted by itself belongs to its class: with "4xx" good, 499 is."""
+    return name in policy.good or f"{name[0]}xx" in policy.good
 
 
 class Steps:
@@ -116,9 +123,7 @@ class Steps:
                 mine.probed += count
 
     def _sort(self, name: str) -> tuple[bool, int | None]:
-        """A status that is counted by itself belongs to its class: with "4xx" good, 499 is."""
-        good = name in self._policy.good or f"{name[0]}xx" in self._policy.good
-        self._sorts[name] = good, self._kinds.of(name)
+        self._sorts[name] = is_good(name, self._policy), self._kinds.of(name)
         return self._sorts[name]
 
     def _step(self, t: float) -> Step:

@@ -5,13 +5,13 @@ from math import exp, log
 
 
 def log_sum_exp(values: Sequence[float]) -> float:
-    """ln of the sum of e^value, whatever their size."""
+    """The logarithm of the sum of e^value, whatever their size."""
     most = max(values)
     return most + log(sum([exp(value - most) for value in values]))
 
 
 def times_log(count: float, rate: float) -> float:
-    """count x ln(rate), with 0 ln 0 = 0."""
+    """A count x ln(rate), with 0 ln 0 = 0."""
     return count * log(rate) if count else 0.0
 
 

@@ -4,7 +4,7 @@ from math import ceil, exp, floor, isfinite, log10
 from typing import TYPE_CHECKING
 
 from rollout.domain.judge import passing
-from rollout.domain.judge.constants import BETA, PASS_AT, RATIO, STARVED_SHARE
+from rollout.domain.judge.constants import BETA, CLEAR_S, PASS_AT, RATIO, STARVED_SHARE
 from rollout.domain.verdict import Status
 
 if TYPE_CHECKING:
@@ -53,7 +53,9 @@ def explanation(judge: "Judge", status: Status, reason: str) -> str:
 
 def _failed(judge: "Judge") -> str:
     kind = judge.failing.convicted_of()
-    harmed = f"about {_percent(_harmed(judge, kind))} of {_number(len(judge.canary.hosts), 'host')}'s users saw it"
+    harmed = (
+        f"about {_percent(_harmed(judge, kind))} of {_number(len(judge.canary.hosts), 'host')}'s users saw it"
+    )
     return (
         f"{_seen(judge, kind)}; {_odds(judge.failing.together)}; failed after {judge.t:.0f} s; {harmed}. "
         f"{_fail_doubt(judge)}"
@@ -65,7 +67,9 @@ def _fail_doubt(judge: "Judge") -> str:
         return "Had the baseline answered like that in the same seconds, it would have gone on watching."
     if judge.failing.alone:
         return "There was no baseline: had its own past been as bad, it would have gone on watching."
-    return f"There was nothing to compare it with, only the limit of {_percent(judge.limit.theta)} bad answers."
+    return (
+        f"There was nothing to compare it with, only the limit of {_percent(judge.limit.theta)} bad answers."
+    )
 
 
 def _starved(judge: "Judge") -> str:
@@ -120,12 +124,15 @@ def _doubted(judge: "Judge", reason: str) -> str:
 
 def _wanted(judge: "Judge", reason: str) -> str:
     """What would have changed its mind."""
-    if reason == "no traffic":
-        return ". Some hundred requests without a bad answer would be enough for a word."
-    if reason == "shared incident":
-        return ". 30 s in which the baseline is well would be enough for a word."
-    if reason == "stale":
-        return ". It judges again when the canary can be read."
+    simple = {
+        "no traffic": ". Some hundred requests without a bad answer would be enough for a word.",
+        "shared incident": f". {CLEAR_S:.0f} s in which the baseline is well would be enough for a word.",
+        "stale": ". It judges again when the canary can be read.",
+    }
+    return simple.get(reason) or _lacking(judge)
+
+
+def _lacking(judge: "Judge") -> str:
     weakest = min(judge.harmless, judge.within_limit)
     if judge.observed_s < judge.policy.bake_s:
         return f". It is watched for {judge.policy.bake_s:.0f} s at least."
