@@ -21,7 +21,10 @@ class Limit:
         self.none = self.theta >= 1.0
         if not self.none:
             self._above = self._ratios(
-                [self.theta + (1.0 - self.theta) * g for g in geometric(0.01, 0.98, _POINTS)]
+                [
+                    self.theta + (1.0 - self.theta) * g
+                    for g in geometric(min(0.01, self.theta / 5), 0.98, _POINTS)
+                ]
             )
             self._below = self._ratios([self.theta * share for share in linear(0.05, 0.9, _POINTS)])
 

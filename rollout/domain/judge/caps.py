@@ -1,7 +1,9 @@
 """The burst cap: what one host can contribute to the evidence in one step is bounded, so that no single burst decides.
 
 A winsorised count (Huber, "Robust Statistics", 1981) at four standard deviations of a Poisson count above what was to be
-expected; used on the failing side only, where a smaller count is the careful one.
+expected, or at twice that, whichever is more: with hundreds of expected errors a step, four standard deviations are so
+little that a doubled error rate would be taken for the usual one. Used on the failing side only, where a smaller count
+is the careful one.
 """
 
 from math import sqrt
@@ -15,8 +17,8 @@ def smoothed(errors: float, requests: float) -> float:
 
 
 def capped(errors: float, requests: float, rate: float) -> float:
-    """At most 3 + mu + 4 sqrt(mu), where mu = requests x rate."""
+    """At most 3 + mu + max(4 sqrt(mu), mu), where mu = requests x rate."""
     if errors <= CAP_FLOOR:
         return errors
     mean = requests * rate
-    return min(errors, CAP_FLOOR + mean + CAP_SIGMAS * sqrt(mean))
+    return min(errors, CAP_FLOOR + mean + max(CAP_SIGMAS * sqrt(mean), mean))

@@ -161,6 +161,7 @@ class FailingSide:
         self._worst, self._worst_excess = _NOTHING, 0.0
         self._worst_absolute, self._worst_above = _NOTHING, 0.0
         self._dark: list[float] = []  # lengths of the dark steps in a row, until now
+        self._dark_s = 0.0
         self._baseline_share = 0.0
 
     def learn(self, steps: list[Step]) -> None:
@@ -232,7 +233,8 @@ class FailingSide:
             and self._baseline_share < BLACKOUT_BASELINE
         )
         self._dark = [*self._dark, dt] if dark else []
-        self.blackout = len(self._dark) > 1 and sum(self._dark) > TRIM_S + 1e-6
+        self._dark_s = sum(self._dark) if len(self._dark) > 1 else 0.0
+        self.blackout = self._dark_s > TRIM_S + 1e-6
 
     def _take(self, step: Step, bad_c: int, bad_b: int, requests_c: int, requests_b: int) -> None:
         self.bad.take(step, [one.bad for one in step.bins], requests_c, requests_b)
@@ -265,7 +267,7 @@ class FailingSide:
         self.together = self._combined(self.relative, self.absolute)
         self.trimmed = self.trim() if self.together >= self.fail_at else None
         proven = self.trimmed is not None and (self.trimmed >= TRIM_AT or self.blackout)
-        self.convicted = proven or sum(self._dark) >= BLACKOUT_CERTAIN_S - 1e-6
+        self.convicted = proven or self._dark_s >= BLACKOUT_CERTAIN_S - 1e-6
         self.failed = self.convicted or self.starved
 
     def convicted_of(self) -> int | None:

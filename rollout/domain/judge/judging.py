@@ -7,7 +7,7 @@ from math import inf
 
 from rollout.domain.judge import passing
 from rollout.domain.judge.absolute import Limit
-from rollout.domain.judge.constants import INCIDENT_S, LEAN, PASS_AT, UNSEEN_S
+from rollout.domain.judge.constants import ALPHA, INCIDENT_S, LEAN, PASS_AT, UNSEEN_S
 from rollout.domain.judge.failing import FailingSide
 from rollout.domain.judge.kinds import kinds_of
 from rollout.domain.judge.passing import Counts
@@ -47,11 +47,11 @@ class Judge:
     Intervals of one t must come in one call; `verdict` is the word now, `closing` the word if nothing more comes.
     """
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, *, alpha: float = ALPHA, passes: bool = True) -> None:
         self.policy = policy
         self.kinds = kinds_of(policy)
         self.limit = Limit(policy.minimum_good)
-        self.failing = FailingSide(self.limit, [weight for _, weight in self.kinds.weights])
+        self.failing = FailingSide(self.limit, [weight for _, weight in self.kinds.weights], alpha)
         self.t = 0.0
         self.canary, self.baseline = Tally(), Tally()
         self.observed_s = 0.0
@@ -64,6 +64,7 @@ class Judge:
         self.own_past = (0, 0)  # bad answers and requests of the canary before the switch
         self._lately: deque[tuple[float, int, int]] = deque()  # t, bad, requests of the canary
         self._extended = False
+        self._ends = passes  # else it fails or goes on
         self._fallen: Verdict | None = None
 
     def add(self, intervals: Iterable[Interval]) -> Verdict:
@@ -172,6 +173,8 @@ class Judge:
     def _decide(self) -> None:
         if self.failing.failed:
             self._fallen = self._say(Status.FAIL, self._harm())
+        elif not self._ends:
+            return
         elif self._passes():
             self._fallen = self._say(Status.PASS, NO_HARM)
         elif self.t >= self.policy.deadline_s:
