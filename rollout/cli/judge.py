@@ -60,7 +60,7 @@ def judge(
         good=tuple(_names(good)) or Policy().good,
         minimum_good=_share("--minimum-good", minimum_good),
         bake_s=_seconds("--bake", bake),
-        deadline_s=_seconds("--deadline", deadline),
+        deadline_s=_seconds("--deadline", deadline, least=1.0),
         margin=_share("--margin", margin),
     )
     if policy.deadline_s < policy.bake_s:
@@ -117,22 +117,25 @@ def _share(option: str, given: str) -> float:
     except ValueError:
         share = -1.0
     if not 0.0 <= share <= 1.0:
-        raise WrongUsage(
-            f"{option}: found {given!r}, expected a share such as 95%", remedy="rollout judge --help"
-        )
+        raise _wrong(option, given, "a share such as 95%")
     return share
 
 
-def _seconds(option: str, given: str) -> float:
+def _seconds(option: str, given: str, *, least: float = 0.0) -> float:
     """90s, 5m, or a bare number of seconds."""
     from rollout.config import durations
 
     try:
-        return durations.parse(f"{given}s" if given.replace(".", "", 1).isdigit() else given)
+        seconds = durations.parse(f"{given}s" if given.replace(".", "", 1).isdigit() else given)
     except ValueError as error:
-        raise WrongUsage(
-            f"{option}: found {given!r}, expected {error}", remedy="rollout judge --help"
-        ) from error
+        raise _wrong(option, given, str(error)) from error
+    if seconds < least:
+        raise _wrong(option, given, f"{durations.text(least)} or more")
+    return seconds
+
+
+def _wrong(option: str, found: str, expected: str) -> WrongUsage:
+    return WrongUsage(f"{option}: found {found!r}, expected {expected}", remedy="rollout judge --help")
 
 
 def _tell(verdict: "Verdict", *, as_json: bool) -> None:
