@@ -124,8 +124,9 @@ class Judge:
 
     def _take(self, step: Step) -> None:
         self._watched |= step.watched
-        if step.t <= 0 and self._history is not None:
-            self._history.append(step)
+        if step.t <= 0:
+            if self._history is not None:
+                self._history.append(step)
             return
         if self._history is not None:
             self._begin(self._history)

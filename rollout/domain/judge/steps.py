@@ -73,7 +73,7 @@ class Steps:
 
     def of(self, intervals: Iterable[Interval]) -> Iterator[Step]:
         """The steps that these intervals complete."""
-        for t, group in groupby(intervals, key=lambda one: one.t):
+        for t, group in groupby(intervals, key=lambda one: round(one.t, 3)):
             yield from self._take(t, [one for one in group if one.role in {CANARY, BASELINE}])
 
     def _take(self, t: float, group: Sequence[Interval]) -> Iterator[Step]:

@@ -162,7 +162,7 @@ def _seen(judge: "Judge", kind: int | None) -> str:
     told += f" ({_percent(errors_c / judge.canary.requests)})"
     if judge.baseline.requests:
         hosts = _number(len(judge.baseline.hosts), "baseline host")
-        told += f", {hosts} to {_percent(errors_b / judge.baseline.requests)} of {judge.baseline.requests:,}"
+        told += f", the {hosts} to {_percent(errors_b / judge.baseline.requests)} of {judge.baseline.requests:,}"
     return told
 
 

@@ -19,7 +19,7 @@ def test_a_fail_names_both_sides_the_odds_the_time_and_the_harm():
     verdict = judge(story(rate=on_canary(0.05), until=100), Policy())
     told = verdict.explanation
     assert told.startswith("web0 answered 5xx to ")
-    assert "four baseline hosts to" in told
+    assert ", the four baseline hosts to " in told
     assert f"failed after {verdict.t:.0f} s" in told
     assert "of one host's users saw it" in told
     assert "the odds that this is chance are below 1 in 1" in told
