@@ -24,7 +24,7 @@ def evidence(judge: "Judge") -> dict[str, float]:
         "L_trim": failing.together if failing.trimmed is None else failing.trimmed,
         "L_P": judge.harmless,
         "L_A": judge.within_limit,
-        "phi": max(watch.phi for watch in failing.watches),
+        "phi": max(kind.phi for kind in failing.kinds),
         "phi_raw": failing.phi,
         "offset": failing.bad.offset.mean,
         "margin": passing.certificate(judge.counts, failing.phi) if judge.compared else 1.0,
@@ -162,7 +162,9 @@ def _seen(judge: "Judge", kind: int | None) -> str:
     told += f" ({_percent(errors_c / judge.canary.requests)})"
     if judge.baseline.requests:
         hosts = _number(len(judge.baseline.hosts), "baseline host")
-        told += f", the {hosts} to {_percent(errors_b / judge.baseline.requests)} of {judge.baseline.requests:,}"
+        told += (
+            f", the {hosts} to {_percent(errors_b / judge.baseline.requests)} of {judge.baseline.requests:,}"
+        )
     return told
 
 
