@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from rollout.domain.judge.absolute import Limit
 from rollout.domain.judge.caps import capped, smoothed
+from rollout.domain.judge.comparison import Comparison
 from rollout.domain.judge.offset import UNKNOWN, Offset, learned
 from rollout.domain.judge.relative import GRID, Alone, Paired, Relative, paired
+from rollout.domain.judge.steps import HostBin, Step
 from rollout.domain.judge.sums import log_sum_exp
 
 counts = st.lists(
@@ -138,6 +140,18 @@ def test_offset_is_learned_as_far_as_history_tells():
     assert little.spread == pytest.approx(sqrt(0.2**2 + 0.05**2), abs=0.02)
     assert learned((0, 0), (4, 400), 1.1) == learned((2, 100), (0, 0), 1.1) == UNKNOWN
     assert much.exposure(400) == pytest.approx(400 / exp(much.mean))
+
+
+def test_a_burst_of_the_canary_is_capped_too():
+    """What one step contributes is bounded on both sides."""
+    bins = [HostBin("web0", canary=True, requests=200), HostBin("web1", canary=False, requests=200)]
+    comparison = Comparison()
+    comparison.learn(
+        [Step(0.0, 600.0, [HostBin(b.host, b.canary, 60_000) for b in bins], frozenset())], [[599, 600]]
+    )
+    taken = comparison.take(Step(2.0, 2.0, bins, frozenset()), [150, 2], 200, 200)
+    assert taken.errors == pytest.approx(3 + 2 + 4 * sqrt(2), rel=0.01)
+    assert taken.both - taken.errors == 2
 
 
 def test_a_burst_counts_only_so_much():

@@ -33,6 +33,14 @@ def test_the_root_is_where_the_likelihood_is_highest(counts, form):
             assert likelihood(counts, ratio, margin, other) <= top + 1e-6
 
 
+def test_the_root_keeps_its_digits():
+    """One error of a baseline of billions: the difference of two nearly equal numbers would lose them."""
+    counts = Counts(0, 1_000_000_000, 1, 4e9)
+    a, d, r = 1.25 * counts.requests_c + counts.exposure_b, 0.01, 1.25
+    best = passing._best_rate(counts, r, d)
+    assert a * r * best * best + (a * d - r) * best == pytest.approx(d, rel=1e-9)
+
+
 def test_margin_relaxes_to_the_users():
     """From 0.1 points to the margin at the deadline, and no further; a smaller margin is strict from the first."""
     told = [passing.margin_at(t, 600, 0.01) for t in (0, 300, 600, 1200)]

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollout.domain.judge import Judge, judge
+from rollout.domain.judge.absolute import Limit
 from rollout.domain.verdict import Interval, Policy, Status
 from tests.support.traces import always, on_all, on_canary, story
 
@@ -165,6 +166,62 @@ def test_a_healthy_canary_passes_whatever_happens_around_it(given):
 def test_one_burst_of_four_seconds_fails_nobody(rps, begin):
     """Not even when every answer in it is bad; it may keep from passing."""
     verdict = judge(story(rate=on_canary(1.0, since=begin, until=begin + 4), rps=rps, until=120), POLICY)
+    assert verdict.status is not Status.FAIL
+
+
+def test_a_rise_on_all_hosts_below_the_limit_is_an_incident_too():
+    """Twenty times the usual errors, though all within `minimum_good`: the pass waits until it is over for 30 s."""
+    verdict = judge(story(rate=on_all(0.02, 0.001, since=20, until=64), rps=1000, until=200), POLICY)
+    assert verdict.status is Status.PASS
+    assert verdict.t >= 94
+
+
+def test_spikes_on_all_hosts_are_no_evidence_for_the_limit():
+    """Too short and too small for an incident, in a fleet that has seen worse: what the baseline shares is not counted."""
+    spikes = ((22, 24), (36, 38), (50, 52))
+
+    def rate(_host, t):
+        return 0.13 if -500 < t < -400 or any(begin < t <= end for begin, end in spikes) else 0.01
+
+    assert judge(story(rate=rate, rps=1000, until=200), POLICY).status is Status.PASS
+
+
+def test_each_condition_of_a_pass_holds_it_back_alone():
+    """What would pass does not when it leans towards harm, is not seen, is near the limit, not baked, or near an incident."""
+    judging = Judge(Policy(bake_s=1000, deadline_s=2000))
+    judging.add(story(rps=1000, until=100))
+    judging.policy = POLICY
+    assert judging._passes()
+    for owner, name, value in (
+        (judging.failing, "together", 1.2),
+        (judging, "t", judging.t + 16),
+        (judging, "limit", Limit(0.9899)),
+        (judging, "observed_s", 59.0),
+        (judging.failing.incidents, "last", judging.t - 29),
+        (judging, "counts", judging.counts._replace(bad_c=judging.counts.bad_c * 2)),
+    ):
+        before = getattr(owner, name)
+        setattr(owner, name, value)
+        assert not judging._passes(), name
+        setattr(owner, name, before)
+    assert judging._passes()
+
+
+def test_where_nothing_can_be_compared_the_limit_has_all_the_weight():
+    """The evidence is that of the limit, not a quarter of it."""
+    evidence = judge(story(rate=0.2, history=0, baseline=(), until=4), POLICY).evidence
+    assert evidence["L"] == evidence["L_abs"] > 1
+
+
+def test_a_blackout_of_all_hosts_is_nobodys():
+    """Most answers bad on every host for 20 s does not blame the canary."""
+    verdict = judge(story(rate=on_all(0.6, since=20, until=40), until=200), POLICY)
+    assert verdict.status is Status.PASS
+
+
+def test_one_bad_scrape_fails_nobody():
+    """A single bin of 15 s is one observation, however long."""
+    verdict = judge(story(rate=on_canary(1.0, until=15), dt=15.0, until=120), POLICY)
     assert verdict.status is not Status.FAIL
 
 

@@ -1,5 +1,7 @@
 """Intervals become steps in which canary and baseline can be compared."""
 
+import pytest
+
 from rollout.domain.judge import judge
 from rollout.domain.judge.kinds import kinds_of
 from rollout.domain.judge.steps import Steps
@@ -50,6 +52,25 @@ def test_history_in_long_bins_does_not_slow_the_present():
     """Ten minutes of history in one bin, and steps of 2 s after the switch."""
     found = steps(one(0, "web0", 600.0), one(0, "web1", 600.0), one(2, "web0"), one(2, "web1"))
     assert [(t, dt) for t, dt, _ in found] == [(0.0, 600.0), (2.0, 2.0)]
+    gone = steps(one(0, "web9", 600.0), one(0, "web0", 600.0), one(2, "web0"), one(4, "web0"))
+    assert [(t, dt) for t, dt, _ in gone] == [(0.0, 600.0), (2.0, 2.0), (4.0, 2.0)]
+
+
+def test_kinds_are_those_that_are_not_good_and_redirects():
+    """Their weights sum to one."""
+    assert [name for name, _ in kinds_of(Policy()).weights] == ["5xx", "4xx", "3xx", "499"]
+    lax = kinds_of(Policy(good=("2xx", "3xx", "4xx"))).weights
+    assert lax == (("5xx", pytest.approx(6 / 7)), ("3xx", pytest.approx(1 / 7)))
+    kinds = kinds_of(Policy())
+    assert [kinds.of(name) for name in ("503", "4xx", "404", "429", "301", "499", "200")] == [
+        0,
+        1,
+        None,
+        None,
+        2,
+        3,
+        None,
+    ]
 
 
 def test_mixed_paces_are_judged():

@@ -27,6 +27,7 @@ def test_a_fail_names_both_sides_the_odds_the_time_and_the_harm():
         "Had the baseline answered like that in the same seconds, it would have gone on watching."
     )
     assert verdict.evidence["harmed"] == pytest.approx(0.04, abs=0.02)
+    assert judge(story(rate=on_canary(0.01, 0.03), until=100), Policy()).evidence["harmed"] == 0.0
 
 
 def test_a_pass_says_what_is_ruled_out_and_how_many_more_it_bears():
