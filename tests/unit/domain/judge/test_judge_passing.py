@@ -34,8 +34,8 @@ def test_the_root_is_where_the_likelihood_is_highest(counts, form):
 
 
 def test_the_root_keeps_its_digits():
-    """One error of a baseline of billions: the difference of two nearly equal numbers would lose them."""
-    counts = Counts(0, 1_000_000_000, 1, 4e9)
+    """One error among billions: the difference of two nearly equal numbers would lose them."""
+    counts = Counts(0, 1_000_000_000_000, 1, 4e12)
     a, d, r = 1.25 * counts.requests_c + counts.exposure_b, 0.01, 1.25
     best = passing._best_rate(counts, r, d)
     assert a * r * best * best + (a * d - r) * best == pytest.approx(d, rel=1e-9)
