@@ -176,12 +176,11 @@ def test_a_rise_on_all_hosts_below_the_limit_is_an_incident_too():
     assert verdict.t >= 94
 
 
-def test_spikes_on_all_hosts_are_no_evidence_for_the_limit():
+def test_a_spike_on_all_hosts_is_no_evidence_for_the_limit():
     """Too short and too small for an incident, in a fleet that has seen worse: what the baseline shares is not counted."""
-    spikes = ((0, 2), (4, 6))
 
     def rate(_host, t):
-        return 0.13 if -500 < t < -300 else 0.1 if any(begin < t <= end for begin, end in spikes) else 0.01
+        return 0.13 if -500 < t < -300 else 0.074 if 0 < t <= 6 else 0.01
 
     verdict = judge(story(rate=rate, rps=1000, until=200), POLICY)
     assert verdict.status is Status.PASS
