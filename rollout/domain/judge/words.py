@@ -53,9 +53,7 @@ def explanation(judge: "Judge", status: Status, reason: str) -> str:
 
 def _failed(judge: "Judge") -> str:
     kind = judge.failing.convicted_of()
-    harmed = (
-        f"about {_percent(_harmed(judge, kind))} of {_number(len(judge.canary.hosts), 'host')}'s users saw it"
-    )
+    harmed = f"about {_percent(_harmed(judge, kind))} of {_number(len(judge.canary.hosts), 'host')}'s users saw it for {judge.t:.0f} s at most"
     return (
         f"{_seen(judge, kind)}; {_odds(judge.failing.together)}; failed after {judge.t:.0f} s; {harmed}. "
         f"{_fail_doubt(judge)}"
