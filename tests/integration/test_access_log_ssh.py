@@ -53,7 +53,7 @@ def test_canary_that_answers_badly_fails_by_its_log_over_ssh(host, fleet, tmp_pa
         time.sleep(0.2)
     verdict = judge(intervals, Policy())
     assert verdict.status is Status.FAIL
-    assert verdict.evidence["good"] * 9 == verdict.evidence["requests"] - verdict.evidence["good"]
+    assert verdict.evidence["bad"] == 9 * (verdict.evidence["requests"] - verdict.evidence["bad"])
 
 
 def test_log_that_is_not_on_the_host_is_named(host, fleet, tmp_path):
