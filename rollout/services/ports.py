@@ -97,11 +97,13 @@ class MetricSource(Protocol):
     """Where the canary's numbers come from."""
 
     def read(
-        self, target: Target, role: str, config: AppConfig, cursor: str | None
+        self, target: Target, role: str, config: AppConfig, cursor: str | None, *, elapsed: float = 0.0
     ) -> tuple[list[Interval], str]:
-        """What is new on this host since `cursor`, and the next cursor; None starts: now is t = 0.
+        """What is new on this host since `cursor`, and the next cursor; each interval once, by time.
 
-        Raises MetricUnavailable or HostError when it could not be read.
+        None begins: `elapsed` seconds ago was t = 0, and what the source knows of the time before is read as well
+        (t <= 0; of a canary only what its old release answered). Raises MetricUnavailable or HostError when it could
+        not be read; the same cursor then asks for the same again.
         """
 
 
