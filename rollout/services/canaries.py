@@ -1,18 +1,21 @@
 """Watching the canary: one short look a tick, its samples and the cursor kept in one transaction, all samples judged."""
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import structlog
 
 from rollout import crashpoints
 from rollout.config.deploy_file import AppConfig
 from rollout.domain import template
+from rollout.domain.horizon import told_by_all
 from rollout.domain.judge import judge
-from rollout.domain.model import Rollout, RolloutHost, RolloutId
+from rollout.domain.model import Role, Rollout, RolloutHost, RolloutId
 from rollout.domain.states import HostState, RolloutEvent, RolloutState
 from rollout.domain.verdict import Interval, Policy, Status, Verdict
 from rollout.errors import HostError, MetricUnavailable
 from rollout.services import rollouts, stopping
+from rollout.services.comparison import Reading
 from rollout.services.policies import policy
 from rollout.services.ports import Deps
 from rollout.services.steps import Again, End, GoOn, Step
@@ -35,22 +38,27 @@ def evaluate(rollout_id: RolloutId, deps: Deps) -> Step:
         ):
             return End()
         canaries = tx.hosts.canaries(rollout_id)
+        app = policy(rollout)
+        compared = tx.hosts.compared(rollout)
         elapsed = tx.elapsed(rollout.ready_at) if rollout.ready_at is not None else 0.0
         rings = rollouts.hand_out(tx, rollout, deps)
     deps.bell.ring(rings)
-    app = policy(rollout)
+    ready_at = rollout.ready_at
     watched = [host for host in canaries if host.state is not HostState.EXCLUDED]
+    read = partial(_read, app=app, elapsed=elapsed, deps=deps)
+    begun = deps.comparison.begin(rollout, compared, read)
     with ThreadPoolExecutor(max(1, min(16, len(watched))), thread_name_prefix="canary") as pool:
-        reads = list(pool.map(lambda host: _read(host, app, elapsed, deps), watched))
+        readings = list(pool.map(read, watched))
+    readings += deps.comparison.finished(rollout, begun)
     crashpoints.reach("after-reading")
     with deps.store.transaction() as tx:
         rollout = tx.rollouts.lock(rollout_id)
-        if rollout.state is not R.EVALUATING_CANARY:
-            return End()
-        for host, (intervals, cursor) in zip(watched, reads, strict=True):
+        if rollout.state is not R.EVALUATING_CANARY or rollout.ready_at != ready_at:
+            return End()  # also when it is measured anew since: these readings have another t = 0
+        for host, intervals, cursor in readings:
             if tx.hosts.move_cursor(host, cursor):  # else these very requests are counted already
                 tx.samples.add(rollout_id, intervals)
-        verdict = judge(tx.samples.of(rollout_id), _policy(app))
+        verdict = judge(told_by_all(tx.samples.of(rollout_id)), _policy(app))
         rollout = _act(tx, rollout, verdict, app)
         crashpoints.reach("in-report" if rollout.state is R.EVALUATING_CANARY else "in-decision")
     if rollout.state is R.STOPPING:
@@ -61,17 +69,22 @@ def evaluate(rollout_id: RolloutId, deps: Deps) -> Step:
 
 
 @crashpoints.stage("evaluation")
-def _read(host: RolloutHost, app: AppConfig, elapsed: float, deps: Deps) -> tuple[list[Interval], str | None]:
-    source = deps.metrics[app.canary.source]
+def _read(host: RolloutHost, app: AppConfig, elapsed: float, deps: Deps) -> Reading:
+    source, here = deps.metrics[app.canary.source], on_this_host(app, host)
     try:
-        return source.read(target_of(host, app), str(host.role), on_this_host(app, host), host.cursor)
+        told = source.read(target_of(host, app), str(host.role), here, host.cursor, elapsed=elapsed)
+        return Reading(host, *told)
     except (HostError, MetricUnavailable) as error:
+        about = {"rollout": host.rollout, "host": host.name, "error": str(error)}
+        if host.role is not Role.CANARY:
+            log.info("baseline_not_read", **about)
+            return Reading(host, [], host.cursor)
+        log.warning("canary_not_read", **about)
         # Not read is not the same as no requests; and the deadline must come for a silent host too.
-        log.warning("canary_not_read", rollout=host.rollout, host=host.name, error=str(error))
         unseen = Interval(
             t=elapsed, dt=TICK_S, host=host.name, role=str(host.role), observed=False, counts={}
         )
-        return [unseen], host.cursor
+        return Reading(host, [unseen], host.cursor)
 
 
 def on_this_host(app: AppConfig, host: template.Named) -> AppConfig:

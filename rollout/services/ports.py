@@ -1,7 +1,7 @@
 """What the services need of the world: one Protocol a neighbour, and `Deps`, the bag that carries them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from rollout.domain.model import (
 )
 from rollout.domain.pipeline import Ring
 from rollout.domain.verdict import Interval
+from rollout.services.comparison import Comparison
 from rollout.services.leases import LeaseKeeper
 from rollout.store.store import Store
 
@@ -141,6 +142,7 @@ class Deps:
     notifier: Notifier
     leases: LeaseKeeper
     worker: str  # this process's name, the owner of its leases
+    comparison: Comparison = field(default_factory=Comparison)
 
     @property
     def state_dir(self) -> Path:

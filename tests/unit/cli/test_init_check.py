@@ -133,7 +133,7 @@ def test_check_asks_the_canary_for_data(cli, deps, monkeypatch):
     deps.workshop.push()
     asked = []
 
-    def read(_self, target, role, _config, cursor):
+    def read(_self, target, role, _config, cursor, **_):
         asked.append((target.name, role, cursor))
         raise MetricUnavailable(f"{target.name}: there is no access log", remedy="is canary.log right?")
 
