@@ -28,6 +28,7 @@ from rollout.domain.verdict import Interval
 from rollout.errors import MetricUnavailable
 from rollout.metrics.answer import Answer, parse
 from rollout.metrics.cursor import Cursor
+from rollout.metrics.statuses import CLASSES, counted_apart
 from rollout.services.ports import Fleet
 
 BIN_S = 2
@@ -38,7 +39,6 @@ MOST_BYTES = (
 )  # read of a log at once; what is left comes with the next reading, of history the newest part
 TIMEOUT_S = 10.0
 CANARY = "canary"
-CLASSES = ("2xx", "3xx", "4xx", "499", "5xx")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class AccessLog:
         """
         path = _path(config.canary.log, target)
         before = Cursor.parse(cursor) if cursor is not None else None
-        apart = _apart(config.canary.good)
+        apart = counted_apart(config.canary.good)
         asked = _begin(target, role, elapsed) if before is None else _go_on(before)
         answer = self._ask(target, path, [*asked, f"apart={' '.join(apart)}"])
         past: list[Interval] = []
@@ -128,11 +128,6 @@ def _path(log: str, target: Target) -> str:
             f"canary.log: {path!r} is no absolute path on a host", remedy="edit rollout.toml"
         )
     return path
-
-
-def _apart(good: tuple[str, ...]) -> tuple[str, ...]:
-    """The statuses that are counted by themselves: 499, and those that `good` names one by one."""
-    return tuple(sorted({"499", *(name for name in good if name.isdigit())}))
 
 
 @cache

@@ -39,7 +39,7 @@ def evaluate(rollout_id: RolloutId, deps: Deps) -> Step:
             return End()
         canaries = tx.hosts.canaries(rollout_id)
         app = policy(rollout)
-        compared = tx.hosts.compared(rollout)
+        compared = tx.hosts.compared(rollout)[: _most_compared(app)]
         elapsed = tx.elapsed(rollout.ready_at) if rollout.ready_at is not None else 0.0
         rings = rollouts.hand_out(tx, rollout, deps)
     deps.bell.ring(rings)
@@ -87,10 +87,16 @@ def _read(host: RolloutHost, app: AppConfig, elapsed: float, deps: Deps) -> Read
         return Reading(host, [unseen], host.cursor)
 
 
+def _most_compared(app: AppConfig) -> int:
+    """A probe asks the canary and one baseline host alike: its requests are work for the hosts."""
+    return 1 if app.canary.source == "probe" else app.canary.baseline
+
+
 def on_this_host(app: AppConfig, host: template.Named) -> AppConfig:
-    """The app's configuration with the log's path as it is on this host."""
-    log_here = template.fill(app.canary.log, template.variables_of(host))
-    return app.model_copy(update={"canary": app.canary.model_copy(update={"log": log_here})})
+    """The app's configuration with what the canary's sources are told of this host."""
+    variables, canary = template.variables_of(host), app.canary
+    here = {key: template.fill(getattr(canary, key), variables) for key in ("log", "selector", "probe")}
+    return app.model_copy(update={"canary": canary.model_copy(update=here)})
 
 
 def _policy(app: AppConfig) -> Policy:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from rollout.config.settings import Settings
 from rollout.domain.judge import judge
 from rollout.domain.model import Answer, PrepareOrder
 from rollout.domain.verdict import Policy, Status
@@ -41,7 +42,7 @@ def test_canary_that_answers_badly_fails_by_its_log_over_ssh(host, fleet, tmp_pa
     log = tmp_path / "access.log"
     log.write_text(line(200) * 100)
     config = an_app("/nowhere", log=str(log))
-    access_log = source("access-log", fleet)
+    access_log = source("access-log", fleet, Settings())
     intervals, cursor = access_log.read(host, "canary", config, None)
     until = time.monotonic() + 40
     while judge(intervals, Policy()).status is Status.RUNNING:
@@ -59,7 +60,9 @@ def test_canary_that_answers_badly_fails_by_its_log_over_ssh(host, fleet, tmp_pa
 def test_log_that_is_not_on_the_host_is_named(host, fleet, tmp_path):
     """The error names host and path, and is not taken for an unreachable host."""
     with pytest.raises(MetricUnavailable, match=f"{host.name}: there is no access log: {tmp_path}/none"):
-        source("access-log", fleet).read(host, "canary", an_app("/nowhere", log=f"{tmp_path}/none"), None)
+        source("access-log", fleet, Settings()).read(
+            host, "canary", an_app("/nowhere", log=f"{tmp_path}/none"), None
+        )
 
 
 @pytest.mark.needs("git")

@@ -4,11 +4,12 @@ import json
 
 import pytest
 
+from rollout.config.settings import Settings
 from rollout.errors import MetricUnavailable, UnknownName, Unreachable
 from rollout.metrics.access_log import AccessLog
 from rollout.metrics.answer import parse
 from rollout.metrics.cursor import Cursor
-from rollout.metrics.sources import SOURCES, source
+from rollout.metrics.sources import source
 from tests.support.local_fleet import a_target
 from tests.support.sources import an_app
 
@@ -142,5 +143,5 @@ def test_clock_that_goes_back_gives_no_bin_twice():
 def test_unknown_source_is_refused_with_the_known_ones():
     """There is no default source."""
     with pytest.raises(UnknownName, match="access-log"):
-        source("acess-log", ScriptedFleet())
-    assert isinstance(source("access-log", ScriptedFleet()), SOURCES["access-log"])
+        source("acess-log", ScriptedFleet(), Settings())
+    assert isinstance(source("access-log", ScriptedFleet(), Settings()), AccessLog)
