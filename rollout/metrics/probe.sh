@@ -19,8 +19,8 @@ with_curl() {
   timeout "$((limit + 1))" curl -g -s -o /dev/null -m "$limit" -A rollout-probe/1 -w '%{http_code}' --url "$url" 2>/dev/null
 }
 
-with_wget() { # the first status is the address's own, whatever it redirects to
-  timeout "$limit" wget -S -O /dev/null -T "$limit" -U rollout-probe/1 "$url" 2>&1 |
+with_wget() { # the first status is the address's own, whatever it redirects to; some BusyBoxes die of -T
+  timeout "$limit" wget -S -O /dev/null -U rollout-probe/1 "$url" 2>&1 |
     sed -n 's|.*HTTP/[0-9.]* \([1-5][0-9][0-9]\).*|\1|p' | head -n 1
 }
 
@@ -41,7 +41,7 @@ else
 fi
 while [ "$requests" -gt 0 ]; do
   requests=$((requests - 1))
-  request "$how" &
+  request "$how" 2>/dev/null & # also what the shell says of a command that was ended
 done
 wait
 echo end=0
