@@ -125,9 +125,9 @@ class PrometheusStage(Stage):
     def answer_late(self, status, count):
         """Scraped in time, and seen a quarter of a minute later: the server was busy."""
         self.answer(status, count)
-        self.prometheus.hidden_s = 16.0
+        self.exporter.hidden_s = 16.0
         self.go_on(16)
-        self.prometheus.hidden_s = 0.0
+        self.exporter.hidden_s = 0.0
 
     def garble(self):
         self.exporter.answer("<none>", 7)

@@ -107,6 +107,22 @@ def test_app_that_hangs_has_failed_in_time(fleet):
     assert nonzero(one) == {"5xx": 4}
 
 
+def test_requests_of_a_bin_are_made_side_by_side(fleet):
+    """Each is answered only when all four are there."""
+    together = threading.Barrier(4)
+
+    def respond(_path, _headers):
+        try:
+            together.wait(1.5)
+        except threading.BrokenBarrierError:
+            return 500, b""
+        return 200, b""
+
+    with served(respond) as address:
+        (one,), _ = read(fleet, f"{address}/")
+    assert nonzero(one) == {"2xx": 4}
+
+
 def test_bins_without_a_probe_are_not_observed(fleet):
     """After 9 s without a connection, and at a first reading that was late: nobody asked then."""
     with served(App(200).respond) as address:

@@ -133,6 +133,8 @@ def test_history_of_a_baseline_host_reaches_readiness(watch):
     table = watch.table()
     assert (min(table), len([t for t in table if t <= 0])) == (-585.0, 40)
     assert [t for t in table if t > 0] == [15.0, 30.0, 45.0]
+    assert all(counts == {"2xx": 57, "5xx": 3} for t, counts in table.items() if t <= 0)
+    assert all(one.flags == () for one in watch.intervals)
     assert None not in table.values()
 
 
@@ -161,18 +163,25 @@ def test_silent_exporter_becomes_unobserved_after_two_intervals_and_5_s(watch):
     assert after == {15.0: None, 30.0: None, 45.0: None, 60.0: None}
 
 
-def test_second_process_of_a_host_is_counted_from_its_second_scrape(watch):
-    """Its first one may show anything."""
+def test_processes_of_one_host_are_counted_together(watch):
+    """A bin is given out when all of them have told of it; a new one's first scrape may show anything."""
     an_hour_before(watch)
     watch.began = watch.server.now
     watch.go_on(30, role="baseline", _200=1)
-    other = Exporter(label="code")
-    other.instance = "web001"
-    other.counters = {"404": 1_000_000}
+    other = Exporter("web001:2")
+    other.counters = {"404": 1_000_000, "500": 0}
+    other.hidden_s = 7.0  # the server is late with it, each time
     watch.server.exporters.append(other)
-    watch.server.pass_time(0)
-    watch.go_on(60, role="baseline", _200=1)
-    assert all(counts.get("4xx", 0) in {0, 1_000_000} for counts in watch.table().values() if counts)
+    watch.server.pass_time(15)
+    for _ in range(12):
+        other.answer(500, 1)
+        watch.go_on(5, role="baseline", _200=1)
+    other.hidden_s = 0.0
+    watch.go_on(20, role="baseline")
+    after = [counts for t, counts in watch.table().items() if t > 15]  # that one began before readiness
+    assert sum(counts.get("4xx", 0) for counts in after) == 0
+    assert sum(counts.get("5xx", 0) for counts in after) == 12
+    assert sum(counts["2xx"] for counts in after if "2xx" in counts) == 5 + 12
 
 
 def test_token_goes_into_the_header_and_nowhere_else(watch, caplog):

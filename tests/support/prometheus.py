@@ -18,6 +18,7 @@ class Exporter:
 
     def __init__(self, instance="web001", label="code"):
         self.instance, self.label, self.counters, self.up = instance, label, {}, True
+        self.hidden_s = 0.0  # scrapes of it that are younger are not to be seen yet
 
     def answer(self, code, count=1):
         self.counters[str(code)] = self.counters.get(str(code), 0) + count
@@ -33,7 +34,6 @@ class FakePrometheus:
         self.exporters, self.interval, self.phase, self.now = list(exporters), interval, phase, now
         self.samples = {}  # (instance, label, code) -> [(time, value)]
         self.asked, self.answer = [], None  # `answer`: (status, body) in place of everything
-        self.hidden_s = 0.0  # scrapes younger than this are not to be seen yet
 
     def pass_time(self, seconds):
         """The clock goes on, scrape by scrape."""
@@ -53,10 +53,11 @@ class FakePrometheus:
             return {"resultType": "scalar", "result": [self.now, f"{self.now:.3f}"]}
         wanted = _RANGE.fullmatch(query)
         since = at - int(wanted["seconds"])
+        seen_until = {one.instance: min(at, self.now - one.hidden_s) for one in self.exporters}
         found = []
         for (instance, label, code), samples in self.samples.items():
-            inside = [[t, f"{v:g}"] for t, v in samples if since < t <= min(at, self.now - self.hidden_s)]
-            if instance == wanted["instance"] and inside:
+            inside = [[t, f"{v:g}"] for t, v in samples if since < t <= seen_until[instance]]
+            if instance.split(":")[0] == wanted["instance"] and inside:
                 labels = {"__name__": wanted["name"], "instance": instance, "job": "shop", label: code}
                 found.append({"metric": labels, "values": inside})
         return {"resultType": "matrix", "result": found}
