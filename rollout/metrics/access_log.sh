@@ -165,8 +165,6 @@ if [ -z "$file" ]; then
     switched=$(stat -c %Y -- "$current" 2>/dev/null) || switched=0 # not known when: then nothing is its past
     switched=$((switched > 0 ? switched - ready : -history))
   fi
-else
-  history=0
 fi
 if [ "$was_up" -gt 0 ] && [ "$up" -gt 0 ]; then
   passed=$((up - was_up))

@@ -189,6 +189,9 @@ def test_history_of_the_canary_ends_at_its_switch(fleet, log, switched):
             for at, status in [(-13, 200), (-10, 500), (-9, 500), (-1, 500), (0, 200)]
         )
     )
+    watch.write(
+        watch.combined(500, -9, more=" 9.000")
+    )  # begun under the old release, and cut off by the switch
     found, cursor = history(fleet, log, "canary", switched)
     assert {t: counts for t, counts in found.items() if counts} == {-12.0: {"2xx": 1}}
     assert max(found) == -10.0
@@ -207,8 +210,9 @@ def test_history_begins_where_the_log_does(fleet, log, switched):
     watch = Watch(fleet, log)
     log.write_text("no time\n")
     watch.write(watch.combined(200, -20), watch.combined(200, -5))
-    found, _ = history(fleet, log, "baseline", switched)
+    found, cursor = history(fleet, log, "baseline", switched)
     assert (min(found), max(found)) == (-16.0, 0.0)
+    assert json.loads(cursor)["flags"] == []  # garbage of the past is not the first bin's
     log.write_text("")
     assert history(fleet, log, "baseline", switched)[0] == {}
 
