@@ -248,3 +248,21 @@ def test_canary_is_judged_by_what_every_host_has_told(world):
         assert world.newest().state is RolloutState.EVALUATING_CANARY
     tick(world, number)
     assert world.newest().state is RolloutState.STOPPING
+
+
+@pytest.mark.parametrize(("allowed", "state"), [("false", RolloutState.HALTED), ("true", RolloutState.DONE)])
+def test_probe_alone_passes_no_canary_unless_it_is_allowed(tmp_path, monkeypatch, allowed, state):
+    """Good answers to our own requests wait for a person's word; and one baseline host is probed, no more."""
+    canary = f'source = "probe"\nprobe = "http://localhost/"\nallow_probe_pass = {allowed}'
+    world = World(tmp_path, monkeypatch, canary=canary)
+    world.deps = replace(world.deps, metrics={"probe": world.metrics})
+    world.push()
+    first = world.settle()
+    assert first.state is state
+    if state is RolloutState.HALTED:
+        assert first.canary_status == "inconclusive"
+        assert "a probe alone" in first.canary_reason
+        return
+    number = watch(world)
+    tick(world, number)
+    assert set(samples(world, number)) == {("web01", "canary"), ("web07", "baseline")}
