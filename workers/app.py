@@ -18,7 +18,7 @@ _settings = Settings.load(_config)
 app = celery_app(_config.server.broker_url, _settings)
 app.conf.include = ["workers.tasks"]
 app.conf.beat_schedule = SCHEDULE
-app.conf.beat_scheduler = "celery.beat:Scheduler"  # keeps nothing on disk: it is only one more bell
+app.conf.beat_scheduler = "workers.ringer:Ringer"
 
 _background: list[Background] = []
 

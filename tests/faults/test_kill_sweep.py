@@ -80,6 +80,7 @@ def stopped(rig, cell):
 
 def dies_and_heals(rig, cell, figures, **noted):
     """The whole story of one cell."""
+    rig.made_way()
     goes_back = cell.stage in {"stop", "rollback"}
     sha, (moment, victim) = (stopped if goes_back else shipped)(rig, cell)
     wait_for(lambda: not alive(victim), seconds=10, why="the victim to be dead")

@@ -121,7 +121,7 @@ class System:
         canary="",
         server='database = "sqlite"',
         poll="0s",
-        bake="6s",
+        bake="3s",
         deadline="60s",
         health_timeout="3s",
         flower=False,
@@ -325,16 +325,26 @@ class System:
                 env=os.environ | self.environment,
             )
 
+    def rollouts(self):
+        """The unfinished ones, oldest first, and past ones, newest first, as the API has them; none while the web is away."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.web}/api/rollouts?finished=1",
+            headers={"Authorization": f"Bearer {TOKEN}"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return json.loads(answer.read())
+        except OSError:
+            return []
+
     def newest(self):
         """The newest rollout of all, or None."""
-        unfinished = self.rollout("status")[1]
-        return unfinished[-1] if unfinished else next(iter(self.rollout("history")[1]), None)
+        return max(self.rollouts(), key=lambda one: one["id"], default=None)
 
     def rollout_of(self, sha):
-        found = [
-            one for one in [*self.rollout("status")[1], *self.rollout("history")[1]] if one["commit"] == sha
-        ]
-        return found[0] if found else None
+        """The newest rollout of this commit, or None."""
+        of = [one for one in self.rollouts() if one["commit"] == sha]
+        return max(of, key=lambda one: one["id"], default=None)
 
     def reaches(self, sha, *states, seconds=90):
         """Wait until the rollout of `sha` is in one of the states; it."""
