@@ -1,5 +1,9 @@
 """A bad commit hurts the canary and nobody else."""
 
+import contextlib
+import json
+import sqlite3
+
 import pytest
 
 from tests.support.checker.check import check
@@ -44,3 +48,30 @@ def test_no_traffic_is_never_a_pass():
         assert code == 0
         assert set(system.disks().values()) == {sha}
         assert check(system.history()) == []
+
+
+def test_baseline_is_measured_beside_the_canary_from_before_the_switch():
+    """The hosts that are switched last are read too, all in the same bins, and what all of them answered before is known."""
+    with System(hosts=6, canary="baseline = 2") as system:
+        first = system.push("good")
+        system.reaches(first, "done")
+        second = system.push("good too")
+        done = system.reaches(second, "done")
+        assert done["canary"]["status"] == "pass"
+        with contextlib.closing(
+            sqlite3.connect(f"file:{system.folder}/state/rollout.db?mode=ro", uri=True)
+        ) as db:
+            rows = db.execute(
+                """SELECT host, role, t, counts FROM samples JOIN rollouts ON rollouts.id = rollout
+                   WHERE "commit" = ? AND observed""",
+                (second,),
+            ).fetchall()
+    assert {(host, role) for host, role, _, _ in rows} == {
+        ("web001", "canary"), ("web005", "baseline"), ("web006", "baseline"),
+    }  # fmt: skip
+    for host in ("web001", "web005", "web006"):
+        its = {t: json.loads(counts)["2xx"] for name, _, t, counts in rows if name == host}
+        assert len(its) == len([1 for name, *_ in rows if name == host])  # no bin twice
+        assert any(n for t, n in its.items() if t <= 0)
+        assert any(n for t, n in its.items() if t > 0)
+        assert all(t % 2 == 0 for t in its)

@@ -134,7 +134,7 @@ class ModelMetrics:
     def __init__(self):
         self.share, self.rate = 1.0, 100
 
-    def read(self, target, role, config, cursor):
+    def read(self, target, role, config, cursor, *, elapsed=0.0):
         t = float(cursor or 0.0) + 2.0
         requests = self.rate * 2
         good = round(requests * self.share)
