@@ -1,7 +1,6 @@
 """Watching the canary: one short look a tick, its samples and the cursor kept in one transaction, all samples judged."""
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 
 import structlog
@@ -59,7 +58,7 @@ def evaluate(rollout_id: RolloutId, deps: Deps) -> Step:
         for host, intervals, cursor in readings:
             if tx.hosts.move_cursor(host, cursor):  # else these very requests are counted already
                 tx.samples.add(rollout_id, intervals)
-        verdict = _allowed(judge(told_by_all(tx.samples.of(rollout_id)), _policy(app)), app)
+        verdict = judge(told_by_all(tx.samples.of(rollout_id)), _policy(app))
         rollout = _act(tx, rollout, verdict, app)
         crashpoints.reach("in-report" if rollout.state is R.EVALUATING_CANARY else "in-decision")
     if rollout.state is R.STOPPING:
@@ -107,15 +106,8 @@ def _policy(app: AppConfig) -> Policy:
         bake_s=app.canary.bake,
         deadline_s=app.canary.deadline,
         margin=app.canary.margin,
+        allow_probe_pass=app.canary.allow_probe_pass,
     )
-
-
-def _allowed(verdict: Verdict, app: AppConfig) -> Verdict:
-    """Whatever the judge says, requests of our own to one page pass no canary, unless a person has allowed it."""
-    if verdict.status is not Status.PASS or app.canary.source != "probe" or app.canary.allow_probe_pass:
-        return verdict
-    why = f"a probe alone passes no canary (allow_probe_pass is false): {verdict.reason}"
-    return replace(verdict, status=Status.INCONCLUSIVE, reason=why)
 
 
 def _act(tx: Transaction, rollout: Rollout, verdict: Verdict, app: AppConfig) -> Rollout:

@@ -57,7 +57,7 @@ class Judge:
         self.observed_s = 0.0
         self.counts = Counts()  # of the pass test: outside of incidents, as they are
         self._observed_at = 0.0
-        self._probed = 0
+        self.probed = 0  # requests of our own, which make nothing pass here
         self._steps = Steps(policy, self.kinds)
         self._history: list[Step] | None = []  # None once the canary is judged
         self._watched: set[str] = set()
@@ -159,6 +159,7 @@ class Judge:
         if not self.policy.allow_probe_pass:
             probed = sum(one.probed for one in step.bins if one.canary)
             bad, requests = (bad, requests) if not probed else (0, 0)
+            self.probed += probed
         if self.failing.alone:
             k_b, n_b = self.own_past
         else:
