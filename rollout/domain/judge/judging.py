@@ -122,6 +122,11 @@ class Judge:
         """L_A: nats against a share of bad answers above the limit."""
         return self.limit.below(self.counts.bad_c, self.counts.requests_c, self.failing.phi)
 
+    @property
+    def only_probed(self) -> bool:
+        """Whether all that was seen are requests of our own, which pass nothing here."""
+        return self.probed > 0 and not self.counts.requests_c
+
     def _take(self, step: Step) -> None:
         self._watched |= step.watched
         if step.t <= 0:
@@ -194,10 +199,10 @@ class Judge:
         )
 
     def _at_deadline(self) -> None:
-        """Silence is reported at once; doubt and shared incidents get as much time again, once."""
-        silent = not self._extended and self.doubt in {STALE, NO_TRAFFIC}
+        """What more time does not mend is reported at once; doubt and shared incidents get as much again, once."""
+        hopeless = not self._extended and (self.doubt in {STALE, NO_TRAFFIC} or self.only_probed)
         self._extended = True
-        if silent or self.t >= 2 * self.policy.deadline_s:
+        if hopeless or self.t >= 2 * self.policy.deadline_s:
             self._fallen = self._say(Status.INCONCLUSIVE, self.doubt)
 
     def _harm(self) -> str:

@@ -131,7 +131,7 @@ def _wanted(judge: "Judge", reason: str) -> str:
 
 
 def _lacking(judge: "Judge") -> str:
-    if judge.probed and not judge.counts.requests_c:
+    if judge.only_probed:
         return ": a probe alone passes no canary (allow_probe_pass is false)."
     weakest = min(judge.harmless, judge.within_limit)
     if judge.observed_s < judge.policy.bake_s:
