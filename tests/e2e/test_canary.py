@@ -3,11 +3,12 @@
 import contextlib
 import json
 import sqlite3
+from pathlib import Path
 
 import pytest
 
 from tests.support.checker.check import check
-from tests.support.system import System
+from tests.support.system import System, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.needs("sshd", "git"), pytest.mark.timeout(300)]
 
@@ -55,6 +56,8 @@ def test_baseline_is_measured_beside_the_canary_from_before_the_switch():
     with System(hosts=6, canary="baseline = 2") as system:
         first = system.push("good")
         system.reaches(first, "done")
+        served = Path(system.sshd.hosts[-1].path, "shared", "access.log")
+        wait_for(lambda: served.exists() and served.read_text().count("\n") > 300, why="some seconds of history on every host")
         second = system.push("good too")
         done = system.reaches(second, "done")
         assert done["canary"]["status"] == "pass"

@@ -122,7 +122,7 @@ class System:
         server='database = "sqlite"',
         poll="0s",
         bake="3s",
-        deadline="60s",
+        deadline="12s",
         health_timeout="3s",
         flower=False,
         urls="",
