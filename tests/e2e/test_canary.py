@@ -18,7 +18,7 @@ def test_a_canary_that_answers_errors_goes_back_and_the_fix_ships():
     with System(hosts=6) as system:
         good = system.push("good")
         system.reaches(good, "done")
-        bad = system.push("answers 500", answer="500\n")
+        bad = system.push("answers 500", answer="500 98\n")  # to 98 of 100 requests
         ended = system.reaches(bad, "rolled_back")
         assert ended["canary"]["status"] == "fail"
         assert set(system.disks().values()) == {good}
@@ -30,10 +30,26 @@ def test_a_canary_that_answers_errors_goes_back_and_the_fix_ships():
             )
         ]
         assert switched == ended["canary"]["hosts"]
+        assert seconds_on("web001", system, bad) <= 15, ended["canary"]["reason"]
         fix = system.push(f"Revert\n\nThis reverts commit {bad}.", answer="200\n")
         assert system.reaches(fix, "done")["commits"] == [bad, fix]
         assert set(system.disks().values()) == {fix}
         assert check(system.history()) == []
+
+
+def seconds_on(name, system, sha):
+    """From the switch to this commit to the way back, by the host's own journal."""
+    there, back = (
+        int(
+            next(
+                one
+                for one in system.journal(name)
+                if one["verb"] == verb and sha in one.values() and one["what"] == "intent"
+            )["clock"]
+        )
+        for verb in ("activate", "rollback")
+    )
+    return (back - there) / 1000
 
 
 def test_no_traffic_is_never_a_pass():
@@ -57,7 +73,10 @@ def test_baseline_is_measured_beside_the_canary_from_before_the_switch():
         first = system.push("good")
         system.reaches(first, "done")
         served = Path(system.sshd.hosts[-1].path, "shared", "access.log")
-        wait_for(lambda: served.exists() and served.read_text().count("\n") > 300, why="some seconds of history on every host")
+        wait_for(
+            lambda: served.exists() and served.read_text().count("\n") > 300,
+            why="some seconds of history on every host",
+        )
         second = system.push("good too")
         done = system.reaches(second, "done")
         assert done["canary"]["status"] == "pass"
