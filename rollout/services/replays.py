@@ -107,13 +107,13 @@ def _then(tx: Transaction, rollout: Rollout) -> Then:
 def _missing(tx: Transaction, rollout: Rollout, then: Then) -> str:
     """Why there is nothing to judge."""
     if _outlived(tx, rollout):
-        return f"its samples are gone: they are kept for {MEASURED // timedelta(days=1)} days"
+        return f"no samples after {MEASURED // timedelta(days=1)} days"
     match then:
         case Then.ACCEPTED:
-            return "a person accepted its canary, and nothing was measured"
+            return "accepted, nothing was measured"
         case Then.NOT_JUDGED:
-            return "its canary was never judged"
+            return "never judged" if rollout.state in FINISHED else "not judged yet"
         case Then.FAIL:
-            return "its canary failed before it was watched"
+            return "failed before it was watched"
         case _:
             return "nothing was measured"

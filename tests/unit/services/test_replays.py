@@ -117,8 +117,8 @@ def test_the_watch_and_the_replay_say_the_same(deps, monkeypatch):
     ("given", "then", "missing"),
     [
         ({"samples": []}, Then.UNDECIDED, "nothing was measured"),
-        ({"samples": [], "accepted": True}, Then.ACCEPTED, "a person accepted its canary"),
-        ({"samples": trace(rate=0.05), "ended_days_ago": 31}, Then.FAIL, "they are kept for 30 days"),
+        ({"samples": [], "accepted": True}, Then.ACCEPTED, "accepted, nothing was measured"),
+        ({"samples": trace(rate=0.05), "ended_days_ago": 31}, Then.FAIL, "no samples after 30 days"),
     ],
 )
 def test_without_samples_nothing_is_guessed(deps, given, then, missing):
@@ -129,15 +129,16 @@ def test_without_samples_nothing_is_guessed(deps, given, then, missing):
 
 
 def test_a_canary_that_never_was_watched_is_told_apart(deps):
-    """One that failed at its start, and one that was stopped before."""
+    """One that failed at its start, one that was stopped before, and one that has not begun."""
+    assert replayed(deps, a_rollout(deps, state="pending")).missing == "not judged yet"
     stopped = a_rollout(deps, state="error")
-    assert replayed(deps, stopped).missing == "its canary was never judged"
+    assert replayed(deps, stopped).missing == "never judged"
     failed = a_rollout(deps, state="rolled_back")
     with deps.store.transaction() as tx:
         tx.rollouts.update(
             tx.rollouts.get(failed.id), canary_status="fail", canary_reason="canary web1 failed"
         )
-    assert replayed(deps, failed).missing == "its canary failed before it was watched"
+    assert replayed(deps, failed).missing == "failed before it was watched"
 
 
 def test_a_person_who_accepted_is_told_apart_from_a_pass(deps):
