@@ -43,7 +43,7 @@ def bottom(lines, side, band=0):
 
 def test_an_outage_is_seen_beside_a_baseline_that_is_well(cli, deps):
     """Full columns on the canary after the switch, low ones before it and on the baseline; then the sentence; 80 columns."""
-    rollout = a_judged_rollout(deps, trace(rate=0.98))
+    rollout = a_judged_rollout(deps, trace(rate=1.0))
     lines = cli("show", rollout.id).out.splitlines()
     assert f"  {'canary'.ljust(11)} fail on shop01" in lines
     begin = next(
