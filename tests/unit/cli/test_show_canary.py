@@ -46,9 +46,7 @@ def test_an_outage_is_seen_beside_a_baseline_that_is_well(cli, deps):
     rollout = a_judged_rollout(deps, trace(rate=1.0))
     lines = cli("show", rollout.id).out.splitlines()
     assert f"  {'canary'.ljust(11)} fail on shop01" in lines
-    begin = next(
-        place for place, line in enumerate(lines) if line.startswith("share of bad answers, up to ")
-    )
+    begin = next(place for place, line in enumerate(lines) if line.startswith("share of bad answers, up to "))
     told = next(place for place, line in enumerate(lines) if line.startswith("shop01 answered 5xx to"))
     picture = lines[begin:told]
     before, watched, after = picture[1][canary_chart.LABEL :].split("|")
@@ -114,7 +112,7 @@ def test_a_terminal_without_blocks_gets_ascii(drawn, encoding):
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_the_picture_is_as_wide_as_the_terminal(cli, deps, monkeypatch, width):
     """And not wider than can be read."""
-    rollout = a_judged_rollout(deps, trace())
+    rollout = a_watched_rollout(deps, trace(until=300, rps=5))
     monkeypatch.setenv("COLUMNS", str(width))
     picture = (
         cli("show", rollout.id).out.partition("share of bad")[2].partition("a column is")[0].splitlines()
