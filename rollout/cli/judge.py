@@ -1,14 +1,14 @@
-"""`rollout judge`: what the canary's judge says of a file of intervals."""
+"""`rollout judge`: what the canary's judge says of a file of intervals, or of past rollouts."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rollout.cli import output
+from rollout.cli import completion, output, verdict_telling
 from rollout.cli.call import Call
 from rollout.cli.failures import WrongUsage
 
@@ -16,57 +16,120 @@ if TYPE_CHECKING:
     from rollout.domain.verdict import Interval, Policy, Verdict
 
 POLICY = "Policy"
-COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
+MinimumGood = Annotated[
+    str | None, typer.Option("--minimum-good", metavar="SHARE", help="Such as 95%.", rich_help_panel=POLICY)
+]
+Bake = Annotated[
+    str | None,
+    typer.Option("--bake", metavar="DURATION", help="Watched at least so long.", rich_help_panel=POLICY),
+]
+Deadline = Annotated[
+    str | None,
+    typer.Option("--deadline", metavar="DURATION", help="Decided by then.", rich_help_panel=POLICY),
+]
+Margin = Annotated[
+    str | None,
+    typer.Option("--margin", metavar="SHARE", help="A smaller regression may pass.", rich_help_panel=POLICY),
+]
+Good = Annotated[
+    list[str] | None,
+    typer.Option("--good", metavar="CLASSES", help="Such as 2xx,3xx.", rich_help_panel=POLICY),
+]
 
 
 def judge(
     call: Call,
     file: Annotated[
-        str, typer.Argument(metavar="FILE", help="Intervals as JSON lines; - is standard input.")
-    ],
-    *,
-    minimum_good: Annotated[
-        str, typer.Option("--minimum-good", metavar="SHARE", help="Such as 95%.", rich_help_panel=POLICY)
-    ] = "95%",
-    bake: Annotated[
-        str,
-        typer.Option("--bake", metavar="DURATION", help="Watched at least so long.", rich_help_panel=POLICY),
-    ] = "60s",
-    deadline: Annotated[
-        str, typer.Option("--deadline", metavar="DURATION", help="Decided by then.", rich_help_panel=POLICY)
-    ] = "10m",
-    margin: Annotated[
-        str,
-        typer.Option(
-            "--margin", metavar="SHARE", help="A smaller regression may pass.", rich_help_panel=POLICY
+        str | None,
+        typer.Argument(
+            metavar="FILE", help="Intervals as JSON lines; - is standard input.", show_default=False
         ),
-    ] = "1%",
-    good: Annotated[
-        list[str] | None,
-        typer.Option("--good", metavar="CLASSES", help="Such as 2xx,3xx.", rich_help_panel=POLICY),
     ] = None,
+    *,
+    rollout: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--rollout",
+            metavar="ID",
+            help="Instead of FILE: past rollouts. A number, 3-9, or several.",
+            autocompletion=completion.rollouts,
+        ),
+    ] = None,
+    last: Annotated[
+        int | None,
+        typer.Option("--last", help="Instead of FILE: the newest past rollouts.", min=1, max=10_000),
+    ] = None,
+    minimum_good: MinimumGood = None,
+    bake: Bake = None,
+    deadline: Deadline = None,
+    margin: Margin = None,
+    good: Good = None,
     canary: Annotated[
         list[str] | None,
         typer.Option("--canary", metavar="HOSTS", help="These are the canary, all others the baseline."),
     ] = None,
 ) -> int:
-    """What the canary's judge says of these intervals, and when it fell.
+    """What the canary's judge says of intervals in a file, or of past rollouts, and when it fell.
 
-    What is undecided at the end of the file is inconclusive. The exit code is 0 whatever the verdict is; --json has it.
+    A file is judged by the defaults of rollout.toml, a rollout by the policy it had; the options change that. What is
+    undecided at the end is inconclusive. The exit code is 0 whatever the verdict is; --json has it.
     """
+    changes = _changes(minimum_good, bake, deadline, margin, good)
+    if _subject(file, rollout, last) == "file":
+        _judge_file(call, str(file), changes, _names(canary))
+        return 0
+    if canary:
+        raise WrongUsage(
+            "--canary goes with FILE: which hosts were a rollout's canary is known", remedy="leave it out"
+        )
+    from rollout.cli import replaying
+
+    return replaying.run(call, replaying.wanted(_names(rollout), last), changes)
+
+
+def _subject(file: str | None, rollout: Sequence[str] | None, last: int | None) -> str:
+    """What is judged: exactly one of the three."""
+    given = {"file": file, "rollout": rollout or None, "last": last}
+    named = [name for name, value in given.items() if value is not None]
+    if len(named) == 1:
+        return named[0]
+    told = {"file": "FILE", "rollout": "--rollout", "last": "--last"}
+    found = " and ".join(told[name] for name in named)
+    raise WrongUsage(
+        f"{found} do not go together" if named else "there is nothing to judge",
+        remedy="give one of them: rollout judge FILE, --rollout ID or --last 50",
+    )
+
+
+def _changes(
+    minimum_good: str | None,
+    bake: str | None,
+    deadline: str | None,
+    margin: str | None,
+    good: Sequence[str] | None,
+) -> dict[str, Any]:
+    """The fields of the policy that were given."""
+    found = {
+        "good": tuple(_names(good)) or None,
+        "minimum_good": None if minimum_good is None else _share("--minimum-good", minimum_good),
+        "bake_s": None if bake is None else _seconds("--bake", bake),
+        "deadline_s": None if deadline is None else _seconds("--deadline", deadline, least=1.0),
+        "margin": None if margin is None else _share("--margin", margin),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _judge_file(call: Call, file: str, changes: Mapping[str, Any], canary: Sequence[str]) -> None:
     from rollout.domain.verdict import Policy
 
-    policy = Policy(
-        good=tuple(_names(good)) or Policy().good,
-        minimum_good=_share("--minimum-good", minimum_good),
-        bake_s=_seconds("--bake", bake),
-        deadline_s=_seconds("--deadline", deadline, least=1.0),
-        margin=_share("--margin", margin),
-    )
+    policy = Policy(**changes)
     if policy.deadline_s < policy.bake_s:
         raise WrongUsage("--deadline is shorter than --bake", remedy="rollout judge --help")
-    _tell(_judged(_as_asked(_read(file), _names(canary)), policy), as_json=call.json)
-    return 0
+    verdict = _judged(_as_asked(_read(file), canary), policy)
+    if call.json:
+        output.document(verdict_telling.document(verdict))
+    else:
+        verdict_telling.say(verdict)
 
 
 def _judged(intervals: "Sequence[Interval]", policy: "Policy") -> "Verdict":
@@ -136,22 +199,3 @@ def _seconds(option: str, given: str, *, least: float = 0.0) -> float:
 
 def _wrong(option: str, found: str, expected: str) -> WrongUsage:
     return WrongUsage(f"{option}: found {found!r}, expected {expected}", remedy="rollout judge --help")
-
-
-def _tell(verdict: "Verdict", *, as_json: bool) -> None:
-    if as_json:
-        output.document(
-            {
-                "status": str(verdict.status),
-                "reason": verdict.reason,
-                "explanation": verdict.explanation,
-                "t": verdict.t,
-                "evidence": dict(verdict.evidence),
-            }
-        )
-        return
-    word = output.paint(str(verdict.status), COLOURS[verdict.status])
-    output.say(f"{word}: {verdict.reason}, after {verdict.t:g} s")
-    output.say(output.clean(verdict.explanation))
-    told = ", ".join(f"{name} {value:.4g}" for name, value in verdict.evidence.items())
-    output.say(output.paint(f"evidence: {told}", "dim"))

@@ -133,6 +133,7 @@ for _panel, _command, _examples in (
         (
             "rollout judge intervals.jsonl",
             "rollout judge intervals.jsonl --canary web001 --minimum-good 99% --json",
+            "rollout judge --last 50 --minimum-good 99%",
         ),
     ),
     (LOOK, hosts.hosts, ("rollout hosts", "rollout hosts --verify")),

@@ -8,11 +8,9 @@ import structlog
 from rollout import crashpoints
 from rollout.config.deploy_file import AppConfig
 from rollout.domain import template
-from rollout.domain.horizon import told_by_all
-from rollout.domain.judge import judge
 from rollout.domain.model import Role, Rollout, RolloutHost, RolloutId
 from rollout.domain.states import HostState, RolloutEvent, RolloutState
-from rollout.domain.verdict import Interval, Policy, Status, Verdict
+from rollout.domain.verdict import Interval, Status, Verdict
 from rollout.errors import HostError, MetricUnavailable
 from rollout.services import rollouts, stopping
 from rollout.services.comparison import Reading
@@ -20,6 +18,7 @@ from rollout.services.policies import policy
 from rollout.services.ports import Deps
 from rollout.services.steps import Again, End, GoOn, Step
 from rollout.services.targets import target_of
+from rollout.services.verdicts import judged, policy_of
 from rollout.store.store import Transaction
 
 log = structlog.get_logger()
@@ -58,7 +57,7 @@ def evaluate(rollout_id: RolloutId, deps: Deps) -> Step:
         for host, intervals, cursor in readings:
             if tx.hosts.move_cursor(host, cursor):  # else these very requests are counted already
                 tx.samples.add(rollout_id, intervals)
-        verdict = judge(told_by_all(tx.samples.of(rollout_id)), _policy(app))
+        verdict = judged(tx.samples.of(rollout_id), policy_of(app)).verdict
         rollout = _act(tx, rollout, verdict, app)
         crashpoints.reach("in-report" if rollout.state is R.EVALUATING_CANARY else "in-decision")
     if rollout.state is R.STOPPING:
@@ -97,17 +96,6 @@ def on_this_host(app: AppConfig, host: template.Named) -> AppConfig:
     variables, canary = template.variables_of(host), app.canary
     here = {key: template.fill(getattr(canary, key), variables) for key in ("log", "selector", "probe")}
     return app.model_copy(update={"canary": canary.model_copy(update=here)})
-
-
-def _policy(app: AppConfig) -> Policy:
-    return Policy(
-        good=tuple(app.canary.good),
-        minimum_good=app.canary.minimum_good,
-        bake_s=app.canary.bake,
-        deadline_s=app.canary.deadline,
-        margin=app.canary.margin,
-        allow_probe_pass=app.canary.allow_probe_pass,
-    )
 
 
 def _act(tx: Transaction, rollout: Rollout, verdict: Verdict, app: AppConfig) -> Rollout:

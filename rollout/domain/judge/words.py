@@ -4,7 +4,7 @@ from math import ceil, exp, floor, isfinite, log10
 from typing import TYPE_CHECKING
 
 from rollout.domain.judge import passing
-from rollout.domain.judge.constants import BETA, CLEAR_S, PASS_AT, RATIO, STARVED_SHARE
+from rollout.domain.judge.constants import BETA, BLACKOUT_CERTAIN_S, CLEAR_S, PASS_AT, RATIO, STARVED_SHARE
 from rollout.domain.verdict import Status
 
 if TYPE_CHECKING:
@@ -39,34 +39,45 @@ def evidence(judge: "Judge") -> dict[str, float]:
 
 
 def explanation(judge: "Judge", status: Status, reason: str) -> str:
-    """One or two sentences."""
+    """One or two sentences: what was seen and how sure that is, then when the word fell and what would have changed it."""
     match status:
         case Status.FAIL:
             return _starved(judge) if reason == "starved" else _failed(judge)
         case Status.PASS:
             return _passed(judge)
         case Status.INCONCLUSIVE:
-            return f"{_doubted(judge, reason)}; undecided after {judge.t:.0f} s{_wanted(judge, reason)}"
+            return (
+                f"{_doubted(judge, reason)}. It is undecided after {judge.t:.0f} s{_wanted(judge, reason)}."
+            )
         case Status.RUNNING:
             return f"{_seen(judge, None)}; watched for {judge.t:.0f} s"
 
 
 def _failed(judge: "Judge") -> str:
     kind = judge.failing.convicted_of()
-    harmed = f"about {_percent(_harmed(judge, kind))} of {_number(len(judge.canary.hosts), 'host')}'s users saw it for {judge.t:.0f} s at most"
+    harmed = f"about {_percent(_harmed(judge, kind))} of the requests to {_number(len(judge.canary.hosts), 'host')}"
     return (
-        f"{_seen(judge, kind)}; {_odds(judge.failing.together)}; failed after {judge.t:.0f} s; {harmed}. "
-        f"{_fail_doubt(judge)}"
+        f"{_seen(judge, kind)}; {_sure(judge)}. "
+        f"It failed after {judge.t:.0f} s, in which it harmed {harmed}; {_fail_doubt(judge)}."
     )
+
+
+def _sure(judge: "Judge") -> str:
+    """A long outage fails also where the hosts are so noisy that the odds say little."""
+    if judge.failing.together < judge.failing.fail_at:
+        return (
+            f"half or more of its answers were bad for {BLACKOUT_CERTAIN_S:.0f} s while the others were well"
+        )
+    return _odds(judge.failing.together)
 
 
 def _fail_doubt(judge: "Judge") -> str:
     if judge.failing.paired:
-        return "Had the baseline answered like that in the same seconds, it would have gone on watching."
+        return "had the baseline answered like that in the same seconds, it would have been watched on"
     if judge.failing.alone:
-        return "There was no baseline: had its own past been as bad, it would have gone on watching."
+        return "there was no baseline: had its own past been as bad, it would have been watched on"
     return (
-        f"There was nothing to compare it with, only the limit of {_percent(judge.limit.theta)} bad answers."
+        f"there was nothing to compare it with, only the limit of {_percent(judge.limit.theta)} bad answers"
     )
 
 
@@ -74,9 +85,9 @@ def _starved(judge: "Judge") -> str:
     traffic = judge.failing.traffic
     enough = floor(STARVED_SHARE * traffic.expected) + 1
     return (
-        f"starved: {_who(judge)} got {traffic.got:,.0f} requests in 30 s where the other hosts' traffic lets expect "
-        f"{traffic.expected:,.0f}; failed after {judge.t:.0f} s. "
-        f"With {_count(enough, 'request')} it would have gone on watching."
+        f"starved: {_who(judge)} got {_count(int(traffic.got), 'request')} in 30 s, and by the other hosts' traffic "
+        f"about {_round(traffic.expected)} were to be expected. "
+        f"It failed after {judge.t:.0f} s; with {_round(enough)} it would have been watched on."
     )
 
 
@@ -86,10 +97,10 @@ def _passed(judge: "Judge") -> str:
         margin = passing.certificate(judge.counts, judge.failing.phi)
         than = "the baseline's rate" if judge.failing.paired else "its own rate before"
         ruled_out = f"more than {RATIO:g} times {than} + {ceil(1e4 * margin) / 100:g} points"
+    alone = "" if judge.compared else " There was nothing to compare it with: absolute limit only."
     return (
-        f"{_seen(judge, None)}; passed after {judge.t:.0f} s: {ruled_out} would pass so at most once in "
-        f"{1 / BETA:.0f} times. {_count(_bad_to_spare(judge), 'bad answer')} more would have kept it back."
-        f"{'' if judge.compared else ' There was nothing to compare it with: absolute limit only.'}"
+        f"{_seen(judge, None)}; {ruled_out} is ruled out at {1 / BETA:.0f} to 1. It passed after {judge.t:.0f} s; "
+        f"with {_count(_bad_to_spare(judge), 'more bad answer')} it would have been watched on.{alone}"
     )
 
 
@@ -111,36 +122,38 @@ def _bad_to_spare(judge: "Judge") -> int:
 def _doubted(judge: "Judge", reason: str) -> str:
     match reason:
         case "stale":
-            return f"stale: {_who(judge)} could not be read for {judge.unseen_s:.0f} s; {_seen(judge, None)}"
+            seen = f"; before, {_seen(judge, None)}" if judge.canary.requests else ""
+            return f"stale: {_who(judge)} could not be read for {judge.unseen_s:.0f} s{seen}"
         case "no traffic":
             return f"no traffic: {_silence(judge)}"
         case "shared incident":
             ago = judge.t - judge.failing.incidents.last
-            return f"shared incident: the baseline went wrong too, last {ago:.0f} s ago; {_seen(judge, None)}"
+            until = f", until {ago:.0f} s ago" if ago else ""
+            return f"shared incident: the baseline went wrong too{until}; {_seen(judge, None)}"
     return f"not enough evidence: {_seen(judge, None)}"
 
 
 def _wanted(judge: "Judge", reason: str) -> str:
     """What would have changed its mind."""
     simple = {
-        "no traffic": ". Some hundred requests without a bad answer would be enough for a word.",
-        "shared incident": f". {CLEAR_S:.0f} s in which the baseline is well would be enough for a word.",
-        "stale": ". It judges again when the canary can be read.",
+        "no traffic": "; a few hundred requests without a bad answer would be enough",
+        "shared incident": f"; it may pass when the baseline has been well for {CLEAR_S:.0f} s",
+        "stale": "; what cannot be read does not pass",
     }
     return simple.get(reason) or _lacking(judge)
 
 
 def _lacking(judge: "Judge") -> str:
     if judge.only_probed:
-        return ": a probe alone passes no canary (allow_probe_pass is false)."
+        return ": a probe alone passes no canary (allow_probe_pass is false)"
     weakest = min(judge.harmless, judge.within_limit)
     if judge.observed_s < judge.policy.bake_s:
-        return f". It is watched for {judge.policy.bake_s:.0f} s at least."
+        return f": it is watched for at least {judge.policy.bake_s:.0f} s"
     if weakest <= 0:
-        return ": neither harm nor its absence is shown."
+        return ": neither harm nor its absence is shown"
     if weakest >= PASS_AT:
-        return f", because it leaned towards harm ({_odds(judge.failing.together)})."
-    return f". About {max(1.1, PASS_AT / weakest):.2g} times as many requests like these would be enough."
+        return f": it leans towards harm ({_odds(judge.failing.together)})"
+    return f"; about {max(1.1, PASS_AT / weakest):.2g} times as many requests like these would be enough"
 
 
 def _odds(nats: float) -> str:
@@ -158,8 +171,10 @@ def _seen(judge: "Judge", kind: int | None) -> str:
     kind = _main_kind(judge) if kind is None else kind
     what = "badly" if kind is None else judge.kinds.weights[kind][0]
     errors_c, errors_b = _errors(judge, kind)
-    told = f"{_who(judge)} answered {what} to {errors_c:,} of {_count(judge.canary.requests, 'request')}"
-    told += f" ({_percent(errors_c / judge.canary.requests)})"
+    bad = f"{errors_c:,}" if errors_c else "none"
+    told = f"{_who(judge)} answered {what} to {bad} of {_count(judge.canary.requests, 'request')}"
+    if errors_c:
+        told += f" ({_percent(errors_c / judge.canary.requests)})"
     if judge.baseline.requests:
         hosts = _number(len(judge.baseline.hosts), "baseline host")
         told += (
@@ -197,6 +212,8 @@ def _usual(judge: "Judge", errors_b: int) -> float:
 
 
 def _silence(judge: "Judge") -> str:
+    if not judge.observed_s:
+        return f"nothing was read of {_who(judge)}"
     return f"{_who(judge)} got no request in {judge.observed_s:.0f} s"
 
 
@@ -214,6 +231,12 @@ def _number(amount: int, thing: str) -> str:
 
 def _count(amount: int, thing: str) -> str:
     return f"{amount:,} {thing}" if amount == 1 else f"{amount:,} {thing}s"
+
+
+def _round(amount: float) -> str:
+    """Two digits: what was to be expected is an estimate."""
+    digits = max(0, floor(log10(amount)) - 1) if amount >= 1 else 0
+    return f"{round(amount, -digits):,.0f}"
 
 
 def _percent(share: float) -> str:

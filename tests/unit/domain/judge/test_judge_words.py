@@ -2,9 +2,9 @@
 
 import pytest
 
-from rollout.domain.judge import Judge, judge
+from rollout.domain.judge import Judge, judge, words
 from rollout.domain.judge.words import _odds, _percent
-from rollout.domain.verdict import Policy
+from rollout.domain.verdict import Policy, Status
 from tests.support.traces import on_all, on_canary, story
 
 
@@ -20,12 +20,10 @@ def test_a_fail_names_both_sides_the_odds_the_time_and_the_harm():
     told = verdict.explanation
     assert told.startswith("web0 answered 5xx to ")
     assert ", the four baseline hosts to " in told
-    assert f"failed after {verdict.t:.0f} s" in told
-    assert "of one host's users saw it" in told
+    assert f"It failed after {verdict.t:.0f} s, in which it harmed about " in told
+    assert "% of the requests to one host; had the baseline" in told
     assert "the odds that this is chance are below 1 in 1" in told
-    assert told.endswith(
-        "Had the baseline answered like that in the same seconds, it would have gone on watching."
-    )
+    assert told.endswith("in the same seconds, it would have been watched on.")
     assert verdict.evidence["harmed"] == pytest.approx(0.04, abs=0.02)
     assert judge(story(rate=on_canary(0.01, 0.03), until=100), Policy()).evidence["harmed"] == 0.0
 
@@ -33,8 +31,9 @@ def test_a_fail_names_both_sides_the_odds_the_time_and_the_harm():
 def test_a_pass_says_what_is_ruled_out_and_how_many_more_it_bears():
     """Bad answers that many more would have kept it back: with them, the same trace does not pass at that time."""
     told = sentence(until=100, rps=1000)
-    assert "passed after 60 s: more than 1.25 times the baseline's rate + " in told
-    assert "bad answers more would have kept it back" in told
+    assert "; more than 1.25 times the baseline's rate + " in told
+    assert "points is ruled out at 20 to 1. It passed after 60 s; with " in told
+    assert told.endswith(" more bad answers it would have been watched on.")
 
 
 def test_nothing_to_compare_with_is_said():
@@ -49,27 +48,60 @@ def test_nothing_to_compare_with_is_said():
     [
         (
             {"rps": 0, "until": 600},
-            "no traffic: web0 got no request in 600 s; undecided after 600 s. Some hundred",
+            "no traffic: web0 got no request in 600 s. It is undecided after 600 s; a few hundred requests",
         ),
         (
             {"seen": lambda host, t: host != "web0" or t < 40},
-            "stale: web0 could not be read for 562 s; web0 answered",
+            "stale: web0 could not be read for 562 s; before, web0 answered",
         ),
         (
             {"rate": on_all(0.3, since=20, until=1e9)},
-            "shared incident: the baseline went wrong too, last 0 s ago",
+            "shared incident: the baseline went wrong too; web0 answered",
         ),
+        (
+            {"rate": on_all(0.3, since=20, until=590), "until": 600},
+            "shared incident: the baseline went wrong too, until 2 s ago; web0 answered",
+        ),
+        (
+            {"seen": lambda host, t: host != "web0" or t < 0},
+            "stale: web0 could not be read for 600 s. It is undecided after 600 s; what cannot be read does not pass.",
+        ),
+        ({"until": 0, "history": 0}, "no traffic: nothing was read of the canary. It is undecided"),
         ({"rps": 1}, "times as many requests like these would be enough."),
-        ({"until": 20}, "It is watched for 60 s at least."),
+        ({"until": 20}, ": it is watched for at least 60 s."),
         (
             {"load": lambda host, t: 0 if host == "web0" and t > 0 else 50},
-            "starved: web0 got 0 requests in 30 s",
+            "starved: web0 got 0 requests in 30 s, and by the other hosts' traffic about 1,500 were to be expected.",
         ),
     ],
 )
 def test_doubt_says_why_and_what_is_missing(given, part):
     """Each reason has its sentence."""
     assert part in sentence(**given)
+
+
+def test_no_bad_answer_is_none():
+    """And not 0 %."""
+    told = sentence(rate=0.0, until=100)
+    assert told.startswith("web0 answered badly to none of ")
+    assert "with 1 more bad answer it" in told
+
+
+def test_several_hosts_are_harmed_together():
+    """Their number, in words."""
+    names = ("web0", "web9")
+    told = sentence(canaries=names, rate=on_canary(0.2, canaries=names), until=60)
+    assert "% of the requests to two hosts; had" in told
+
+
+def test_an_outage_among_noisy_hosts_names_no_odds():
+    """It fails after ten dark seconds whatever the odds are, and poor odds would explain nothing."""
+    judging = Judge(Policy())
+    judging.add(story(rate=on_canary(1.0), until=20, history=20))
+    judging.failing.together = 1.0
+    told = words.explanation(judging, Status.FAIL, "outage")
+    assert "; half or more of its answers were bad for 10 s while the others were well. It failed" in told
+    assert "odds" not in told
 
 
 def test_a_canary_is_called_by_its_name_or_two_of_many():
