@@ -269,11 +269,11 @@ raise_mark() { # EPOCH OPERATION
     printf '' >".rollout/raised/$1-$2"
 } 2>/dev/null
 
-drop_marks() { # those that the record just synced makes superfluous
+drop_marks() { # [KEPT]: those that the record, or the mark, just synced makes superfluous
     [ "$raised_epoch" != 0 ] || return 0
     set +f
     for mark in .rollout/raised/*; do
-        if is_mark && [ "$mark_epoch" -le "$epoch" ] && [ "$mark_op" -le "$op" ]; then rm -f "$mark"; fi
+        if is_mark && [ "$mark_epoch" -le "$epoch" ] && [ "$mark_op" -le "$op" ] && [ "${mark##*/}" != "${1-}" ]; then rm -f "$mark"; fi
     done
     set -f
 }
@@ -486,7 +486,8 @@ outcome() { # CODE REASON WHAT OPEN: journal it, then say it
     more="code=$1 switched=$switched put_back=$put_back"
     case $2 in '') ;; *' '*) more="$more reason=${2%% *}_${2#* }" ;; *) more="$more reason=$2" ;; esac
     code=$1 said=$2
-    if ! record "$3" "$4" "$more" || ! sync . .rollout/journal; then code=30 said='no room'; fi
+    # The switch is on the disk before the record that tells of it: a power cut must not leave the record alone.
+    if ! { sync . && record "$3" "$4" "$more" && sync .rollout/journal; }; then code=30 said='no room'; fi
     read_current
     printf 'intent=yes\nswitched=%s\nput_back=%s\n' "$switched" "$put_back"
     show_output
@@ -501,7 +502,7 @@ void() { # CODE REASON: the intent came to nothing; `current` is as it was
 answer_already() {
     [ "$verb" = rollback ] && [ "$was" = "$commit" ] && [ "$last_open" = no ] || return 0
     from=$was
-    { record 'done' no 'code=0 already=yes' && sync .rollout/journal; } || cannot_write
+    { sync . && record 'done' no 'code=0 already=yes' && sync .rollout/journal; } || cannot_write
     drop_marks
     printf 'intent=yes\nalready=yes\nswitched=no\nput_back=no\ncurrent=%s\n' "$current"
     finish 0
@@ -819,7 +820,8 @@ seal() { # nothing that was sent before us may act after our answer
 
 leave_mark() { # first: whoever takes the lock after us will see it, whoever holds it looks before the switch
     [ "$epoch" -gt "$seen_epoch" ] || [ "$op" -gt "$seen_op" ] || return 0
-    raise_mark "$epoch" "$op" && sync .rollout/raised .rollout
+    raise_mark "$epoch" "$op" && sync .rollout/raised .rollout || return 1
+    drop_marks "$epoch-$op"
 }
 
 look_sealed() {

@@ -47,7 +47,8 @@ MOMENTS = [
     pytest.param("ln", "*", True, ("intent", "no", A), id="after ln"),
     pytest.param("mv", "*current*", False, ("intent", "no", A), id="before mv"),
     pytest.param("mv", "*current*", True, ("intent", "no", B), id="after mv"),
-    pytest.param("sync", r".\ *", False, ("done", "no", B), id="before the outcome is synced"),
+    pytest.param("sync", ".", True, ("intent", "no", B), id="after the switch is synced, before the outcome"),
+    pytest.param("sync", ".rollout/journal", False, ("done", "no", B), id="before the outcome is synced"),
 ]
 
 

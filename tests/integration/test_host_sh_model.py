@@ -24,8 +24,8 @@ HOOKS = {
     "intent": ("sync", r".rollout/journal\ .rollout", True),
     "allowed": ("mv", "*next?current", False),
     "switched": ("mv", "*next?current", True),
-    "written": ("sync", r".\ .rollout/journal", False),
-    "recorded": ("sync", r".\ .rollout/journal", True),
+    "written": ("sync", ".rollout/journal", False),
+    "recorded": ("sync", ".rollout/journal", True),
 }
 
 

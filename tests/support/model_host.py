@@ -126,6 +126,10 @@ class ModelHost:
         """What is there now survives a power cut."""
         self._on_disk = self.current, len(self.journal)
 
+    def sync_current(self) -> None:
+        """Of what is there now, the switch survives a power cut."""
+        self._on_disk = self.current, self._on_disk[1]
+
     def memory(self) -> dict[str, Any]:
         """What is on its disk."""
         return {
@@ -308,12 +312,14 @@ class Call:
 
     def _answer_already(self) -> Steps:
         self._from = self._was
+        self.host.sync_current()
         self._record("done", still_open=False, code=DONE, already=True)
         self.acted = True
+        yield "written"
         self.host.sync()
         self._drop_marks()
         self._say(intent="yes", already="yes", switched="no", put_back="no", current=self.host.current)
-        yield "already"
+        yield "recorded"
         raise _End(DONE)
 
     def _check_release(self) -> None:
@@ -372,6 +378,7 @@ class Call:
 
     def _outcome(self, code: int, reason: str, what: str, *, still_open: bool) -> Steps:
         values = {"switched": self._switched, "put_back": self._put_back}
+        self.host.sync_current()
         self._record(what, still_open=still_open, code=code, reason=reason, **values)
         yield "written"
         self.host.sync()
@@ -444,6 +451,7 @@ class Call:
             code, why = REFUSED, "epoch"
         elif self.epoch:
             if self.epoch > host.seen[0] or self.op > host.seen[1]:
+                self._drop_marks()
                 host.marks.add((self.epoch, self.op))
                 host.journal.append(Entry("seal", "status", self.epoch, self.op, None, host.today()))
             yield "marked"
