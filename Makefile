@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS := $(wildcard constraints.txt)
 RUN := $(VENV)/.installed-run
 TEST := $(VENV)/.installed-test
-PACKAGES := redis-server openssh-server postgresql chromium shellcheck busybox dash iproute2 nftables libfaketime
+PACKAGES := redis-server openssh-server postgresql chromium shellcheck busybox dash iproute2 nftables libfaketime prometheus
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench faults clean packages

@@ -48,6 +48,7 @@ def configure(settings: Settings) -> None:
     root.setLevel(max(level, logging.WARNING))
     logging.getLogger("celery").setLevel(max(level, logging.WARNING))
     # paramiko tells at error level what we raise and count ourselves
+    logging.getLogger("httpx").setLevel(max(level, logging.WARNING))  # a line for each request
     logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
 

@@ -10,7 +10,7 @@ from rollout.config.deploy_file import Config
 from rollout.config.settings import Settings
 from rollout.dispatch import CeleryBell, celery_app
 from rollout.fleet.ssh import SshFleet
-from rollout.metrics.sources import SOURCES
+from rollout.metrics.sources import SOURCES, source
 from rollout.notify import AppriseNotifier
 from rollout.releases.workshop import GitWorkshop
 from rollout.services.leases import LeaseKeeper
@@ -30,7 +30,7 @@ def wire(config: Config, *, role: str) -> Deps:
         store=store,
         fleet=fleet,
         workshop=GitWorkshop(config.server.state_dir),
-        metrics={name: source(fleet) for name, source in SOURCES.items()},
+        metrics={name: source(name, fleet, settings) for name in SOURCES},
         bell=CeleryBell(celery_app(config.server.broker_url, settings)),
         notifier=AppriseNotifier(),
         leases=LeaseKeeper(store, worker, settings.lease_s),

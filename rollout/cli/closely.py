@@ -1,13 +1,17 @@
 """What `show`, `log` and `history` print."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rollout.cli import finding, output, scene, shapes, waiting
+from rollout.cli import canary_chart, finding, output, scene, shapes, waiting
 from rollout.cli.call import Call
 from rollout.domain.model import RolloutId
 from rollout.domain.states import FINISHED
 from rollout.errors import NotFound
 from rollout.services import bars, views
+from rollout.services.evidence import canary as canary_evidence
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 View = dict[str, Any]
 
@@ -23,7 +27,10 @@ def show(call: Call, number: int, *, events: bool) -> int:
         failures = views.failures(tx, RolloutId(number))
         found = tx.rollouts.get(RolloutId(number))
         commit = tx.commits.get(found.app, found.commit)
-    _head(view, output.clean(commit.subject) if commit else "")
+        screen = canary_chart.console()
+        evidence = canary_evidence(tx, found, canary_chart.columns(screen), closely=True)
+    _head(view, output.clean(commit.subject) if commit else "", drawn=bool(evidence["bins"]))
+    _chart(evidence, screen)
     _hosts(view)
     _failures(number, failures)
     _timeline([one for one in timeline if events or one["subject"] == f"rollout {number}"])
@@ -91,7 +98,7 @@ def history(call: Call, limit: int) -> int:
     return 0
 
 
-def _head(view: View, subject: str) -> None:
+def _head(view: View, subject: str, *, drawn: bool) -> None:
     output.say(
         output.paint(f"rollout {view['id']} of {view['app']}", "bold") + f"  {output.state(view['state'])}"
     )
@@ -103,7 +110,7 @@ def _head(view: View, subject: str) -> None:
         "hosts": scene.progress(view["counts"]),
         "budget": f"halts when more than {view['budget']['max_failed']} have failed;"
         f" at worst {view['budget']['worst_case']} are hurt",
-        "canary": _canary(view),
+        "canary": _canary(view, drawn=drawn),
         "by": f"{output.clean(view['requested_by'])} at {view['started_at']}",
         "reason": output.clean(view["reason"] or ""),
         "unconfirmed": output.names(view["unconfirmed"]),
@@ -113,10 +120,23 @@ def _head(view: View, subject: str) -> None:
             output.say(f"  {name.ljust(11)} {text}")
 
 
-def _canary(view: View) -> str:
+def _canary(view: View, *, drawn: bool) -> str:
+    """Its word, and why; that stands below the chart where there is one."""
     canary = view["canary"]
     told = f"{canary['status'] or 'not yet'} on {output.names(canary['hosts'])}"
-    return f"{told}: {output.clean(canary['reason'])}" if canary["reason"] else told
+    if drawn or not canary["reason"]:
+        return told
+    return f"{told}: {output.clean(canary['reason'])} (no samples to draw)"
+
+
+def _chart(evidence: View, screen: "Console") -> None:
+    """Canary against baseline, and what it means; without samples the head has said all there is."""
+    if not evidence["bins"]:
+        return
+    output.say()
+    canary_chart.draw(evidence, screen)
+    if evidence["explanation"]:
+        output.say(output.clean(evidence["explanation"]))
 
 
 def _hosts(view: View) -> None:
@@ -149,7 +169,7 @@ def _failures(number: int, failures: list[tuple[str, str, list[str]]]) -> None:
 def _timeline(events: list[View]) -> None:
     output.say("\ntimeline")
     for event in events:
-        edge = f"{event['before'] or ''} → {event['after']}" if event["after"] else ""
+        edge = f"{event['before'] or ''} {output.arrow()} {event['after']}" if event["after"] else ""
         why = f": {output.clean(event['why'])}" if event["why"] else ""
         words = (
             event["at"],

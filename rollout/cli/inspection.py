@@ -1,7 +1,7 @@
 """What `rollout check` looks at: services first, then every host at once, then the canary's source."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rollout import wiring
-from rollout.cli import output
+from rollout.cli import canary_source, output
 from rollout.cli.call import Call, log_quietly, who
 from rollout.cli.failures import FAILED, OK
 from rollout.cli.findings import Finding, fine, grouped, of_error, problem, warning
@@ -18,8 +18,7 @@ from rollout.cli.scene import Bar
 from rollout.cli.tellers import Teller, teller
 from rollout.config.deploy_file import AppConfig
 from rollout.domain import plan
-from rollout.errors import MetricUnavailable, RolloutError, ServiceUnavailable
-from rollout.services import canaries
+from rollout.errors import RolloutError, ServiceUnavailable
 from rollout.services.targets import member_target
 
 if TYPE_CHECKING:
@@ -115,36 +114,21 @@ class _Inspection:
             for done, future in enumerate(as_completed(asked), start=1):
                 found[asked[future].name] = future.result()
                 self.told.show([Bar(f"{app.name} hosts", done, len(members), asked[future].name)])
-        bad = [finding for one in members for finding in found[one.name] if not finding.ok]
-        yield from bad
+        all_found = [finding for one in members for finding in found[one.name]]
+        yield from (finding for finding in all_found if not finding.ok)
         well = sum(all(finding.error is None for finding in found[one.name]) for one in members)
         yield fine(f"{app.name}: hosts", f"{well} of {output.count(len(members), 'host')} are ready")
+        yield from (finding for finding in all_found if finding.ok)
 
     def _host(self, app: AppConfig, member: "Member", *, canary: bool) -> list[Finding]:
         where = f"{app.name}: host {member.name}"
         target = member_target(member, app)
         try:
             told = self.deps.fleet.check(target, timeout_s=HOST_TIMEOUT_S)
-            return report(where, told, member) + (self._canary(where, app, member, told) if canary else [])
+            source = [canary_source.look(where, app, member, told, self.deps)] if canary else []
+            return report(where, told, member) + source
         except RolloutError as error:
             return [of_error(where, error)]
-
-    def _canary(self, where: str, app: AppConfig, member: "Member", told: Mapping[str, str]) -> list[Finding]:
-        """The canary's numbers can be read. Before the first release nothing answers there, so nothing is logged."""
-        here = canaries.on_this_host(app, member)
-        try:
-            self.deps.metrics[app.canary.source].read(member_target(member, app), "canary", here, None)
-        except MetricUnavailable as error:
-            if told.get("current", "none") != "none":
-                return [of_error(where, error)]
-            return [
-                warning(
-                    where,
-                    f"{error} (it has no release yet)",
-                    "see that the release writes it: check again later",
-                )
-            ]
-        return []
 
 
 def _asked(what: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from rollout.cli import (
     halts,
     hosts,
     init,
+    judge,
     output,
     parts,
     show,
@@ -126,6 +127,15 @@ for _panel, _command, _examples in (
     (LOOK, show.show, ("rollout show 7", "rollout show 7 --json")),
     (LOOK, show.log, ("rollout log 7", "rollout log 7 --host web003 --follow", "rollout log 1a2b3c4d")),
     (LOOK, show.history, ("rollout history", "rollout history --limit 100 --json")),
+    (
+        LOOK,
+        judge.judge,
+        (
+            "rollout judge intervals.jsonl",
+            "rollout judge intervals.jsonl --canary web001 --minimum-good 99% --json",
+            "rollout judge --last 50 --minimum-good 99%",
+        ),
+    ),
     (LOOK, hosts.hosts, ("rollout hosts", "rollout hosts --verify")),
     (TROUBLE, stop.stop, ("rollout stop", f"rollout stop 7 {SAY} --wait", "rollout stop 7 --keep")),
     (TROUBLE, stop.rollback, (f"rollout rollback {SAY}", "rollout rollback --to 1a2b3c4 --wait")),

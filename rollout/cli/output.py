@@ -50,14 +50,25 @@ def document(shape: Any) -> None:
 
 def say(text: str = "") -> None:
     """A line for the person; it is shown as it is, so foreign parts of it are to be cleaned before."""
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(_writable(text, sys.stdout) + "\n")
     sys.stdout.flush()
 
 
 def warn(text: str) -> None:
     """A line on standard error."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(_writable(text, sys.stderr) + "\n")
     sys.stderr.flush()
+
+
+def _writable(text: str, stream: TextIO) -> str:
+    """`text` with ? for what the terminal's encoding does not have: a commit's subject must not end a command."""
+    encoding = stream.encoding or "utf-8"
+    return text.encode(encoding, "replace").decode(encoding)
+
+
+def arrow() -> str:
+    """As good as standard output can show it."""
+    return "\u2192" if (sys.stdout.encoding or "utf-8").lower().startswith("utf") else "->"
 
 
 def is_terminal() -> bool:

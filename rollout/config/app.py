@@ -1,9 +1,11 @@
 """`[apps.X]`: what is shipped, how it is tested, and how carefully it goes out."""
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, StrictInt, StrictStr
+from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictInt, StrictStr
 
 from rollout.config import durations
 from rollout.config.fields import (
@@ -22,6 +24,7 @@ from rollout.config.fields import (
 )
 from rollout.config.fleet import FleetConfig
 from rollout.config.table import Clash, Table
+from rollout.domain import template
 from rollout.domain.share import Share
 
 LEAST_CONCURRENCY = 10
@@ -59,6 +62,23 @@ def _canary_hosts(given: object) -> object:
     )
     if not (count or names):
         raise ValueError("names of hosts, each once, or a count of at least 1")
+    return given
+
+
+def _prometheus(given: str) -> str:
+    url = urlsplit(given)
+    if given and (url.scheme not in {"http", "https"} or not url.hostname or url.query or url.fragment):
+        raise ValueError('an address such as "http://prometheus.example.com:9090"')
+    if "@" in url.netloc:
+        raise ValueError("an address without a password; a token goes into ROLLOUT_PROMETHEUS_TOKEN")
+    return given
+
+
+def _selector(given: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_:][A-Za-z0-9_:]*\{[^\n]*\}", given):
+        raise ValueError('the series of one host: metric{label="{name}", …}')
+    if not template.PLACE.search(given):  # else every host would be compared with itself
+        raise ValueError("a selector that tells hosts apart, by {name}, {address} or a variable of theirs")
     return given
 
 
@@ -107,10 +127,24 @@ class CanaryConfig(Table):
     """The `[apps.X.canary]` table."""
 
     hosts: Annotated[tuple[str, ...] | int, BeforeValidator(_canary_hosts)] = 1
-    source: Annotated[Literal["access-log"], _not_yet("prometheus", "probe")] = "access-log"
+    source: Literal["access-log", "prometheus", "probe"] = "access-log"
     log: Annotated[Command, AfterValidator(matching(r"([/{][^\n\t]+)?", "an absolute path on the hosts"))] = (
         ""
     )
+    prometheus: Annotated[StrictStr, AfterValidator(_prometheus)] = ""
+    selector: Annotated[StrictStr, AfterValidator(_selector)] = (
+        'http_requests_total{instance=~"{name}(:[0-9]+)?"}'
+    )
+    code_label: Annotated[
+        StrictStr, AfterValidator(matching(r"[A-Za-z_][A-Za-z0-9_]*", "the name of a label"))
+    ] = "code"
+    probe: Annotated[
+        StrictStr,
+        AfterValidator(
+            matching(r"(https?://[!#-&(-;=?-~]+)?", 'an address on the host: "http://localhost:8000/"')
+        ),
+    ] = ""
+    allow_probe_pass: StrictBool = False
     good: Annotated[
         tuple[
             Annotated[
@@ -131,9 +165,14 @@ class CanaryConfig(Table):
     margin: Percent = 0.01
 
     def clashes(self) -> Iterator[Clash]:
-        """A log where one is read; a deadline that is not over before the bake is."""
-        if self.source == "access-log" and not self.log:
-            yield Clash("log", None, 'the access log\'s path on the hosts (source is "access-log")')
+        """What the source needs; a deadline that is not over before the bake is."""
+        for source, key, expected in (
+            ("access-log", "log", "the access log's path on the hosts"),
+            ("prometheus", "prometheus", "the address of a Prometheus server"),
+            ("probe", "probe", "what is requested on the hosts, such as http://localhost:8000/"),
+        ):
+            if self.source == source and not getattr(self, key):
+                yield Clash(key, None, f'{expected} (source is "{source}")')
         if self.deadline < self.bake:
             yield Clash("deadline", durations.text(self.deadline), "a duration not shorter than bake")
 

@@ -15,12 +15,13 @@ from rollout.config.fields import LATER
 from rollout.config.table import TOGETHER, Table
 from rollout.errors import ConfigError
 
-SECRET = frozenset({"server.database", "server.broker", "notify.urls", "repository"})
+SECRET = frozenset({"server.database", "server.broker", "notify.urls", "repository", "canary.prometheus"})
 TAGS = frozenset({"name", "table"})
 EXPECTED = {
     "missing": "a value, as it has no default",
     "string_type": "a text",
     "int_type": "a whole number",
+    "bool_type": "true or false",
     "model_type": "a table",
     "dict_type": "a table",
     "tuple_type": "a list",

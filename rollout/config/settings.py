@@ -32,6 +32,7 @@ class Settings(BaseSettings):
         default=(), validation_alias=AliasChoices("ROLLOUT_WEBHOOK_SECRET")
     )
     api_token: Annotated[SecretStr | None, BeforeValidator(_or_none)] = None
+    prometheus_token: Annotated[SecretStr | None, BeforeValidator(_or_none)] = None
     lease_s: Annotated[Seconds, Field(ge=2)] = 15.0
     reconcile_s: Seconds = 5.0
     gate_s: Seconds = 0.25

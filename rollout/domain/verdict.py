@@ -36,7 +36,8 @@ class Policy:
     minimum_good: float = 0.95
     bake_s: float = 60.0
     deadline_s: float = 600.0
-    margin: float = 0.01
+    margin: float = 0.01  # a regression of less than 1.25 x the baseline's rate + this may pass
+    allow_probe_pass: bool = False  # whether requests that we sent ourselves may make it pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Verdict:
     """A judge's word, why, and the evidence it rests on."""
 
     status: Status
-    reason: str
+    reason: str  # no traffic, stale, shared incident, not enough evidence, starved, error rate, outage, no harm found
     t: float  # seconds since readiness at which it fell
     evidence: Mapping[str, float] = field(default_factory=dict)
+    explanation: str = ""  # for people: what was seen, how sure it is, what would have changed its mind

@@ -4,19 +4,21 @@
   apart line by line. The time is the line's own, minus `$request_time` where it is there (`rt=0.123`,
   `request_time=…`, alone behind the last quote, or a JSON key), so that a request begun before readiness is not counted.
   A line without a time, or with one that makes no sense, counts when it is read.
-* Not counted: 1xx; health checkers by their user agent (kube-probe, ELB-HealthChecker, GoogleHC, Route 53, Consul);
+* Not counted: 1xx; our own probe and health checkers by their user agent (kube-probe, ELB-HealthChecker, GoogleHC, Route 53, Consul);
   curl and wget where they ask for /health, /healthz, /healthcheck, /livez, /readyz or /ping. Lines that are no requests are
   passed over, and the bin says so with the flag `garbage`.
 * A bin is given out 3 s after its end, once; a line that comes later goes to the next bin, which has the flag `late`.
 * A renamed log is found in its folder by inode and read to its end (flag `rotated`); one that was truncated, or renamed
   out of sight, has lost lines: the bins since the last reading are not observed.
-* History before readiness is not read.
+* The first reading counts the log's tail too, at most 600 s and 8 MiB of it, into bins with t <= 0: what the host answered
+  before the switch. A canary's ends where its `current` was switched, and a bin of which a part is missing is left out.
 * How long a canary is watched goes by the host's uptime: a step of its clock moves t = 0 along, and lines that were written
   before the step are put where they belong.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from rollout.config.deploy_file import AppConfig
@@ -26,13 +28,17 @@ from rollout.domain.verdict import Interval
 from rollout.errors import MetricUnavailable
 from rollout.metrics.answer import Answer, parse
 from rollout.metrics.cursor import Cursor
+from rollout.metrics.statuses import CLASSES, counted_apart
 from rollout.services.ports import Fleet
 
 BIN_S = 2
 CLOSE_AFTER_S = 3
-MOST_BYTES = 8 * 1024 * 1024  # read of a log at once; what is left comes with the next reading
+HISTORY_S = 600
+MOST_BYTES = (
+    8 * 1024 * 1024
+)  # read of a log at once; what is left comes with the next reading, of history the newest part
 TIMEOUT_S = 10.0
-CLASSES = ("2xx", "3xx", "4xx", "499", "5xx")
+CANARY = "canary"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,38 +48,33 @@ class AccessLog:
     fleet: Fleet
 
     def read(
-        self, target: Target, role: str, config: AppConfig, cursor: str | None
+        self, target: Target, role: str, config: AppConfig, cursor: str | None, *, elapsed: float = 0.0
     ) -> tuple[list[Interval], str]:
-        """The bins that are complete since `cursor`, each once, and the next cursor; None begins: now is t = 0.
+        """The bins that are complete since `cursor`, each once, and the next cursor; None begins, with the history.
 
-        Raises MetricUnavailable when the log cannot be read; nothing is lost by it, the next reading goes on.
+        `elapsed`: seconds since readiness, which is t = 0 from the first reading on. Raises MetricUnavailable when the
+        log cannot be read; nothing is lost by it, the next reading goes on.
         """
         path = _path(config.canary.log, target)
         before = Cursor.parse(cursor) if cursor is not None else None
-        apart = _apart(config.canary.good)
-        answer = self._ask(target, path, before, apart)
+        apart = counted_apart(config.canary.good)
+        asked = _begin(target, role, elapsed) if before is None else _go_on(before)
+        answer = self._ask(target, path, [*asked, f"apart={' '.join(apart)}"])
+        past: list[Interval] = []
         if before is None:
-            begun = Cursor(answer.now, answer.file, answer.offset, answer.now, answer.up, skip=answer.skip)
-            return [], begun.text()
+            past = _history(answer, partial(_interval, host=target.name, role=role, apart=apart))
+            before, answer = Cursor(answer.ready, answer.file, answer.offset), _since_readiness(answer)
         taken = _take(before, answer)
         until = _closable(taken, answer)
-        bins = [_interval(taken, number, target.name, role, apart) for number in range(taken.closed, until)]
-        return bins, _after(taken, until).text()
-
-    def _ask(self, target: Target, path: str, before: Cursor | None, apart: tuple[str, ...]) -> Answer:
-        at = before or Cursor(ready=0, file="", offset=0)
-        lines = [
-            f"log={path}",
-            f"file={at.file}",
-            f"offset={at.offset}",
-            f"skip={int(at.skip)}",
-            f"ready={at.ready}",
-            f"was_now={at.now}",
-            f"was_up={at.up}",
-            f"most={MOST_BYTES}",
-            f"apart={' '.join(apart)}",
-            "",
+        bins = [
+            _interval(number, taken.open, target.name, role, apart, lost=taken.lost)
+            for number in range(taken.closed, until)
         ]
+        bins[:1] = [replace(one, flags=taken.flags) for one in bins[:1]]
+        return [*past, *bins], _after(taken, until).text()
+
+    def _ask(self, target: Target, path: str, asked: Sequence[str]) -> Answer:
+        lines = [f"log={path}", *asked, f"most={MOST_BYTES}", ""]
         told = self.fleet.read(target, _program(), lines, timeout_s=TIMEOUT_S)
         try:
             answer = parse(told)
@@ -87,6 +88,38 @@ class AccessLog:
         return answer
 
 
+def _begin(target: Target, role: str, elapsed: float) -> list[str]:
+    """Only a canary was switched: its `current` says since when the log is the new release's."""
+    current = f"{target.path}/current" if role == CANARY else ""
+    return [f"since={max(0, round(elapsed))}", f"history={HISTORY_S}", f"current={current}"]
+
+
+def _go_on(before: Cursor) -> list[str]:
+    return [
+        f"file={before.file}",
+        f"offset={before.offset}",
+        f"skip={int(before.skip)}",
+        f"ready={before.ready}",
+        f"was_now={before.now}",
+        f"was_up={before.up}",
+    ]
+
+
+def _history(answer: Answer, interval: Callable[..., Interval]) -> list[Interval]:
+    """The whole bins between the log's first line (or 600 s ago) and the switch; none when the log says nothing of them."""
+    if answer.begins is None:
+        return []
+    begins = max(answer.begins // BIN_S + 1, -HISTORY_S // BIN_S)
+    counts = {str(number): classes for number, classes in (answer.counts or {}).items()}
+    return [interval(number, counts) for number in range(begins, answer.switched // BIN_S)]
+
+
+def _since_readiness(answer: Answer) -> Answer:
+    """Without history, and without what it says of lines that nobody reads twice."""
+    counts = {number: classes for number, classes in (answer.counts or {}).items() if number >= 0}
+    return replace(answer, counts=counts, tallies=None)
+
+
 def _path(log: str, target: Target) -> str:
     """The log's path with the host's name and address filled in."""
     path = template.fill(log, {"name": target.name, "address": target.address})
@@ -95,11 +128,6 @@ def _path(log: str, target: Target) -> str:
             f"canary.log: {path!r} is no absolute path on a host", remedy="edit rollout.toml"
         )
     return path
-
-
-def _apart(good: tuple[str, ...]) -> tuple[str, ...]:
-    """The statuses that are counted by themselves: 499, and those that `good` names one by one."""
-    return tuple(sorted({"499", *(name for name in good if name.isdigit())}))
 
 
 @cache
@@ -154,15 +182,21 @@ def _closable(cursor: Cursor, answer: Answer) -> int:
     return max(cursor.closed, (seen - CLOSE_AFTER_S) // BIN_S)
 
 
-def _interval(cursor: Cursor, number: int, host: str, role: str, apart: tuple[str, ...]) -> Interval:
+def _interval(
+    number: int,
+    counts: Mapping[str, Mapping[str, int]],
+    host: str,
+    role: str,
+    apart: tuple[str, ...],
+    lost: int | None = None,
+) -> Interval:
     return Interval(
         t=float((number + 1) * BIN_S),
         dt=float(BIN_S),
         host=host,
         role=role,
-        observed=number > cursor.lost,
-        counts={**dict.fromkeys((*CLASSES, *apart), 0), **cursor.open.get(str(number), {})},
-        flags=cursor.flags if number == cursor.closed else (),
+        observed=lost is None or number > lost,
+        counts={**dict.fromkeys((*CLASSES, *apart), 0), **counts.get(str(number), {})},
     )
 
 

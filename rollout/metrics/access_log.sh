@@ -1,13 +1,15 @@
 #!/bin/sh
 # Counts the new lines of an access log by status class and 2 s bin. POSIX sh and awk, read-only, bounded work.
 #
-# In:  log= file=<device:inode, empty to begin> offset= skip= ready= was_now= was_up= most= apart=, then an empty line.
+# In:  log= file=<device:inode, empty to begin> offset= skip= ready= was_now= was_up= most= apart=, then an empty line;
+#      to begin also since=<seconds since readiness> history=<seconds> current=<the link that was switched; empty: none was>.
 # Out: rollout_log=1, now=, up=, ready=, then error=<why>, or bin=<number> <class> <count> … file= offset= skip= more= rotated=
 #      lost=, and end=0 last. Bins count from `ready` (seconds since 1970 on this host's clock), which moves along when that
 #      clock is stepped: how much time has passed since the last reading is said by the uptime alone.
+#      To begin, the log's tail is counted into bins below 0; begins= is the time of its first line, switched= that of the link.
 
 export LC_ALL=C
-log='' file='' offset=0 skip=0 ready=0 was_now=0 was_up=0 most=0 apart='' rotated=0 lost=0 more=0
+log='' file='' offset=0 skip=0 ready=0 was_now=0 was_up=0 most=0 apart='' since=0 history=0 current='' rotated=0 lost=0 more=0
 while IFS= read -r line && [ -n "$line" ]; do
   case $line in
     log=*) log=${line#*=} ;;
@@ -19,6 +21,9 @@ while IFS= read -r line && [ -n "$line" ]; do
     was_up=*) was_up=${line#*=} ;;
     most=*) most=${line#*=} ;;
     apart=*) apart=${line#*=} ;;
+    since=*) since=${line#*=} ;;
+    history=*) history=${line#*=} ;;
+    current=*) current=${line#*=} ;;
   esac
 done
 
@@ -90,10 +95,10 @@ function trailing(line) {  # $request_time: named, or alone behind the last quot
   return rest ~ /^ [0-9]+\.[0-9][0-9][0-9]( |$)/ ? substr(rest, 2) + 0 : 0
 }
 function probe(line) {  # health checkers by their user agent; curl and wget only where they ask for health
-  if (line ~ /"(kube-probe\/|ELB-HealthChecker\/|GoogleHC\/|Amazon-Route53-Health-Check-Service|Consul Health Check)/) return 1
+  if (line ~ /"(rollout-probe\/|kube-probe\/|ELB-HealthChecker\/|GoogleHC\/|Amazon-Route53-Health-Check-Service|Consul Health Check)/) return 1
   return line ~ /"(curl|Wget)\// && line ~ /"((GET|HEAD) )?\/(health|healthz|healthcheck|livez|readyz|ping)[ ?"]/
 }
-function take(line,   status, at, spent, bin) {
+function take(line,   status, at, spent, ended, bin) {
   lines++
   if (line ~ /^[ \t]*\{/) {
     status = json_status(line); at = json_time(line); spent = value(line, "request_time") + 0
@@ -104,14 +109,19 @@ function take(line,   status, at, spent, bin) {
   if (status == "") { garbage++; return }
   if (probe(line)) { probes++; return }
   if (step && (at < ready || at >= now + 1) && at + step >= ready && at + step <= now) at += step  # written before the step
-  if (at < 0 || at > now + 5 || at < ready - 3600) { at = now; spent = 0 }
+  if (begins == "" && at >= 0) begins = at - ready
+  if (at < 0 || at > now + 5 || at < ready - 3600) {  # of no use as a time: counts now, unless it is anything from the past
+    if (history) { before++; return }
+    at = now; spent = 0
+  }
   at -= ready
   if (at > last) last = at
-  at -= spent
-  if (at < 0) { before++; return }
+  if (history && at < 0 && at >= switched) { before++; return }  # neither the old release nor the new one: the switch
+  ended = at; at -= spent
+  if (at < 0 && (ended >= 0 || at < -history)) { before++; return }
   if (at > now - ready) at = now - ready
   if (status < 200) return
-  bin = int(at / 2)
+  bin = int((at + 2 * history) / 2) - history  # int() rounds towards zero
   counts[bin " " (index(apart, " " status " ") ? status : substr(status, 1, 1) "xx")]++
 }
 BEGIN { months = "JanFebMarAprMayJunJulAugSepOctNovDec"; last = -1 }
@@ -122,6 +132,7 @@ END {
   else if (NR) bytes -= length(line) + 1
   if (NR && !bytes && want >= room) { bytes = want; garbage++; skip = 1 }  # a line longer than all that may be read
   for (key in counts) print "bin=" key " " counts[key]
+  if (begins != "") printf "begins=%d\n", begins
   printf "lines=%d\ngarbage=%d\nprobes=%d\nbefore=%d\nlast=%d\nskip=%d\nconsumed=%d\n", lines, garbage, probes, before, last, skip, bytes
 }'
 
@@ -136,7 +147,8 @@ part() {
   if [ "$want" -gt "$room" ]; then want=$room more=1; fi
   [ "$want" -gt 0 ] || return 0
   told=$(tail -c "+$(($2 + 1))" -- "$1" | head -c "$want" | tr '\000' ' ' |
-    awk -v want="$want" -v room="$room" -v skip="$skip" -v now="$now" -v step="$step" -v ready="$ready" -v apart=" $apart " "$count")
+    awk -v want="$want" -v room="$room" -v skip="$skip" -v now="$now" -v step="$step" -v ready="$ready" -v apart=" $apart " \
+      -v history="$history" -v switched="$switched" "$count")
   consumed=${told##*consumed=}
   if [ -z "$told" ] || [ -z "$consumed" ]; then finish error=awk end=0; fi
   printf '%s\n' "$told"
@@ -146,7 +158,14 @@ part() {
 }
 
 now=$(date +%s) up=$(cat /proc/uptime)
-up=${up%%.*} step=0
+up=${up%%.*} step=0 switched=0
+if [ -z "$file" ]; then
+  ready=$((now - since))
+  if [ -n "$current" ]; then
+    switched=$(stat -c %Y -- "$current" 2>/dev/null) || switched=0 # not known when: then nothing is its past
+    switched=$((switched > 0 ? switched - ready : -history))
+  fi
+fi
 if [ "$was_up" -gt 0 ] && [ "$up" -gt 0 ]; then
   passed=$((up - was_up))
   [ "$passed" -ge 0 ] || passed=$up # booted since: the time that it was down does not count
@@ -154,14 +173,15 @@ if [ "$was_up" -gt 0 ] && [ "$up" -gt 0 ]; then
   case $step in -1 | 1) step=0 ;; esac # the two clocks tick at different moments
   ready=$((ready + step))
 fi
-printf '%s\n' rollout_log=1 "now=$now" "up=$up" "ready=$ready"
+printf '%s\n' rollout_log=1 "now=$now" "up=$up" "ready=$ready" "switched=$switched"
 there=$(facts "$log") || there=''
 if [ -n "$there" ] && { [ ! -f "$log" ] || [ ! -r "$log" ]; }; then finish error=unreadable end=0; fi
 
 if [ -z "$file" ]; then
   [ -n "$there" ] || finish error=missing end=0
-  offset=${there##*:}
-  [ "$offset" -eq 0 ] || [ "$(tail -c 1 -- "$log" | wc -l)" -eq 1 ] || skip=1
+  room=$most size=${there##*:}
+  if [ "$size" -gt "$most" ]; then offset=$((size - most)) skip=1; fi # the newest part of a huge log
+  part "$log" "$offset" "$size"
   finish "file=${there%:*}" "offset=$offset" "skip=$skip" more=0 rotated=0 lost=0 end=0
 fi
 

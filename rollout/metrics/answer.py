@@ -21,6 +21,8 @@ class Answer:
     more: bool = False  # there is more to read than was read
     rotated: bool = False
     lost: bool = False  # lines are gone that were never read
+    begins: int | None = None  # the first line's time, seconds since readiness; None: no line has one
+    switched: int = 0  # the canary's switch, seconds since readiness: history ends there
     last: int = -1  # the newest request's time, seconds since readiness
     counts: Mapping[int, Mapping[str, int]] | None = None  # bin -> class -> requests
     tallies: Mapping[str, int] | None = None  # lines, garbage, probes, before
@@ -45,6 +47,8 @@ def parse(text: str) -> Answer:
         more=said.get("more") == "1",
         rotated=said.get("rotated") == "1",
         lost=said.get("lost") == "1",
+        begins=int(said["begins"]) if "begins" in said else None,
+        switched=min(0, int(said.get("switched", 0))),
         last=max((int(value) for key, value in pairs if key == "last"), default=-1),
         counts=_counts(value for key, value in pairs if key == "bin"),
         tallies={name: sum(int(value) for key, value in pairs if key == name) for name in _COUNTERS},

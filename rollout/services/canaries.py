@@ -1,22 +1,24 @@
 """Watching the canary: one short look a tick, its samples and the cursor kept in one transaction, all samples judged."""
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import structlog
 
 from rollout import crashpoints
 from rollout.config.deploy_file import AppConfig
 from rollout.domain import template
-from rollout.domain.judge import judge
-from rollout.domain.model import Rollout, RolloutHost, RolloutId
+from rollout.domain.model import Role, Rollout, RolloutHost, RolloutId
 from rollout.domain.states import HostState, RolloutEvent, RolloutState
-from rollout.domain.verdict import Interval, Policy, Status, Verdict
+from rollout.domain.verdict import Interval, Status, Verdict
 from rollout.errors import HostError, MetricUnavailable
 from rollout.services import rollouts, stopping
+from rollout.services.comparison import Reading
 from rollout.services.policies import policy
 from rollout.services.ports import Deps
 from rollout.services.steps import Again, End, GoOn, Step
 from rollout.services.targets import target_of
+from rollout.services.verdicts import judged, policy_of
 from rollout.store.store import Transaction
 
 log = structlog.get_logger()
@@ -35,22 +37,27 @@ def evaluate(rollout_id: RolloutId, deps: Deps) -> Step:
         ):
             return End()
         canaries = tx.hosts.canaries(rollout_id)
+        app = policy(rollout)
+        compared = tx.hosts.compared(rollout)[: _most_compared(app)]
         elapsed = tx.elapsed(rollout.ready_at) if rollout.ready_at is not None else 0.0
         rings = rollouts.hand_out(tx, rollout, deps)
     deps.bell.ring(rings)
-    app = policy(rollout)
+    ready_at = rollout.ready_at
     watched = [host for host in canaries if host.state is not HostState.EXCLUDED]
+    read = partial(_read, app=app, elapsed=elapsed, deps=deps)
+    begun = deps.comparison.begin(rollout, compared, read)
     with ThreadPoolExecutor(max(1, min(16, len(watched))), thread_name_prefix="canary") as pool:
-        reads = list(pool.map(lambda host: _read(host, app, elapsed, deps), watched))
+        readings = list(pool.map(read, watched))
+    readings += deps.comparison.finished(rollout, begun)
     crashpoints.reach("after-reading")
     with deps.store.transaction() as tx:
         rollout = tx.rollouts.lock(rollout_id)
-        if rollout.state is not R.EVALUATING_CANARY:
-            return End()
-        for host, (intervals, cursor) in zip(watched, reads, strict=True):
+        if rollout.state is not R.EVALUATING_CANARY or rollout.ready_at != ready_at:
+            return End()  # also when it is measured anew since: these readings have another t = 0
+        for host, intervals, cursor in readings:
             if tx.hosts.move_cursor(host, cursor):  # else these very requests are counted already
                 tx.samples.add(rollout_id, intervals)
-        verdict = judge(tx.samples.of(rollout_id), _policy(app))
+        verdict = judged(tx.samples.of(rollout_id), policy_of(app)).verdict
         rollout = _act(tx, rollout, verdict, app)
         crashpoints.reach("in-report" if rollout.state is R.EVALUATING_CANARY else "in-decision")
     if rollout.state is R.STOPPING:
@@ -61,48 +68,49 @@ def evaluate(rollout_id: RolloutId, deps: Deps) -> Step:
 
 
 @crashpoints.stage("evaluation")
-def _read(host: RolloutHost, app: AppConfig, elapsed: float, deps: Deps) -> tuple[list[Interval], str | None]:
-    source = deps.metrics[app.canary.source]
+def _read(host: RolloutHost, app: AppConfig, elapsed: float, deps: Deps) -> Reading:
+    source, here = deps.metrics[app.canary.source], on_this_host(app, host)
     try:
-        return source.read(target_of(host, app), str(host.role), on_this_host(app, host), host.cursor)
+        told = source.read(target_of(host, app), str(host.role), here, host.cursor, elapsed=elapsed)
+        return Reading(host, *told)
     except (HostError, MetricUnavailable) as error:
+        about = {"rollout": host.rollout, "host": host.name, "error": str(error)}
+        if host.role is not Role.CANARY:
+            log.info("baseline_not_read", **about)
+            return Reading(host, [], host.cursor)
+        log.warning("canary_not_read", **about)
         # Not read is not the same as no requests; and the deadline must come for a silent host too.
-        log.warning("canary_not_read", rollout=host.rollout, host=host.name, error=str(error))
         unseen = Interval(
             t=elapsed, dt=TICK_S, host=host.name, role=str(host.role), observed=False, counts={}
         )
-        return [unseen], host.cursor
+        return Reading(host, [unseen], host.cursor)
+
+
+def _most_compared(app: AppConfig) -> int:
+    """A probe asks the canary and one baseline host alike: its requests are work for the hosts."""
+    return 1 if app.canary.source == "probe" else app.canary.baseline
 
 
 def on_this_host(app: AppConfig, host: template.Named) -> AppConfig:
-    """The app's configuration with the log's path as it is on this host."""
-    log_here = template.fill(app.canary.log, template.variables_of(host))
-    return app.model_copy(update={"canary": app.canary.model_copy(update={"log": log_here})})
-
-
-def _policy(app: AppConfig) -> Policy:
-    return Policy(
-        good=tuple(app.canary.good),
-        minimum_good=app.canary.minimum_good,
-        bake_s=app.canary.bake,
-        deadline_s=app.canary.deadline,
-        margin=app.canary.margin,
-    )
+    """The app's configuration with what the canary's sources are told of this host."""
+    variables, canary = template.variables_of(host), app.canary
+    here = {key: template.fill(getattr(canary, key), variables) for key in ("log", "selector", "probe")}
+    return app.model_copy(update={"canary": canary.model_copy(update=here)})
 
 
 def _act(tx: Transaction, rollout: Rollout, verdict: Verdict, app: AppConfig) -> Rollout:
     status = verdict.status
     if status is Status.INCONCLUSIVE and app.canary.on_inconclusive == "fail":
         return stopping.fail_canary(
-            tx, rollout, f"inconclusive, and on_inconclusive is fail: {verdict.reason}"
+            tx, rollout, f"inconclusive, and on_inconclusive is fail: {verdict.explanation}"
         )
     match status:
         case Status.RUNNING:
-            return tx.rollouts.update(rollout, canary_status=status, canary_reason=verdict.reason)
+            return tx.rollouts.update(rollout, canary_status=status, canary_reason=verdict.explanation)
         case Status.PASS:
-            return rollouts.enter_fan_out(tx, rollout, RE.CANARY_PASSED, who="judge", why=verdict.reason)
+            return rollouts.enter_fan_out(tx, rollout, RE.CANARY_PASSED, who="judge", why=verdict.explanation)
         case Status.FAIL:
-            return stopping.fail_canary(tx, rollout, verdict.reason)
+            return stopping.fail_canary(tx, rollout, verdict.explanation)
         case Status.INCONCLUSIVE:
-            doubted = tx.rollouts.update(rollout, canary_status=status, canary_reason=verdict.reason)
-            return rollouts.halt(tx, doubted, f"the canary is inconclusive: {verdict.reason}")
+            doubted = tx.rollouts.update(rollout, canary_status=status, canary_reason=verdict.explanation)
+            return rollouts.halt(tx, doubted, f"the canary is inconclusive: {verdict.explanation}")

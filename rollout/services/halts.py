@@ -156,8 +156,7 @@ def _resume(tx: Transaction, rollout: Rollout, who: str, why: str | None) -> Rol
     }
     if stage is R.EVALUATING_CANARY:  # resuming measures again
         tx.samples.forget(rollout.id)
-        for host in tx.hosts.canaries(rollout.id):
-            tx.hosts.forget_cursor(host)
+        tx.hosts.forget_cursors(rollout.id)
         values |= {"ready_at": tx.now(), "canary_status": "running", "canary_reason": None}
     return tx.rollouts.change(rollout, RESUME[stage], who=who, why=why, **values)
 

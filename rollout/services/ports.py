@@ -1,7 +1,7 @@
 """What the services need of the world: one Protocol a neighbour, and `Deps`, the bag that carries them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from rollout.domain.model import (
 )
 from rollout.domain.pipeline import Ring
 from rollout.domain.verdict import Interval
+from rollout.services.comparison import Comparison
 from rollout.services.leases import LeaseKeeper
 from rollout.store.store import Store
 
@@ -97,11 +98,13 @@ class MetricSource(Protocol):
     """Where the canary's numbers come from."""
 
     def read(
-        self, target: Target, role: str, config: AppConfig, cursor: str | None
+        self, target: Target, role: str, config: AppConfig, cursor: str | None, *, elapsed: float = 0.0
     ) -> tuple[list[Interval], str]:
-        """What is new on this host since `cursor`, and the next cursor; None starts: now is t = 0.
+        """What is new on this host since `cursor`, and the next cursor; each interval once, by time.
 
-        Raises MetricUnavailable or HostError when it could not be read.
+        None begins: `elapsed` seconds ago was t = 0, and what the source knows of the time before is read as well
+        (t <= 0; of a canary only what its old release answered). Raises MetricUnavailable or HostError when it could
+        not be read; the same cursor then asks for the same again.
         """
 
 
@@ -139,6 +142,7 @@ class Deps:
     notifier: Notifier
     leases: LeaseKeeper
     worker: str  # this process's name, the owner of its leases
+    comparison: Comparison = field(default_factory=Comparison)
 
     @property
     def state_dir(self) -> Path:

@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import and_, bindparam, case, func, insert, or_, select, update
 
 from rollout.domain.counting import count
-from rollout.domain.model import UNREAD, AppName, FleetHost, HostId, Member, Role, RolloutHost, RolloutId
+from rollout.domain.model import (
+    FOREIGN,
+    UNREAD,
+    AppName,
+    FleetHost,
+    HostId,
+    Member,
+    Role,
+    Rollout,
+    RolloutHost,
+    RolloutId,
+)
 from rollout.domain.states import (
     FINISHED,
     HOSTS,
@@ -33,6 +44,7 @@ if TYPE_CHECKING:
     from rollout.store.store import Transaction
 
 H, HE = HostState, HostEvent
+UNSWITCHED = (H.PENDING, H.PREPARING, H.PREPARED)
 LEASED = (H.PREPARING, H.ACTIVATING, H.ROLLING_BACK)
 SWITCHING = (*sorted(STAGES), RolloutState.HALTED)  # what was begun may finish while a rollout is halted
 BACK = (RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK)
@@ -66,6 +78,23 @@ class Hosts:
     def canaries(self, rollout: RolloutId) -> list[RolloutHost]:
         """The hosts that get the release first."""
         return self._list(rollout_hosts.c.rollout == rollout, rollout_hosts.c.role == Role.CANARY)
+
+    def compared(self, rollout: Rollout) -> list[RolloutHost]:
+        """The baseline: hosts that are not switched yet, and run what the canary ran before, as far as is recorded.
+
+        Empty when the canary ran nothing before: there is no old release to compare with.
+        """
+        before = {rollout.previous, *(host.previous for host in self.canaries(rollout.id))} - {None}
+        its = and_(fleet_hosts.c.app == rollout_hosts.c.app, fleet_hosts.c.name == rollout_hosts.c.name)
+        # What a host runs that we never shipped to is not recorded: it is the foreign release, like the canary's.
+        runs = case((fleet_hosts.c.release.is_(None), FOREIGN), else_=fleet_hosts.c.release)
+        return self._list(
+            rollout_hosts.c.rollout == rollout.id,
+            rollout_hosts.c.role == Role.BASELINE,
+            rollout_hosts.c.state.in_(UNSWITCHED),
+            ~rollout_hosts.c.touched,
+            select(fleet_hosts.c.name).where(its, runs.in_(before)).exists(),
+        )
 
     def canary_names(self, ids: Sequence[RolloutId]) -> dict[RolloutId, list[str]]:
         """The names of the canary's hosts, for each rollout."""
@@ -400,10 +429,10 @@ class Hosts:
             states=(host.state, host.state),
         )
 
-    def forget_cursor(self, host: RolloutHost) -> None:
+    def forget_cursors(self, rollout: RolloutId) -> None:
         """The metric source begins anew."""
         self._tx.connection.execute(
-            update(rollout_hosts).where(rollout_hosts.c.id == host.id).values(cursor=None)
+            update(rollout_hosts).where(rollout_hosts.c.rollout == rollout).values(cursor=None)
         )
 
     def move_cursor(self, host: RolloutHost, cursor: str | None) -> bool:

@@ -133,6 +133,16 @@ class Rollouts:
         )
         return load_all(Rollout, self._tx.connection.execute(query), **_CONVERTERS)
 
+    def numbered(self, first: int, last: int, limit: int) -> list[Rollout]:
+        """Those with a number from first to last, newest first."""
+        query = (
+            select(*columns(Rollout, rollouts))
+            .where(rollouts.c.id.between(first, last))
+            .order_by(rollouts.c.id.desc())
+            .limit(limit)
+        )
+        return load_all(Rollout, self._tx.connection.execute(query), **_CONVERTERS)
+
     def newest_done(self, app: AppName) -> Rollout | None:
         """The rollout whose release the fleet runs: after `rollback --to`, the one that brought that commit."""
         row = self._tx.connection.execute(

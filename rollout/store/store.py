@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from sqlalchemy import Connection, Engine, create_engine, event, insert, select, update
+from sqlalchemy import Connection, Engine, create_engine, delete, event, insert, select, update
 from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from rollout.domain.model import AppName, RolloutId
+from rollout.domain.states import RolloutState
 from rollout.errors import Conflict, ServiceUnavailable
 from rollout.store import clock, frozen, migrate, postgresql, tables
 from rollout.store.apps import Apps
@@ -273,6 +274,11 @@ def _void_leases_of_another_boot(tx: Transaction) -> None:
     tx.connection.execute(update(tables.apps).values(poll_due_at=0.0))
     tx.connection.execute(update(tables.commits).values(received_s=None))
     tx.connection.execute(update(tables.rollouts).values(began_s=None))
+    # A canary under watch is measured anew, since its t = 0 is.
+    watched = select(tables.rollouts.c.id).where(tables.rollouts.c.state == RolloutState.EVALUATING_CANARY)
+    tx.connection.execute(delete(tables.samples).where(tables.samples.c.rollout.in_(watched)))
+    hosts = tables.rollout_hosts
+    tx.connection.execute(update(hosts).where(hosts.c.rollout.in_(watched)).values(cursor=None))
     tx.connection.execute(
         update(tables.rollouts).where(tables.rollouts.c.ready_at.is_not(None)).values(ready_at=tx.now())
     )

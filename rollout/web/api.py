@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from rollout.domain.model import AppName, RolloutId
 from rollout.errors import Conflict, NotFound, Unreadable
-from rollout.services import views
+from rollout.services import evidence, views
 from rollout.store.store import Transaction
 from rollout.web.errors import Json
 from rollout.web.service import Service
@@ -44,6 +44,11 @@ class Reads:
         """Everything that happened to one and to its hosts."""
         number = rollout_id(request)
         return Json(await self._service.read(lambda tx: views.timeline(tx, tx.rollouts.get(number).id)))
+
+    async def canary(self, request: Request) -> Response:
+        """What the word on its canary rests on, and canary against baseline over time."""
+        number = rollout_id(request)
+        return Json(await self._service.read(lambda tx: evidence.canary(tx, tx.rollouts.get(number))))
 
     async def hosts(self, request: Request) -> Response:
         """What every host runs, as recorded."""

@@ -92,6 +92,7 @@ def routes(service: Service, health: Health) -> list[Route]:
         Route("/api/rollouts", reads.rollouts),
         Route("/api/rollouts/{id:int}", reads.rollout),
         Route("/api/rollouts/{id:int}/events", reads.events),
+        Route("/api/rollouts/{id:int}/canary", reads.canary),
         Route("/api/rollouts/{id:int}/stop", orders.stop, methods=["POST"]),
         Route("/api/rollouts/{id:int}/resume", orders.resume, methods=["POST"]),
         Route("/api/rollouts/{id:int}/retry", orders.retry, methods=["POST"]),

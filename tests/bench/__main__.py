@@ -8,7 +8,7 @@ import time
 from dataclasses import asdict
 from statistics import median
 
-from tests.bench import processes, report, webhook
+from tests.bench import judge_table, processes, report, webhook
 from tests.bench.installation import BAKE, CONCURRENCY, Installation, settle
 from tests.bench.report import Figure
 from tests.bench.rounds import Round, Rounds
@@ -35,9 +35,10 @@ def main() -> int:
         webhook.measure(system.folder, system.web, rate=10, seconds=2, first=0)
         settle(1)
         answers = webhook.measure(system.folder, system.web, rate=RATE, seconds=asked.seconds, first=1000)
+    judges = _judges(asked.judge_runs)
     details = {"hosts": asked.hosts, "load_before": load, "memory_mb": memory, "webhook": asdict(answers)}
     return report.tell(
-        _figures(asked.hosts, rounds, memory, answers),
+        [*_figures(asked.hosts, rounds, memory, answers), *judges],
         _notes(asked.hosts, rounds, load),
         details | {"rounds": [asdict(one) for one in rounds]},
     )
@@ -48,7 +49,21 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--hosts", type=int, default=200, help="at least 50: fewer say nothing")
     parser.add_argument("--rounds", type=int, default=3, help="the medians of so many")
     parser.add_argument("--seconds", type=int, default=20, help="of webhooks")
+    parser.add_argument(
+        "--judge-runs",
+        type=int,
+        default=10,
+        help="traces for each fault in each cell of the judges' table; 0: none",
+    )
     return parser.parse_args()
+
+
+def _judges(runs: int) -> list[Figure]:
+    """The canary's judge and its peers on simulated traces; their table is printed at once."""
+    if not runs:
+        return []
+    judge_table.show(judge_table.measure(runs, say))
+    return judge_table.figures(judge_table.PROMISED_RUNS, say)
 
 
 def _rounds(system: Installation, count: int) -> list[Round]:

@@ -66,8 +66,9 @@ def of_rollout(system, sha, column):
 
 
 def intervals(system, sha):
-    """How many intervals of the canary have been counted."""
-    query = 'SELECT count(*) FROM samples JOIN rollouts ON rollouts.id = rollout WHERE "commit" = ?'
+    """How many intervals of the canary have been counted since it was ready."""
+    query = """SELECT count(*) FROM samples JOIN rollouts ON rollouts.id = rollout
+               WHERE role = 'canary' AND t > 0 AND "commit" = ?"""
     return ask(system, query, sha)
 
 

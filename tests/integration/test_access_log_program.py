@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -128,15 +129,124 @@ def test_only_whole_lines_are_taken(watch):
     assert watch.flags() == set()
 
 
-def test_line_that_was_begun_before_readiness_is_passed_over(fleet, log):
-    """The rest of a line that stood at the end of the log when the canary was ready is no request."""
-    with log.open("a") as file:
-        file.write('10.0.0.1 - - [x] "GET /" ')
+def test_line_that_was_half_written_at_the_first_reading_counts_by_its_time(fleet, log):
+    """Half a line is no garbage: whole, it is a request of before readiness, or of after it."""
     watch = Watch(fleet, log)
-    watch.write('200 1 "-" "x"', watch.combined(404, 1))
-    watch.read(9)
-    assert watch.counts() == {"4xx": 1}
-    assert watch.flags() == set()
+    for after, counted in ((-1, {}), (1, {"2xx": 1})):
+        line = watch.combined(200, after)
+        with log.open("a") as file:
+            file.write(line[:30])
+        watch = Watch(fleet, log)
+        watch.write(line[30:])
+        watch.read(9)
+        fleet.now = watch.start
+        assert watch.counts() == counted
+        assert watch.flags() == set()
+
+
+@pytest.fixture
+def switched(tmp_path, fleet):
+    """A host whose `current` was switched 10 s before now."""
+    path = tmp_path / "srv"
+    path.mkdir()
+    (path / "current").symlink_to("releases/new")
+    os.utime(path / "current", (fleet.now - 10, fleet.now - 10), follow_symlinks=False)
+    return replace(a_target(), path=str(path))
+
+
+def history(fleet, log, role, target, elapsed=0.0):
+    """What is known of before readiness: t -> counts without zeros, for bins that were observed."""
+    intervals, cursor = AccessLog(fleet).read(
+        target, role, an_app("/nowhere", log=str(log)), None, elapsed=elapsed
+    )
+    assert [one.t for one in intervals] == sorted({one.t for one in intervals})
+    assert all(one.observed and one.role == role for one in intervals)
+    return {one.t: {k: n for k, n in one.counts.items() if n} for one in intervals}, cursor
+
+
+def test_history_of_a_baseline_host_is_its_last_ten_minutes(fleet, log, switched):
+    """300 bins up to t = 0, quiet ones too; what is older is left out."""
+    watch = Watch(fleet, log)
+    log.write_text("")
+    watch.write(
+        *(watch.combined(status, at) for at, status in [(-700, 500), (-600, 404), (-3, 301), (-1, 200)])
+    )
+    found, _ = history(fleet, log, "baseline", switched)
+    assert (len(found), min(found), max(found)) == (300, -598.0, 0.0)
+    assert {t: counts for t, counts in found.items() if counts} == {
+        -598.0: {"4xx": 1},
+        -2.0: {"3xx": 1},
+        0.0: {"2xx": 1},
+    }
+
+
+def test_history_of_the_canary_ends_at_its_switch(fleet, log, switched):
+    """What was answered while it was restarted, and by the new release since, is no history of the old one."""
+    watch = Watch(fleet, log)
+    watch.write(
+        *(
+            watch.combined(status, at)
+            for at, status in [(-13, 200), (-10, 500), (-9, 500), (-1, 500), (0, 200)]
+        )
+    )
+    watch.write(
+        watch.combined(500, -9, more=" 9.000")
+    )  # begun under the old release, and cut off by the switch
+    found, cursor = history(fleet, log, "canary", switched)
+    assert {t: counts for t, counts in found.items() if counts} == {-12.0: {"2xx": 1}}
+    assert max(found) == -10.0
+    assert json.loads(cursor)["open"] == {"0": {"2xx": 1}}
+
+
+def test_canary_whose_switch_cannot_be_seen_has_no_history(fleet, log):
+    """Rather none than the new release's own answers."""
+    watch = Watch(fleet, log)
+    watch.write(watch.combined(500, -5))
+    assert history(fleet, log, "canary", a_target())[0] == {}
+
+
+def test_history_begins_where_the_log_does(fleet, log, switched):
+    """A log that was rotated 20 s ago says nothing of the time before, which is not the same as no traffic."""
+    watch = Watch(fleet, log)
+    log.write_text("no time\n")
+    watch.write(watch.combined(200, -20), watch.combined(200, -5))
+    found, cursor = history(fleet, log, "baseline", switched)
+    assert (min(found), max(found)) == (-16.0, 0.0)
+    assert json.loads(cursor)["flags"] == []  # garbage of the past is not the first bin's
+    log.write_text("")
+    assert history(fleet, log, "baseline", switched)[0] == {}
+
+
+def test_history_of_a_huge_log_is_its_newest_part(fleet, log, switched, monkeypatch):
+    """The work is bounded, and the newest lines are those that are read."""
+    monkeypatch.setattr(access_log, "MOST_BYTES", 1000)
+    watch = Watch(fleet, log)
+    watch.write(*(watch.combined(200, at) for at in range(-300, 0)))
+    found, cursor = history(fleet, log, "baseline", switched)
+    assert max(found) == 0.0
+    assert -12 < min(found) < -4
+    assert all(counts == {"2xx": 2} for counts in found.values())
+    assert json.loads(cursor)["offset"] == log.stat().st_size
+
+
+def test_late_first_reading_puts_t_0_where_readiness_was(fleet, log, switched):
+    """A host that is read for the first time 9 s after readiness has the bins that all others have."""
+    watch = Watch(fleet, log)
+    watch.write(watch.combined(200, 0), watch.combined(200, 2), watch.combined(500, 8))
+    fleet.now += 9
+    found, cursor = history(fleet, log, "baseline", switched, elapsed=9.2)
+    assert {t: counts for t, counts in found.items() if t > 0} == {2.0: {"2xx": 1}, 4.0: {"2xx": 1}, 6.0: {}}
+    assert json.loads(cursor)["open"] == {"4": {"5xx": 1}}
+
+
+def test_long_request_across_readiness_is_nobodys(fleet, log, switched):
+    """Begun before readiness and answered after it: neither history nor the new release's."""
+    watch = Watch(fleet, log)
+    fleet.now += 4
+    watch.write(watch.combined(500, 1, more=" 30.000"), watch.combined(200, 3))
+    found, cursor = history(fleet, log, "canary", switched, elapsed=4)
+    assert [counts for counts in found.values() if counts] == []
+    assert json.loads(cursor)["open"] == {"1": {"2xx": 1}}
 
 
 @pytest.mark.parametrize(
@@ -240,6 +350,7 @@ def test_leap_days_and_year_ends_are_days(fleet, log):
         ("kube-probe/1.29", "GET / HTTP/1.1", False),
         ("ELB-HealthChecker/2.0", "GET / HTTP/1.1", False),
         ("GoogleHC/1.0", "GET / HTTP/1.1", False),
+        ("rollout-probe/1", "GET / HTTP/1.1", False),
         ("curl/8.5.0", "GET /health HTTP/1.1", False),
         ("curl/8.5.0", "GET /healthz?full=1 HTTP/1.1", False),
         ("curl/8.5.0", "GET /healthy-food HTTP/1.1", True),

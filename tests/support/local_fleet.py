@@ -26,7 +26,12 @@ class LocalFleet:
     """Only what metric sources use of a fleet."""
 
     def __init__(
-        self, folder: Path, shell: Sequence[str], awk: Sequence[str], box: str | None = None
+        self,
+        folder: Path,
+        shell: Sequence[str],
+        awk: Sequence[str],
+        box: str | None = None,
+        more: Sequence[str] = (),
     ) -> None:
         self._shell = list(shell)
         self._tools = folder / "tools"
@@ -35,7 +40,7 @@ class LocalFleet:
         self.now = 1_800_000_000  # the true time
         self.step = 0  # how far the host's own clock is from it
         self.booted = self.now - 10_000
-        for name in TOOLS:
+        for name in (*TOOLS, *more):
             (self._tools / name).symlink_to(box or shutil.which(name))
         self._fake("cat", "echo $up.42 1.00")
         self._fake("date", "echo $now")

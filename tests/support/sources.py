@@ -3,6 +3,7 @@
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from rollout.config.deploy_file import AppConfig
 
@@ -74,9 +75,9 @@ def an_app(
     *,
     include: tuple[str, ...] = (".",),
     good=("2xx", "3xx"),
-    **given: object,
+    **given: Any,
 ) -> AppConfig:
-    """An app with defaults: `tests`, `timeout`, `build`, `log`."""
+    """An app with defaults: `tests`, `timeout`, `build`, `log`; `canary` has further keys of its table."""
     return AppConfig.model_validate(
         {
             "name": "shop",
@@ -84,7 +85,11 @@ def an_app(
             "branch": branch,
             "tests": {"command": given.get("tests", "true"), "timeout": given.get("timeout", "20s")},
             "release": {"path": "/srv/shop", "build": given.get("build", ""), "include": list(include)},
-            "canary": {"log": given.get("log", "/srv/shop/shared/access.log"), "good": list(good)},
+            "canary": {
+                "log": given.get("log", "/srv/shop/shared/access.log"),
+                "good": list(good),
+                **given.get("canary", {}),
+            },
             "fleet": {"hosts": ["web001"]},
         }
     )

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -85,11 +86,16 @@ def free_port():
 
 
 class Traffic:
-    """Appends to each host's access log what its current release answers, ten requests at a time."""
+    """Appends to each host's access log what its current release answers, ten requests at a time, 40 a second.
+
+    The release's file `answer` says what: a status, or a status and how many of a hundred answers it is; "none": nothing.
+    """
 
     def __init__(self, sshd):
         self._sshd, self._ended = sshd, threading.Event()
         self.offset = 0  # of the hosts' clocks, in seconds
+        self.errors = 0.0  # share of answers that are errors whatever the release does
+        self._chance = random.Random(1)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -97,13 +103,18 @@ class Traffic:
         while not self._ended.wait(0.25):
             for host in self._sshd.hosts:
                 with contextlib.suppress(OSError):
-                    status = (Path(host.path) / "current" / "answer").read_text().strip()
-                    now = time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(time.time() + self.offset))
-                    line = f'10.0.0.1 - - [{now}] "GET / HTTP/1.1" {status} 12 "-" "Mozilla/5.0"\n'
-                    shared = Path(host.path) / "shared"
-                    shared.mkdir(exist_ok=True)
-                    with (shared / "access.log").open("a") as log:
-                        log.write(line * 10)
+                    answer = (Path(host.path) / "current" / "answer").read_text().split()
+                    if answer != ["none"]:
+                        self._serve(Path(host.path) / "shared", *answer)
+
+    def _serve(self, shared, status, share="100"):
+        now = time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(time.time() + self.offset))
+        shared.mkdir(exist_ok=True)
+        with (shared / "access.log").open("a") as log:
+            for _ in range(10):
+                told = status if self._chance.random() * 100 < int(share) else "200"
+                told = "503" if self._chance.random() < self.errors else told
+                log.write(f'10.0.0.1 - - [{now}] "GET / HTTP/1.1" {told} 12 "-" "Mozilla/5.0"\n')
 
     def stop(self):
         self._ended.set()
@@ -122,7 +133,7 @@ class System:
         server='database = "sqlite"',
         poll="0s",
         bake="3s",
-        deadline="60s",
+        deadline="12s",
         health_timeout="3s",
         flower=False,
         urls="",

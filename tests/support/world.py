@@ -129,17 +129,18 @@ class ModelWorkshop:
 
 
 class ModelMetrics:
-    """A canary that answers `share` of `rate` requests a second well."""
+    """A canary that answers `share` of `rate` requests a second well; hosts that it is compared with, all of them."""
 
     def __init__(self):
         self.share, self.rate = 1.0, 100
 
-    def read(self, target, role, config, cursor):
+    def read(self, target, role, config, cursor, *, elapsed=0.0):
         t = float(cursor or 0.0) + 2.0
         requests = self.rate * 2
-        good = round(requests * self.share)
+        good = round(requests * self.share) if role == "canary" else requests
         counts = {"2xx": good, "3xx": 0, "4xx": 0, "499": 0, "5xx": requests - good}
-        return [Interval(t=t, dt=2.0, host=target.name, role=role, observed=True, counts=counts)], str(t)
+        source = "probe" if config.canary.source == "probe" else "log"
+        return [Interval(t, 2.0, target.name, role, observed=True, counts=counts, source=source)], str(t)
 
 
 class QueueBell:

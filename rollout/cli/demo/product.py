@@ -51,7 +51,7 @@ health_timeout = "15s"
 hosts    = ["shop01"]
 log      = "{{root}}/srv/shop/shared/access.log"
 bake     = "6s"
-deadline = "60s"
+deadline = "12s"
 
 [apps.shop.fan_out]
 max_failed   = "10%"

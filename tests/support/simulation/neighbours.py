@@ -313,12 +313,12 @@ class SimulatedMetrics(ModelMetrics):
         super().__init__()
         self.timeline, self.fleet, self.bad, self.unreadable = timeline, fleet, set[str | None](), False
 
-    def read(self, target, role, config, cursor):
+    def read(self, target, role, config, cursor, *, elapsed=0.0):
         host = self.fleet._reach(target)
         if self.unreadable:
             raise MetricUnavailable("the log cannot be read")
         self.share = 0.5 if host.current in self.bad else 1.0
-        return super().read(target, role, config, cursor)
+        return super().read(target, role, config, cursor, elapsed=elapsed)
 
 
 def fair_or(chance: Random, *rates: float) -> float:

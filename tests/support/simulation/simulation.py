@@ -28,7 +28,7 @@ from rollout.domain.model import UNREAD, BranchCommit, Push
 from rollout.domain.pipeline import Ring, deploy_host, prepare_host, roll_back_host
 from rollout.domain.states import FINISHED, RolloutState
 from rollout.errors import RolloutError
-from rollout.services import bars, canaries, halts, hosts, intake, reconcile, stopping
+from rollout.services import bars, canaries, comparison, halts, hosts, intake, reconcile, stopping
 from rollout.services.leases import LeaseKeeper
 from rollout.services.ports import Deps
 from rollout.services.steps import Again, GoOn
@@ -48,7 +48,7 @@ from tests.support.simulation.neighbours import (
     Weather,
     fair_or,
 )
-from tests.support.simulation.timeline import BEGIN, Process, TaskPool, Timeline
+from tests.support.simulation.timeline import BEGIN, Process, TaskPool, Timeline, wait
 from tests.support.world import World, perform
 
 LONGEST_SILENCE_S = 90.0  # I8: from healing on, something happens at least so often until all is at rest
@@ -674,8 +674,9 @@ def patched(timeline: Timeline, tell: Callable[..., None]) -> Iterator[pytest.Mo
         patch.setattr(store_apps, "time", SimpleNamespace(time=lambda: BEGIN.timestamp() + timeline.seconds))
         for module in (hosts, stopping):
             patch.setattr(module, "time", SimpleNamespace(monotonic=lambda: timeline.seconds))
-        for module in (stopping, canaries):
+        for module in (stopping, canaries, comparison):
             patch.setattr(module, "ThreadPoolExecutor", partial(TaskPool, timeline))
+        patch.setattr(comparison, "wait", partial(wait, timeline))
         try:
             yield patch
         finally:

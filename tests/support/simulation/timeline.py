@@ -171,6 +171,31 @@ class Timeline:
         heapq.heappush(self._heap, (at, self.chance.random(), self.count, task, task.token))
 
 
+@dataclass(frozen=True, eq=False)
+class TaskFuture:
+    """What a pool's `submit` gives."""
+
+    task: Task
+
+    def done(self) -> bool:
+        """It has ended."""
+        return self.task.done
+
+    def exception(self) -> None:
+        """Whatever a task raises ends the simulation."""
+
+    def result(self) -> Any:
+        """Of a task that has ended."""
+        return self.task.result
+
+
+def wait(timeline: Timeline, futures: Iterable[TaskFuture], timeout: float) -> None:
+    """As concurrent.futures.wait: until all have ended, or the time is up."""
+    until = timeline.seconds + timeout
+    for future in futures:
+        timeline.wait_for(future.task, max(0.0, until - timeline.seconds))
+
+
 class TaskPool:
     """A ThreadPoolExecutor whose threads are tasks of the process that made it."""
 
@@ -184,11 +209,16 @@ class TaskPool:
         if kind is None:
             self._join()
 
-    def submit(self, work: Callable[..., Any], *arguments: Any) -> None:
+    def submit(self, work: Callable[..., Any], *arguments: Any) -> TaskFuture:
         """Begin it."""
         mine = self._timeline.current()
         process = mine.process if mine is not None else None
         self._tasks.append(self._timeline.spawn(lambda: work(*arguments), process))
+        return TaskFuture(self._tasks[-1])
+
+    def shutdown(self, *, wait: bool) -> None:
+        """What was begun goes on."""
+        assert not wait
 
     def map(self, work: Callable[..., Any], items: Iterable[Any]) -> list[Any]:
         """The results, in order, when all are there."""

@@ -59,3 +59,19 @@ def test_the_shell_gets_its_words(deps):
         env={"_ROLLOUT_COMPLETE": "complete_bash", "COMP_WORDS": "rollout st", "COMP_CWORD": "1"},
     )
     assert set(told.stdout.split()) == {"status", "stop"}
+
+
+def test_the_shell_offers_rollouts_to_the_judge(deps):
+    """As everywhere where a rollout's number stands."""
+    rollout = a_rollout(deps, state="done")
+    told = CliRunner().invoke(
+        app,
+        [],
+        prog_name="rollout",
+        env={
+            "_ROLLOUT_COMPLETE": "complete_bash",
+            "COMP_WORDS": f"rollout --config {deps.config.path} judge --rollout ",
+            "COMP_CWORD": "5",
+        },
+    )
+    assert told.stdout.split() == [str(rollout.id)]

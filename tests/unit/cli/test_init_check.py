@@ -1,12 +1,14 @@
 """init and check: the beginning."""
 
 import stat
+from types import SimpleNamespace
 
 import pytest
 
 from rollout.cli import host_report
 from rollout.config import deploy_file, reference
 from rollout.domain.model import Member
+from rollout.domain.verdict import Interval
 from rollout.errors import HostKeyRefused, MetricUnavailable, ServiceUnavailable, Unreachable
 from tests.support.local_fleet import a_target
 
@@ -64,7 +66,11 @@ def test_check_finds_everything_ready(cli, deps):
         "broker",
         "shop: repository",
         "shop: hosts",
+        "shop: canary source",
     }
+    assert found(told, "ok")["shop: canary source"]["message"] == (
+        "access-log, 200 requests on shop01 in the last 10 minutes"
+    )
     assert {frozenset(one) for one in told.json["findings"]} == {
         frozenset({"what", "level", "message", "remedy", "error"})
     }
@@ -129,17 +135,17 @@ def test_the_exit_code_is_the_problems_own(cli, deps, break_it, code, what):
 
 
 def test_check_asks_the_canary_for_data(cli, deps, monkeypatch):
-    """Only the canary's hosts are asked, from now on."""
+    """Only the canary's hosts are asked, and for the last ten minutes."""
     deps.workshop.push()
     asked = []
 
-    def read(_self, target, role, _config, cursor):
-        asked.append((target.name, role, cursor))
+    def read(_self, target, role, _config, cursor, *, elapsed):
+        asked.append((target.name, role, cursor, elapsed))
         raise MetricUnavailable(f"{target.name}: there is no access log", remedy="is canary.log right?")
 
     monkeypatch.setattr(type(deps.metrics["access-log"]), "read", read)
     told = cli("check", "--json")
-    assert asked == [("shop01", "canary", None)]
+    assert asked == [("shop01", "baseline", None, 600.0)]
     assert told.code == 0  # nothing has been released there yet, so nothing can be logged
     assert "there is no access log" in str(found(told, "warning"))
     deps.fleet.script["check", "shop01"] = {
@@ -149,6 +155,36 @@ def test_check_asks_the_canary_for_data(cli, deps, monkeypatch):
     told = cli("check", "--json")
     assert told.code == 1
     assert found(told, "problem")["shop: host shop01"]["error"] == "MetricUnavailable"
+
+
+def released(deps, name):
+    """The host has a release."""
+    deps.fleet.script["check", name] = {**deps.fleet.check(a_target(name), timeout_s=1), "current": "a" * 40}
+
+
+def test_check_warns_of_a_source_without_requests(cli, deps):
+    """A canary that nobody asks is never passed: better known before than at its deadline."""
+    deps.workshop.push()
+    deps.metrics["access-log"].rate = 0
+    assert cli("check", "--json").code == 0
+    assert "no request" not in cli("check").out  # nothing runs there yet
+    released(deps, "shop01")
+    told = cli("check", "--json")
+    assert told.code == 0
+    assert "no request in the last 10 minutes" in str(found(told, "warning")["shop: host shop01"])
+
+
+def test_check_warns_of_a_probe_that_nobody_answers(build, plain):
+    """A wrong address would fail every canary."""
+    deps = build(canary='source = "probe"\nprobe = "http://localhost:{port}/"')
+    deps.workshop.push()
+    one = Interval(2.0, 2.0, "shop01", "baseline", True, {"5xx": 4}, "probe", ("unanswered",))
+    deps.metrics["probe"] = SimpleNamespace(read=lambda *_, **__: ([one], ""))
+    assert "shop: canary source" in found(plain("check", "--json"), "ok")
+    released(deps, "shop01")
+    told = found(plain("check", "--json"), "warning")["shop: host shop01"]
+    assert "does not answer there" in told["message"]
+    assert "canary.probe" in told["remedy"]
 
 
 def test_a_broker_of_ones_own_must_answer(build, plain, monkeypatch):

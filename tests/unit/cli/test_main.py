@@ -30,6 +30,7 @@ OF_THE_CONTRACT = {
     "show",
     "log",
     "history",
+    "judge",
     "stop",
     "resume",
     "retry",

@@ -1,5 +1,6 @@
 """How things are printed: cleaned, aligned, counted; and how progress is told."""
 
+import io
 import sys
 from datetime import UTC, datetime, timedelta
 
@@ -176,3 +177,14 @@ def test_a_terminal_gets_bars(terminal):
         told.show([Bar("more", 0, None, "[bold]y[/bold]")])
         told.say("[b]a line[/b]")
     assert "[b]a line[/b]" in shown.text
+
+
+def test_what_the_terminal_cannot_write_ends_no_command(monkeypatch):
+    """A subject with letters that the encoding does not have is shown with ?; arrows are drawn of ASCII there."""
+    shown = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", shown)
+    monkeypatch.setattr(sys, "stderr", shown)
+    output.say(f"für {output.arrow()}")
+    output.warn("für")
+    shown.seek(0)
+    assert shown.read() == "f?r ->\nf?r\n"

@@ -4,11 +4,12 @@ import json
 
 import pytest
 
+from rollout.config.settings import Settings
 from rollout.errors import MetricUnavailable, UnknownName, Unreachable
 from rollout.metrics.access_log import AccessLog
 from rollout.metrics.answer import parse
 from rollout.metrics.cursor import Cursor
-from rollout.metrics.sources import SOURCES, source
+from rollout.metrics.sources import source
 from tests.support.local_fleet import a_target
 from tests.support.sources import an_app
 
@@ -60,30 +61,40 @@ def test_torn_answers_are_no_data(text):
         read(ScriptedFleet(text))
 
 
-def test_first_reading_marks_the_end_of_the_log():
-    """No history is read: the cursor starts where the log ends, at the host's own time."""
+def test_first_reading_asks_for_history_and_for_when_the_canary_was_switched():
+    """The cursor starts where the log ends, at the host's own time; what the log says of the past is asked for."""
     fleet = ScriptedFleet(BEGUN)
     intervals, cursor = read(fleet)
     assert intervals == []
     assert Cursor.parse(cursor) == Cursor(ready=1000, file="1:2", offset=77, now=1000, up=50)
-    assert fleet.asked == [
-        (
-            "web001",
-            [
-                "log=/srv/shop/shared/access.log",
-                "file=",
-                "offset=0",
-                "skip=0",
-                "ready=0",
-                "was_now=0",
-                "was_up=0",
-                "most=8388608",
-                "apart=499",
-                "",
-            ],
-            10.0,
-        )
+    asked = [
+        "log=/srv/shop/shared/access.log",
+        "since=0",
+        "history=600",
+        "current=/srv/shop/current",
+        "apart=499",
+        "most=8388608",
+        "",
     ]
+    assert fleet.asked == [("web001", asked, 10.0)]
+
+
+def test_history_is_whole_bins_from_the_logs_first_line_to_the_switch():
+    """A bin that the log covers in part, or in which the host was switched, says nothing true of the old release."""
+    told = BEGUN.replace("file=", "switched=-3\nbegins=-13\nbin=-7 2xx 9\nbin=-4 5xx 2\nbin=0 2xx 1\nfile=")
+    intervals, cursor = read(ScriptedFleet(told))
+    assert [(one.t, one.counts["2xx"], one.counts["5xx"]) for one in intervals] == [
+        (-10.0, 0, 0), (-8.0, 0, 0), (-6.0, 0, 2), (-4.0, 0, 0),
+    ]  # fmt: skip
+    assert Cursor.parse(cursor).open == {"0": {"2xx": 1}}
+
+
+def test_begin_that_was_late_closes_what_has_passed_since_readiness():
+    """A host that was first read 9 s after readiness has the same t = 0 as one that was read at once."""
+    told = BEGUN.replace("now=1000", "now=1009\nbegins=-3\nbin=-1 2xx 3\nbin=1 2xx 7")
+    intervals, cursor = read(ScriptedFleet(told))
+    assert [(one.t, one.counts["2xx"]) for one in intervals] == [(0.0, 3), (2.0, 0), (4.0, 7), (6.0, 0)]
+    assert Cursor.parse(cursor).closed == 3
 
 
 def test_errors_of_the_host_pass_through():
@@ -132,5 +143,5 @@ def test_clock_that_goes_back_gives_no_bin_twice():
 def test_unknown_source_is_refused_with_the_known_ones():
     """There is no default source."""
     with pytest.raises(UnknownName, match="access-log"):
-        source("acess-log", ScriptedFleet())
-    assert isinstance(source("access-log", ScriptedFleet()), SOURCES["access-log"])
+        source("acess-log", ScriptedFleet(), Settings())
+    assert isinstance(source("access-log", ScriptedFleet(), Settings()), AccessLog)

@@ -62,12 +62,12 @@ def test_two_looks_at_the_canary_at_once_count_its_requests_once(world):
     number, inner = world.newest().id, world.metrics.read
     nested = []
 
-    def slow(target, role, config, cursor):
+    def slow(target, role, config, cursor, **how):
         if not nested:
             nested.append(True)
             world.seconds += 3
             canaries.evaluate(number, world.deps)
-        return inner(target, role, config, cursor)
+        return inner(target, role, config, cursor, **how)
 
     world.metrics.read = slow
     world.seconds += 3
@@ -86,11 +86,10 @@ def test_a_look_from_before_a_resume_does_not_count_after_it(world):
     world.seconds += 3
     canaries.evaluate(number, world.deps)
 
-    def late(target, role, config, cursor):
+    def late(target, role, config, cursor, *, elapsed):
         with world.store.transaction() as tx:
             tx.samples.forget(number)
-            for host in tx.hosts.canaries(number):
-                tx.hosts.forget_cursor(host)
+            tx.hosts.forget_cursors(number)
         return [Interval(t=99.0, dt=2.0, host=target.name, role=role, observed=True, counts={"2xx": 9})], "99"
 
     world.metrics.read = late

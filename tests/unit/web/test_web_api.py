@@ -9,8 +9,10 @@ import pytest
 
 from rollout.domain.states import HostState, RolloutState
 from rollout.services import intake
+from rollout.services.evidence import MOST_BINS
 from rollout.store.store import Store
 from rollout.web.orders import MOST_BYTES
+from tests.support.traces import on_canary, story
 from tests.support.web import BEARER
 
 ESCAPE = "\x1b]0;owned\x07\x1b[31m"
@@ -62,7 +64,7 @@ def test_one_rollout_has_its_hosts_and_its_events(client, halted):
 @pytest.mark.parametrize("number", ["999", "9223372036854775807", "9223372036854775808", "9" * 60])
 def test_a_rollout_that_is_not_there_is_404(client, number):
     """Numbers that no store could hold are 404 as well."""
-    for verb in ("", "/events"):
+    for verb in ("", "/events", "/canary"):
         assert client.get(f"/api/rollouts/{number}{verb}", BEARER).status == 404
     for verb in ("stop", "resume", "retry"):
         assert order(client, number, verb).status == 404
@@ -237,3 +239,28 @@ def test_what_acts_on_a_terminal_is_not_in_the_json(world, client, halted):
     assert answer.json["subject"] == "bad]0;owned[31msubject"
     assert "\\u001b" not in answer.text
     assert answer.body.isascii()
+
+
+def test_a_canary_has_its_evidence(client, world, halted):
+    """GET /api/rollouts/ID/canary: the word, its reason, numbers and policy, and bins of canary and baseline."""
+    with world.store.transaction() as tx:
+        tx.samples.forget(halted.id)
+        tx.samples.add(halted.id, story(rate=on_canary(0.5), until=20, history=700))
+        tx.rollouts.update(tx.rollouts.get(halted.id), canary_status="fail", canary_reason=f"{ESCAPE}bad")
+    found = client.get(f"/api/rollouts/{halted.id}/canary", BEARER).json
+    assert set(found) == {"status", "reason", "explanation", "t", "evidence", "policy", "bins"}
+    assert (found["status"], found["reason"]) == ("fail", "outage")
+    assert found["explanation"] == "]0;owned[31mbad"
+    assert found["evidence"]["requests"] > 0
+    assert found["policy"]["on_inconclusive"] == "halt"
+    assert len(found["bins"]) <= MOST_BINS
+    assert {"requests", "bad", "observed"} <= found["bins"][-1]["baseline"].keys()
+
+
+def test_a_canary_without_samples_has_no_evidence(client, world, halted):
+    """Null and empty, not an error; the token is wanted as everywhere."""
+    with world.store.transaction() as tx:
+        tx.samples.forget(halted.id)
+    found = client.get(f"/api/rollouts/{halted.id}/canary", BEARER).json
+    assert (found["reason"], found["t"], found["evidence"], found["bins"]) == (None, None, {}, [])
+    assert client.get(f"/api/rollouts/{halted.id}/canary").status == 401

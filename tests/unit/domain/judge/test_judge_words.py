@@ -1,0 +1,138 @@
+"""What people are told of a verdict."""
+
+import pytest
+
+from rollout.domain.judge import Judge, judge, words
+from rollout.domain.judge.words import _odds, _percent
+from rollout.domain.verdict import Policy, Status
+from tests.support.traces import on_all, on_canary, story
+
+
+def sentence(policy=None, **given):
+    judging = Judge(policy or Policy())
+    judging.add(story(**given))
+    return judging.closing.explanation
+
+
+def test_a_fail_names_both_sides_the_odds_the_time_and_the_harm():
+    """And what would have changed its mind."""
+    verdict = judge(story(rate=on_canary(0.05), until=100), Policy())
+    told = verdict.explanation
+    assert told.startswith("web0 answered 5xx to ")
+    assert ", the four baseline hosts to " in told
+    assert f"It failed after {verdict.t:.0f} s, in which it harmed about " in told
+    assert "% of the requests to one host; had the baseline" in told
+    assert "the odds that this is chance are below 1 in 1" in told
+    assert told.endswith("in the same seconds, it would have been watched on.")
+    assert verdict.evidence["harmed"] == pytest.approx(0.04, abs=0.02)
+    assert judge(story(rate=on_canary(0.01, 0.03), until=100), Policy()).evidence["harmed"] == 0.0
+
+
+def test_a_pass_says_what_is_ruled_out_and_how_many_more_it_bears():
+    """Bad answers that many more would have kept it back: with them, the same trace does not pass at that time."""
+    told = sentence(until=100, rps=1000)
+    assert "; more than 1.25 times the baseline's rate + " in told
+    assert "points is ruled out at 20 to 1. It passed after 60 s; with " in told
+    assert told.endswith(" more bad answers it would have been watched on.")
+
+
+def test_nothing_to_compare_with_is_said():
+    """The report of a pass or fail by the limit alone names it."""
+    assert sentence(history=0, baseline=(), until=100).endswith("absolute limit only.")
+    assert "only the limit of 5.0 % bad answers" in sentence(history=0, baseline=(), until=60, rate=0.5)
+    assert "its own past" in sentence(baseline=(), until=60, rate=on_canary(0.2))
+
+
+@pytest.mark.parametrize(
+    ("given", "part"),
+    [
+        (
+            {"rps": 0, "until": 600},
+            "no traffic: web0 got no request in 600 s. It is undecided after 600 s; a few hundred requests",
+        ),
+        (
+            {"seen": lambda host, t: host != "web0" or t < 40},
+            "stale: web0 could not be read for 562 s; before, web0 answered",
+        ),
+        (
+            {"rate": on_all(0.3, since=20, until=1e9)},
+            "shared incident: the baseline went wrong too; web0 answered",
+        ),
+        (
+            {"rate": on_all(0.3, since=20, until=590), "until": 600},
+            "shared incident: the baseline went wrong too, until 2 s ago; web0 answered",
+        ),
+        (
+            {"seen": lambda host, t: host != "web0" or t < 0},
+            "stale: web0 could not be read for 600 s. It is undecided after 600 s; what cannot be read does not pass.",
+        ),
+        ({"until": 0, "history": 0}, "no traffic: nothing was read of the canary. It is undecided"),
+        ({"rps": 1}, "times as many requests like these would be enough."),
+        ({"until": 20}, ": it is watched for at least 60 s."),
+        (
+            {"load": lambda host, t: 0 if host == "web0" and t > 0 else 50},
+            "starved: web0 got 0 requests in 30 s, and by the other hosts' traffic about 1,500 were to be expected.",
+        ),
+    ],
+)
+def test_doubt_says_why_and_what_is_missing(given, part):
+    """Each reason has its sentence."""
+    assert part in sentence(**given)
+
+
+def test_no_bad_answer_is_none():
+    """And not 0 %."""
+    told = sentence(rate=0.0, until=100)
+    assert told.startswith("web0 answered badly to none of ")
+    assert "with 1 more bad answer it" in told
+
+
+def test_several_hosts_are_harmed_together():
+    """Their number, in words."""
+    names = ("web0", "web9")
+    told = sentence(canaries=names, rate=on_canary(0.2, canaries=names), until=60)
+    assert "% of the requests to two hosts; had" in told
+
+
+def test_an_outage_among_noisy_hosts_names_no_odds():
+    """It fails after ten dark seconds whatever the odds are, and poor odds would explain nothing."""
+    judging = Judge(Policy())
+    judging.add(story(rate=on_canary(1.0), until=20, history=20))
+    judging.failing.together = 1.0
+    told = words.explanation(judging, Status.FAIL, "outage")
+    assert "; half or more of its answers were bad for 10 s while the others were well. It failed" in told
+    assert "odds" not in told
+
+
+def test_a_canary_is_called_by_its_name_or_two_of_many():
+    """Five canaries do not make five names."""
+    names = tuple(f"web0{i}" for i in range(5))
+    assert sentence(canaries=names, until=20).startswith(
+        "not enough evidence: web00, web01 and 3 more answered"
+    )
+
+
+def test_odds_are_never_overstated():
+    """Rounded down to a power of ten, and never better than one in a million, whatever the evidence."""
+    assert _odds(4.7).endswith("below 1 in 100")
+    assert _odds(9.2).endswith("below 1 in 1,000")
+    assert _odds(9.22).endswith("below 1 in 10,000")
+    assert _odds(5000.0).endswith("below 1 in 1,000,000")
+    assert _odds(0.7).endswith("about 1 in 2.0")
+
+
+@pytest.mark.parametrize(
+    ("share", "told"),
+    [
+        (0.0, "0 %"),
+        (1.0, "100 %"),
+        (0.0492, "4.9 %"),
+        (0.012, "1.2 %"),
+        (0.00031, "0.031 %"),
+        (0.99996, "99.9960 %"),
+        (0.31, "31.0 %"),
+    ],
+)
+def test_shares_have_the_digits_that_mean_something(share, told):
+    """Two of them, and never nothing or all when it is not."""
+    assert _percent(share) == told
