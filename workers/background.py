@@ -9,6 +9,7 @@ from rollout.errors import RolloutError
 from rollout.services import reconcile
 from rollout.services.perform import HereAndNow
 from rollout.services.ports import Deps
+from workers.drivers import SideBySide
 
 log = structlog.get_logger()
 OUTBOX_S = 1.0
@@ -28,7 +29,8 @@ class Background:
             ("sweep", deps.settings.reconcile_s, lambda: reconcile.sweep(deps, here)),
         ]
         if holds_connections:
-            rounds.append(("watch", deps.settings.gate_s, lambda: reconcile.watch(deps, here)))
+            drive = SideBySide()
+            rounds.append(("watch", deps.settings.gate_s, lambda: reconcile.watch(deps, here, drive)))
         else:
             rounds.append(("poll", POLL_S, lambda: reconcile.poll_all(deps)))
             rounds.append(("tell", OUTBOX_S, lambda: reconcile.tell(deps)))

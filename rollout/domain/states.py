@@ -171,7 +171,7 @@ HOSTS: Mapping[HostState, Mapping[HostEvent, HostState]] = {
         HE.EXCLUDE: H.EXCLUDED,
         HE.ROLL_BACK: H.ROLLING_BACK,
     },
-    H.EXCLUDED: {},
+    H.EXCLUDED: {HE.ROLL_BACK: H.ROLLING_BACK},  # a touched one goes back with its rollout, as any other
     H.ROLLING_BACK: {
         HE.ROLL_BACK: H.ROLLING_BACK,  # taken over from a silent worker
         HE.ROLLED_BACK: H.ROLLED_BACK,

@@ -269,11 +269,11 @@ raise_mark() { # EPOCH OPERATION
     printf '' >".rollout/raised/$1-$2"
 } 2>/dev/null
 
-drop_marks() { # those that the record just synced makes superfluous
+drop_marks() { # [KEPT]: those that the record, or the mark, just synced makes superfluous
     [ "$raised_epoch" != 0 ] || return 0
     set +f
     for mark in .rollout/raised/*; do
-        if is_mark && [ "$mark_epoch" -le "$epoch" ] && [ "$mark_op" -le "$op" ]; then rm -f "$mark"; fi
+        if is_mark && [ "$mark_epoch" -le "$epoch" ] && [ "$mark_op" -le "$op" ] && [ "${mark##*/}" != "${1-}" ]; then rm -f "$mark"; fi
     done
     set -f
 }
@@ -820,7 +820,8 @@ seal() { # nothing that was sent before us may act after our answer
 
 leave_mark() { # first: whoever takes the lock after us will see it, whoever holds it looks before the switch
     [ "$epoch" -gt "$seen_epoch" ] || [ "$op" -gt "$seen_op" ] || return 0
-    raise_mark "$epoch" "$op" && sync .rollout/raised .rollout
+    raise_mark "$epoch" "$op" && sync .rollout/raised .rollout || return 1
+    drop_marks "$epoch-$op"
 }
 
 look_sealed() {

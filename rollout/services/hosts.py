@@ -289,7 +289,8 @@ def read_unknown(host: RolloutHost, deps: Deps) -> None:
 def _settle(tx: Transaction, job: _Job, status: HostStatus) -> bool:
     host = job.host
     if not status.sealed or (status.asked == "intent" and status.running):
-        return _change_nothing(tx, job, due_at=tx.now() + READ_AGAIN_S)
+        busy = OutcomeUnknown(f"{host.name}: is still at work on what was sent to it")
+        return _read_again(tx, job, busy, unreadable_after_s=_step_timeout(job.app))
     tx.hosts.found(host.app, host.name, status.current)
     if host.touched:
         tx.hosts.runs(host.app, host.name, status.current)
@@ -352,10 +353,16 @@ def _put_back(job: _Job, deps: Deps) -> None:
 
 
 def _not_read(tx: Transaction, job: _Job, error: HostError) -> bool:
+    if isinstance(error, HostKeyRefused):
+        # Somebody must look at this host. What was sent to it before may still act: `lost_at` stays, for a stop.
+        return _fail(tx, job, error, lost_at=job.host.lost_at)
+    return _read_again(tx, job, error, unreadable_after_s=job.app.fan_out.host_timeout)
+
+
+def _read_again(tx: Transaction, job: _Job, error: HostError, *, unreadable_after_s: float) -> bool:
+    """Only what a reading says settles it; a host that has had its time counts as failed until then."""
     host, now = job.host, tx.now()
-    if not isinstance(error, Unreachable | OutcomeUnknown):
-        return _fail(tx, job, error)  # another key, a broken fence: somebody must look at this host
-    too_long = host.lost_at is not None and tx.elapsed(host.lost_at) > job.app.fan_out.host_timeout
+    too_long = host.lost_at is not None and tx.elapsed(host.lost_at) > unreadable_after_s
     if too_long and not host.unreadable:
         tx.hosts.unread(host.app, host.name)
         return tx.hosts.set_unreadable(
@@ -547,9 +554,7 @@ def _fail(tx: Transaction, job: _Job, error: HostError, **values: Any) -> bool:
         why=str(error),
         window=_narrowed(tx, job),
         token=False,
-        **_FOUND,
-        **_told(error),
-        **values,
+        **{**_FOUND, **_told(error), **values},
     )
 
 

@@ -33,13 +33,17 @@ def sweep(deps: Deps, here: HereAndNow | None = None) -> None:
         _apart(f"start_next {app}", partial(planning.start_next, app, deps))
 
 
-def watch(deps: Deps, here: HereAndNow | None = None) -> None:
+def watch(
+    deps: Deps,
+    here: HereAndNow | None = None,
+    drive: Callable[[RolloutId, Deps], object] | None = None,
+) -> None:
     """Drive the stops, and read the hosts whose outcome is unknown."""
     with deps.store.reading() as tx:
         stopping_now = tx.rollouts.in_state(R.STOPPING)
         unknown = tx.hosts.to_read()
     for rollout in stopping_now:
-        _apart(f"drive {rollout.id}", partial(stopping.drive, rollout.id, deps))
+        _apart(f"drive {rollout.id}", partial(drive or stopping.drive, rollout.id, deps))
     if unknown:
         with deps.store.transaction() as tx:
             unknown = tx.hosts.to_read()

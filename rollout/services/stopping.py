@@ -2,7 +2,8 @@
 
 Once a stop is acknowledged no host is switched to the stopped release any more (I2): a host that holds an activation
 lease is either sealed (its fence refuses everything sent earlier) or given the longest time that a silent worker's
-right can last, and then named as unconfirmed.
+right can last, and then named as unconfirmed. So does one that a person excluded, or whose reading failed, before
+anybody had heard the end of its last order.
 """
 
 import time
@@ -111,9 +112,7 @@ def longest_s(app: AppConfig, lease_s: float) -> float:
 
 def _unsealed(tx: Transaction, rollout: Rollout) -> list[RolloutHost]:
     return [
-        host
-        for host in tx.hosts.of(rollout.id, H.ACTIVATING, H.UNKNOWN)
-        if (host.sealed or 0) < (rollout.stop_epoch or 1)
+        host for host in tx.hosts.may_still_act(rollout.id) if (host.sealed or 0) < (rollout.stop_epoch or 1)
     ]
 
 

@@ -58,6 +58,11 @@ class Hosts:
         where = [rollout_hosts.c.state.in_(states)] if states else []
         return self._list(rollout_hosts.c.rollout == rollout, *where)
 
+    def may_still_act(self, rollout: RolloutId) -> list[RolloutHost]:
+        """Those that an order may reach, or be at work on, whose end nobody has heard of; also failed or excluded ones."""
+        sent = or_(rollout_hosts.c.state.in_([H.ACTIVATING, H.UNKNOWN]), rollout_hosts.c.lost_at.is_not(None))
+        return self._list(rollout_hosts.c.rollout == rollout, sent)
+
     def canaries(self, rollout: RolloutId) -> list[RolloutHost]:
         """The hosts that get the release first."""
         return self._list(rollout_hosts.c.rollout == rollout, rollout_hosts.c.role == Role.CANARY)

@@ -230,3 +230,10 @@ def test_half_a_seal_is_bad_input(running):
     """An epoch without a number, or the other way round, is refused."""
     assert running.status(epoch=6).brief == (REFUSED, "bad input")
     assert running.status(op=6).brief == (REFUSED, "bad input")
+
+
+def test_readings_leave_one_mark(host):
+    """However often a host is read and sealed, its marks do not grow, and the newest is the one that stays."""
+    for number in range(1, 21):
+        assert host.status(epoch=number, op=number)["sealed"] == "yes"
+    assert [path.name for path in (host.root / ".rollout" / "raised").iterdir()] == ["20-20"]

@@ -451,6 +451,7 @@ class Call:
             code, why = REFUSED, "epoch"
         elif self.epoch:
             if self.epoch > host.seen[0] or self.op > host.seen[1]:
+                self._drop_marks()
                 host.marks.add((self.epoch, self.op))
                 host.journal.append(Entry("seal", "status", self.epoch, self.op, None, host.today()))
             yield "marked"

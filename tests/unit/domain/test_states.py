@@ -96,9 +96,10 @@ def test_only_finished_rollouts_have_no_way_out():
     assert no_way_out(ROLLOUTS) == states.FINISHED - {RolloutState.DONE}
 
 
-def test_hosts_end_rolled_back_or_excluded():
-    """Nothing leaves a host that is back or excluded; one whose rollback failed is only tried again."""
-    assert no_way_out(HOSTS) == {HostState.ROLLED_BACK, HostState.EXCLUDED}
+def test_hosts_end_rolled_back():
+    """Nothing leaves a host that is back; one that is done or excluded, or whose rollback failed, can only go back."""
+    assert no_way_out(HOSTS) == {HostState.ROLLED_BACK}
+    assert set(HOSTS[HostState.EXCLUDED]) == {HostEvent.ROLL_BACK}
     assert set(HOSTS[HostState.ROLLBACK_FAILED]) == {HostEvent.ROLL_BACK}
     assert set(HOSTS[HostState.DONE]) == {HostEvent.ROLL_BACK}
 
@@ -112,7 +113,6 @@ def test_only_activating_and_reading_make_a_host_done():
 def test_a_host_is_not_rolled_back_under_a_running_prepare():
     """A stop puts a running prepare off first; only then may a host that an earlier attempt touched go back."""
     assert HostEvent.ROLL_BACK not in HOSTS[HostState.PREPARING]
-    assert HostEvent.ROLL_BACK not in HOSTS[HostState.EXCLUDED]
 
 
 def test_a_commit_ships_only_after_its_tests():

@@ -44,7 +44,7 @@ def recorded(world, name="web05"):
 
 
 def test_a_host_that_acts_and_then_refuses_our_key_is_not_known(world):
-    """It is failed, and what it runs is recorded as unknown: neither the old release nor the new one is claimed."""
+    """It stays unknown, and counts as failed when it has had its time; neither release is claimed to run on it."""
     world.push()
     world.settle()
     host = world.fleet.hosts["web05"]
@@ -55,7 +55,8 @@ def test_a_host_that_acts_and_then_refuses_our_key_is_not_known(world):
     host.after_act = lock_us_out
     world.push()
     world.settle()
-    assert of(world, "web05").state is HostState.FAILED
+    assert of(world, "web05").state is HostState.UNKNOWN
+    assert of(world, "web05").unreadable
     assert recorded(world).release == UNREAD
     assert check(told(world)) == []
 
