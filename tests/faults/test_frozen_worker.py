@@ -27,6 +27,7 @@ BETWEEN = (
     "in-report",  # on SQLite it is ended, since it holds the database
 )
 ALWAYS = "after-permit"
+OF_THE_CANARY = ("after-permit", "after-permission")
 
 
 def told(order):
@@ -51,20 +52,9 @@ def late(rig, sha, acknowledged_ms):
     ]
 
 
-@pytest.mark.parametrize(
-    "rig", ["quick", pytest.param("as configured", marks=pytest.mark.faults)], indirect=True
-)
-@pytest.mark.parametrize(
-    "point", [pytest.param(point, marks=() if point == ALWAYS else pytest.mark.faults) for point in BETWEEN]
-)
-def test_a_frozen_worker_switches_nothing_after_the_acknowledgement(rig, point, figures, request):
-    """The stop is acknowledged within the time that it printed, and what the worker sends afterwards is refused."""
-    sha = rig.change()
-    wait_for(
-        lambda: rig.state(sha) == "evaluating_canary", seconds=60, every=0.02, why="the canary to be watched"
-    )
-    rig.arm(f"activate.{point}", "stop")
-    moment, frozen = rig.hit(f"activate.{point}")
+def frozen_at(rig, point, sha, figures, settings):
+    """A worker was armed to stand still at this point: the rollout is stopped, and then the worker wakes up."""
+    moment, frozen = rig.hit(point)
     try:
         longest, took, said = told(rig.command("stop", "--reason", point, as_json=False))
         acknowledged = time.clock_gettime(time.CLOCK_BOOTTIME) * 1000
@@ -80,10 +70,33 @@ def test_a_frozen_worker_switches_nothing_after_the_acknowledgement(rig, point, 
     assert ended.state == "rolled_back"
     assert set(rig.disks().values()) == {after}
     rig.at_rest()
-    figures(
-        test="frozen",
-        point=point,
-        settings=request.node.callspec.params["rig"],
-        acknowledged_s=took,
-        printed_s=longest,
+    figures(test="frozen", point=point, settings=settings, acknowledged_s=took, printed_s=longest)
+
+
+both = pytest.mark.parametrize(
+    "rig", ["quick", pytest.param("as configured", marks=pytest.mark.faults)], indirect=True
+)
+
+
+@both
+@pytest.mark.parametrize(
+    "point", [pytest.param(point, marks=() if point == ALWAYS else pytest.mark.faults) for point in BETWEEN]
+)
+def test_a_frozen_worker_switches_nothing_after_the_acknowledgement(rig, point, figures, request):
+    """The stop is acknowledged within the time that it printed, and what the worker sends afterwards is refused."""
+    sha = rig.change()
+    wait_for(
+        lambda: rig.state(sha) == "evaluating_canary", seconds=60, every=0.02, why="the canary to be watched"
     )
+    rig.arm(f"activate.{point}", "stop")
+    frozen_at(rig, f"activate.{point}", sha, figures, request.node.callspec.params["rig"])
+
+
+@pytest.mark.faults
+@both
+@pytest.mark.parametrize("point", OF_THE_CANARY)
+def test_a_worker_frozen_on_the_canary_switches_it_no_more(rig, point, figures, request):
+    """The canary is the first host that a release can hurt: a stop in the middle of its own switch holds as for any other."""
+    rig.arm(f"canary.{point}", "stop")
+    sha = rig.change()
+    frozen_at(rig, f"canary.{point}", sha, figures, request.node.callspec.params["rig"])

@@ -38,6 +38,9 @@ AS_CONFIGURED = (
     "stop.in-acknowledgement",
     "rollback.after-permission",
 )
+BY_ORDER = {Cell("rollback", "in-decision")}
+# Of the ways in which `rollout rollback` of a done rollout goes on like a stop's.
+ROLLED_BACK_AT = ("after-permission", "before-report", "before-ring")
 
 
 def shipped(rig, cell):
@@ -80,16 +83,40 @@ def stopped(rig, cell):
     return sha, hit
 
 
-def dies_and_heals(rig, cell, figures, **noted):
+def brought_back(rig, cell):
+    """A commit is out everywhere, a person rolls it back, and somebody dies on the way."""
+    bars = rig.bars
+    sha = rig.change()
+    assert rig.ended(sha, 0.0).state == "done"
+    rig.bars = bars  # it will be no longer done, and the barred commits before it are in the way of the next ones again
+    rig.arm(cell)
+    order = rig.command("rollback", "--reason", f"rolled back: {cell}")
+
+    def accepted():
+        assert order.poll() in {None, 0, -signal.SIGKILL}, order.communicate()[0]
+
+    hit = rig.hit(cell, meanwhile=accepted)
+    order.communicate(timeout=120)
+    if cell.point == "in-decision":
+        # The command died before it was accepted: nothing has happened, and a person says it again.
+        assert rig.state(sha) == "done"
+        rig.rollout("rollback", "--reason", f"rolled back: {cell}")
+    return sha, hit
+
+
+def dies_and_heals(rig, cell, figures, story=None, **noted):
     """The whole story of one cell."""
     rig.made_way()
     goes_back = cell.stage in {"stop", "rollback"}
-    sha, (moment, victim) = (stopped if goes_back else shipped)(rig, cell)
+    if story is None:  # only `rollout rollback` decides to go back; else a stop has decided it
+        story = brought_back if cell in BY_ORDER else stopped if goes_back else shipped
+    sha, (moment, victim) = story(rig, cell)
     wait_for(lambda: not alive(victim), seconds=10, why="the victim to be dead")
     ended = rig.ended(sha, moment)
     if goes_back:
         assert ended.state == "rolled_back"
-        rig.told_stopped(sha)
+        if story is stopped:
+            rig.told_stopped(sha)
         # A host whose restart was under way is named as not back yet, and tried again until it is.
         wait_for(lambda: sha not in rig.disks().values(), seconds=HEALED_S, why="every host to be back")
         ended.recovery_s = time.monotonic() - moment
@@ -119,6 +146,13 @@ def test_kill_9_there(rig, cell, figures):
 def test_kill_9_there_as_configured(rig, cell, figures):
     """The same with the leases and the reconciler that users have."""
     dies_and_heals(rig, Cell(*cell.split(".")), figures, settings="as configured")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("point", ROLLED_BACK_AT)
+def test_kill_9_in_the_rollback_of_a_done_rollout(rig, point, figures):
+    """Whoever dies while a done rollout goes back, every host is back within 90 s by itself, and the checker finds nothing."""
+    dies_and_heals(rig, Cell("rollback", point), figures, brought_back, order="rollback")
 
 
 @pytest.mark.faults

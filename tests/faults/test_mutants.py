@@ -21,10 +21,11 @@ from sqlalchemy import bindparam, or_, update
 from rollout.domain.model import AppName, Push
 from rollout.domain.states import HOSTS, CommitState, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.domain.verdict import Status
-from rollout.errors import OutcomeUnknown
+from rollout.errors import OutcomeUnknown, StepFailed, Unreachable
 from rollout.services import (
     bars,
     canaries,
+    halts,
     hosts,
     intake,
     planning,
@@ -32,6 +33,7 @@ from rollout.services import (
     rollouts,
     stopping,
 )
+from rollout.services.targets import target_of
 from rollout.store import hosts as hosts_store
 from rollout.store import rollouts as rollouts_store
 from rollout.store.commits import Commits
@@ -46,6 +48,7 @@ from tests.support.checker import read
 from tests.support.checker.check import check
 from tests.support.checker.history import Deed, History
 from tests.support.checker.story import Story
+from tests.support.model_host import at_once
 from tests.support.world import World
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -233,6 +236,82 @@ def order_late_at_a_stop(folder, patch, plant):
     return ended(world)
 
 
+def in_hand_at_a_stop(world, befalls):
+    """A host has its order in hand, and its worker has lost it; something befalls its row, then comes a stop, then it acts."""
+    world.push()
+    world.settle()
+    world.fleet.cuts.add(SLOW)
+    world.push()
+    world.run(until=lambda: SLOW in world.fleet.in_hand)
+    befalls()
+    stopping.stop(world.newest().id, world.deps, who="me", why="stop")
+    world.run(
+        until=state_is(world, RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK, RolloutState.STOPPED)
+    )
+    _, steps, within = world.fleet.in_hand[SLOW]
+    at_once(steps, within)  # as far as the host's fence lets it
+    world.settle()
+    return ended(world)
+
+
+def excluded_with_an_order_in_hand(folder, patch, plant):
+    """A person excludes a host that is unknown, and then stops the rollout."""
+    world = a_world(folder, patch, plant)
+    return in_hand_at_a_stop(
+        world, lambda: halts.exclude("shop", [SLOW], world.deps, who="me", why="bad memory")
+    )
+
+
+def read_oddly_with_an_order_in_hand(folder, patch, plant):
+    """The reading of an unknown host ends with an exit status that is no answer; then the rollout is stopped."""
+    world = a_world(folder, patch, plant)
+    true, odd = world.fleet.status, []
+
+    def status(target, **options):
+        if target.name == SLOW and not odd:
+            odd.append(True)
+            raise StepFailed(f"{SLOW}: the command ended with 255; it said: cannot fork")
+        return true(target, **options)
+
+    world.fleet.status = status
+    return in_hand_at_a_stop(world, lambda: world.run(until=lambda: odd, seconds=30))
+
+
+def busy_at_a_stop(folder, patch, plant):
+    """A host has looked at its time, and holds the lock, when the stop comes; it goes on 3 s later, or after the end of the stop.
+
+    Whether the host was seen to run the stopped release after the acknowledgement.
+    """
+    world = a_world(folder, patch, plant)
+    world.push()
+    world.settle()
+    world.fleet.cuts.add(SLOW)
+    sha = world.push()
+    host = world.fleet.hosts[SLOW]
+    world.run(until=lambda: SLOW in world.fleet.in_hand)
+    _, steps, within = world.fleet.in_hand[SLOW]
+    moment = steps.send(within)
+    while moment != "allowed":
+        moment = next(steps)
+
+    def wait():
+        world.seconds += 0.5
+
+    world.fleet.while_waiting = wait
+    stopping.stop(world.newest().id, world.deps, who="me", why="stop")
+    goes_on = world.seconds + 3.0
+    world.run(until=lambda: world.newest().acknowledged_at is not None or world.seconds >= goes_on)
+    late = world.newest().acknowledged_at is not None
+    moment = next(steps)
+    assert (moment, host.current) == ("switched", sha)
+    at_once(steps)
+    world.settle()
+    assert world.newest().state is RolloutState.ROLLED_BACK
+    assert world.newest().unconfirmed == ()
+    world.store.close()
+    return late
+
+
 def killed_after_the_commit(folder, patch, plant):
     """A worker is killed right after the transaction that wrote a host's outcome."""
     armed = []
@@ -349,6 +428,38 @@ def any_number_at_once(patch):
 
 def early_acknowledgement(patch):
     patch.setattr(stopping, "_unsealed", lambda _tx, _rollout: [])
+
+
+def seals_what_is_not_sealed(patch):
+    def seal(host, app, timeout_s, deps):
+        with deps.store.transaction() as tx:
+            epoch = tx.apps.next_epoch(host.app)
+        deps.fleet.status(
+            target_of(host, app), asked=host.operation or 0, seal=(epoch, epoch), timeout_s=timeout_s
+        )
+        with deps.store.transaction() as tx:
+            tx.hosts.seal(host, epoch)
+        return True
+
+    patch.setattr(stopping, "_seal", seal)
+
+
+def excluded_are_not_sealed(patch):
+    def in_flight(self, rollout):
+        return self.of(rollout, HostState.ACTIVATING, HostState.UNKNOWN)
+
+    patch.setattr(Hosts, "may_still_act", in_flight, raising=False)
+
+
+def odd_readings_fail(patch):
+    true = hosts._not_read
+
+    def not_read(tx, job, error):
+        if isinstance(error, Unreachable | OutcomeUnknown):
+            return true(tx, job, error)
+        return hosts._fail(tx, job, error)
+
+    patch.setattr(hosts, "_not_read", not_read)
 
 
 def token_back_on_a_timeout(patch):
@@ -608,6 +719,10 @@ MUTANTS = [
     Mutant("tokens without a budget", "I3", no_budget, all_at_once),
     Mutant("tokens beyond `concurrency`", "I3", any_number_at_once, one_at_a_time),
     Mutant("a stop is acknowledged early", "I2", early_acknowledgement, order_late_at_a_stop),
+    Mutant(
+        "excluded hosts are left out of a stop", "I2", excluded_are_not_sealed, excluded_with_an_order_in_hand
+    ),
+    Mutant("an odd reading makes a host failed", "I2", odd_readings_fail, read_oddly_with_an_order_in_hand),
     Mutant("a token comes back on a timeout", "I6", token_back_on_a_timeout, answer_lost),
     Mutant("unknown hosts are not counted", "I3", unknown_is_not_counted, answers_lost_for_good),
     Mutant("an outcome is counted twice", "counters", outcome_counted_twice, plain),
@@ -673,3 +788,15 @@ def test_a_mutant_of_host_sh_is_accused(mutant, tmp_path, monkeypatch):
 def test_host_sh_itself_is_innocent(mutant, tmp_path, monkeypatch):
     """The same orders to host.sh as it is leave nothing to accuse."""
     assert innocent(mutant, tmp_path, monkeypatch) == []
+
+
+def test_a_host_too_busy_to_be_sealed_is_waited_for(tmp_path, monkeypatch):
+    """What holds the lock and may still switch has ended when a stop is acknowledged; a `sealed=no` is no seal."""
+    assert not busy_at_a_stop(tmp_path / "true", monkeypatch, lambda _patch: None)
+    assert busy_at_a_stop(tmp_path / "mutant", monkeypatch, seals_what_is_not_sealed)
+
+
+def test_the_docs_count_the_mutants():
+    """docs/reliability.md says how many there are; the busy host's is the one beyond the lists."""
+    said = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text()
+    assert f"{len(MUTANTS) + len(HOST_MUTANTS) + 1} planted mutants" in said

@@ -19,7 +19,15 @@ from rollout.services.ports import Deps
 from rollout.services.steps import Again, GoOn
 from rollout.store import clock as store_clock
 from rollout.store.store import Store
-from tests.support.model_host import SENDING, ModelHost, at_once, prepare_call, status_call, switch_call
+from tests.support.model_host import (
+    SENDING,
+    WAITING,
+    ModelHost,
+    at_once,
+    prepare_call,
+    status_call,
+    switch_call,
+)
 
 
 class ModelFleet:
@@ -28,6 +36,10 @@ class ModelFleet:
     def __init__(self, names):
         self.hosts = {name: ModelHost(name) for name in names}
         self.before_permit = lambda _host: None
+        self.cuts = (
+            set()
+        )  # hosts whose next switch is permitted, and whose worker knows at once that it is cut off
+        self.in_hand = {}  # what such a host has: a call, its steps, and for how long it is permitted
 
     def members(self, config):
         return inventory.members(config)
@@ -57,6 +69,10 @@ class ModelFleet:
         steps = call.run()
         next(steps)
         within = permit(call.reply.greeting())
+        if host.name in self.cuts:
+            self.cuts.remove(host.name)
+            self.in_hand[host.name] = call, steps, within
+            raise OutcomeUnknown(f"{host.name}: the connection broke")
         host.before_act()
         at_once(steps, within)
         if call.acted:
@@ -70,8 +86,15 @@ class ModelFleet:
         host = self.hosts[target.name]
         host.reach()
         call = status_call(host, asked, seal)
-        at_once(call.run())
+        for moment in call.run():
+            if moment == WAITING:
+                self.while_waiting()
         return call.reply.status()
+
+    @staticmethod
+    def while_waiting():
+        """For a host's lock."""
+        raise AssertionError("somebody else has the lock")
 
     def check(self, target, *, timeout_s):
         self.hosts[target.name].reach()
@@ -154,8 +177,13 @@ class QueueBell:
     def ring(self, rings):
         if self.deaf:
             return False
-        self.queue += [(0.0, (ring.task, *ring.then), ring.arguments) for ring in rings]
+        for ring in rings:
+            self.send((0.0, (ring.task, *ring.then), ring.arguments))
         return True
+
+    def send(self, entry):
+        """Every message passes here, whoever sends it: when it is due, the tasks, and their arguments."""
+        self.queue.append(entry)
 
     def revoke(self, rollout):
         self.revoked.append(rollout)
@@ -272,9 +300,9 @@ class World:
         _, (task, *rest), arguments = entry
         outcome = self._perform(task, arguments)
         if isinstance(outcome, Again):
-            self.bell.queue.append((self.seconds + outcome.seconds, (task, *rest), arguments))
+            self.bell.send((self.seconds + outcome.seconds, (task, *rest), arguments))
         elif isinstance(outcome, GoOn) and rest:
-            self.bell.queue.append((0.0, tuple(rest), arguments))
+            self.bell.send((0.0, tuple(rest), arguments))
 
     def _perform(self, task, arguments):
         return perform(task, arguments, self.deps)

@@ -8,7 +8,17 @@ from random import Random
 from typing import Any
 
 from rollout.domain.pipeline import Ring
-from rollout.errors import LeaseLost, MetricUnavailable, OutcomeUnknown, ServiceUnavailable, Unreachable
+from rollout.errors import (
+    AuthRefused,
+    HostError,
+    HostKeyRefused,
+    LeaseLost,
+    MetricUnavailable,
+    OutcomeUnknown,
+    ServiceUnavailable,
+    StepFailed,
+    Unreachable,
+)
 from rollout.store.store import Store, Transaction
 from tests.support.model_host import (
     GREETED,
@@ -41,6 +51,10 @@ class Weather:
     workers_killed: float = 0.0  # at a step
     workers_stand: float = 0.0  # at a step
     bytes_spoilt: float = 0.0
+    callers_cut: float = (
+        0.0  # a permitted order goes on without its worker, which knows at once that it is cut off
+    )
+    readings_odd: float = 0.0  # neither an answer nor silence: no process, another key, no login
 
 
 FAIR = Weather()
@@ -153,6 +167,7 @@ class SimulatedFleet(ModelFleet):
         self.weather = FAIR
         self.running = {name: dict[Call, Task]() for name in names}
         self.on_their_way = set[Call]()  # permitted, and not yet there
+        self.alone = set[Call]()  # permitted, and nobody waits for what becomes of them
         self.slow = dict.fromkeys(names, 1.0)
         for host in self.hosts.values():
             host.clock, host.today = (lambda: timeline.seconds), timeline.today
@@ -205,13 +220,13 @@ class SimulatedFleet(ModelFleet):
         except BaseException:
             steps.close()
             raise
-        self.on_their_way.add(call)
-        try:
-            self._travel(target)
-            if self.timeline.chance.random() < self.weather.orders_late:
-                self.timeline.sleep(self.timeline.chance.choice([1.0, 5.0, 13.0, 20.0]))
-        finally:
-            self.on_their_way.remove(call)
+        if self._chance(self.weather.callers_cut):
+            self.running[host.name][call] = self.timeline.spawn(
+                lambda: self._without_its_worker(host, call, steps, within)
+            )
+            self.timeline.step()
+            raise OutcomeUnknown(f"{host.name}: the connection broke, and the order had been sent")
+        self._on_its_way(call, target)
         if self._lost() or not self._there(host):
             steps.close()
             raise OutcomeUnknown(f"{host.name}: the connection broke, and the order with it")
@@ -221,7 +236,12 @@ class SimulatedFleet(ModelFleet):
     def status(self, target, *, asked=0, seal=None, timeout_s):
         host = self._reach(target)
         call = status_call(host, asked, seal)
+        odd = self._oddly(host)
+        if odd is not None and self._chance(0.5):
+            raise odd  # before anything of ours ran there
         self._finish(host, call, call.run(), None, timeout_s)
+        if odd is not None:
+            raise odd
         return call.reply.status()
 
     def read(self, target, program, lines, *, timeout_s):
@@ -242,8 +262,48 @@ class SimulatedFleet(ModelFleet):
         self.timeline.step()
         self.timeline.sleep(self.timeline.chance.random() * 0.1 * self.slow[target.name])
 
+    def _on_its_way(self, call: Call, target: Any) -> None:
+        """From the permission to host.sh, which may have to wait before it can read it: the machine is busy."""
+        self.on_their_way.add(call)
+        try:
+            self._travel(target)
+            if self._chance(self.weather.orders_late):
+                self.timeline.sleep(self.timeline.chance.choice([1.0, 5.0, 13.0, 20.0]))
+        finally:
+            self.on_their_way.remove(call)
+
+    def _without_its_worker(self, host: ModelHost, call: Call, steps: Steps, within: object) -> None:
+        """The order lies on the host, and nobody hears of what becomes of it."""
+        self.alone.add(call)
+        try:
+            self._on_its_way(call, host)
+            self.timeline.sleep(self.timeline.chance.choice([0.0, 1.0, 3.0, 6.0, 12.0]))
+            self.tell(host.name, "goes on alone", call.op)
+            self._live(host, call, steps, within)
+        finally:
+            self.alone.remove(call)
+            steps.close()
+            self.running[host.name].pop(call, None)
+
+    def _oddly(self, host: ModelHost) -> HostError | None:
+        """What a reading raises that is no answer and no silence; of all that says nothing of what was sent before."""
+        if not self._chance(self.weather.readings_odd):
+            return None
+        odd = self.timeline.chance.choice(
+            [
+                StepFailed(f"{host.name}: the command ended with 255; it said: cannot fork"),
+                HostKeyRefused(f"{host.name}: its host key is not the known one"),
+                AuthRefused(f"{host.name}: it refused our key"),
+            ]
+        )
+        self.tell(host.name, "answers oddly", str(odd))
+        return odd
+
     def _lost(self) -> bool:
-        return self.timeline.chance.random() < self.weather.orders_lost
+        return self._chance(self.weather.orders_lost)
+
+    def _chance(self, rate: float) -> bool:
+        return self.timeline.chance.random() < rate
 
     @staticmethod
     def _there(host: ModelHost) -> bool:

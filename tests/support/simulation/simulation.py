@@ -185,6 +185,8 @@ class Simulation:
             workers_killed=fair_or(chance, 0.002, 0.01),
             workers_stand=fair_or(chance, 0.002, 0.01),
             bytes_spoilt=fair_or(chance, 0.05),
+            callers_cut=fair_or(chance, 0.2, 0.5),
+            readings_odd=fair_or(chance, 0.1, 0.5),
         )
 
     def _weather(self, weather: Weather) -> None:
@@ -293,6 +295,8 @@ class Simulation:
         self.timeline.spawn(self._bad_luck)
         for _ in range(self.chance.choice([0, 1, 2])):
             self.timeline.spawn(self._person)
+        if self.weather.callers_cut and self.chance.random() < 0.7:
+            self._say(partial(self._gives_up, keep=self.chance.random() < 0.3))
         for _ in range(self.chance.choice([1, 2, 3, 5])):
             self.timeline.run(lambda: False, 20)
             self._look_back(at_rest=False)
@@ -457,8 +461,36 @@ class Simulation:
                 self._told("stop", {"rollout": number}, {"acknowledged": True})
                 break
 
+    def _gives_up(self, *, keep: bool) -> None:
+        """A person looks for the worst moment: a host's order was left behind, and its row says nothing of it, or soon will."""
+        for _ in range(500):
+            newest = self.world.newest()
+            if newest is not None and newest.state not in FINISHED:
+                if self._left_behind():
+                    break
+                if (names := self._unknown(newest.id)) and self.chance.random() < 0.5:
+                    self.tell("me", "exclude", names)
+                    halts.exclude("shop", names, self.office, who="me", why="because")
+                    break
+            self.timeline.sleep(0.2)
+        if newest is not None:
+            self._stop(newest.id, keep=keep)
+
+    def _unknown(self, number: int) -> list[str]:
+        query = "SELECT name FROM rollout_hosts WHERE rollout = ? AND state = 'unknown'"
+        return [name for (name,) in quick_look().execute(query, (number,))]
+
     def _switching(self) -> bool:
         return any(call.acted for calls in self.fleet.running.values() for call in calls)
+
+    def _left_behind(self) -> bool:
+        """A host has an order from which nobody expects anything any more: the worst moment for whoever trusts its row."""
+        names = {call.host.name for call in self.fleet.alone if not call.acted}
+        query = (
+            "SELECT name FROM rollout_hosts WHERE rollout = (SELECT MAX(id) FROM rollouts)"
+            " AND state IN ('failed', 'excluded', 'prepared')"
+        )
+        return bool(names) and any(name in names for (name,) in quick_look().execute(query))
 
     def _permitted(self) -> bool:
         return bool(self.fleet.on_their_way)
