@@ -56,7 +56,7 @@ def rollback(call: Call, *, to: str | None, reason: str | None, wait: bool, time
 def _say_accepted(told: Teller, accepted: Accepted) -> None:
     told.say(f"accepted: rollout {accepted.rollout.id} starts nothing any more")
     if not accepted.leased:
-        told.say("  no host is being switched; the acknowledgement comes at once")
+        told.say("  no host is being switched; the acknowledgement comes within seconds")
         return
     told.say(f"  being switched now: {output.names(accepted.leased)}")
     told.say(f"  the acknowledgement takes at most {accepted.longest_s:.0f} s, if they do not answer")

@@ -31,7 +31,7 @@ SEAL_TIMEOUT_S = 10.0
 LAST_LOOK_S = 1.0  # for a host whose time is up
 DRIVE_HOLD_S = 3.0  # a driver that dies is replaced after so long
 SEALERS = 64
-SOON_S = 2.0  # an acknowledgement that waits for no host
+SOON_S = 5.0  # an acknowledgement that waits for no host; on SQLite a frozen writer is waited for, 2 s
 ROUNDS_S = 15.0  # beyond a silent host's time: a driver that was cut off is replaced, its locks are freed, a last look
 
 

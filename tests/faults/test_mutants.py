@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import bindparam, or_, update
@@ -495,13 +496,15 @@ def unknown_is_success(patch):
 
 
 def pass_without_data(patch):
-    true = canaries.judge
+    true = canaries.judged
 
-    def judge(intervals, policy):
-        verdict = true(intervals, policy)
-        return dataclasses.replace(verdict, status=Status.PASS) if len(intervals) > 5 else verdict
+    def judged(intervals, policy):
+        judge = true(intervals, policy)
+        if len(intervals) <= 5:
+            return judge
+        return SimpleNamespace(verdict=dataclasses.replace(judge.verdict, status=Status.PASS))
 
-    patch.setattr(canaries, "judge", judge)
+    patch.setattr(canaries, "judged", judged)
 
 
 def event_outside_the_transaction(patch):

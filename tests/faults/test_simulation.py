@@ -66,9 +66,9 @@ def test_a_finding_names_its_seed_and_comes_again(monkeypatch):
     told = []
     for _ in range(2):
         with pytest.raises(
-            Finding, match=r"^seed 0: .*replay with: python -m tests\.support\.simulation 0$"
+            Finding, match=r"^seed 1: .*replay with: python -m tests\.support\.simulation 1$"
         ) as found:
-            Simulation(0).run()
+            Simulation(1).run()
         told.append(str(found.value))
     assert told[0] == told[1]
 
