@@ -11,6 +11,7 @@ from rollout.domain import template
 from rollout.domain.horizon import told_by_all
 from rollout.domain.judge import judge
 from rollout.domain.model import Role, Rollout, RolloutHost, RolloutId
+from rollout.domain.pipeline import watch_fan_out
 from rollout.domain.states import HostState, RolloutEvent, RolloutState
 from rollout.domain.verdict import Interval, Policy, Status, Verdict
 from rollout.errors import HostError, MetricUnavailable
@@ -39,7 +40,7 @@ def evaluate(rollout_id: RolloutId, deps: Deps) -> Step:
             return End()
         canaries = tx.hosts.canaries(rollout_id)
         app = policy(rollout)
-        compared = tx.hosts.compared(rollout)[: _most_compared(app)]
+        compared = tx.hosts.compared(rollout)[: most_compared(app)]
         elapsed = tx.elapsed(rollout.ready_at) if rollout.ready_at is not None else 0.0
         rings = rollouts.hand_out(tx, rollout, deps)
     deps.bell.ring(rings)
@@ -58,14 +59,17 @@ def evaluate(rollout_id: RolloutId, deps: Deps) -> Step:
         for host, intervals, cursor in readings:
             if tx.hosts.move_cursor(host, cursor):  # else these very requests are counted already
                 tx.samples.add(rollout_id, intervals)
-        verdict = judge(told_by_all(tx.samples.of(rollout_id)), _policy(app))
+        verdict = judge(told_by_all(tx.samples.of(rollout_id)), judge_policy(app))
         rollout = _act(tx, rollout, verdict, app)
         crashpoints.reach("in-report" if rollout.state is R.EVALUATING_CANARY else "in-decision")
     if rollout.state is R.STOPPING:
         stopping.announce(rollout, deps)
     if rollout.state is R.EVALUATING_CANARY:
         return Again(TICK_S)
-    return GoOn() if rollout.state is R.FANNING_OUT else End()
+    if rollout.state is not R.FANNING_OUT:
+        return End()
+    deps.bell.ring([watch_fan_out(rollout_id)])
+    return GoOn()
 
 
 @crashpoints.stage("evaluation")
@@ -87,7 +91,7 @@ def _read(host: RolloutHost, app: AppConfig, elapsed: float, deps: Deps) -> Read
         return Reading(host, [unseen], host.cursor)
 
 
-def _most_compared(app: AppConfig) -> int:
+def most_compared(app: AppConfig) -> int:
     """A probe asks the canary and one baseline host alike: its requests are work for the hosts."""
     return 1 if app.canary.source == "probe" else app.canary.baseline
 
@@ -99,7 +103,8 @@ def on_this_host(app: AppConfig, host: template.Named) -> AppConfig:
     return app.model_copy(update={"canary": canary.model_copy(update=here)})
 
 
-def _policy(app: AppConfig) -> Policy:
+def judge_policy(app: AppConfig) -> Policy:
+    """What the judge is told of the app's configuration."""
     return Policy(
         good=tuple(app.canary.good),
         minimum_good=app.canary.minimum_good,

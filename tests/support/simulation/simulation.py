@@ -382,6 +382,9 @@ class Simulation:
             elif self.chance.random() < 0.1:
                 self.metrics.bad.add(sha)
                 self.tell("push", sha, "answers badly")
+            elif self.chance.random() < 0.2:
+                self.metrics.late.add(sha)
+                self.tell("push", sha, "answers badly from the third host on")
             for _ in range(self.chance.choice([0, 1, 1, 2])):
                 self._say(partial(self._webhook, sha))
             self.timeline.sleep(self.chance.choice([5, 30, 60]))
@@ -485,6 +488,9 @@ class Simulation:
             orders = {
                 "stop": partial(stopping.stop, newest.id, self.office, why="because", **me),
                 "retry": partial(halts.retry, newest.id, self.office, **me),
+                "accept canary": partial(
+                    halts.resume, newest.id, self.office, why="because", accept_canary=True, **me
+                ),
                 "accept": partial(
                     halts.resume, newest.id, self.office, why="because", accept_failed=True, **me
                 ),

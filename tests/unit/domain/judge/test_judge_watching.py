@@ -54,7 +54,8 @@ def test_the_bin_of_a_switch_counts_for_neither_side():
     intervals = [
         Interval(t, 2.0, "web1", "baseline", observed=True, counts={}) for t in (0.0, 20.0, 22.0, 24.0)
     ]
-    period = _period(intervals, {"web0": 0.0, "web1": 21.0}, 0.0, inf)
+    switched = {"web0": 0.0, "web1": 21.0}
+    period = _period(intervals, switched, switched, 0.0, inf)
     assert [(one.t, one.role) for one in period] == [(0.0, "baseline"), (20.0, "baseline"), (24.0, "canary")]
 
 
