@@ -136,6 +136,7 @@ def _halt(seen: Rollout, verdict: Verdict, deps: Deps) -> bool:
         then = f"rollout stop {number}, or rollout resume {number} --accept-canary --reason …"
         rollout = rollouts.halt(tx, rollout, f"harm in the fan-out: {why}", then=then)
         crashpoints.reach("in-decision")
+    log.warning("harm_in_the_fan_out", rollout=seen.id, why=why)
     if rollout.state is R.STOPPING:
         stopping.announce(rollout, deps)
     return True
