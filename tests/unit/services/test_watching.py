@@ -8,6 +8,7 @@ import pytest
 
 from rollout.domain import pipeline
 from rollout.domain.states import HostState, RolloutState
+from rollout.domain.verdict import Status, Verdict
 from rollout.errors import Conflict, Unreachable
 from rollout.services import halts, reconcile, stopping, watching
 from rollout.services.perform import HereAndNow
@@ -118,32 +119,61 @@ def test_what_hits_switched_hosts_and_others_alike_halts_nothing(world, everywhe
     assert len(on(world, sha)) == HOSTS
 
 
+def slow_switches(world):
+    """From its order to its health a host takes three seconds more."""
+
+    def three_seconds_pass():
+        world.seconds += 3.0
+
+    for host in world.fleet.hosts.values():
+        host.after_act = three_seconds_pass
+
+
 def test_errors_of_a_switch_itself_are_not_the_releases(world):
     """Between the first order to a host and its health, its answers count for neither side."""
+    slow_switches(world)
     sha = world.push()
 
     def share_of(name, _role, at):
         host = world.fleet.hosts[name]
-        wrong = host.current == sha and host.used_since - 2.0 <= at <= host.used_since
+        wrong = host.current == sha and host.used_since - 2.0 <= at <= host.used_since + 2.0
         return 0.0 if wrong and name != "web01" else 1.0
 
     world.metrics.share_of = share_of
     assert world.settle().state is R.DONE
 
 
+def test_judge_is_told_when_a_switch_began_and_when_it_was_over(world, monkeypatch):
+    """Each host with both of its moments, in seconds since the canary was ready; the canary from the beginning."""
+    slow_switches(world)
+    told = []
+
+    def watch(_intervals, switched, _policy, *, left, since):
+        told[:] = [switched, left, since]
+        return Verdict(Status.RUNNING, "", 0.0)
+
+    monkeypatch.setattr(watching.judge, "watch", watch)
+    world.push()
+    assert world.settle().state is R.DONE
+    switched, left, since = told
+    assert (switched.pop("web01"), left.pop("web01"), since) == (0.0, 0.0, 0.0)
+    assert set(switched) == set(left)
+    assert {round(switched[name] - left[name]) for name in switched} == {3}
+
+
 def test_host_leaves_the_baseline_when_it_is_switched(world):
     """From its switch on it is no baseline; and who looks back at the canary finds the hosts that it was compared with."""
+    slow_switches(world)
     world.push()
     assert world.settle().state is R.DONE
     found = samples(world)
-    baseline = {name for name, role in found if role == "baseline"}
-    assert baseline == {"web37", "web38", "web39", "web40"}
+    baseline = {"web37", "web38", "web39", "web40"}
+    assert {name for name, role in found if role == "baseline"} == baseline
     assert {name for name, role in found if role == "canary"} == {"web01"}
     ready = world.newest().ready_at
-    for host in world.rollout_hosts():
-        if host.name in baseline:
-            assert max(found[host.name, "baseline"]) <= host.touched_at - ready + 2.0
-            assert not any(t < host.touched_at - ready - 4.0 for t in found[host.name, "other"])
+    left = {host.name: host.touched_at - ready for host in world.rollout_hosts()}
+    assert all(max(found[name, "baseline"]) <= left[name] + 2.0 for name in baseline)
+    assert any(found[name, "other"] for name in baseline)
 
 
 def test_few_hosts_are_read_and_always_the_same(world):
