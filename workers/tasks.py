@@ -4,7 +4,7 @@ from celery import Task
 
 from rollout.domain import pipeline
 from rollout.domain.model import CommitId, HostId, RolloutId
-from rollout.services import canaries, hosts, reconcile, rollouts, testing
+from rollout.services import canaries, hosts, reconcile, rollouts, testing, watching
 from rollout.services.steps import Again, GoOn, Step
 from workers.app import app, deps
 
@@ -39,6 +39,12 @@ def evaluate_canary(self: Task, rollout: int) -> None:
 def fan_out(self: Task, rollout: int) -> None:
     """Hand tokens out to the fleet."""
     _follow(self, rollouts.fan_out(RolloutId(rollout), deps()))
+
+
+@app.task(name=pipeline.WATCH_FAN_OUT, bind=True, max_retries=None)  # type: ignore[untyped-decorator]
+def watch_fan_out(self: Task, rollout: int) -> None:
+    """Look at the switched hosts once, and judge them."""
+    _follow(self, watching.watch(RolloutId(rollout), deps()))
 
 
 @app.task(name=pipeline.PREPARE_HOST)  # type: ignore[untyped-decorator]

@@ -18,7 +18,10 @@ def resume(
         bool, typer.Option("--accept-failed", help="The failed hosts no longer count; wants --reason.")
     ] = False,
     accept_canary: Annotated[
-        bool, typer.Option("--accept-canary", help="An inconclusive canary counts as passed; wants --reason.")
+        bool,
+        typer.Option(
+            "--accept-canary", help="A canary in doubt, or harm that was seen, is yours; wants --reason."
+        ),
     ] = False,
     reason: Reason = None,
     wait: Wait = False,

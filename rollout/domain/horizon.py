@@ -3,15 +3,15 @@
 A canary that is judged by a bin of which the baseline's part is still on its way is blamed for what befell every host.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from rollout.domain.verdict import Interval
 
 PATIENCE_S = 4.0
 
 
-def told_by_all(intervals: Sequence[Interval]) -> list[Interval]:
-    """Those up to the newest t that every host has told of, in their order.
+def told_by_all(intervals: Sequence[Interval], waited_for: Collection[str] | None = None) -> list[Interval]:
+    """Those up to the newest t that every host (or every one of these) has told of, in their order.
 
     A host that is more than one interval and 4 s behind the newest is not waited for: it is down, or cannot be read.
     """
@@ -20,7 +20,7 @@ def told_by_all(intervals: Sequence[Interval]) -> list[Interval]:
     newest = max(intervals, key=lambda one: one.t)
     last: dict[str, float] = {}
     for one in intervals:
-        if one.observed:
+        if one.observed and (waited_for is None or one.host in waited_for):
             last[one.host] = max(one.t, last.get(one.host, one.t))
     patience = newest.dt + PATIENCE_S
     until = min((t for t in last.values() if t >= newest.t - patience), default=newest.t)

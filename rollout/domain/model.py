@@ -102,6 +102,9 @@ class Rollout:
     canary_status: str | None
     canary_reason: str | None
     ready_at: float | None  # store clock: when the canary was switched and healthy
+    accepted_at: (
+        float | None
+    )  # store clock: when a person took the canary on; what was seen before is no evidence
     keep: bool  # stop without rolling back
     rollback_to: str | None  # a commit, for `rollback --to`
     stop_epoch: Epoch | None
@@ -132,6 +135,8 @@ class RolloutHost:
     version: int
     attempt: int  # from 1
     touched: bool  # an activation was sent; then `previous` is known
+    touched_at: float | None  # store clock: when the first one was
+    switched_at: float | None  # store clock: when the release was in use and healthy
     token: bool  # has the right to be at risk
     unreadable: bool
     accepted: bool  # its failure was accepted by a person

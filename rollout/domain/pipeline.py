@@ -9,6 +9,7 @@ RUN_TESTS = "rollout.run_tests"
 DEPLOY_CANARY = "rollout.deploy_canary"
 EVALUATE_CANARY = "rollout.evaluate_canary"
 FAN_OUT = "rollout.fan_out"
+WATCH_FAN_OUT = "rollout.watch_fan_out"
 PREPARE_HOST = "rollout.prepare_host"
 DEPLOY_HOST = "rollout.deploy_host"
 COUNT_OUTCOME = "rollout.count_outcome"
@@ -22,6 +23,7 @@ QUEUES = {
     DEPLOY_CANARY: CONTROL,
     EVALUATE_CANARY: HOSTS,  # where the warm connections are
     FAN_OUT: CONTROL,
+    WATCH_FAN_OUT: HOSTS,
     PREPARE_HOST: HOSTS,
     DEPLOY_HOST: HOSTS,
     COUNT_OUTCOME: CONTROL,
@@ -58,6 +60,11 @@ def pipeline(rollout: RolloutId, start: RolloutState = RolloutState.DEPLOYING_CA
     tasks = list(STAGE_TASKS.values())
     first, *rest = tasks[tasks.index(STAGE_TASKS[start]) :]
     return Ring(first, (rollout,), rollout, then=tuple(rest))
+
+
+def watch_fan_out(rollout: RolloutId) -> Ring:
+    """Look at the hosts that are switched, beside those that are not yet."""
+    return Ring(WATCH_FAN_OUT, (rollout,), rollout)
 
 
 def prepare_host(host: RolloutHost) -> Ring:

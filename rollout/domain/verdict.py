@@ -21,7 +21,7 @@ class Interval:
     t: float  # end of the bin, seconds since the canary was ready; <= 0 is history
     dt: float  # length of the bin, seconds
     host: str
-    role: str  # "canary" or "baseline"
+    role: str  # "canary" or "baseline"; "other": switched in the fan-out, or about to be, which no canary judge counts
     observed: bool  # False: could not be read, which is not the same as no requests
     counts: Mapping[str, int]  # requests per class: "2xx", "3xx", "4xx", "499", "5xx"
     source: str = "log"  # "log", "prometheus" or "probe"

@@ -9,6 +9,7 @@ from rollout import crashpoints
 from rollout.config.deploy_file import AppConfig
 from rollout.domain import template
 from rollout.domain.model import Role, Rollout, RolloutHost, RolloutId
+from rollout.domain.pipeline import watch_fan_out
 from rollout.domain.states import HostState, RolloutEvent, RolloutState
 from rollout.domain.verdict import Interval, Status, Verdict
 from rollout.errors import HostError, MetricUnavailable
@@ -38,7 +39,7 @@ def evaluate(rollout_id: RolloutId, deps: Deps) -> Step:
             return End()
         canaries = tx.hosts.canaries(rollout_id)
         app = policy(rollout)
-        compared = tx.hosts.compared(rollout)[: _most_compared(app)]
+        compared = tx.hosts.compared(rollout)[: most_compared(app)]
         elapsed = tx.elapsed(rollout.ready_at) if rollout.ready_at is not None else 0.0
         rings = rollouts.hand_out(tx, rollout, deps)
     deps.bell.ring(rings)
@@ -64,7 +65,10 @@ def evaluate(rollout_id: RolloutId, deps: Deps) -> Step:
         stopping.announce(rollout, deps)
     if rollout.state is R.EVALUATING_CANARY:
         return Again(TICK_S)
-    return GoOn() if rollout.state is R.FANNING_OUT else End()
+    if rollout.state is not R.FANNING_OUT:
+        return End()
+    deps.bell.ring([watch_fan_out(rollout_id)])
+    return GoOn()
 
 
 @crashpoints.stage("evaluation")
@@ -86,7 +90,7 @@ def _read(host: RolloutHost, app: AppConfig, elapsed: float, deps: Deps) -> Read
         return Reading(host, [unseen], host.cursor)
 
 
-def _most_compared(app: AppConfig) -> int:
+def most_compared(app: AppConfig) -> int:
     """A probe asks the canary and one baseline host alike: its requests are work for the hosts."""
     return 1 if app.canary.source == "probe" else app.canary.baseline
 

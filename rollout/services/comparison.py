@@ -1,4 +1,4 @@
-"""Readings of the hosts that a canary is compared with: the canary's judgement waits for none of them for long.
+"""Readings that nobody waits for for long: of the hosts that a canary is compared with, and of all hosts in a fan-out.
 
 A host that does not answer is left behind; what it says later counts in a later tick, in the bins of its own time. It is
 not asked again while it is being asked, so a host that is down costs one wait in all the time that asking it may take.

@@ -2,8 +2,9 @@
 
 from rollout.domain.budget import must_halt
 from rollout.domain.model import AppName, Rollout, RolloutHost, RolloutId
-from rollout.domain.pipeline import count_outcome, pipeline
-from rollout.domain.states import FINISHED, RESUME, STAGES, HostEvent, HostState, RolloutEvent, RolloutState
+from rollout.domain.pipeline import count_outcome
+from rollout.domain.states import FINISHED, RESUME, HostEvent, HostState, RolloutEvent, RolloutState
+from rollout.domain.verdict import Status
 from rollout.errors import Conflict, NotFound, StepRefused
 from rollout.services.ports import Deps
 from rollout.services.rollouts import (
@@ -12,6 +13,7 @@ from rollout.services.rollouts import (
     counters,
     enter_fan_out,
     limits,
+    ring_stage,
 )
 from rollout.store.store import Transaction
 
@@ -132,17 +134,26 @@ def _refuse_while_too_many(tx: Transaction, rollout: Rollout) -> None:
 def _accept_canary(tx: Transaction, rollout: Rollout, who: str, why: str | None) -> Rollout:
     if not why:
         raise Conflict("accepting a canary wants a reason", remedy="add --reason '…'")
-    if rollout.halted_stage is not R.EVALUATING_CANARY:
+    if rollout.halted_stage is not R.EVALUATING_CANARY and rollout.canary_status != Status.FAIL:
         raise Conflict(
-            f"rollout {rollout.id} did not halt in the canary's evaluation",
-            remedy=f"rollout resume {rollout.id}",
+            f"rollout {rollout.id} did not halt for its canary", remedy=f"rollout resume {rollout.id}"
         )
+    # The fan-out is watched from here on anew: a person has taken on what was seen.
+    rollout = tx.rollouts.update(rollout, accepted_at=tx.now())
     return enter_fan_out(tx, rollout, RolloutEvent.CANARY_ACCEPTED, who=who, why=f"accepted by {who}: {why}")
 
 
 def _resume(tx: Transaction, rollout: Rollout, who: str, why: str | None) -> Rollout:
     stage = rollout.halted_stage
     assert stage is not None
+    if (
+        rollout.canary_status == Status.FAIL
+    ):  # a FAIL is final: only a person's word, with a reason, is above it
+        number = rollout.id
+        raise Conflict(
+            f"rollout {number} does harm: {rollout.canary_reason}",
+            remedy=f"rollout stop {number} takes it back; rollout resume {number} --accept-canary --reason … goes on",
+        )
     confirmed = set(rollout.confirmed)
     if stage is R.DEPLOYING_CANARY:
         confirmed.add(CANARY_CONFIRM)
@@ -196,5 +207,4 @@ def _refuse_unknown(names: list[str], known: set[str]) -> None:
 
 
 def _ring(rollout: Rollout, deps: Deps) -> None:
-    if rollout.state in STAGES:
-        deps.bell.ring([pipeline(rollout.id, rollout.state)])
+    deps.bell.ring(ring_stage(rollout))

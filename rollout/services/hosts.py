@@ -536,6 +536,7 @@ def _done(tx: Transaction, job: _Job) -> bool:
         HE.DONE,
         window=window,
         token=False,
+        switched_at=tx.now(),
         **_FOUND,
         release=job.rollout.commit,
         error=None,

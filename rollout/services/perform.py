@@ -6,23 +6,29 @@ from concurrent.futures import ThreadPoolExecutor
 import structlog
 
 from rollout.domain import pipeline
-from rollout.domain.model import HostId
+from rollout.domain.model import HostId, RolloutId
 from rollout.domain.pipeline import Ring
 from rollout.errors import RolloutError
-from rollout.services import hosts
+from rollout.services import hosts, watching
 from rollout.services.ports import Deps
 
 log = structlog.get_logger()
 
-HOST_STEPS: Mapping[str, Callable[[HostId, Deps], None]] = {
-    pipeline.PREPARE_HOST: hosts.prepare,
-    pipeline.DEPLOY_HOST: hosts.deploy,
-    pipeline.ROLL_BACK_HOST: hosts.roll_back,
+STEPS: Mapping[str, Callable[[Ring, Deps], object]] = {
+    pipeline.PREPARE_HOST: lambda ring, deps: hosts.prepare(_host(ring), deps),
+    pipeline.DEPLOY_HOST: lambda ring, deps: hosts.deploy(_host(ring), deps),
+    pipeline.ROLL_BACK_HOST: lambda ring, deps: hosts.roll_back(_host(ring), deps),
+    # Hosts go on being switched without messages, so they are watched without messages too.
+    pipeline.WATCH_FAN_OUT: lambda ring, deps: watching.watch(RolloutId(int(ring.arguments[0])), deps),
 }
 
 
+def _host(ring: Ring) -> HostId:
+    return HostId(int(ring.arguments[1]))
+
+
 class HereAndNow:
-    """Does the work of host messages in this process: for the time when no message can be sent, or nobody hears it."""
+    """Does the work of messages for hosts in this process: for the time when no message can be sent, or nobody hears it."""
 
     def __init__(self, deps: Deps, threads: int) -> None:
         self._deps = deps
@@ -31,14 +37,14 @@ class HereAndNow:
     def do(self, rings: list[Ring]) -> None:
         """Begin with these; the claims see to it that nothing is done twice."""
         for ring in rings:
-            if ring.task in HOST_STEPS:
+            if ring.task in STEPS:
                 self._pool.submit(self._one, ring)
 
     def _one(self, ring: Ring) -> None:
         try:
-            HOST_STEPS[ring.task](HostId(int(ring.arguments[1])), self._deps)
+            STEPS[ring.task](ring, self._deps)
         except RolloutError as error:
-            log.warning("host_step_failed", task=ring.task, host=ring.arguments[-1], error=str(error))
+            log.warning("host_step_failed", task=ring.task, about=ring.arguments[-1], error=str(error))
 
     def close(self) -> None:
         """Wait for what was begun."""

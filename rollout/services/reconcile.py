@@ -10,7 +10,14 @@ from functools import partial
 import structlog
 
 from rollout.domain.model import AppName, Commit, RolloutHost, RolloutId
-from rollout.domain.pipeline import Ring, deploy_host, look_at_host, roll_back_host, run_tests
+from rollout.domain.pipeline import (
+    Ring,
+    deploy_host,
+    look_at_host,
+    roll_back_host,
+    run_tests,
+    watch_fan_out,
+)
 from rollout.domain.states import STAGES, HostEvent, HostState, RolloutState
 from rollout.errors import RolloutError, ServiceUnavailable, StaleWrite
 from rollout.services import intake, notices, planning, rollouts, stopping
@@ -26,7 +33,7 @@ LONGEST_WAIT_S = 900.0  # no row is ever due later than that
 def sweep(deps: Deps, here: HereAndNow | None = None) -> None:
     """Ring every row that is due; settle what is silent. `here` does host steps when no message can be sent."""
     _apart("heal", partial(_heal, deps))
-    for part in (_silent_hosts, _due_tests, _due_rollouts, _failed_roll_backs, _unread_hosts):
+    for part in (_silent_hosts, _due_tests, _due_rollouts, _unwatched, _failed_roll_backs, _unread_hosts):
         _apart(part.__name__, partial(_ring_part, part, deps, here))
     _roll_backs(deps, here)
     for app in deps.config.apps:
@@ -181,6 +188,12 @@ def _due_rollouts(deps: Deps) -> list[Ring]:
             continue  # somebody else looks at it now
         rings += [] if rollout.counting else rollouts.ring_stage(rollout)
     return rings
+
+
+def _unwatched(deps: Deps) -> list[Ring]:
+    """Fan-outs that nobody has looked at in time, however busy their own stage is."""
+    with deps.store.reading() as tx:
+        return [watch_fan_out(one) for one in tx.rollouts.unwatched(rollouts.LATE_S / 2)]
 
 
 def _recount(rollout: RolloutId, deps: Deps) -> dict[str, int]:

@@ -8,7 +8,7 @@ import structlog
 from rollout import crashpoints
 from rollout.domain import budget
 from rollout.domain.model import Role, Rollout, RolloutHost, RolloutId
-from rollout.domain.pipeline import Ring, deploy_host, pipeline, prepare_host
+from rollout.domain.pipeline import Ring, deploy_host, pipeline, prepare_host, watch_fan_out
 from rollout.domain.states import STAGES, CommitState, HostState, RolloutEvent, RolloutState
 from rollout.errors import StepFailed
 from rollout.services import notices, planning, stopping
@@ -177,18 +177,22 @@ def _replace(tx: Transaction, rollout: Rollout, lost: list[RolloutHost]) -> Roll
     return rollout
 
 
-def halt(tx: Transaction, rollout: Rollout, why: str, *, automatic: bool = True) -> Rollout:
-    """Automation waits for a person; nothing is undone, and nothing new starts."""
+def halt(
+    tx: Transaction, rollout: Rollout, why: str, *, automatic: bool = True, then: str | None = None
+) -> Rollout:
+    """Automation waits for a person; nothing is undone, and nothing new starts. `then`: what the person can do."""
     halted = tx.rollouts.change(
         rollout, RE.HALT, who="automation", why=why, halted_stage=rollout.state, reason=why, due_at=None
     )
     number = rollout.id
+    tx.rollouts.watch_at_once(number)  # when it goes on
     notices.add(
         tx,
         halted,
         "halted",
         why,
-        f"rollout show {number}; then rollout resume|retry|stop {number}, or rollout exclude HOST --reason …",
+        f"rollout show {number}; then "
+        + (then or f"rollout resume|retry|stop {number}, or rollout exclude HOST --reason …"),
     )
     if automatic and policy(rollout).fan_out.on_halt == "roll-back":
         return stopping.stop_locked(tx, halted, who="automation", why=f"on_halt is roll-back: {why}")
@@ -240,7 +244,10 @@ def limits(rollout: Rollout) -> budget.Limits:
 def ring_stage(rollout: Rollout) -> list[Ring]:
     """The chain from the stage that the row says."""
     start = R.DEPLOYING_CANARY if rollout.state is R.PENDING else rollout.state
-    return [pipeline(rollout.id, start)] if start in STAGES else []
+    if start not in STAGES:
+        return []
+    beside = [watch_fan_out(rollout.id)] if start is R.FANNING_OUT else []
+    return [pipeline(rollout.id, start), *beside]
 
 
 def enter_fan_out(tx: Transaction, rollout: Rollout, what: RolloutEvent, *, who: str, why: str) -> Rollout:

@@ -79,10 +79,10 @@ class Hosts:
         """The hosts that get the release first."""
         return self._list(rollout_hosts.c.rollout == rollout, rollout_hosts.c.role == Role.CANARY)
 
-    def compared(self, rollout: Rollout) -> list[RolloutHost]:
+    def compared(self, rollout: Rollout, positions: Sequence[int] = ()) -> list[RolloutHost]:
         """The baseline: hosts that are not switched yet, and run what the canary ran before, as far as is recorded.
 
-        Empty when the canary ran nothing before: there is no old release to compare with.
+        Of the baseline's role, or at these positions. Empty when the canary ran nothing before: there is no old release to compare with.
         """
         before = {rollout.previous, *(host.previous for host in self.canaries(rollout.id))} - {None}
         its = and_(fleet_hosts.c.app == rollout_hosts.c.app, fleet_hosts.c.name == rollout_hosts.c.name)
@@ -90,10 +90,17 @@ class Hosts:
         runs = case((fleet_hosts.c.release.is_(None), FOREIGN), else_=fleet_hosts.c.release)
         return self._list(
             rollout_hosts.c.rollout == rollout.id,
-            rollout_hosts.c.role == Role.BASELINE,
+            or_(rollout_hosts.c.role == Role.BASELINE, rollout_hosts.c.position.in_(positions)),
             rollout_hosts.c.state.in_(UNSWITCHED),
             ~rollout_hosts.c.touched,
             select(fleet_hosts.c.name).where(its, runs.in_(before)).exists(),
+        )
+
+    def sampled(self, rollout: RolloutId, positions: Sequence[int]) -> list[RolloutHost]:
+        """The canary's hosts, the baseline's, and those at these positions, in the order of activation."""
+        special = rollout_hosts.c.role.in_([Role.CANARY, Role.BASELINE])
+        return self._list(
+            rollout_hosts.c.rollout == rollout, or_(special, rollout_hosts.c.position.in_(positions))
         )
 
     def canary_names(self, ids: Sequence[RolloutId]) -> dict[RolloutId, list[str]]:
@@ -325,7 +332,7 @@ class Hosts:
             found = _lease_left(rolling_back=host.state is H.ROLLING_BACK)
             until = self._tx.connection.execute(found, claim).scalar_one_or_none()
         else:
-            values = {"touched": True, "previous": current}
+            values = {"touched": True, "touched_at": self._tx.now(), "previous": current}
             until = self._tx.connection.execute(_FIRST_TOUCH, claim | values).scalar_one_or_none()
         left = 0.0 if until is None else min(until - self._tx.now(), lease_s)
         if left <= 0:

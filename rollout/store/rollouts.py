@@ -330,6 +330,34 @@ class Rollouts:
         )
         return claimed.rowcount == 1
 
+    def claim_watch(self, rollout: RolloutId, next_s: float) -> bool:
+        """As `claim_tick`, for the watch over a fan-out, whose own stage has another pace."""
+        now = self._tx.now()
+        claimed = self._tx.connection.execute(
+            update(rollouts)
+            .where(
+                rollouts.c.id == rollout,
+                rollouts.c.state == RolloutState.FANNING_OUT,
+                or_(rollouts.c.watch_due_at.is_(None), rollouts.c.watch_due_at <= now),
+            )
+            .values(watch_due_at=now + next_s)
+        )
+        return claimed.rowcount == 1
+
+    def watch_at_once(self, rollout: RolloutId) -> None:
+        """The watch over its fan-out is due, whenever it was to go on."""
+        self._tx.connection.execute(update(rollouts).where(rollouts.c.id == rollout).values(watch_due_at=0.0))
+
+    def unwatched(self, late_s: float) -> list[RolloutId]:
+        """Those whose fan-out should have been looked at `late_s` ago."""
+        rows = self._tx.connection.execute(
+            select(rollouts.c.id).where(
+                rollouts.c.state == RolloutState.FANNING_OUT,
+                or_(rollouts.c.watch_due_at.is_(None), rollouts.c.watch_due_at <= self._tx.now() - late_s),
+            )
+        )
+        return [RolloutId(number) for (number,) in rows]
+
     def recount(self, rollout: RolloutId) -> dict[str, int]:
         """The counters as the host rows say; those that differed, repaired."""
         row = self.lock(rollout)

@@ -29,7 +29,15 @@ log = structlog.get_logger()
 BUSY_S = 20.0  # so long is waited for SQLite's other writers, in this process and in others
 LOOK_S = 2.0  # so often is looked at who the other writer is
 # In the order in which everyone locks: a rollout's row before its hosts'.
-_DUE = [table.c.due_at for table in (tables.rollouts, tables.commits, tables.rollout_hosts, tables.notices)]
+_DUE = [
+    tables.rollouts.c.due_at,
+    tables.rollouts.c.watch_due_at,
+    *(table.c.due_at for table in (tables.commits, tables.rollout_hosts, tables.notices)),
+]
+_MOMENTS = [
+    *(tables.rollouts.c[name] for name in ("ready_at", "accepted_at", "stop_started")),
+    *(tables.rollout_hosts.c[name] for name in ("lost_at", "touched_at", "switched_at")),
+]
 _LEASES = [table.c.lease_until for table in (tables.commits, tables.rollout_hosts)]
 
 
@@ -279,16 +287,5 @@ def _void_leases_of_another_boot(tx: Transaction) -> None:
     tx.connection.execute(delete(tables.samples).where(tables.samples.c.rollout.in_(watched)))
     hosts = tables.rollout_hosts
     tx.connection.execute(update(hosts).where(hosts.c.rollout.in_(watched)).values(cursor=None))
-    tx.connection.execute(
-        update(tables.rollouts).where(tables.rollouts.c.ready_at.is_not(None)).values(ready_at=tx.now())
-    )
-    tx.connection.execute(
-        update(tables.rollout_hosts)
-        .where(tables.rollout_hosts.c.lost_at.is_not(None))
-        .values(lost_at=tx.now())
-    )
-    tx.connection.execute(
-        update(tables.rollouts)
-        .where(tables.rollouts.c.stop_started.is_not(None))
-        .values(stop_started=tx.now())
-    )
+    for column in _MOMENTS:
+        tx.connection.execute(update(column.table).where(column.is_not(None)).values({column: tx.now()}))

@@ -33,6 +33,12 @@ def test_nothing_that_must_not_be_is_left_by_any_seed(first):
     assert not found, "\n".join(found)
 
 
+def test_some_seeds_halt_for_harm_in_the_fan_out():
+    """What begins after a PASS is among what the seeds have in store, and is seen."""
+    told = (what for seed in range(200) for _, what in Simulation(seed).run().story)
+    assert any(what[:2] == ("log", "harm_in_the_fan_out") for what in told)
+
+
 def test_a_seed_is_all_that_a_run_depends_on():
     """Two processes, whose sets and dictionaries hash differently, come to the same events and journals."""
     digests = [

@@ -75,6 +75,7 @@ class ModelHost:
     loses_answer: int = 0  # so many switches happen without an answer
     no_room: bool = False
     clock: Callable[[], float] = lambda: 0.0
+    used_since: float = 0.0  # by that clock: what `current` says
     today: Callable[[], datetime] = lambda: datetime.now(UTC)
     # Where time may pass, or the order or its answer be lost: permitted and on its way here; done and on its way back.
     before_act: Callable[[], None] = lambda: None
@@ -82,6 +83,10 @@ class ModelHost:
 
     def __post_init__(self) -> None:
         self._on_disk: tuple[str | None, int] = (self.current, 0)
+
+    def use(self, commit: str | None) -> None:
+        """Switch `current`."""
+        self.current, self.used_since = commit, self.clock()
 
     def reach(self) -> None:
         """Unreachable or AuthRefused, if it is so."""
@@ -339,10 +344,10 @@ class Call:
         if why := self._forbidden():
             yield from self._outcome(REFUSED, why, "void", still_open=last.open)
         yield "allowed"
-        self.host.current = self.commit
+        self.host.use(self.commit)
         yield "switched"
         if why := self._forbidden():
-            self.host.current = self._was
+            self.host.use(self._was)
             yield from self._outcome(REFUSED, why, "void", still_open=last.open)
 
     def _bring_up(self, target: str | None) -> Generator[str, Any, str]:
@@ -371,7 +376,7 @@ class Call:
             yield from self._outcome(FAILED, "unhealthy", "failed", still_open=True)
         self._record("back", still_open=True)
         yield "back"
-        self.host.current = self._from
+        self.host.use(self._from)
         self._put_back = True
         healthy = (yield from self._bring_up(self._from)) == "healthy"
         yield from self._outcome(FAILED, "unhealthy", "failed", still_open=not healthy)

@@ -13,7 +13,7 @@ from rollout.domain.states import FINISHED, RolloutState
 from rollout.domain.verdict import Interval
 from rollout.errors import OutcomeUnknown
 from rollout.fleet import inventory
-from rollout.services import canaries, hosts, intake, reconcile, rollouts, testing
+from rollout.services import canaries, hosts, intake, reconcile, rollouts, testing, watching
 from rollout.services.leases import LeaseKeeper
 from rollout.services.ports import Deps
 from rollout.services.steps import Again, GoOn
@@ -152,18 +152,28 @@ class ModelWorkshop:
 
 
 class ModelMetrics:
-    """A canary that answers `share` of `rate` requests a second well; hosts that it is compared with, all of them."""
+    """Hosts that answer `rate` requests a second, all of them well but for the canary's share of bad answers.
+
+    `share_of` may say otherwise: the share of good answers of a host, under its role, at a time of `clock`.
+    """
 
     def __init__(self):
-        self.share, self.rate = 1.0, 100
+        self.share, self.rate, self.clock = 1.0, 100, lambda: 0.0
+
+    def share_of(self, _name, role, _at):
+        return self.share if role == "canary" else 1.0
 
     def read(self, target, role, config, cursor, *, elapsed=0.0):
-        t = float(cursor or 0.0) + 2.0
-        requests = self.rate * 2
-        good = round(requests * self.share) if role == "canary" else requests
-        counts = {"2xx": good, "3xx": 0, "4xx": 0, "499": 0, "5xx": requests - good}
+        begun, until = float(cursor or 0.0), 2.0 * (elapsed // 2)
         source = "probe" if config.canary.source == "probe" else "log"
-        return [Interval(t, 2.0, target.name, role, observed=True, counts=counts, source=source)], str(t)
+        found = []
+        for number in range(round((until - begun) / 2)):
+            t = begun + 2.0 * (number + 1)
+            requests = self.rate * 2
+            good = round(requests * self.share_of(target.name, role, self.clock() - elapsed + t - 2.0))
+            counts = {"2xx": good, "3xx": 0, "4xx": 0, "499": 0, "5xx": requests - good}
+            found.append(Interval(t, 2.0, target.name, role, observed=True, counts=counts, source=source))
+        return found, str(max(begun, until))
 
 
 class QueueBell:
@@ -235,6 +245,8 @@ def perform(task, arguments, deps):  # noqa: PLR0911  # one line a task
             return canaries.evaluate(arguments[0], deps)
         case pipeline.FAN_OUT:
             return rollouts.fan_out(arguments[0], deps)
+        case pipeline.WATCH_FAN_OUT:
+            return watching.watch(arguments[0], deps)
         case pipeline.PREPARE_HOST:
             return hosts.prepare(arguments[1], deps)
         case pipeline.DEPLOY_HOST:
@@ -273,8 +285,8 @@ class World:
         self.bell, self.workshop, self.metrics = QueueBell(), ModelWorkshop(), ModelMetrics()
         self.notifier = RecordingNotifier()
         self.fleet = ModelFleet([member.name for member in inventory.members(self.config.app(None))])
-        for host in self.fleet.hosts.values():
-            host.clock = lambda: self.seconds
+        for model in (self.metrics, *self.fleet.hosts.values()):
+            model.clock = lambda: self.seconds
         settings = Settings()
         self.deps = Deps(
             config=self.config,

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from tests.support.checker.history import History, Row, Violation
 
+HARM = "harm in the fan-out"
 ACTIVATE_IN = {"deploying_canary", "fanning_out"}
 
 
@@ -65,6 +66,10 @@ def canary_first(history: History) -> Iterator[Violation]:
                 passed.add(number)
             if event["what"] == "canary passed" and not _has_data(history, number):
                 yield Violation("I11", event["subject"], "its canary passed without a single request")
+            if event["what"] == "halt" and (event["why"] or "").startswith(HARM):
+                passed.discard(number)  # a FAIL takes the PASS away, until a person gives a reason
+                if not _has_data(history, number):
+                    yield Violation("I11", event["subject"], "halted for harm without a single request")
         if kind == "host" and event["what"] == "activate":
             state, claim = stage.get(number), f"claimed by event {event['id']} for rollout {number}"
             if state not in ACTIVATE_IN:

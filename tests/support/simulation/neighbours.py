@@ -367,17 +367,30 @@ class SimulatedWorkshop(ModelWorkshop):
 
 
 class SimulatedMetrics(ModelMetrics):
-    """Requests of hosts: a commit in `bad` answers badly; a log that cannot be read says so."""
+    """Requests of hosts: a commit in `bad` answers badly; a log that cannot be read says so.
+
+    What is wrong with a commit in `late` begins on all its hosts when the third one has it: no canary shows that.
+    """
 
     def __init__(self, timeline: Timeline, fleet: SimulatedFleet) -> None:
         super().__init__()
-        self.timeline, self.fleet, self.bad, self.unreadable = timeline, fleet, set[str | None](), False
+        self.timeline, self.fleet, self.unreadable = timeline, fleet, False
+        self.bad, self.late = set[str | None](), set[str | None]()
+        self.clock = lambda: timeline.seconds
+        self._begun: dict[str | None, float] = {}
+
+    def share_of(self, name, role, at):
+        host = self.fleet.hosts[name]
+        wrong = host.current in self.bad or at >= self._begun.get(host.current, float("inf"))
+        return 0.5 if wrong and at >= host.used_since else 1.0
 
     def read(self, target, role, config, cursor, *, elapsed=0.0):
-        host = self.fleet._reach(target)
+        self.fleet._reach(target)
         if self.unreadable:
             raise MetricUnavailable("the log cannot be read")
-        self.share = 0.5 if host.current in self.bad else 1.0
+        for commit in self.late:
+            if sum(host.current == commit for host in self.fleet.hosts.values()) >= 3:
+                self._begun.setdefault(commit, self.timeline.seconds)
         return super().read(target, role, config, cursor, elapsed=elapsed)
 
 

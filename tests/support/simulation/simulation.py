@@ -96,6 +96,7 @@ class Simulation:
         self.slots = SLOTS
         self.deeds: list[Deed] = []
         self.started = 0
+        self.pace = 1.0  # how slow the fleet is
 
     def run(self) -> "Simulation":
         """From the first push to rest; Finding."""
@@ -113,6 +114,8 @@ class Simulation:
     def _set_up(self, patch: pytest.MonkeyPatch) -> None:
         choice = self.chance.choice
         hosts = choice([2, 3, 4, 4, 5, 6, 8, 12])
+        if self.chance.random() < 0.2:  # a fan-out that lasts, so that something can begin in it
+            hosts, self.pace = 12, 5.0
         fan_out = {
             "max_failed": choice([0, 1, 1, 2, 4]),
             "mode": choice(['"strict"', '"ramp"']),
@@ -125,6 +128,7 @@ class Simulation:
         before = None if self.chance.random() < 0.3 else a_fleet_that_runs(hosts)
         self.begun = before is not None
         self._build(patch, hosts, fan_out, canary, before)
+        self.fleet.slow = dict.fromkeys(self.fleet.slow, self.pace)
         self._weather(self._a_weather())
         self.metrics.rate = choice([100] * 9 + [0])
         for _ in range(choice([1, 2, 2, 3])):
@@ -318,7 +322,7 @@ class Simulation:
             process.stands_until = min(process.stands_until, self.timeline.seconds)
         for host in self.fleet.hosts.values():
             host.unreachable = host.refuses_login = host.no_room = False
-            self.fleet.slow[host.name] = 1.0
+            self.fleet.slow[host.name] = self.pace
         if not self.workers:
             self._start_worker()
 
@@ -376,7 +380,10 @@ class Simulation:
         for number in range(self.chance.choice([1, 1, 2, 3])):
             fails = self.chance.random() < 0.1
             sha = self.workshop.push(fails=fails)
-            if (number or self.begun) and self.chance.random() < 0.5:
+            if self.pace > 1 and self.chance.random() < 0.7:
+                self.metrics.late.add(sha)
+                self.tell("push", sha, "answers badly from the third host on")
+            elif (number or self.begun) and self.chance.random() < 0.5:
                 some = self.chance.sample(
                     list(self.fleet.hosts.values()), self.chance.choice([1, 1, len(self.fleet.hosts)])
                 )
@@ -517,6 +524,9 @@ class Simulation:
             orders = {
                 "stop": partial(stopping.stop, newest.id, self.office, why="because", **me),
                 "retry": partial(halts.retry, newest.id, self.office, **me),
+                "accept canary": partial(
+                    halts.resume, newest.id, self.office, why="because", accept_canary=True, **me
+                ),
                 "accept": partial(
                     halts.resume, newest.id, self.office, why="because", accept_failed=True, **me
                 ),

@@ -54,7 +54,8 @@ def test_the_bin_of_a_switch_counts_for_neither_side():
     intervals = [
         Interval(t, 2.0, "web1", "baseline", observed=True, counts={}) for t in (0.0, 20.0, 22.0, 24.0)
     ]
-    period = _period(intervals, {"web0": 0.0, "web1": 21.0}, 0.0, inf)
+    switched = {"web0": 0.0, "web1": 21.0}
+    period = _period(intervals, switched, switched, 0.0, inf)
     assert [(one.t, one.role) for one in period] == [(0.0, "baseline"), (20.0, "baseline"), (24.0, "canary")]
 
 
@@ -78,3 +79,43 @@ def test_nothing_switched_is_nothing_to_say():
     """Without a switched host there is no verdict."""
     verdict = watch(story(canaries=(), baseline=HOSTS, until=20), {}, Policy())
     assert (verdict.status, verdict.t) == (Status.RUNNING, 0.0)
+
+
+def test_a_host_in_its_switch_counts_for_neither_side():
+    """From its first order to its health, and for ever if it never becomes healthy."""
+    intervals = [Interval(t, 2.0, "web1", "baseline", observed=True, counts={}) for t in range(18, 34, 2)]
+
+    def roles(switched):
+        found = _period(intervals, switched, {"web1": 21.0}, 0.0, inf)
+        return [(one.t, one.role) for one in found]
+
+    assert roles({"web1": 27.0}) == [(18, "baseline"), (20, "baseline"), (30, "canary"), (32, "canary")]
+    assert roles({}) == [(18, "baseline"), (20, "baseline")]
+
+
+def test_what_a_person_has_accepted_is_no_evidence():
+    """Harm until then halts no more, harm that goes on does, and history stays what hosts are measured by."""
+    ends = story(
+        canaries=(),
+        baseline=HOSTS,
+        rate=lambda host, t: 0.3 if 65 < t < 100 and t > SWITCHED[host] else 0.01,
+        until=300,
+        history=300,
+    )
+    assert watch(ends, SWITCHED, Policy()).status is Status.FAIL
+    assert watch(ends, SWITCHED, Policy(), since=100.0).status is Status.RUNNING
+    goes_on = story(
+        canaries=(),
+        baseline=HOSTS,
+        rate=lambda host, t: 0.3 if t > 65 and t > SWITCHED[host] else 0.01,
+        until=130,
+        history=300,
+    )
+    verdict = watch(goes_on, SWITCHED, Policy(), since=100.0)
+    assert verdict.status is Status.FAIL
+    assert 104 <= verdict.t <= 130
+
+
+def test_acceptance_begins_a_period_and_spends_of_the_same_alarms():
+    """The doublings before it are over; it is one more beginning among them."""
+    assert [begin for begin, _ in _periods(SWITCHED, 100.0)] == [0.0, 20.0, 60.0, 100.0, 140.0]

@@ -1,0 +1,20 @@
+"""When hosts were switched, and when the fan-out is looked at next.
+
+Revision: 0003, after 0002.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Go forward."""
+    op.add_column("rollouts", sa.Column("accepted_at", sa.Float(), nullable=True))
+    op.add_column("rollouts", sa.Column("watch_due_at", sa.Float(), nullable=True))
+    op.add_column("rollout_hosts", sa.Column("touched_at", sa.Float(), nullable=True))
+    op.add_column("rollout_hosts", sa.Column("switched_at", sa.Float(), nullable=True))
