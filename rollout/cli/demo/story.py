@@ -182,13 +182,17 @@ class Story:
         self._screen.chapter(1, "A good commit", f"{commit[:12]}: a shop with a checkout")
         self._push(commit)
         end = self._until_still(commit)
+        self._say_verdict(end)
         found = self._look()
         self._tell_end(
             commit,
-            f"tested, watched on the canary ({end['canary']['reason']}), then on"
+            "tested, watched on the canary, then on"
             f" {sum(each.disk == commit for each in found.values())} of {len(found)} hosts{_took(end)}",
             {"the rollout is done": end["state"] == "done", "every host runs it": _all_run(found, commit)},
         )
+
+    def _say_verdict(self, rollout: Mapping[str, Any]) -> None:
+        self._screen.say(f"     its judge: {escape(str(rollout['canary']['reason']))}")
 
     def _failing_tests(self) -> None:
         commit = self._repository.fail_tests()
@@ -211,11 +215,12 @@ class Story:
         self._screen.chapter(3, "A commit that answers 500s", f"{commit[:12]}: a faster checkout")
         self._push(commit)
         end = self._until_still(commit)
+        self._say_verdict(end)
         touched = evidence.ever_switched_to(self._world, commit)
         refused, _ = self._product.ask("deploy", commit)
         self._tell_end(
             commit,
-            f"caught on the canary ({end['canary']['reason']}), rolled back, barred;"
+            "caught on the canary, rolled back, barred;"
             f" by their journals it ran on {', '.join(touched) or 'no host'}",
             {
                 "the canary failed": end["canary"]["status"] == "fail",
