@@ -85,7 +85,7 @@ def test_baseline_is_measured_beside_the_canary_from_before_the_switch():
         ) as db:
             rows = db.execute(
                 """SELECT host, role, t, counts FROM samples JOIN rollouts ON rollouts.id = rollout
-                   WHERE "commit" = ? AND observed""",
+                   WHERE "commit" = ? AND observed AND role != 'other'""",
                 (second,),
             ).fetchall()
     assert {(host, role) for host, role, _, _ in rows} == {

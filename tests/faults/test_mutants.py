@@ -115,7 +115,7 @@ def webhooks_out_of_order(folder, patch, plant):
     world.settle(seconds=30)
     push = Push("github", "guid", "push", full_name="shop", branch="main", head=older)
     intake.receive(push, world.config.app("shop"), world.deps)
-    world.run(seconds=10)
+    world.run(seconds=60)  # as long as a rollout takes
     return ended(world)
 
 

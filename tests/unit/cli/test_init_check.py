@@ -69,7 +69,7 @@ def test_check_finds_everything_ready(cli, deps):
         "shop: canary source",
     }
     assert found(told, "ok")["shop: canary source"]["message"] == (
-        "access-log, 200 requests on shop01 in the last 10 minutes"
+        "access-log, 60000 requests on shop01 in the last 10 minutes"
     )
     assert {frozenset(one) for one in told.json["findings"]} == {
         frozenset({"what", "level", "message", "remedy", "error"})
