@@ -34,12 +34,18 @@ def look(where: str, app: AppConfig, member: "Member", told: Mapping[str, str], 
         return warning(
             where, f"{here.canary.probe} does not answer there", "is canary.probe the app's address?"
         )
+    if app.canary.source == "probe" and not app.canary.allow_probe_pass:
+        return warning(
+            f"{app.name}: canary source",
+            "a probe fails canaries and passes none: every rollout waits for a person at canary.deadline",
+            "set canary.allow_probe_pass = true, or a source that sees your users' requests",
+        )
     requests = sum(sum(one.counts.values()) for one in found)
     if not requests and released:
         return warning(
             where,
             f"{app.canary.source}: no request in the last {LOOKED_AT_S / 60:.0f} minutes; without any, no canary is passed",
-            'send it traffic; or see that its numbers are the app\'s, or set canary.source = "probe"',
+            'send it traffic; or see that its numbers are the app\'s, or set canary.source = "probe" with allow_probe_pass',
         )
     return fine(f"{app.name}: canary source", f"{app.canary.source}, {_seen(member.name, requests, app)}")
 

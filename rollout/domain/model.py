@@ -102,6 +102,7 @@ class Rollout:
     canary_status: str | None
     canary_reason: str | None
     ready_at: float | None  # store clock: when the canary was switched and healthy
+    passed_t: float | None  # t of the judge's PASS: seconds after ready_at
     accepted_at: (
         float | None
     )  # store clock: when a person took the canary on; what was seen before is no evidence

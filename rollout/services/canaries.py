@@ -106,15 +106,16 @@ def _act(tx: Transaction, rollout: Rollout, verdict: Verdict, app: AppConfig) ->
     status = verdict.status
     if status is Status.INCONCLUSIVE and app.canary.on_inconclusive == "fail":
         return stopping.fail_canary(
-            tx, rollout, f"inconclusive, and on_inconclusive is fail: {verdict.explanation}"
+            tx, rollout, f"inconclusive (on_inconclusive is fail), {verdict.explanation}"
         )
     match status:
         case Status.RUNNING:
             return tx.rollouts.update(rollout, canary_status=status, canary_reason=verdict.explanation)
         case Status.PASS:
-            return rollouts.enter_fan_out(tx, rollout, RE.CANARY_PASSED, who="judge", why=verdict.explanation)
+            passed = tx.rollouts.update(rollout, passed_t=verdict.t)
+            return rollouts.enter_fan_out(tx, passed, RE.CANARY_PASSED, who="judge", why=verdict.explanation)
         case Status.FAIL:
             return stopping.fail_canary(tx, rollout, verdict.explanation)
         case Status.INCONCLUSIVE:
             doubted = tx.rollouts.update(rollout, canary_status=status, canary_reason=verdict.explanation)
-            return rollouts.halt(tx, doubted, f"the canary is inconclusive: {verdict.explanation}")
+            return rollouts.halt(tx, doubted, f"the canary is inconclusive, {verdict.explanation}")

@@ -99,6 +99,8 @@ def _then(tx: Transaction, rollout: Rollout) -> Then:
     events = tx.events.of_subject(rollout.app, f"rollout {rollout.id}")
     if any(event.what == RolloutEvent.CANARY_ACCEPTED for event in events):
         return Then.ACCEPTED
+    if rollout.passed_t is not None:
+        return Then.PASS  # whatever the fan-out showed later
     if rollout.canary_status is None:
         return Then.NOT_JUDGED
     return Then.UNDECIDED if rollout.canary_status == Status.RUNNING else Then(rollout.canary_status)

@@ -4,6 +4,7 @@ Nothing of it holds the fan-out up: hosts are read beside it, judged outside of 
 is only late.
 """
 
+from dataclasses import replace
 from functools import partial
 
 import structlog
@@ -15,7 +16,7 @@ from rollout.domain.horizon import told_by_all
 from rollout.domain.model import Role, Rollout, RolloutHost, RolloutId
 from rollout.domain.sample import coarse, evenly
 from rollout.domain.states import HostState, RolloutState
-from rollout.domain.verdict import Status, Verdict
+from rollout.domain.verdict import Interval, Status, Verdict
 from rollout.errors import HostError, MetricUnavailable
 from rollout.services import rollouts, stopping
 from rollout.services.canaries import TICK_S, most_compared, on_this_host
@@ -34,7 +35,7 @@ CANARIES, BASELINES, OTHERS = 4, 4, 8  # hosts that are read: 16 at most, howeve
 HISTORY_BIN_S = 10.0  # of a host that is read for the fan-out alone
 PACE = (
     1 / 200
-)  # of the time that it is watched already: what there is to judge grows with it, and its cost must not
+)  # of the time that it is watched already: what there is to judge grows with it, its cost must not
 
 
 @crashpoints.stage("evaluation")
@@ -105,7 +106,12 @@ def _keep(rollout: Rollout, readings: list[Reading], deps: Deps) -> None:
             return  # measured anew since: these readings have another t = 0
         for host, intervals, cursor in readings:
             if tx.hosts.move_cursor(host, cursor):  # else these very requests are counted already
-                tx.samples.add(rollout.id, intervals)
+                tx.samples.add(rollout.id, [_late(one, rollout.passed_t or 0.0) for one in intervals])
+
+
+def _late(one: Interval, passed_t: float) -> Interval:
+    """A slow host tells of what was before the PASS: the word fell without it, and falls without it when it is replayed."""
+    return replace(one, role=str(Role.OTHER)) if one.t <= passed_t else one
 
 
 def _judge(rollout: Rollout, app: AppConfig, read: set[str], deps: Deps) -> Verdict:

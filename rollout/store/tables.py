@@ -158,6 +158,7 @@ rollouts = Table(
     Column("canary_status", String(20)),
     Column("canary_reason", Text),
     Column("ready_at", Float),
+    Column("passed_t", Float),
     Column("accepted_at", Float),
     Column("keep", Boolean, nullable=False, default=False),
     Column("rollback_to", String(40)),

@@ -85,7 +85,7 @@ def _starved(judge: "Judge") -> str:
     traffic = judge.failing.traffic
     enough = floor(STARVED_SHARE * traffic.expected) + 1
     return (
-        f"starved: {_who(judge)} got {_count(int(traffic.got), 'request')} in 30 s, and by the other hosts' traffic "
+        f"{_who(judge)} got {_count(int(traffic.got), 'request')} in 30 s, and by the other hosts' traffic "
         f"about {_round(traffic.expected)} were to be expected. "
         f"It failed after {judge.t:.0f} s; with {_round(enough)} it would have been watched on."
     )

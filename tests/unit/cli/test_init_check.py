@@ -174,9 +174,20 @@ def test_check_warns_of_a_source_without_requests(cli, deps):
     assert "no request in the last 10 minutes" in str(found(told, "warning")["shop: host shop01"])
 
 
+def test_check_warns_of_a_probe_that_passes_nothing(build, plain):
+    """Without allow_probe_pass each rollout would wait for a person; check says so before the first does."""
+    deps = build(canary='source = "probe"\nprobe = "http://localhost:{port}/"')
+    deps.workshop.push()
+    one = Interval(2.0, 2.0, "shop01", "baseline", True, {"2xx": 4}, "probe")
+    deps.metrics["probe"] = SimpleNamespace(read=lambda *_, **__: ([one], ""))
+    told = found(plain("check", "--json"), "warning")["shop: canary source"]
+    assert "passes none" in told["message"]
+    assert "allow_probe_pass = true" in told["remedy"]
+
+
 def test_check_warns_of_a_probe_that_nobody_answers(build, plain):
     """A wrong address would fail every canary."""
-    deps = build(canary='source = "probe"\nprobe = "http://localhost:{port}/"')
+    deps = build(canary='source = "probe"\nprobe = "http://localhost:{port}/"\nallow_probe_pass = true')
     deps.workshop.push()
     one = Interval(2.0, 2.0, "shop01", "baseline", True, {"5xx": 4}, "probe", ("unanswered",))
     deps.metrics["probe"] = SimpleNamespace(read=lambda *_, **__: ([one], ""))

@@ -10,7 +10,7 @@ from rollout.domain import pipeline
 from rollout.domain.states import HostState, RolloutState
 from rollout.domain.verdict import Status, Verdict
 from rollout.errors import Conflict, Unreachable
-from rollout.services import halts, reconcile, stopping, watching
+from rollout.services import halts, reconcile, replays, stopping, watching
 from rollout.services.perform import HereAndNow
 from rollout.services.steps import Again, End
 from tests.support.world import World
@@ -346,6 +346,34 @@ def test_host_that_cannot_be_read_is_left_out(world):
     world.metrics.read = reading
     world.run(until=lambda: world.newest().state is R.HALTED)
     assert not {name for name, _ in samples(world)} & {"web13"}
+
+
+def test_what_a_slow_host_tells_of_the_time_before_the_pass_changes_no_replay(world):
+    """The canary was judged without it; it counts for the fan-out."""
+    sha, read = world.push(), world.metrics.read
+    slow = f"web{HOSTS}"
+
+    def reading(target, *given, **named):
+        if target.name == slow and world.newest().state is R.EVALUATING_CANARY:
+            raise Unreachable(f"{slow}: no route")
+        return read(target, *given, **named)
+
+    world.metrics.read = reading
+    world.run(until=lambda: len(on(world, sha)) >= 5)
+    passed_t = world.newest().passed_t
+    told = samples(world)
+    assert [t for t in told[slow, "other"] if 0 < t <= passed_t]
+    assert not [t for t in told[slow, "baseline"] if t <= passed_t]
+    with world.store.reading() as tx:
+        assert replays.replay(tx, world.newest(), {}).verdict.t == passed_t
+
+
+def test_word_on_the_canary_is_not_that_on_the_fan_out(world):
+    """A replay of a rollout that halted for harm compares with the PASS that its canary had."""
+    halted(world)
+    with world.store.reading() as tx:
+        again = replays.replay(tx, world.newest(), {})
+    assert (again.then, again.verdict.status) == (replays.Then.PASS, Status.PASS)
 
 
 def test_without_messages_it_is_watched_too(world):

@@ -1,4 +1,4 @@
-"""When hosts were switched, and when the fan-out is looked at next.
+"""When hosts were switched, when the canary passed, and when the fan-out is looked at next.
 
 Revision: 0003, after 0002.
 """
@@ -14,6 +14,7 @@ depends_on = None
 
 def upgrade() -> None:
     """Go forward."""
+    op.add_column("rollouts", sa.Column("passed_t", sa.Float(), nullable=True))
     op.add_column("rollouts", sa.Column("accepted_at", sa.Float(), nullable=True))
     op.add_column("rollouts", sa.Column("watch_due_at", sa.Float(), nullable=True))
     op.add_column("rollout_hosts", sa.Column("touched_at", sa.Float(), nullable=True))

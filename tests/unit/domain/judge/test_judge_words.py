@@ -71,7 +71,7 @@ def test_nothing_to_compare_with_is_said():
         ({"until": 20}, ": it is watched for at least 60 s."),
         (
             {"load": lambda host, t: 0 if host == "web0" and t > 0 else 50},
-            "starved: web0 got 0 requests in 30 s, and by the other hosts' traffic about 1,500 were to be expected.",
+            "web0 got 0 requests in 30 s, and by the other hosts' traffic about 1,500 were to be expected.",
         ),
     ],
 )
