@@ -4,12 +4,13 @@
 second: it drives stops, and reads unknown hosts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import TypeVar
 
 import structlog
 
-from rollout.domain.model import AppName, Commit, RolloutHost, RolloutId
+from rollout.domain.model import AppName, Commit, Rollout, RolloutHost, RolloutId
 from rollout.domain.pipeline import (
     Ring,
     deploy_host,
@@ -27,6 +28,7 @@ from rollout.store.store import Transaction
 
 log = structlog.get_logger()
 H, R, HE = HostState, RolloutState, HostEvent
+Row = TypeVar("Row", RolloutHost, Rollout)
 LONGEST_WAIT_S = 900.0  # no row is ever due later than that
 
 
@@ -83,10 +85,24 @@ def _apart(what: str, work: Callable[[], object]) -> None:
         work()
     except ServiceUnavailable:
         raise
+    except StaleWrite:
+        pass  # somebody else was faster
     except RolloutError as error:
         log.warning("not_reconciled", what=what, error=str(error))
     except Exception:  # a row that cannot even be read must not hide the others
         log.exception("not_reconciled", what=what)
+
+
+def _each(rows: Iterable[Row], work: Callable[[Row], list[Ring]]) -> list[Ring]:
+    """What is to be rung for all of them, but for those that are in trouble themselves."""
+    rings: list[Ring] = []
+
+    def one(row: Row) -> None:
+        rings.extend(work(row))
+
+    for row in rows:
+        _apart(f"{type(row).__name__} {row.id}", partial(one, row))
+    return rings
 
 
 def _ring(rings: list[Ring], deps: Deps, here: HereAndNow | None) -> None:
@@ -107,19 +123,17 @@ def _heal(deps: Deps) -> None:
 
 def _silent_hosts(deps: Deps) -> list[Ring]:
     """Leases that ran out: a prepare begins anew, a switch is unknown and is read, a rollback is taken over."""
-    rings = []
     with deps.store.reading() as tx:
         silent = tx.hosts.silent()
-    for host in silent:
-        try:
-            with deps.store.transaction() as tx:
-                rings += _settle_silent(tx, host, deps)
-        except StaleWrite:
-            continue  # it spoke after all, or another sweep was faster
-    return rings
+    return _each(silent, partial(_settle_silent, deps=deps))
 
 
-def _settle_silent(tx: Transaction, host: RolloutHost, deps: Deps) -> list[Ring]:
+def _settle_silent(host: RolloutHost, deps: Deps) -> list[Ring]:
+    with deps.store.transaction() as tx:
+        return _settled(tx, host, deps)
+
+
+def _settled(tx: Transaction, host: RolloutHost, deps: Deps) -> list[Ring]:
     why = f"{host.lease_owner} went silent"
     if host.state is H.PREPARING:
         tx.hosts.change(host, HE.PUT_OFF, who="reconciler", why=why, due_at=tx.now())
@@ -169,7 +183,6 @@ def _due_rollouts(deps: Deps) -> list[Ring]:
 
     They are looked at here, so that hosts go on even if no message of the stage's own tasks ever arrives.
     """
-    rings: list[Ring] = []
     with deps.store.reading() as tx:
         due = [
             one
@@ -177,17 +190,16 @@ def _due_rollouts(deps: Deps) -> list[Ring]:
             if one.state in STAGES or one.state in {R.PENDING, R.HALTED, R.ROLLING_BACK}
         ]
         late = [one for one in due if one.counting or tx.now() - (one.due_at or 0.0) > rollouts.LATE_S / 2]
-    for rollout in late:
-        if not rollout.counting:
-            wrong = _recount(rollout.id, deps)
-            if wrong:
-                log.error("counters_were_wrong", rollout=rollout.id, repaired=wrong)
-        try:
-            rings += rollouts.look(rollout.id, deps)
-        except StaleWrite:
-            continue  # somebody else looks at it now
-        rings += [] if rollout.counting else rollouts.ring_stage(rollout)
-    return rings
+    return _each(late, partial(_look, deps=deps))
+
+
+def _look(rollout: Rollout, deps: Deps) -> list[Ring]:
+    if rollout.counting:
+        return rollouts.look(rollout.id, deps)
+    wrong = _recount(rollout.id, deps)
+    if wrong:
+        log.error("counters_were_wrong", rollout=rollout.id, repaired=wrong)
+    return [*rollouts.look(rollout.id, deps), *rollouts.ring_stage(rollout)]
 
 
 def _unwatched(deps: Deps) -> list[Ring]:

@@ -3,7 +3,8 @@
 import pytest
 
 from rollout.domain.states import HostState, RolloutState
-from rollout.services import hosts, stopping
+from rollout.errors import Conflict
+from rollout.services import hosts, reconcile, stopping
 from tests.support.world import World
 
 
@@ -23,6 +24,33 @@ def test_a_lost_answer_is_read_from_the_host_not_guessed(world):
     assert world.settle().state is RolloutState.DONE
     assert world.fleet.hosts["web05"].activations == [sha]
     assert host_of(world, "web05").state is HostState.DONE
+
+
+def test_trouble_with_one_silent_host_is_not_the_others(world, monkeypatch):
+    """A row that cannot be settled waits for the next sweep; those behind it are settled in this one."""
+    settle = reconcile._settled
+
+    def die():
+        raise KeyboardInterrupt
+
+    for name in ("web05", "web06"):
+        world.fleet.hosts[name].before_act = die
+    world.push()
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            world.settle()
+    assert [host_of(world, name).state for name in ("web05", "web06")] == [HostState.ACTIVATING] * 2
+
+    def trouble(tx, host, deps):
+        if host.name == "web05":
+            raise Conflict("a row like no other")
+        return settle(tx, host, deps)
+
+    monkeypatch.setattr(reconcile, "_settled", trouble)
+    world.seconds += 10 * world.deps.settings.lease_s
+    reconcile.sweep(world.deps)
+    assert host_of(world, "web05").state is HostState.ACTIVATING
+    assert host_of(world, "web06").state is HostState.UNKNOWN
 
 
 def test_an_unreachable_host_is_tried_again_then_fails(world):
