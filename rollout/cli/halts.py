@@ -57,7 +57,10 @@ def retry(call: Call, number: Number, *, wait: Wait = False, timeout: Timeout = 
 
 
 def exclude(call: Call, hosts: Hosts, *, reason: NeededReason) -> int:
-    """Take hosts out of all rollouts, the present one included."""
+    """Take hosts out of all rollouts, the present one included.
+
+    One that the present rollout has switched, or may have, still goes back with it when it is stopped.
+    """
     from rollout.services import halts
 
     app = call.app().name
