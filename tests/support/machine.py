@@ -41,7 +41,7 @@ exec {real} "$@"
 BEFORE_INTENT = ("tail", "*journal*", False)
 BEFORE_SWITCH = ("mv", "*current*", False)
 AFTER_SWITCH = ("mv", "*current*", True)
-AFTER_OUTCOME = ("sync", r".\ .rollout/journal", True)
+AFTER_OUTCOME = ("sync", ".rollout/journal", True)  # alone: with the intent its folder is synced too
 
 
 class Machine:
