@@ -40,7 +40,7 @@ def main() -> None:
     if user is not None:
         processes.kill_user(user)  # of a worker that was killed with its helper
         kernel.no_new_rights()
-        kernel.private_places(user, order["home"], order["temporary"])
+        kernel.private_places(user, order["watched"], order["home"], order["temporary"])
     group = Group.made(bounds)
     watch = Watch(order["watched"], bounds, group, user)
     group.enter()

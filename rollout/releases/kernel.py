@@ -8,6 +8,12 @@ from pathlib import Path
 _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 36, 38
 _CLONE_NEWNS, _CLONE_NEWIPC = 0x00020000, 0x08000000
 _MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 4096, 16384, 1 << 18
+_MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE, _MOUNT_ATTR_RDONLY = (
+    442,
+    -100,
+    0x8000,
+    1,
+)  # the number is every machine's
 
 NAME = "rollout-tests"  # of a job's user, as it sees itself
 
@@ -24,10 +30,22 @@ def no_new_rights() -> None:
     _done(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)")
 
 
-def private_places(user: int, home: str, temporary: str) -> None:
-    """Give us and what we start a /tmp, /var/tmp and /dev/shm of our own, and `user` a name; without the right to mount, nothing.
+class _MountAttributes(ctypes.Structure):
+    """`struct mount_attr` of Linux 5.12."""
 
-    They are where every user may write: so nothing is left there, and what is written counts as the command's.
+    _fields_ = (
+        ("set", ctypes.c_uint64),
+        ("clear", ctypes.c_uint64),
+        ("propagation", ctypes.c_uint64),
+        ("user_namespace", ctypes.c_uint64),
+    )
+
+
+def private_places(user: int, folder: str, home: str, temporary: str) -> None:
+    """Let us and what we start write to `folder` alone, with a /tmp, /var/tmp and /dev/shm of our own, and give `user` a name.
+
+    So nothing is left anywhere, and what is written counts as the command's. Without the right to mount, nothing; before
+    Linux 5.12 other places that every user may write to (/run/lock) stay so.
     """
     with suppress(OSError):
         _done(_libc.unshare(_CLONE_NEWNS | _CLONE_NEWIPC), "unshare")
@@ -37,8 +55,19 @@ def private_places(user: int, home: str, temporary: str) -> None:
         accounts.write_text(Path("/etc/passwd").read_text() + f"{NAME}:x:{user}:{user}::{home}:/bin/sh\n")
         _mount(str(accounts), "/etc/passwd", "", _MS_BIND)
         accounts.unlink()
-        for folder in ("/var/tmp", "/tmp"):  # noqa: S108
-            _mount(temporary, folder, "", _MS_BIND)
+        _mount(folder, folder, "", _MS_BIND)
+        for place in ("/var/tmp", "/tmp"):  # noqa: S108
+            _mount(temporary, place, "", _MS_BIND)
+        _set_attributes("/", _MountAttributes(set=_MOUNT_ATTR_RDONLY))
+        for place in (folder, "/tmp", "/var/tmp", "/dev/shm", "/proc", "/sys"):  # noqa: S108
+            _set_attributes(place, _MountAttributes(clear=_MOUNT_ATTR_RDONLY))
+
+
+def _set_attributes(place: str, attributes: _MountAttributes) -> None:
+    """Of this mount and of all below it."""
+    size = ctypes.c_size_t(ctypes.sizeof(attributes))
+    words = (_AT_FDCWD, place.encode(), _AT_RECURSIVE, ctypes.byref(attributes), size)
+    _done(_libc.syscall(ctypes.c_long(_MOUNT_SETATTR), *words), f"mount_setattr {place}")
 
 
 def _mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:

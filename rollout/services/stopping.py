@@ -30,7 +30,7 @@ H, R, RE = HostState, RolloutState, RolloutEvent
 SEAL_TIMEOUT_S = 10.0
 LAST_LOOK_S = 1.0  # for a host whose time is up
 DRIVE_HOLD_S = 3.0  # a driver that dies is replaced after so long
-SEALERS = 64
+SEALERS = 256  # threads that mostly wait: hosts that answer must not queue behind silent ones
 SOON_S = 5.0  # an acknowledgement that waits for no host; on SQLite a frozen writer is waited for, 2 s
 ROUNDS_S = 15.0  # beyond a silent host's time: a driver that was cut off is replaced, its locks are freed, a last look
 
@@ -138,19 +138,22 @@ def drive(rollout_id: RolloutId, deps: Deps) -> bool:
 
 
 def _seal_all(leased: list[RolloutHost], rollout: Rollout, until: float, deps: Deps) -> None:
-    """`until` (monotonic) nobody is waited for any more: hosts that are silent are looked at once again, briefly."""
+    """`until` (monotonic) nobody is waited for any more: who is silent is looked at once again, all in one short time."""
     if not leased:
         return
-    app = policy(rollout)
+    app, end = policy(rollout), max(until, time.monotonic()) + LAST_LOOK_S
     with ThreadPoolExecutor(min(SEALERS, len(leased)), thread_name_prefix="seal") as pool:
         for host in leased:
-            pool.submit(_try_to_seal, host, app, until, deps)
+            pool.submit(_try_to_seal, host, app, end, deps)
 
 
 @crashpoints.stage("stop")
-def _try_to_seal(host: RolloutHost, app: AppConfig, until: float, deps: Deps) -> None:
+def _try_to_seal(host: RolloutHost, app: AppConfig, end: float, deps: Deps) -> None:
+    left = end - time.monotonic()
+    if left <= 0:
+        return  # its turn has not come: it will be named as unconfirmed
     try:
-        if not _seal(host, app, min(SEAL_TIMEOUT_S, max(LAST_LOOK_S, until - time.monotonic())), deps):
+        if not _seal(host, app, min(SEAL_TIMEOUT_S, left), deps):
             log.info("host_busy", rollout=host.rollout, host=host.name)
     except RolloutError as error:
         log.warning("host_not_sealed", rollout=host.rollout, host=host.name, error=str(error))

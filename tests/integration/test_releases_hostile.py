@@ -289,6 +289,18 @@ def test_its_user_has_a_name_and_places_of_its_own(attempt, word):
     assert "rollout-tests" not in Path("/etc/passwd").read_text()
 
 
+@MOUNTS
+def test_nothing_outside_its_folder_takes_what_it_writes(attempt, word):
+    """A place that every user may write to, wherever it is, would keep what a job leaves, and count it for nobody."""
+    with tempfile.TemporaryDirectory(dir="/var/lib") as anybodys:
+        Path(anybodys).chmod(0o1777)
+        places = (anybodys, "/run/lock", "/dev/mqueue")
+        put = "; ".join(f"head -c 9 /dev/zero > {place}/{word}" for place in places)
+        result = attempt(f"{put}; echo > $HOME/{word} && echo > /tmp/{word} && echo > /dev/null && echo fine")
+        assert (result.passed, result.output.splitlines()[-1]) == (True, "fine")
+        assert not any(Path(place, word).exists() for place in places)
+
+
 def test_its_environment_is_what_we_say(attempt, monkeypatch):
     """No secret, no address, no agent and no credential of the worker is in it, whatever the worker has."""
     leaks = (

@@ -1,11 +1,13 @@
 """Moments in which a guess would be tempting: no seal, no answer, another digest."""
 
+import time
 from dataclasses import replace
 
 import pytest
 
 from rollout.domain.model import Release
 from rollout.domain.states import HostState, RolloutState
+from rollout.errors import Unreachable
 from rollout.services import hosts, stopping
 from tests.support.world import World
 
@@ -71,8 +73,26 @@ def test_the_last_look_at_a_silent_host_is_a_short_one(world):
         world.seconds = silent - left
         assert not stopping.drive(number, world.deps)
     assert asked[0] == stopping.SEAL_TIMEOUT_S
-    assert 3 < asked[1] <= 4
-    assert asked[2] == stopping.LAST_LOOK_S
+    assert 4 < asked[1] <= 4 + stopping.LAST_LOOK_S
+    assert 0 < asked[2] <= 0.1 + stopping.LAST_LOOK_S
+
+
+def test_thousands_of_silent_hosts_share_one_last_look(world, monkeypatch):
+    """When their time is up the stop is acknowledged after one short look: those whose turn has not come are named too."""
+    monkeypatch.setattr(stopping, "SEALERS", 2)
+    monkeypatch.setattr(stopping, "LAST_LOOK_S", 0.05)
+    world.push()
+    host, asked = lose(world, "web02"), []
+
+    def silent(*_, timeout_s, **__):
+        asked.append(timeout_s)
+        time.sleep(timeout_s)
+        raise Unreachable("no answer")
+
+    world.fleet.status = silent
+    row = host_of(world, host.name)
+    stopping._seal_all([row] * 1000, world.newest(), time.monotonic(), world.deps)
+    assert 1 <= len(asked) <= 4
 
 
 def test_a_reading_without_a_seal_settles_nothing(world):
