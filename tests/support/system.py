@@ -86,7 +86,7 @@ def free_port():
 
 
 class Traffic:
-    """Appends to each host's access log what its current release answers, ten requests at a time, 40 a second.
+    """Appends to each host's access log what its current release answers, 400 requests a second: enough for a word in 4 s.
 
     The release's file `answer` says what: a status, or a status and how many of a hundred answers it is; "none": nothing.
     """
@@ -111,7 +111,7 @@ class Traffic:
         now = time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(time.time() + self.offset))
         shared.mkdir(exist_ok=True)
         with (shared / "access.log").open("a") as log:
-            for _ in range(10):
+            for _ in range(100):
                 told = status if self._chance.random() * 100 < int(share) else "200"
                 told = "503" if self._chance.random() < self.errors else told
                 log.write(f'10.0.0.1 - - [{now}] "GET / HTTP/1.1" {told} 12 "-" "Mozilla/5.0"\n')
