@@ -9,7 +9,7 @@ from celery.canvas import Signature
 from kombu.exceptions import KombuError, OperationalError
 from redis.exceptions import RedisError
 
-from rollout import crashpoints
+from rollout import broker, crashpoints
 from rollout.config.settings import Settings
 from rollout.domain.pipeline import CONTROL, HOSTS, QUEUES, TESTS, Ring
 
@@ -21,6 +21,7 @@ _BROKER_TROUBLE = (OperationalError, KombuError, RedisError, OSError)
 
 def celery_app(broker_url: str, settings: Settings) -> Celery:
     """The Celery application, the same in every process: workers, web, command line."""
+    broker.use()
     app = Celery("rollout", broker=broker_url, set_as_current=True)
     app.conf.update(
         accept_content=["json"],

@@ -11,12 +11,14 @@ from rollout.config.settings import Settings
 from rollout.dispatch import celery_app
 from rollout.services.ports import Deps
 from workers.background import Background
+from workers.events import EventsInBatches
 from workers.schedule import SCHEDULE
 
 _config = deploy_file.load()
 _settings = Settings.load(_config)
 app = celery_app(_config.server.broker_url, _settings)
 app.conf.include = ["workers.tasks"]
+app.steps["consumer"].add(EventsInBatches)
 app.conf.beat_schedule = SCHEDULE
 app.conf.beat_scheduler = "workers.ringer:Ringer"
 

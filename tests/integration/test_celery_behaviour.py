@@ -1,5 +1,7 @@
 """What we rely on in Celery, on the real task shells, a real worker of threads and the embedded broker."""
 
+import base64
+import json
 import os
 import subprocess
 import sys
@@ -181,3 +183,34 @@ def test_nothing_of_a_result_is_kept_in_the_broker(probe):
     """There is no result backend: tasks leave no keys behind."""
     probe.finish(6)
     assert [key for key in probe.redis.scan_iter() if "result" in key or "meta" in key] == []
+
+
+def test_many_messages_are_sent_over_one_client(probe, monkeypatch):
+    """A client for each message, as kombu makes it, would be an eighth of what a worker has to do."""
+    made = []
+    make = redis.Redis.__init__
+    monkeypatch.setattr(
+        redis.Redis, "__init__", lambda self, *a, **b: (made.append(1), make(self, *a, **b))[1]
+    )
+    assert probe.bell.ring([pipeline.count_outcome(9) for _ in range(20)])
+    assert len(made) <= 2
+
+
+def test_events_of_tasks_come_in_batches_and_none_is_missing(probe):
+    """Flower hears of each task that was received, started and done, in fewer messages than there are events."""
+    batches = []
+    with probe.redis.pubsub(ignore_subscribe_messages=True) as channel:
+        channel.psubscribe("*celeryev/task*")
+        probe.bell.ring([pipeline.count_outcome(10) for _ in range(12)])
+
+        def of_ours(kind):
+            while message := channel.get_message(timeout=0.1):
+                body = json.loads(base64.b64decode(json.loads(message["data"])["body"]))
+                batches.append([body] if isinstance(body, dict) else body)
+            events = [event for batch in batches for event in batch]
+            ours = {event["uuid"] for event in events if event.get("args") in {"(10,)", "[10]"}}
+            return [event["uuid"] for event in events if event["type"] == kind and event["uuid"] in ours]
+
+        probe.until(lambda: len(of_ours("task-succeeded")) == 12, "not every task was told to be done")
+        assert len(set(of_ours("task-received"))) == len(set(of_ours("task-started"))) == 12
+    assert sum(batch[0]["type"] != "task-sent" for batch in batches) < 12
