@@ -273,6 +273,16 @@ class HostStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Delta:
+    """What a host that has the release `base` lacks of another one (docs/host.md)."""
+
+    base: str  # commit
+    base_digest: str
+    archive: str  # path
+    size: int  # bytes
+
+
+@dataclass(frozen=True, slots=True)
 class PrepareOrder:
     """Put a release on a host."""
 
@@ -281,6 +291,7 @@ class PrepareOrder:
     release: Release
     keep: int
     spare: tuple[str, ...]  # releases that must stay
+    delta: Delta | None = None  # sent in place of the archive where the host has its base
 
 
 @dataclass(frozen=True, slots=True)

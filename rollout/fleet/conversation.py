@@ -7,7 +7,6 @@ waiting thread sleeps on one event that both of the channel's streams set.
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import BinaryIO
 
 import paramiko
 from paramiko.common import cMSG_CHANNEL_REQUEST
@@ -19,6 +18,7 @@ from rollout.fleet.connection import HostConnection
 from rollout.fleet.deadline import Deadline
 from rollout.fleet.failures import FOREIGN, translate
 from rollout.fleet.limits import Limits
+from rollout.fleet.uploads import Source
 
 _CHUNK = 32 * 1024
 _LONGEST_LINE = 64 * 1024
@@ -64,15 +64,16 @@ class Conversation:
         """Send some bytes; returns early when the host has answered or hung up, which reading will tell."""
         self._send(memoryview(data), _always, self._stall())
 
-    def stream(self, file: BinaryIO, size: int, go_on: Callable[[], bool]) -> int:
-        """Send that many bytes of the file; how many were sent: fewer when the host answered first or `go_on` said no."""
-        left, stall, asked = size, self._stall(), Deadline.after(_TICK_S)
+    def stream(self, source: Source, go_on: Callable[[], bool]) -> int:
+        """Send all of it; how many bytes were sent: fewer when the host answered first or `go_on` said no."""
+        size = left = source.size
+        stall, asked = self._stall(), Deadline.after(_TICK_S)
         while left:
             if asked.passed:
                 if not go_on():
                     return size - left
                 asked = Deadline.after(_TICK_S)
-            data = file.read(min(_CHUNK, left))
+            data = source.read(size - left, min(_CHUNK, left))
             sent = self._send(memoryview(data), go_on, stall)
             left -= sent
             crashpoints.reach("mid-upload")

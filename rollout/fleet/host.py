@@ -7,6 +7,7 @@ OutcomeUnknown, unless the host itself said what came of it.
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,6 +29,7 @@ from rollout.fleet.deadline import Deadline
 from rollout.fleet.limits import Limits
 from rollout.fleet.pool import Pool
 from rollout.fleet.protocol import Reply
+from rollout.fleet.uploads import Source, Uploads
 
 T = TypeVar("T")
 _SEAL_WAIT_MS = 1000  # for the lock, before a sealing status answers what it knows
@@ -48,19 +50,27 @@ class Host:
     """What can be asked of one host until a deadline."""
 
     def __init__(
-        self, target: Target, pool: Pool, program: Program, limits: Limits, timeout_s: float
+        self,
+        target: Target,
+        pool: Pool,
+        program: Program,
+        limits: Limits,
+        timeout_s: float,
+        uploads: Uploads,
     ) -> None:
         self._target = target
         self._pool = pool
         self._program = program
         self._limits = limits
+        self._uploads = uploads
         self._deadline = Deadline.after(timeout_s)
         self._timeout_s = timeout_s
 
     def prepare(self, order: PrepareOrder, go_on: Callable[[], bool]) -> Outcome:
         """Put a release there. Until its last byte is sent the host keeps nothing of it."""
-        archive = _archive(order)
-        return self._installed(self._program, lambda: self._prepare(order, archive, go_on))
+        with self._archive(order) as archive, self._delta(order) as delta:
+            known = order if delta else replace(order, delta=None)
+            return self._installed(self._program, lambda: self._prepare(known, archive, delta, go_on))
 
     def activate(self, order: SwitchOrder, permit: Callable[[Greeting], int]) -> Outcome:
         """Switch to a release."""
@@ -85,29 +95,59 @@ class Host:
         """The output of a read-only program of ours."""
         return self._installed(program, lambda: self._read(program, lines))
 
-    def _prepare(self, order: PrepareOrder, archive: Path, go_on: Callable[[], bool]) -> Outcome:
+    def _prepare(
+        self, order: PrepareOrder, archive: Source, delta: Source | None, go_on: Callable[[], bool]
+    ) -> Outcome:
         reply = Reply()
         with self._talk(self._program.call(self._target.path, "prepare")) as talk:
             talk.send(protocol.prepare(order))
             self._until(talk, reply, "send")
-            whole = reply.answer is None and reply.yes("send") and self._stream(talk, order, archive, go_on)
+            if delta and reply.wants("delta") and self._stream(talk, delta, go_on):
+                with _unknown():
+                    # The host builds the release. When it is not the one that was tested, it asks for all of it.
+                    self._until(talk, reply, "send", self._deadline)
+            whole = reply.wants("yes") and self._stream(talk, archive, go_on)
             crashpoints.reach("after-upload")
             with _unknown() if whole else contextlib.nullcontext():
                 talk.end_input()
                 return reply.outcome(self._answer(talk, reply))
 
-    def _stream(
-        self, talk: Conversation, order: PrepareOrder, archive: Path, go_on: Callable[[], bool]
-    ) -> bool:
-        """Send the archive; whether the host has got all of it."""
-        size = order.release.size
-        with archive.open("rb") as file:
-            sent = talk.stream(file, size, go_on)
-        if sent < size and not go_on():
+    @staticmethod
+    def _stream(talk: Conversation, source: Source, go_on: Callable[[], bool]) -> bool:
+        """Send it; whether the host has got all of it."""
+        sent = talk.stream(source, go_on)
+        if sent < source.size and not go_on():
             raise OutcomeUnknown(
                 f"{talk.where}: sending the release was cut short because it is no longer wanted"
             )
-        return sent == size
+        return sent == source.size
+
+    @contextlib.contextmanager
+    def _archive(self, order: PrepareOrder) -> Iterator[Source]:
+        """The archive, whole; ReleaseError."""
+        path, size = order.release.archive, order.release.size
+        with contextlib.ExitStack() as held:
+            try:
+                archive = held.enter_context(self._uploads.source(Path(path)))
+                found = f"has {archive.size}"
+            except FileNotFoundError:
+                archive, found = None, "is missing"
+            if archive is None or archive.size != size:
+                raise ReleaseError(
+                    f"the archive of {order.release.commit[:10]} should have {size} bytes, and {path} {found}",
+                    remedy="build the commit again: rollout deploy COMMIT",
+                )
+            yield archive
+
+    @contextlib.contextmanager
+    def _delta(self, order: PrepareOrder) -> Iterator[Source | None]:
+        """The delta, whole; None when there is none (any more): the archive does as well."""
+        with contextlib.ExitStack() as held:
+            delta = None
+            if order.delta is not None:
+                with contextlib.suppress(OSError):
+                    delta = held.enter_context(self._uploads.source(Path(order.delta.archive)))
+            yield delta if delta and order.delta and delta.size == order.delta.size else None
 
     def _switch(self, verb: str, order: SwitchOrder, permit: Callable[[Greeting], int]) -> Outcome:
         reply = Reply()
@@ -166,9 +206,11 @@ class Host:
             talk.start(command)
             yield talk
 
-    def _until(self, talk: Conversation, reply: Reply, key: str | None) -> None:
+    def _until(
+        self, talk: Conversation, reply: Reply, key: str | None, limit: Deadline | None = None
+    ) -> None:
         """Read up to and including this key (None: the first one), or to the end of the answer."""
-        limit = self._deadline.within(self._limits.exec_s)
+        limit = limit or self._deadline.within(self._limits.exec_s)
         while reply.answer is None:
             line = talk.line(limit)
             if line is None:
@@ -242,19 +284,6 @@ class Host:
                 words, remedy=f"make room and let {self._target.user} write to {self._target.path}"
             )
         return StepFailed(words, remedy=talk.by_hand)
-
-
-def _archive(order: PrepareOrder) -> Path:
-    """The archive's file, whole; ReleaseError."""
-    path = Path(order.release.archive)
-    found = path.stat().st_size if path.is_file() else None
-    if found != order.release.size:
-        raise ReleaseError(
-            f"the archive of {order.release.commit[:10]} should have {order.release.size} bytes, "
-            f"and {path} {'is missing' if found is None else f'has {found}'}",
-            remedy="build the commit again: rollout deploy COMMIT",
-        )
-    return path
 
 
 @contextlib.contextmanager

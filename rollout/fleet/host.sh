@@ -81,6 +81,7 @@ is_digest() {
 }
 
 epoch='' op='' op_asked='' host='' commit='' digest='' size='' keep='' spare='' wait=0 deep=''
+base='' base_digest='' delta=''
 restart='' restart_limit='' health='' health_timeout=''
 seen=' '
 
@@ -119,6 +120,9 @@ take_once() { # KEY VALUE
         op) is_number "$2" && [ "$2" != 0 ] && op=$2 ;;
         op_asked) is_number "$2" && op_asked=$2 ;;
         size) is_number "$2" && size=$2 ;;
+        base) is_commit "$2" && base=$2 ;;
+        base_digest) is_hex "$2" 64 && base_digest=$2 ;;
+        delta) is_number "$2" && delta=$2 ;;
         keep) is_number "$2" && [ "$2" != 0 ] && keep=$2 ;;
         wait) is_number "$2" && wait=$2 ;;
         restart_limit) is_seconds "$2" && restart_limit=$2 ;;
@@ -624,29 +628,85 @@ is_wanted() { # another digest of it must not be replaced: it runs, or an unheal
     [ "$current" = "$commit" ] || { [ "$last_verb" = activate ] && [ "$last_from" = "$commit" ]; }
 }
 
-unpack() { # SIZE bytes of standard input into $new
-    complaint=$({ head -c "$size" | tar -xzof - -C "$new" 2>&1 || echo failed; } | tail -n 6)
-    case $complaint in
+unpack() { # BYTES FOLDER: that many bytes of standard input; false, with $detail, when they are no archive
+    ! tar_failed "$({ head -c "$1" | { tar -xzof - -C "$2" 2>&1 || echo failed; skip_the_rest; }; } | tail -n 6)"
+}
+
+tar_failed() { # ITS LAST WORDS, and `failed` if it did; ends everything when it was for want of room
+    case $1 in
         *failed) ;;
-        *) return 0 ;;
+        *) return 1 ;;
     esac
-    complaint=${complaint%"$newline"failed}
-    say "detail=${complaint##*"$newline"}"
+    complaint=${1%failed}
+    complaint=${complaint%"$newline"}
+    detail=${complaint##*"$newline"}
     case $complaint in
-        *'No space'* | *'uota exceeded'* | *'Wrote only'*) broken 'no room' ;;
-        *'nexpected end'* | *'nexpected EOF'* | *'short read'* | *'corrupted data'* | *'crc error'*) refuse 'cut off' ;;
-        *) broken 'bad archive' ;;
+        *'No space'* | *'uota exceeded'* | *'Wrote only'*)
+            say "detail=$detail"
+            broken 'no room'
+            ;;
     esac
 }
 
-make_room_for_new() { # $new, empty; a leftover of a killed prepare is removed, a living one is not
+skip_the_rest() { # of a delta, behind which the whole archive may come; of an archive nothing is read in vain
+    [ "$new" = "$box" ] || cat >/dev/null
+}
+
+take_whole() {
+    new=$box
+    say send=yes
+    if ! unpack "$size" "$box"; then
+        say "detail=$detail"
+        case $complaint in
+            *'nexpected end'* | *'nexpected EOF'* | *'short read'* | *'corrupted data'* | *'crc error'*) refuse 'cut off' ;;
+            *) broken 'bad archive' ;;
+        esac
+    fi
+    [ "$(tree_digest "$new")" = "$digest" ] || refuse digest
+}
+
+take_delta() { # what changed is sent, the rest is copied from the base; false: that is not the release, and nothing of it stays
+    new=$box/tree
+    say send=delta
+    if unpack "$delta" "$box" && copy_kept && [ "$(tree_digest "$new")" = "$digest" ]; then return 0; fi
+    rm -rf "$box"
+    mkdir "$box" 2>/dev/null || cannot_write
+    return 1
+}
+
+has_base() { # the release that the delta goes by is here, whatever its app did to it since
+    [ -n "$base" ] && [ -d "releases/$base" ] && [ -s ".rollout/digests/$base" ] || return 1
+    read -r prepared <".rollout/digests/$base"
+    [ "$prepared" = "$base_digest" ]
+}
+
+copy_kept() { # the base's files of the list that came along: copied, since a linked file would change with its base
+    if [ -s "$box/kept" ]; then
+        # What is missing there is missed when the whole is looked at.
+        # shellcheck disable=SC2016 # that is for the inner shell
+        ! tar_failed "$({
+            cd "releases/$base" &&
+                xargs -0 sh -c 'tar -cf - "$@" 2>/dev/null | tar -xof - -C "$0"' "$root/$new" <"$root/$box/kept" 2>&1 || echo failed
+        } | tail -n 6)" || return 1
+    fi
+    # Their modes are as an archive's would be here: what the app did to them is not part of the release.
+    # shellcheck disable=SC2046 # two words
+    set -- $(stat -c %a "$box/kept" "$new")
+    [ "$#" -eq 2 ] || return 1
+    plain=$1 executable=${2#"${2%???}"}
+    find "$new" -type f -perm -100 ! -perm "$executable" -exec chmod "$executable" {} + &&
+        find "$new" -type f ! -perm -100 ! -perm "$plain" -exec chmod "$plain" {} + &&
+        linked=$(find "$new" -type f -links +1) && [ -z "$linked" ]
+}
+
+make_box() { # $box, empty; a leftover of a killed prepare is removed, a living one is not
     { command exec 8>>.rollout/unpacking; } 2>/dev/null || cannot_write
     flock -s 8
-    mkdir "$new" 2>/dev/null && return 0
-    [ -d "$new" ] || cannot_write
+    mkdir "$box" 2>/dev/null && return 0
+    [ -d "$box" ] || cannot_write
     flock -n 8 || refuse busy
-    rm -rf "$new"
-    mkdir "$new" 2>/dev/null || cannot_write
+    rm -rf "$box"
+    mkdir "$box" 2>/dev/null || cannot_write
 }
 
 shelve() { # $new becomes the release; needs the lock
@@ -656,6 +716,7 @@ shelve() { # $new becomes the release; needs the lock
         { mkdir -p "$old" && mv -fT "releases/$commit" "$old/$commit"; } 2>/dev/null || cannot_write
     fi
     mv -fT "$new" "releases/$commit" 2>/dev/null || cannot_write
+    [ "$new" = "$box" ] || rm -rf "$box"
     write_digest
 }
 
@@ -740,8 +801,9 @@ look_deep() { # what `rollout check` wants to know: tools are tried, not only lo
 lacks() { missing=$missing${missing:+${newline}missing=}$1; }
 
 prepare() {
-    read_header 'epoch op commit digest size keep spare'
+    read_header 'epoch op commit digest size keep spare base base_digest delta'
     need 'epoch op commit digest size keep'
+    case $seen in *' base '* | *' base_digest '* | *' delta '*) need 'base base_digest delta' ;; esac
     make_folders
     open_lock
     check_fence
@@ -751,19 +813,17 @@ prepare() {
         finish 0
     fi
     ! is_wanted || refuse 'in use'
-    new=releases/.new-$op
-    make_room_for_new
-    trap 'rm -rf "$new"' EXIT
+    box=releases/.new-$op
+    make_box
+    trap 'rm -rf "$box"' EXIT
     trap 'exit 1' HUP INT PIPE TERM
-    say send=yes
-    unpack
-    [ "$(tree_digest "$new")" = "$digest" ] || refuse digest
+    { has_base && take_delta; } || take_whole
     { sync -f "$new" 2>/dev/null || sync; } || cannot_write
     read_clock
     wait_for_lock "$((now + lock_patience))" || refuse busy
     check_fence
     if is_here; then # somebody else brought it meanwhile
-        rm -rf "$new"
+        rm -rf "$box"
     else
         ! is_wanted || refuse 'in use'
         shelve

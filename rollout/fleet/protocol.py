@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from rollout.domain.model import (
     FOREIGN,
     Answer,
+    Delta,
     Greeting,
     HostStatus,
     Outcome,
@@ -90,6 +91,10 @@ class Reply:
         """Whether it says yes to that."""
         return self.fields.get(key) == "yes"
 
+    def wants(self, what: str) -> bool:
+        """Whether the host waits for that: `yes`, the archive, or `delta`. After its answer it waits for nothing."""
+        return self.answer is None and self.fields.get("send") == what
+
     def number(self, key: str) -> int:
         """A number, 0 when it is absent or none."""
         value = self.fields.get(key, "")
@@ -140,7 +145,7 @@ def hello(*, deep: bool) -> bytes:
 
 
 def prepare(order: PrepareOrder) -> bytes:
-    """Announce a release; its archive follows when the host says `send=yes`."""
+    """Announce a release; its archive follows when the host says `send=yes`, its delta when it says `send=delta`."""
     return _header(
         [
             ("epoch", order.epoch),
@@ -150,6 +155,7 @@ def prepare(order: PrepareOrder) -> bytes:
             ("size", order.release.size),
             ("keep", order.keep),
             *(("spare", commit) for commit in order.spare),
+            *_delta(order.delta),
         ]
     )
 
@@ -187,6 +193,12 @@ def status(*, asked: int, seal: tuple[int, int] | None, wait_ms: int) -> bytes:
 def lines(given: Sequence[str]) -> bytes:
     """Lines for a program's standard input."""
     return "".join(f"{line}\n" for line in given).encode()
+
+
+def _delta(delta: Delta | None) -> Sequence[tuple[str, object]]:
+    if delta is None:
+        return []
+    return [("base", delta.base), ("base_digest", delta.base_digest), ("delta", delta.size)]
 
 
 def _command(key: str, text: str) -> Iterable[tuple[str, str]]:

@@ -10,6 +10,7 @@ from rollout.fleet.host import Host
 from rollout.fleet.inventory import members
 from rollout.fleet.limits import Limits
 from rollout.fleet.pool import Pool
+from rollout.fleet.uploads import Uploads
 
 if TYPE_CHECKING:
     from rollout.config.deploy_file import AppConfig
@@ -24,6 +25,7 @@ class SshFleet:
         self._engine = Engine.of(self._limits)
         self._pool = Pool(self._engine)
         self._program = program or host_program()
+        self._uploads = Uploads()
 
     def members(self, config: "AppConfig") -> list[Member]:
         """The app's fleet as configured now."""
@@ -67,7 +69,7 @@ class SshFleet:
         self._engine.close()
 
     def _host(self, target: Target, timeout_s: float) -> Host:
-        return Host(target, self._pool, self._program, self._limits, timeout_s)
+        return Host(target, self._pool, self._program, self._limits, timeout_s, self._uploads)
 
 
 if TYPE_CHECKING:

@@ -10,11 +10,13 @@ MAX_BYTES = 4 * GIB  # of their contents
 OUTPUT_HALF = 64 * 1024  # bytes kept of a command's output, at its head and at its tail alike
 MESSAGE_BYTES = 4 * 1024  # of a commit message
 KEPT_ARCHIVES = 20  # newest, per app
+KEPT_DELTAS = 20  # newest, per app; each at most half of its archive
 
 REMOTE_LIMIT_S = 20.0  # one question to the git server
 FETCH_LIMIT_S = 900.0  # the first fetch brings the whole history
 LOCAL_LIMIT_S = 120.0  # git on the mirror
 EXPORT_LIMIT_S = 600.0
+DELTA_WAIT_S = 60.0  # for the one who makes it; then hosts get the whole archive
 
 
 def _half_of_the_memory() -> int:

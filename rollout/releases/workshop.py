@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rollout.config.deploy_file import AppConfig
-from rollout.domain.model import BranchCommit, Release, TestResult
+from rollout.domain.model import BranchCommit, Delta, Release, TestResult
 from rollout.errors import ReleaseError, ServiceUnavailable
 from rollout.releases import archive, command, tree
 from rollout.releases.checkout import export
 from rollout.releases.contain import LATE
-from rollout.releases.limits import GIB, KEPT_ARCHIVES, Bounds
+from rollout.releases.deltas import Deltas
+from rollout.releases.limits import GIB, KEPT_ARCHIVES, KEPT_DELTAS, Bounds
 from rollout.releases.mirror import Mirror
 from rollout.releases.repository import Repository
 from rollout.releases.shelf import Shelf
@@ -80,6 +81,10 @@ class GitWorkshop:
                     return self._build(config, commit, place, shelf, recipe)
         except ReleaseError as error:
             return None, _refused(error)
+
+    def delta(self, app: str, base: Release, target: Release) -> Delta | None:
+        """What a host with the release `base` lacks of `target`; None when it should get the archive."""
+        return Deltas(self.state_dir / "releases" / app / "deltas", KEPT_DELTAS).find(base, target)
 
     def _build(
         self, config: AppConfig, commit: str, place: Workplace, shelf: Shelf, recipe: tuple[str, ...]

@@ -9,7 +9,7 @@ import structlog
 
 from rollout import crashpoints
 from rollout.config.deploy_file import AppConfig
-from rollout.domain import budget, retry, template
+from rollout.domain import budget, retry, template, transfer
 from rollout.domain.model import (
     FOREIGN,
     UNREAD,
@@ -19,6 +19,7 @@ from rollout.domain.model import (
     HostStatus,
     Outcome,
     PrepareOrder,
+    Release,
     Role,
     Rollout,
     RolloutHost,
@@ -98,6 +99,7 @@ def prepare(host_id: HostId, deps: Deps) -> None:
 def _prepare_order(job: _Job, deps: Deps) -> PrepareOrder:
     with deps.store.reading() as tx:
         release = tx.commits.release(job.rollout.app, job.rollout.commit)
+        base = _base(tx, job, release)
         spare = {one.commit for one in tx.rollouts.unfinished(job.rollout.app)}
     if release is None or release.digest != job.rollout.digest:
         raise StepFailed(
@@ -113,7 +115,17 @@ def _prepare_order(job: _Job, deps: Deps) -> PrepareOrder:
         release=release,
         keep=job.app.release.keep,
         spare=tuple(sorted(spare)),
+        delta=deps.workshop.delta(job.rollout.app, base, release) if base else None,
     )
+
+
+def _base(tx: Transaction, job: _Job, release: Release | None) -> Release | None:
+    """What the host has already, as far as is known: the host itself looks before it takes a delta."""
+    if release is None or not transfer.may_pay(release.size):
+        return None
+    runs = tx.hosts.recorded(job.host.app, job.host.name)
+    commit = job.rollout.previous if runs in {None, UNREAD, FOREIGN} else runs
+    return tx.commits.release(job.host.app, commit) if commit else None
 
 
 def _still_claimed(host: RolloutHost, deps: Deps) -> bool:

@@ -9,6 +9,7 @@ from rollout.config.deploy_file import AppConfig, Config
 from rollout.config.settings import Settings
 from rollout.domain.model import (
     BranchCommit,
+    Delta,
     Greeting,
     HostStatus,
     Member,
@@ -92,6 +93,9 @@ class Workshop(Protocol):
 
     def build(self, app: str, config: AppConfig, commit: str) -> tuple[Release | None, TestResult]:
         """The release of this commit; None when the build failed, with its output."""
+
+    def delta(self, app: str, base: Release, target: Release) -> Delta | None:
+        """What a host with the release `base` lacks of `target`; None when it should get the archive. Never fails."""
 
 
 class MetricSource(Protocol):

@@ -487,6 +487,10 @@ class Hosts:
         )
         return load_all(FleetHost, rows)
 
+    def recorded(self, app: AppName, name: str) -> str | None:
+        """The release that the host runs, as recorded: a commit, FOREIGN, UNREAD or None."""
+        return self._tx.connection.execute(_RECORDED, {"its_app": app, "its_name": name}).scalar()
+
     def runs(self, app: AppName, name: str, release: str | None) -> None:
         """An operation of ours left the host with this release (I5)."""
         self._set_fleet(app, name, release=release, found=release, verified_at=self._tx.today())
@@ -644,6 +648,9 @@ _FIRST_TOUCH = (
     update(rollout_hosts).where(_CLAIMED, _its_rollout_is(SWITCHING)).returning(rollout_hosts.c.lease_until)
 )
 _FLEET_HOST = update(fleet_hosts).where(
+    fleet_hosts.c.app == bindparam("its_app"), fleet_hosts.c.name == bindparam("its_name")
+)
+_RECORDED = select(fleet_hosts.c.release).where(
     fleet_hosts.c.app == bindparam("its_app"), fleet_hosts.c.name == bindparam("its_name")
 )
 _FOUND = _FLEET_HOST.values(

@@ -18,6 +18,7 @@ from uuid import uuid4
 
 import pytest
 
+from rollout.releases import delta
 from tests.support.processes import marked, until
 
 PROGRAM = Path(__file__).parents[2] / "rollout" / "fleet" / "host.sh"
@@ -45,6 +46,19 @@ class Release:
     commit: str
     archive: bytes
     digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What a host with the release `base` lacks of another one."""
+
+    base: Release
+    archive: bytes
+
+    @property
+    def keys(self) -> dict[str, object]:
+        """What a prepare says of it."""
+        return {"base": self.base.commit, "base_digest": self.base.digest, "delta": len(self.archive)}
 
 
 @dataclass(slots=True)
@@ -250,9 +264,10 @@ class Host:
         epoch: int = 1,
         keep: int = 5,
         spare: Sequence[str] = (),
+        delta: Delta | None = None,
         **changed: object,
     ) -> Reply:
-        """The whole of a prepare."""
+        """The whole of a prepare: what it asks for is sent."""
         keys = {
             "epoch": epoch,
             "op": op,
@@ -261,14 +276,19 @@ class Host:
             "size": len(release.archive),
             "keep": keep,
             "spare": list(spare),
+            **(delta.keys if delta else {}),
         }
         talk = self.start("prepare", keys | changed)
-        first = talk._lines.get(timeout=30)
-        assert first is not None, talk._stderr
-        talk.heard.append(first)
-        if first == "send=yes":
-            talk.send(release.archive)
-        return talk.reply()
+        while True:
+            line = talk._lines.get(timeout=30)
+            assert line is not None, talk._stderr
+            talk.heard.append(line)
+            if line == "send=delta" and delta:
+                talk.send(delta.archive)
+                continue
+            if line == "send=yes":
+                talk.send(release.archive)
+            return talk.reply()
 
     def ask(self, verb: str, release: Release | str, *, op: int, epoch: int = 1, **changed: object) -> Talk:
         """Start an activation or a rollback; it waits for `within` then."""
@@ -353,6 +373,16 @@ def a_release(commit: str, files: Mapping[str, str] | None = None, *, fill: int 
             for entry in sorted(tree.rglob("*")):
                 archive.add(entry, f"./{entry.relative_to(tree)}", recursive=False)
         return Release(commit, packed.getvalue(), tree_digest(tree))
+
+
+def a_delta(base: Release, target: Release) -> Delta:
+    """What a host with `base` lacks of `target`, as the product makes it."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / name for name in ("base", "target", "delta")]
+        files[0].write_bytes(base.archive)
+        files[1].write_bytes(target.archive)
+        delta.make(*files, limit=2**62)
+        return Delta(base, files[2].read_bytes())
 
 
 def _write(file: Path, content: str, *, executable: bool) -> None:

@@ -28,6 +28,7 @@ class Proxy:
         self.freeze_after = {_UP: freeze_up_after, _DOWN: freeze_down_after}
         self.cut_up_after = cut_up_after
         self.accepted = 0
+        self.passed = 0  # bytes, both ways, of all connections
         self._freezes: list[threading.Event] = []  # one a connection
         self._open = {_UP: threading.Event(), _DOWN: threading.Event()}
         self.heal()
@@ -110,6 +111,8 @@ class Proxy:
                 if frozen.is_set():
                     return  # the sockets stay open and nobody reads them
                 self._open[way].wait()
+                with self._lock:
+                    self.passed += len(data)
                 sink.sendall(data)
                 passed += len(data)
         if not frozen.is_set():

@@ -150,6 +150,9 @@ class ModelWorkshop:
             True, "built", ""
         )
 
+    def delta(self, app, base, target):
+        return None
+
 
 class ModelMetrics:
     """Hosts that answer `rate` requests a second, all of them well but for the canary's share of bad answers.

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from rollout.domain import transfer
 from rollout.fleet.limits import Limits
+from rollout.releases import limits
 from rollout.services import stopping
 from rollout.store import journal, postgresql, retention
 from rollout.web import service
@@ -37,6 +39,8 @@ def test_every_proof_is_there(name):
         f"{WEB.body_s:g} s · {WEB.answer_s:g} s, then 408 · 503",
         f"{journal.KEPT_OUTPUT:,} characters for each step",
         f"the newest {journal.KEPT_DELIVERIES:,}",
+        f"the {limits.KEPT_DELTAS} newest of an app, each at most half of its archive, and none of an archive below {transfer.SMALL // 10**6} MB",
+        f"one is waited for {limits.DELTA_WAIT_S:g} s",
         f"{postgresql.CONNECT_S} s · about {postgresql.LOST_S} s · {postgresql.ANSWER_S:g} s",
         f"{postgresql.IDLE_S} s in the middle of a transaction; a lock is waited for {postgresql.LOCK_S} s",
         f"(restart limit + health_timeout) + {stopping.ROUNDS_S:g} s",

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout.domain.model import FOREIGN, Answer, PrepareOrder, Release, SwitchOrder, Target
+from rollout.domain.model import FOREIGN, Answer, Delta, PrepareOrder, Release, SwitchOrder, Target
 from rollout.fleet import protocol
 from rollout.fleet.protocol import Reply
 
@@ -26,6 +26,25 @@ def test_prepare_announces_the_release():
     assert protocol.prepare(order).decode() == (
         f"epoch=7\nop=8\ncommit={COMMIT}\ndigest={DIGEST}\nsize=123\nkeep=5\nspare={'c' * 40}\nspare={'d' * 40}\n\n"
     )
+
+
+def test_a_delta_is_announced_by_its_base_and_its_size():
+    """The three keys come together, after the rest."""
+    order = PrepareOrder(
+        7, 8, Release(COMMIT, DIGEST, "/tmp/a", 123), 5, (), Delta("c" * 40, "d" * 64, "/x", 9)
+    )
+    header = protocol.prepare(order).decode()
+    assert header.endswith(f"keep=5\nbase={'c' * 40}\nbase_digest={'d' * 64}\ndelta=9\n\n")
+
+
+@pytest.mark.parametrize(
+    ("lines", "wanted"),
+    [(["send=yes"], "yes"), (["send=delta"], "delta"), (["send=delta", "send=yes"], "yes")],
+)
+def test_the_last_word_says_what_is_sent(lines, wanted):
+    """A host that could not use the delta asks for the archive in the same answer; after its end nothing is wanted."""
+    assert reply(*lines).wants(wanted)
+    assert not reply(*lines, "end=0").wants(wanted)
 
 
 def test_commands_of_several_lines_repeat_their_key():
