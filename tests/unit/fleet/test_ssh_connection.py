@@ -11,7 +11,7 @@ import pytest
 from rollout.domain.model import Target
 from rollout.errors import HostKeyRefused, Unreachable
 from rollout.fleet import dial
-from rollout.fleet.connection import Engine, HostConnection, PatientTransport, RejectUnknownKeys
+from rollout.fleet.connection import Engine, HostConnection, NoKeys, PatientTransport, RejectUnknownKeys
 from rollout.fleet.deadline import Deadline
 from rollout.fleet.dial import Pacer, Wire, resolve
 from rollout.fleet.limits import Limits
@@ -42,6 +42,14 @@ def wire():
     yield made
     made.close()
     theirs.close()
+
+
+def test_paramikos_own_tables_of_keys_are_the_cheap_empty_one(engine, target):
+    """It looks into these two before it asks our policy, and makes a class for each look where they are its own."""
+    theirs, ours = vars(paramiko.SSHClient()), vars(HostConnection(target, engine).client)
+    tables = {name for name, value in theirs.items() if isinstance(value, paramiko.HostKeys)}
+    assert tables == {"_system_host_keys", "_host_keys"}
+    assert all(type(ours[name]) is NoKeys for name in tables)
 
 
 def test_unknown_keys_are_rejected_by_policy(engine, target):
