@@ -32,7 +32,7 @@ class Installation(System):
         bake_s=8,
         concurrency=40,
         slots=40,
-        max_failed="1%",
+        max_failed='"1%"',
         restart="true",
         database="sqlite",
     ):
@@ -48,7 +48,7 @@ class Installation(System):
                 raise
         super().__init__(
             hosts=hosts,
-            fan_out=f'max_failed = "{max_failed}"\nmode = "ramp"\nconcurrency = {concurrency}',
+            fan_out=f'max_failed = {max_failed}\nmode = "ramp"\nconcurrency = {concurrency}',
             canary="hosts = 1",
             bake=f"{bake_s}s",
             deadline=f"{bake_s + 60}s",

@@ -105,9 +105,12 @@ def _notes(hosts: int, rounds: list[Round]) -> list[str]:
         return ", ".join(f"{part} {seconds:.2f}" for seconds, part in told if seconds >= 0.01)
 
     late = max(one.late for one in rounds)
-    return [
+    spans = (
         f"cold is {middle('cold'):.2f} s: {middle('prepare'):.2f} s from the first host begun to the last one prepared, "
-        f"and {middle('fan_out'):.2f} s from PASS to done (ramp: from 1 to {CONCURRENCY})",
+        f"and {middle('fan_out'):.2f} s from PASS to done (ramp: from 1 to {CONCURRENCY})"
+    )
+    return [
+        spans,
         *(f"CPU seconds for {hosts} hosts, {span}: {parts(span)}" for span in ("prepare", "fan_out", "back")),
         *([f"{late} hosts were prepared after PASS: the warm figure is too low"] if late else []),
     ]

@@ -32,18 +32,18 @@ class Rounds:
         self._floor = Floor(system.sshd, system.folder / "floor", "floor")
         system.install_host_program(self._floor.sayings.path_of)
         sha, _ = system.release_everywhere("The release that rollbacks go back to")
-        self._base = system.release(sha)
-        self._floor.ship(self._base, None)
+        self.base = system.release(sha)
+        self._floor.ship(self.base, None)
 
     def one(self) -> Round:
         """A round; our fleet runs the first release again when it is over."""
         number = len(self._system.releases) + 1
-        release = replace(self._base, commit=hashlib.sha1(b"floor %d" % number).hexdigest())
+        release = replace(self.base, commit=hashlib.sha1(b"floor %d" % number).hexdigest())
         self._system.go_cold()
-        floor_cold = self._floor.ship(release, self._base)
+        floor_cold = self._floor.ship(release, self.base)
         with self._floor.warm():
             settle()
-            floor_back = self._floor.switch("rollback", self._base)
+            floor_back = self._floor.switch("rollback", self.base)
             floor_activate = self._floor.switch("activate", release)
         self._system.go_cold()
         with CpuWatch(self._system.roots()) as watch:
@@ -72,7 +72,7 @@ class Rounds:
         sha, done = self._system.release_everywhere(f"Release {number}")
         settle()
         self._system.bring_back(sha)
-        assert set(self._system.disks().values()) == {self._base.commit}, "a host is not back"
+        assert set(self._system.disks().values()) == {self.base.commit}, "a host is not back"
         return int(done.id)
 
 

@@ -1,0 +1,130 @@
+"""One host's latency: our engine, by the calls that the services make, against Fabric as it comes; cold and warm, in turn."""
+
+import hashlib
+import shlex
+import tarfile
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+import fabric
+
+from rollout.domain.model import Answer, PrepareOrder, Release
+from rollout.fleet.commands import host_program
+from rollout.fleet.ssh import SshFleet
+from tests.bench import sayings
+from tests.bench.ask import Ask, say
+from tests.bench.report import Figure, Found
+from tests.support.sshd import Sshd, running_sshd
+
+TIMES = 15  # each way
+LIMIT = 0.4
+
+
+class OneHost:
+    """A host with two releases that are switched between. Each call is an activation that must be done."""
+
+    def __init__(self, sshd: Sshd, archive: Path) -> None:
+        self._target = sshd.target()
+        self._host = sshd.hosts[0]
+        self._sshd = sshd
+        self._number = 0
+        self._program = host_program()
+        text = archive.read_bytes()
+        self._releases = [
+            Release(
+                hashlib.sha1(b"%d" % n).hexdigest(), hashlib.sha256(text).hexdigest(), str(archive), len(text)
+            )
+            for n in range(2)
+        ]
+
+    def prepare(self, fleet: SshFleet) -> None:
+        """Both releases are there afterwards, and host.sh too."""
+        for release in self._releases:
+            order = PrepareOrder(epoch=1, operation=self._next(), release=release, keep=5, spare=())
+            done = fleet.prepare(self._target, order, timeout_s=60, go_on=lambda: True)
+            assert done.answer is Answer.DONE, done
+
+    def ours(self, fleet: SshFleet) -> float:
+        """Milliseconds of one activation."""
+        order = self._order()
+        began = time.perf_counter()
+        done = fleet.activate(self._target, order, lambda _: sayings.WITHIN_MS, timeout_s=60)
+        took = time.perf_counter() - began
+        assert done.answer is Answer.DONE, done
+        return took * 1000
+
+    def connection(self) -> fabric.Connection:
+        """As it comes."""
+        return fabric.Connection(
+            self._target.address,
+            user=self._target.user,
+            port=self._target.port,
+            connect_kwargs={"key_filename": self._target.identity_file},
+        )
+
+    def fabric(self, connection: fabric.Connection) -> float:
+        """Milliseconds of the same activation."""
+        said = sayings.switch(self._host, self._order()).decode()
+        command = f"printf %s {shlex.quote(said)} | {self._program.call(self._target.path, 'activate')}"
+        began = time.perf_counter()
+        done = connection.run(command, hide=True)
+        took = time.perf_counter() - began
+        assert done.stdout.endswith("end=0\n"), done.stdout
+        return took * 1000
+
+    def _order(self):
+        number = self._next()
+        return replace(sayings.trivial_switch(self._releases[number % 2], number), epoch=1)
+
+    def _next(self) -> int:
+        self._number += 1
+        return self._number
+
+
+def measure(ask: Ask) -> Found:
+    """In turn, so that a crowd hits both."""
+    say("single: one host, ours and Fabric in turn")
+    took: dict[str, list[float]] = {"ours cold": [], "ours warm": [], "Fabric cold": [], "Fabric warm": []}
+    with tempfile.TemporaryDirectory(prefix="rollout-bench-") as folder:
+        archive = _archive(Path(folder))
+        with running_sshd(Path(folder) / "sshd", 1) as sshd:
+            host = OneHost(sshd, archive)
+            fleet = SshFleet()
+            host.prepare(fleet)
+            fleet.close()
+            for _ in range(TIMES):
+                fleet = SshFleet()
+                took["ours cold"].append(host.ours(fleet))
+                took["ours warm"].append(host.ours(fleet))
+                fleet.close()
+                with host.connection() as connection:
+                    took["Fabric cold"].append(host.fabric(connection))
+                    took["Fabric warm"].append(host.fabric(connection))
+    figures = []
+    for way in ("cold", "warm"):
+        ours, its = median(took[f"ours {way}"]), median(took[f"Fabric {way}"])
+        figures.append(
+            Figure(
+                f"one host, {way} activation, against Fabric as it comes",
+                "ms",
+                ours,
+                its,
+                ours / its,
+                at_most=LIMIT,
+            )
+        )
+    return Found(
+        figures,
+        [f"medians of {TIMES}; the host's own part (host.sh, a trivial restart and health) is in both"],
+        took,
+    )
+
+
+def _archive(folder: Path) -> Path:
+    (folder / "page").write_text("hello\n")
+    with tarfile.open(folder / "release.tar.gz", "w:gz") as tar:
+        tar.add(folder / "page", "page")
+    return folder / "release.tar.gz"
