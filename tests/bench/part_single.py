@@ -1,8 +1,6 @@
 """One host's latency: our engine, by the calls that the services make, against Fabric as it comes; cold and warm, in turn."""
 
-import hashlib
 import shlex
-import tarfile
 import tempfile
 import time
 from dataclasses import replace
@@ -17,6 +15,7 @@ from rollout.fleet.ssh import SshFleet
 from tests.bench import sayings
 from tests.bench.ask import Ask, say
 from tests.bench.report import Figure, Found
+from tests.support.host_sh import a_release
 from tests.support.sshd import Sshd, running_sshd
 
 TIMES = 15  # each way
@@ -32,13 +31,9 @@ class OneHost:
         self._sshd = sshd
         self._number = 0
         self._program = host_program()
-        text = archive.read_bytes()
-        self._releases = [
-            Release(
-                hashlib.sha1(b"%d" % n).hexdigest(), hashlib.sha256(text).hexdigest(), str(archive), len(text)
-            )
-            for n in range(2)
-        ]
+        made = [a_release(f"{number:040x}", {"page": "hello"}) for number in (1, 2)]
+        archive.write_bytes(made[0].archive)
+        self._releases = [Release(one.commit, one.digest, str(archive), len(made[0].archive)) for one in made]
 
     def prepare(self, fleet: SshFleet) -> None:
         """Both releases are there afterwards, and host.sh too."""
@@ -89,9 +84,8 @@ def measure(ask: Ask) -> Found:
     say("single: one host, ours and Fabric in turn")
     took: dict[str, list[float]] = {"ours cold": [], "ours warm": [], "Fabric cold": [], "Fabric warm": []}
     with tempfile.TemporaryDirectory(prefix="rollout-bench-") as folder:
-        archive = _archive(Path(folder))
         with running_sshd(Path(folder) / "sshd", 1) as sshd:
-            host = OneHost(sshd, archive)
+            host = OneHost(sshd, Path(folder) / "release.tar.gz")
             fleet = SshFleet()
             host.prepare(fleet)
             fleet.close()
@@ -121,10 +115,3 @@ def measure(ask: Ask) -> Found:
         [f"medians of {TIMES}; the host's own part (host.sh, a trivial restart and health) is in both"],
         took,
     )
-
-
-def _archive(folder: Path) -> Path:
-    (folder / "page").write_text("hello\n")
-    with tarfile.open(folder / "release.tar.gz", "w:gz") as tar:
-        tar.add(folder / "page", "page")
-    return folder / "release.tar.gz"

@@ -40,7 +40,7 @@ def measure(ask: Ask) -> Found:
     flight = ask.few(IN_FLIGHT)
     hosts = QUICK + flight
     with running(
-        hosts, bake_s=2, concurrency=flight, slots=flight + 40, max_failed=flight, restart=RESTART
+        hosts, bake_s=2, baseline=0, concurrency=flight, slots=flight + 40, max_failed=flight, restart=RESTART
     ) as system:
         say(f"a first release on {hosts} hosts")
         system.release_everywhere()
@@ -78,8 +78,7 @@ def _one(system: Installation, flight: int, stop) -> Stop:
     """A rollout that is stopped in the middle; everything is back when it returns."""
     slow = system.sshd.folder / "slow"
     slow.touch()
-    barred = "".join(f"Rollout-Fixes: {sha}\n" for sha in system.releases)
-    sha = system.push(f"To be stopped\n\n{barred}")
+    sha = system.push_release("To be stopped")
     system.releases.append(sha)
     rollout = system.ends(sha, "fanning_out").id
 

@@ -46,7 +46,9 @@ class Postgres:
     def resume(self):
         """Start (again) on the same port."""
         addresses = f"127.0.0.1,{self._also}" if self._also else "127.0.0.1"
-        options = f"-p {self.port} -h {addresses} -k {self.folder} -c fsync={self._fsync} -c max_connections=200"
+        options = (
+            f"-p {self.port} -h {addresses} -k {self.folder} -c fsync={self._fsync} -c max_connections=200"
+        )
         self._run(
             [
                 _program("pg_ctl"),
