@@ -17,7 +17,7 @@ RESTART_S, ROUND_TRIP_S, ROUND_TRIPS = 2.0, 0.05, 3  # a channel, the command's 
 CONCURRENCY = 200
 SLOWER_S = 5
 IDLE_S = 15
-HOSTS_PER_BAKED_S = 20
+HOSTS_PER_BAKED_S = 25
 # The slow ones have a file of their own.
 RESTART = f'if test -e "$ROOT/slow"; then sleep {RESTART_S + SLOWER_S:g}; else sleep {RESTART_S:g}; fi'
 

@@ -9,7 +9,7 @@ from tests.bench.report import Figure, Found
 from tests.bench.rounds import Round, Rounds
 
 CONCURRENCY = 40
-HOSTS_PER_BAKED_S = 20  # so long a bake that every host is prepared when it ends, also on a slow machine
+HOSTS_PER_BAKED_S = 25  # so long a bake that every host is prepared when it ends, also on a slow machine
 WORKERS = ("control", "hosts", "tests", "web", "broker", "database", "beat")
 
 

@@ -16,7 +16,7 @@ from tests.support.system import TOKEN, wait_for
 
 IN_FLIGHT = 100
 QUICK = 20  # hosts that are done when the stop comes, so that some can go back at once
-SLOW_S = 8
+SLOW_S = 6
 ROUNDS = 3  # at least, of each way
 # While the file is there, a restart takes long on every host but the first ones.
 RESTART = (

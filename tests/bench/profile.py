@@ -30,7 +30,7 @@ def main() -> int:
     python = environment.python()
     if python is None:
         return 1
-    with running(asked.hosts, bake_s=10 + asked.hosts // 20, database=asked.database) as system:
+    with running(asked.hosts, bake_s=10 + asked.hosts // 7, database=asked.database) as system:
         say("a first release")
         system.release_everywhere()
         system.go_cold()
