@@ -3,6 +3,7 @@
 import contextlib
 import random
 import re
+import subprocess
 import time
 from dataclasses import replace
 from datetime import datetime
@@ -72,6 +73,10 @@ class Installation(System):
         if hasattr(self, "store"):
             self.store.close()
         try:
+            self.stop()
+            self.sshd.stop()
+            # Half a million files after some rounds: Python would take a minute.
+            subprocess.run(["rm", "-rf", str(self.sshd.folder / "hosts")], check=False)
             super().__exit__(*exc)
         finally:
             if self.postgres is not None:
