@@ -18,6 +18,7 @@ from tests.support.postgres import Postgres
 from tests.support.system import System, Traffic, wait_for
 
 READ = 5  # the canary and its baseline: who else serves requests is no matter here
+MORE = 3  # times the usual traffic: the judge soon has what it wants to see
 FILES, FILE_BYTES = 48, 2048  # about 100 KB that do not compress
 BY_ITSELF = 3  # commits that automation ships together; with more a person has to say so
 TROUBLE = {"halted", "stopping", "rolling_back", "rolled_back", "stopped", "error"}
@@ -65,6 +66,7 @@ class Installation(System):
         self.traffic.stop()
         read = SimpleNamespace(hosts=self.sshd.hosts[:READ])
         self.traffic = Traffic(read)
+        self.more_traffic = [Traffic(read) for _ in range(MORE)]
         self.store = Store(self.database)
         self.workers_are_there()
         return self
@@ -72,6 +74,8 @@ class Installation(System):
     def __exit__(self, *exc):
         if hasattr(self, "store"):
             self.store.close()
+        for traffic in [self.traffic, *self.more_traffic] if hasattr(self, "more_traffic") else []:
+            traffic.stop()
         try:
             self.stop()
             self.sshd.stop()

@@ -17,7 +17,6 @@ from tests.support.system import TOKEN, wait_for
 IN_FLIGHT = 100
 QUICK = 20  # hosts that are done when the stop comes, so that some can go back at once
 SLOW_S = 6
-ROUNDS = 3  # at least, of each way
 # While the file is there, a restart takes long on every host but the first ones.
 RESTART = (
     'if test -e "$SSHD_FOLDER/slow"; then case $HOST in web00?|web01?|web020) ;; *) sleep '
@@ -45,7 +44,7 @@ def measure(ask: Ask) -> Found:
         say(f"a first release on {hosts} hosts")
         system.release_everywhere()
         found: dict[str, list[Stop]] = {"API": [], "command": []}
-        for number in range(max(ROUNDS, ask.rounds)):
+        for number in range(ask.rounds):
             for way, stop in (("API", _over_the_api), ("command", _by_command)):
                 say(f"stop {number + 1}, {way}")
                 found[way].append(_one(system, flight, stop))

@@ -13,7 +13,7 @@ from tests.bench.web_alone import WebAlone, cores
 from tests.bench.webhook import Latency
 
 AT_LEAST, P99_MS = 500, 50.0
-RATES = (500, 700, 900, 1200, 1600, 2000)
+RATES = (100, 200, 350, 500, 700, 900, 1200, 1600)
 SECONDS = 5
 BUSY_RATE, BUSY_SECONDS = 50, 15
 
@@ -28,7 +28,7 @@ def measure(ask: Ask) -> Found:
             say(f"webhooks: {rate} a second for {SECONDS} s, on one core")
             first += 100_000
             steps.append((rate, _pushes(system, rate=rate, seconds=SECONDS, first=first)))
-            if steps[-1][1].p99 >= P99_MS:
+            if rate >= AT_LEAST and steps[-1][1].p99 >= P99_MS:
                 break
     with running(ask.few(20)) as system:
         say(f"webhooks: {BUSY_RATE} a second for {BUSY_SECONDS} s, with workers at work")
@@ -38,7 +38,7 @@ def measure(ask: Ask) -> Found:
     most = max((rate for rate, took in steps if took.p99 < P99_MS), default=0)
     figures = [
         Figure("signed pushes/s on one core with p99 < 50 ms", "/s", most, at_least=AT_LEAST),
-        Figure(f"  p99 at {AT_LEAST}/s", "ms", steps[0][1].p99, at_most=P99_MS),
+        Figure(f"  p99 at {AT_LEAST}/s", "ms", dict(steps)[AT_LEAST].p99, at_most=P99_MS),
         Figure(f"webhook to stored answer, {BUSY_RATE}/s beside the workers, p50", "ms", busy.p50),
         Figure("  p99", "ms", busy.p99, at_most=P99_MS),
     ]

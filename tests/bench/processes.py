@@ -17,6 +17,7 @@ _NAMES = {
     "tests@": "tests",
     "hosts@": "hosts",
     " web ": "web",
+    "rollout up": "supervisor",
     " beat ": "beat",
     "flower": "flower",
     "valkey": "broker",
