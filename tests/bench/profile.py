@@ -13,9 +13,9 @@ from tests.bench.ask import say
 from tests.bench.installation import Installation, moments, running, settle
 from tests.bench.peers import environment
 from tests.bench.processes import CpuWatch
-from tests.bench.report import RESULTS
 
 PROCESSES = ("hosts", "control", "web")
+PLACE = environment.ENVIRONMENT / "profiles"
 RATE = 100
 STARTS = (
     "celery/",
@@ -82,11 +82,11 @@ def _record(system: Installation, spy: Path) -> tuple[dict[tuple[str, str], Path
 
 @contextlib.contextmanager
 def _spying(system: Installation, spy: Path, span: str, files: dict[tuple[str, str], Path]):
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    PLACE.mkdir(exist_ok=True)
     spies = []
     try:
         for process in PROCESSES:
-            file = files[span, process] = RESULTS / f"profile-{span}-{process}.txt"
+            file = files[span, process] = PLACE / f"profile-{span}-{process}.txt"
             words = [spy, "record", "--gil", "-r", str(RATE), "-d", "600", "-f", "raw", "-o", file]
             spies.append(
                 subprocess.Popen(
