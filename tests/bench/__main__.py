@@ -1,155 +1,85 @@
-"""`make bench`: one run, one table, one file of results; exit 1 when a wanted ratio is missed. docs/bench.md explains."""
+"""`make bench`: part after part, one table, one file of results; exit 1 when something wanted is missed. docs/bench.md explains."""
 
 import argparse
+import importlib
 import os
 import signal
 import sys
 import time
-from dataclasses import asdict
-from statistics import median
+import traceback
 
-from tests.bench import judge_table, processes, report, webhook
-from tests.bench.installation import BAKE, CONCURRENCY, Installation, settle
-from tests.bench.report import Figure
-from tests.bench.rounds import Round, Rounds
-from tests.bench.webhook import Latency
+from tests.bench import report
+from tests.bench.ask import Ask, say
+from tests.bench.report import Found
 from tests.support.sshd import path_of_sshd
 
-RATE = 50
-COLD_RATIO, WARM_RATIO, P99_MS = 0.6, 0.8, 50.0
-WORKERS = ("control", "hosts", "tests", "web", "broker", "beat")
+# word → module and function; in this order.
+PARTS = {
+    "rollout": "part_rollout.measure",
+    "postgresql": "part_rollout.measure_postgresql",
+    "stop": "part_stop.measure",
+    "latency": "part_latency.measure",
+    "peers": "part_peers.measure",
+    "single": "part_single.measure",
+    "bytes": "bytes.measure",
+    "scale": "part_scale.measure",
+    "webhooks": "part_webhooks.measure",
+    "commands": "part_commands.measure",
+    "judge": "part_judge.measure",
+}
 
 
 def main() -> int:
     """Measure, tell, write."""
-    asked = _arguments()
+    given = _arguments()
     if path_of_sshd() is None:
         sys.exit("make bench needs OpenSSH's server: apt-get install openssh-server")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # so that nothing is left running
+    ask = Ask(hosts=given.hosts, rounds=given.rounds, huge=given.huge, judge_runs=given.judge_runs)
     load = os.getloadavg()[0]
-    say(f"{asked.hosts} hosts behind one sshd, {os.cpu_count()} cores, load {load:.1f} before we begin")
-    with Installation(asked.hosts) as system:
-        rounds = _rounds(system, asked.rounds)
-        memory = _memory(system)
-        say(f"webhooks: {RATE} a second for {asked.seconds} s")
-        webhook.measure(system.folder, system.web, rate=10, seconds=2, first=0)
-        settle(1)
-        answers = webhook.measure(system.folder, system.web, rate=RATE, seconds=asked.seconds, first=1000)
-    judges = _judges(asked.judge_runs)
-    details = {"hosts": asked.hosts, "load_before": load, "memory_mb": memory, "webhook": asdict(answers)}
-    return report.tell(
-        [*_figures(asked.hosts, rounds, memory, answers), *judges],
-        _notes(asked.hosts, rounds, load),
-        details | {"rounds": [asdict(one) for one in rounds]},
-    )
+    say(f"{ask.hosts} hosts, {os.cpu_count()} cores, load {load:.1f} before we begin")
+    found: dict[str, Found] = {}
+    failed: dict[str, str] = {}
+    took: dict[str, float] = {}
+    for part in _wanted(given.part):
+        began = time.monotonic()
+        say(f"-- {part}")
+        try:
+            found[part] = _measure(part, ask)
+        except Exception as error:  # noqa: BLE001 -- what the other parts found is told all the same
+            traceback.print_exc()
+            failed[part] = f"{type(error).__name__}: {str(error)[:300]}"
+        took[part] = round(time.monotonic() - began, 1)
+    asked = {"hosts": ask.hosts, "rounds": ask.rounds, "load_before": load, "took_s": took}
+    if load > 0.5 and found:
+        words = f"the load was {load:.1f} before we began: other programs ran, so only ratios mean something"
+        found[next(iter(found))].notes.append(words)
+    return report.tell(found, failed, asked)
+
+
+def _wanted(words: list[str]) -> list[str]:
+    return [part for part in PARTS if not words or any(word in part for word in words)]
+
+
+def _measure(part: str, ask: Ask) -> Found:
+    module, _, function = PARTS[part].partition(".")
+    measured: Found = getattr(importlib.import_module(f"tests.bench.{module}"), function)(ask)
+    return measured
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--hosts", type=int, default=200, help="at least 50: fewer say nothing")
+    parser.add_argument("part", nargs="*", help=f"some parts, by a word of their names: {', '.join(PARTS)}")
+    parser.add_argument("--hosts", type=int, default=1000, help="at least 50: fewer say nothing")
     parser.add_argument("--rounds", type=int, default=3, help="the medians of so many")
-    parser.add_argument("--seconds", type=int, default=20, help="of webhooks")
+    parser.add_argument("--huge", action="store_true", help="scale: 100,000 modelled hosts too")
     parser.add_argument(
-        "--judge-runs",
-        type=int,
-        default=10,
-        help="traces for each fault in each cell of the judges' table; 0: none",
+        "--judge-runs", type=int, default=10, help="traces for each fault in each cell of the judges' table"
     )
-    return parser.parse_args()
-
-
-def _judges(runs: int) -> list[Figure]:
-    """The canary's judge and its peers on simulated traces; their table is printed at once."""
-    if not runs:
-        return []
-    judge_table.show(judge_table.measure(runs, say))
-    return judge_table.figures(judge_table.PROMISED_RUNS, say)
-
-
-def _rounds(system: Installation, count: int) -> list[Round]:
-    say("a first release everywhere")
-    rounds = Rounds(system)
-    found = []
-    for number in range(1, count + 1):
-        say(f"round {number} of {count}: ssh, then rollout")
-        found.append(rounds.one())
-    return found
-
-
-def _memory(system: Installation) -> dict[str, dict[str, float]]:
-    """RSS and PSS of each part, its children included."""
-    found: dict[str, dict[str, float]] = {}
-    for pid, name in system.parts().items():
-        if name in WORKERS:
-            rss, pss = processes.memory_mb(pid)
-            one = found.setdefault(name, {"rss": 0.0, "pss": 0.0, "processes": 0})
-            one["rss"] += rss
-            one["pss"] += pss
-            one["processes"] += 1
-    return found
-
-
-def _figures(
-    hosts: int, rounds: list[Round], memory: dict[str, dict[str, float]], answers: Latency
-) -> list[Figure]:
-    def rates(ours: str, floor: str) -> tuple[float, float, float]:
-        """Hosts a second, ours and the floor's, and the median of the rounds' own ratios."""
-        pairs = [(getattr(one, ours).seconds, getattr(one, floor).seconds) for one in rounds]
-        return (
-            hosts / median(mine for mine, _ in pairs),
-            hosts / median(its for _, its in pairs),
-            median(its / mine for mine, its in pairs),
-        )
-
-    def cpu(name: str) -> float:
-        return median(getattr(one, name).cpu_s for one in rounds) * 100 / hosts
-
-    def spent(title: str, ours: str, floor: str) -> Figure:
-        return Figure(title, "s", cpu(ours), cpu(floor), cpu(ours) / cpu(floor))
-
-    cold, warm = rates("cold", "floor_cold"), rates("warm", "floor_warm")
-    return [
-        Figure("prepare + activate, cold, hosts/s", "", *cold, at_least=COLD_RATIO),
-        Figure("  the same against ssh as it comes, one a call", "", *rates("cold", "floor_two")),
-        Figure("rollback, warm, hosts/s", "", *warm, at_least=WARM_RATIO),
-        spent("client CPU for 100 hosts, cold", "cold", "floor_cold"),
-        spent("client CPU for 100 hosts, warm", "warm", "floor_warm"),
-        Figure("webhook to stored answer, p50", "ms", answers.p50),
-        Figure("webhook to stored answer, p99", "ms", answers.p99, below=P99_MS),
-        *(Figure(f"RSS, {name}", "MB", memory[name]["rss"]) for name in WORKERS if name in memory),
-    ]
-
-
-def _notes(hosts: int, rounds: list[Round], load: float) -> list[str]:
-    def middle(name: str) -> float:
-        return median(getattr(one, name).seconds for one in rounds)
-
-    def parts(name: str) -> str:
-        spent: dict[str, list[float]] = {}
-        for one in rounds:
-            for part, seconds in getattr(one, name).items():
-                spent.setdefault(part, []).append(seconds)
-        told = sorted(((median(all_of), part) for part, all_of in spent.items()), reverse=True)
-        return ", ".join(f"{part} {seconds:.2f}" for seconds, part in told if seconds >= 0.01)
-
-    return [
-        f"cold is {middle('cold'):.2f} s: {middle('prepare'):.2f} s from the first host begun to the last one prepared,",
-        f"  and {middle('fan_out'):.2f} s from PASS to done (mode ramp: the window grows from 1 to {CONCURRENCY}).",
-        f"subtracted: push, tests and build before, and the rest of the canary's bake of {BAKE} between the two.",
-        f"medians of {len(rounds)} rounds, floor and ours in turn; the ratio is the median of the rounds' ratios.",
-        f"our CPU seconds for {hosts} hosts, cold: {parts('parts_cold')}",
-        f"our CPU seconds for {hosts} hosts, warm: {parts('parts_warm')}",
-        *(
-            [f"the load was {load:.1f} before we began: other programs ran, so only ratios mean something"]
-            if load > 0.5
-            else []
-        ),
-    ]
-
-
-def say(words: str) -> None:
-    """Progress, for people."""
-    print(f"[{time.strftime('%H:%M:%S')}] {words}", file=sys.stderr, flush=True)
+    given = parser.parse_args()
+    if not _wanted(given.part):
+        parser.error(f"no part is named so; there are {', '.join(PARTS)}")
+    return given
 
 
 if __name__ == "__main__":

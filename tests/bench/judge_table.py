@@ -153,19 +153,19 @@ def figures(runs: int, say: Callable[[str], None]) -> list[Figure]:
     for rps, tally in promised(runs, say):
         at = f"judge at {rps:g} requests/s"
         lines += [
-            Figure(f"{at}: false alarms", "%", percent(list(tally.alarms.values())), below=ALARMS),
+            Figure(f"{at}: false alarms", "%", percent(list(tally.alarms.values())), at_most=ALARMS),
             Figure(
                 f"{at}: passes of a material regression",
                 "%",
                 percent(list(tally.passes.values())),
-                below=PASSES,
+                at_most=PASSES,
             ),
-            Figure(f"{at}: slowest to fail an outage", "s", max(tally.busy_outages), below=OUTAGE_S + 0.1),
+            Figure(f"{at}: slowest to fail an outage", "s", max(tally.busy_outages), at_most=OUTAGE_S + 0.1),
         ]
     return [
         *lines,
-        Figure("judge, a bin of 5 hosts", "ms", cost(5), below=MS_5),
-        Figure("judge, a bin of 50 hosts", "ms", cost(50), below=MS_50),
+        Figure("judge, a bin of 5 hosts", "ms", cost(5), at_most=MS_5),
+        Figure("judge, a bin of 50 hosts", "ms", cost(50), at_most=MS_50),
     ]
 
 

@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import resource
 import threading
 import time
 from bisect import bisect_left
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
@@ -15,10 +17,12 @@ _NAMES = {
     "tests@": "tests",
     "hosts@": "hosts",
     " web ": "web",
+    "rollout up": "supervisor",
     " beat ": "beat",
     "flower": "flower",
     "valkey": "broker",
     "redis": "broker",
+    "postgres": "database",
 }
 
 
@@ -44,6 +48,12 @@ def cpu_s(pid: int) -> float:
     return 0.0
 
 
+def children_cpu_s() -> float:
+    """CPU seconds of our own children that have ended, and of theirs."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def memory_mb(pid: int) -> tuple[float, float]:
     """RSS, and PSS: what is shared counted in parts."""
     found = {"Rss": 0, "Pss": 0}
@@ -63,11 +73,11 @@ def established(port: int) -> int:
 
 
 class CpuWatch:
-    """Samples a process tree ten times a second, so that any span of time can be asked for afterwards."""
+    """Samples process trees ten times a second, so that any span of time can be asked for afterwards."""
 
-    def __init__(self, root: int) -> None:
-        self._root = root
-        self._known = parts(root)
+    def __init__(self, roots: Iterable[int]) -> None:
+        self._roots = list(roots)
+        self._known = self._look()
         self._samples: list[tuple[float, dict[str, float]]] = []
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -101,8 +111,11 @@ class CpuWatch:
         looked = time.monotonic()
         while not self._ended.wait(0.1):
             if time.monotonic() - looked > 5:
-                self._known, looked = parts(self._root), time.monotonic()
+                self._known, looked = self._look(), time.monotonic()
             self._sample()
+
+    def _look(self) -> dict[int, str]:
+        return {pid: name for root in self._roots for pid, name in parts(root).items()}
 
     def _sample(self) -> None:
         spent: dict[str, float] = {}

@@ -4,8 +4,9 @@ import json
 import os
 import platform
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -15,62 +16,82 @@ RESULTS = Path(__file__).parents[2] / "bench" / "results"
 
 @dataclass(frozen=True)
 class Figure:
-    """A line of the table. `wanted` is about the ratio where there is a floor, else about ours."""
+    """A line of the table. What is wanted is about the ratio where there is one, else about ours."""
 
     name: str
     unit: str
     ours: float
     floor: float | None = None
     ratio: float | None = None
-    at_least: float | None = None  # of the ratio
-    below: float | None = None  # of ours
+    at_least: float | None = None
+    at_most: float | None = None
+    goal: float | None = None  # beyond what is wanted
+    of_ours: bool = False  # what is wanted is about ours all the same
 
     @property
     def measure(self) -> float:
-        """What is compared with the last run."""
-        return self.ours if self.ratio is None else self.ratio
+        """What is compared: with what is wanted, and with the last run."""
+        return self.ours if self.ratio is None or self.of_ours else self.ratio
 
     @property
     def ok(self) -> bool | None:
         """Whether it is as wanted; None when nothing is."""
         if self.at_least is not None:
-            return self.ratio is not None and self.ratio >= self.at_least
-        return None if self.below is None else self.ours < self.below
+            return self.measure >= self.at_least
+        return None if self.at_most is None else self.measure <= self.at_most
 
     @property
     def wanted(self) -> str:
         """What is wanted, in words."""
-        if self.at_least is not None:
-            return f"ratio ≥ {self.at_least:g}"
-        return "" if self.below is None else f"< {self.below:g} {self.unit}"
+        limit = self.at_most if self.at_least is None else self.at_least
+        if limit is None:
+            return ""
+        sign = "≤" if self.at_least is None else "≥"
+        unit = "" if self.ratio is not None and not self.of_ours else f" {self.unit}"
+        goal = "" if self.goal is None else f", goal {self.goal:g}"
+        return f"{sign} {limit:g}{unit}{goal}".rstrip()
 
 
-def tell(figures: list[Figure], notes: list[str], details: dict[str, object]) -> int:
-    """Print the table, write the file; 1 when something is not as wanted."""
-    last = _last()
-    console = Console(width=None if os.isatty(1) else 130)
-    console.print(_table(figures, last))
-    for note in notes:
-        console.print(f"  {note}", highlight=False, markup=False)
-    console.print(f"  written: {_write(figures, details)}", highlight=False)
-    missed = [figure.name for figure in figures if figure.ok is False]
+@dataclass
+class Found:
+    """What a part of the bench has found: lines of the table, lines below it, and all that was read."""
+
+    figures: list[Figure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def tell(found: dict[str, Found], failed: dict[str, str], asked: dict[str, Any]) -> int:
+    """Print the table, write the file; 1 when something is not as wanted, or was not measured."""
+    last = _last(asked)
+    console = Console(width=None if os.isatty(1) else 140)
+    console.print(_table(found, last))
+    for part, one in found.items():
+        for note in one.notes:
+            console.print(f"  {part}: {note}", highlight=False, markup=False)
+    console.print(f"  written: {_write(found, failed, asked)}", highlight=False)
+    missed = [figure.name.strip() for one in found.values() for figure in one.figures if figure.ok is False]
     if missed:
-        console.print(f"missed: {'; '.join(missed)}")
-    return 1 if missed else 0
+        console.print(f"missed: {'; '.join(missed)}", markup=False)
+    for part, why in failed.items():
+        console.print(f"not measured: {part}: {why}", markup=False)
+    return 1 if missed or failed else 0
 
 
-def _table(figures: list[Figure], last: dict[str, float]) -> Table:
-    table = Table("figure", "ours", "floor", "ratio", "wanted", "ok", "last time")
-    for figure in figures:
-        table.add_row(
-            figure.name,
-            f"{figure.ours:.4g} {figure.unit}",
-            "" if figure.floor is None else f"{figure.floor:.4g} {figure.unit}",
-            "" if figure.ratio is None else f"{figure.ratio:.2f}",
-            figure.wanted,
-            {None: "", True: "yes", False: "NO"}[figure.ok],
-            _change(figure, last.get(figure.name)),
-        )
+def _table(found: dict[str, Found], last: dict[str, float]) -> Table:
+    table = Table("figure", "ours", "floor or peer", "ratio", "wanted", "ok", "last time")
+    for part, one in found.items():
+        table.add_section()
+        for figure in one.figures:
+            table.add_row(
+                figure.name,
+                f"{figure.ours:.4g} {figure.unit}",
+                "" if figure.floor is None else f"{figure.floor:.4g} {figure.unit}",
+                "" if figure.ratio is None else f"{figure.ratio:.2f}",
+                figure.wanted,
+                {None: "", True: "yes", False: "NO"}[figure.ok],
+                _change(figure, last.get(_key(part, figure))),
+            )
     return table
 
 
@@ -80,14 +101,21 @@ def _change(figure: Figure, before: float | None) -> str:
     return f"{before:.3g} ({(figure.measure / before - 1) * 100:+.0f} %)"
 
 
-def _last() -> dict[str, float]:
-    """The measures of the newest file."""
-    for file in sorted(RESULTS.glob("*.json"), reverse=True)[:1]:
-        return {name: float(value) for name, value in json.loads(file.read_text())["measures"].items()}
-    return {}
+def _key(part: str, figure: Figure) -> str:
+    return f"{part}: {figure.name.strip()}"
 
 
-def _write(figures: list[Figure], details: dict[str, object]) -> Path:
+def _last(asked: dict[str, Any]) -> dict[str, float]:
+    """Each measure as the newest run with as many hosts has it."""
+    found: dict[str, float] = {}
+    for file in sorted(RESULTS.glob("*.json")):
+        written = json.loads(file.read_text())
+        if written.get("asked", {}).get("hosts") == asked["hosts"]:
+            found |= written["measures"]
+    return found
+
+
+def _write(found: dict[str, Found], failed: dict[str, str], asked: dict[str, Any]) -> Path:
     RESULTS.mkdir(parents=True, exist_ok=True)
     file = RESULTS / time.strftime("%Y-%m-%dT%H%M%SZ.json", time.gmtime())
     document = {
@@ -96,9 +124,16 @@ def _write(figures: list[Figure], details: dict[str, object]) -> Path:
             "kernel": platform.release(),
             "python": platform.python_version(),
         },
-        "measures": {figure.name: figure.measure for figure in figures},
-        "figures": [asdict(figure) | {"ok": figure.ok} for figure in figures],
-        **details,
+        "asked": asked,
+        "failed": failed,
+        "measures": {
+            _key(part, figure): figure.measure for part, one in found.items() for figure in one.figures
+        },
+        "figures": {
+            part: [asdict(figure) | {"ok": figure.ok} for figure in one.figures]
+            for part, one in found.items()
+        },
+        "details": {part: one.details for part, one in found.items()},
     }
-    file.write_text(json.dumps(document, indent=1) + "\n")
+    file.write_text(json.dumps(document, indent=1, default=asdict) + "\n")
     return file

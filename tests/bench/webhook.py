@@ -1,13 +1,16 @@
-"""From a push to the answer that says it is stored: 50 a second, each on a connection of its own, as a git server has it."""
+"""From a push to the answer that says it is stored: so many a second, each on a connection of its own, as a git server has it."""
 
 import asyncio
 import hashlib
 import hmac
 import json
+import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from tests.support.system import SECRET
+
+NEVER = 1e6  # milliseconds
 
 
 @dataclass(frozen=True)
@@ -18,10 +21,11 @@ class Latency:
     p99: float
     most: float
     requests: int
+    refused: int = 0  # answered 503, "come again later": they count as never answered
 
 
 def measure(folder, port, *, rate, seconds, first):
-    """Push `rate` distinct commits a second. Every one must be answered 202; the numbers count from `first`."""
+    """Push `rate` distinct commits a second. Every one is answered 202 or 503; the numbers count from `first`."""
     requests = [_request(folder, port, first + number) for number in range(rate * seconds)]
     return asyncio.run(_at_a_steady_pace(requests, port, rate))
 
@@ -30,7 +34,8 @@ async def _at_a_steady_pace(requests, port, rate):
     begin = time.monotonic() + 0.2
     waits = [_one(request, port, begin + number / rate) for number, request in enumerate(requests)]
     took = sorted(await asyncio.gather(*waits))
-    return Latency(_share(took, 0.5), _share(took, 0.99), round(took[-1], 1), len(took))
+    refused = sum(one == NEVER for one in took)
+    return Latency(_share(took, 0.5), _share(took, 0.99), round(took[-1], 1), len(took), refused)
 
 
 async def _one(request, port, due):
@@ -42,6 +47,8 @@ async def _one(request, port, due):
         answer = await reader.read()
     finally:
         writer.close()
+    if answer.startswith(b"HTTP/1.1 503 "):
+        return NEVER
     assert answer.startswith(b"HTTP/1.1 202 "), answer[:300]
     assert b'"accepted"' in answer, answer[-300:]
     return (time.monotonic() - due) * 1000
@@ -72,3 +79,9 @@ def _request(folder, port, number):
         "Connection: close",
     ]
     return "\r\n".join([*head, "", ""]).encode() + body
+
+
+if __name__ == "__main__":
+    _folder, *_numbers = sys.argv[1:]
+    _port, _rate, _seconds, _first = map(int, _numbers)
+    print(json.dumps(asdict(measure(_folder, _port, rate=_rate, seconds=_seconds, first=_first))))

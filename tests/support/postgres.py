@@ -17,11 +17,12 @@ def _program(name):
 
 
 class Postgres:
-    """Fast and unsafe (fsync off): nobody pulls the plug here."""
+    """Fast and unsafe (fsync off): nobody pulls the plug here. `safe` for the bench, which measures what an fsync costs."""
 
-    def __init__(self, also=None):
+    def __init__(self, also=None, *, safe=False):
         """`also` is a further address to listen at; whoever comes from its network is let in."""
         self._also = also
+        self._fsync = "on" if safe else "off"
         self.folder = Path(tempfile.mkdtemp(prefix="rollout-pg-"))
         self._process = None
         self.port = 0
@@ -45,7 +46,9 @@ class Postgres:
     def resume(self):
         """Start (again) on the same port."""
         addresses = f"127.0.0.1,{self._also}" if self._also else "127.0.0.1"
-        options = f"-p {self.port} -h {addresses} -k {self.folder} -c fsync=off -c max_connections=200"
+        options = (
+            f"-p {self.port} -h {addresses} -k {self.folder} -c fsync={self._fsync} -c max_connections=200"
+        )
         self._run(
             [
                 _program("pg_ctl"),
@@ -68,6 +71,10 @@ class Postgres:
     def remove(self):
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def pid(self):
+        """The process that all others of it descend from."""
+        return int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
 
     def database(self, *options):
         """The address of a new, empty database, made with these options of createdb."""

@@ -1,0 +1,111 @@
+"""A fleet far away whose restarts take their time: the wall against the ideal, the worker's memory, and what idling costs."""
+
+import contextlib
+import time
+from dataclasses import replace
+from statistics import median
+
+from rollout.domain import budget
+from tests.bench import processes
+from tests.bench.ask import Ask, say
+from tests.bench.far import far
+from tests.bench.ideal import planned_s
+from tests.bench.installation import Installation, moments
+from tests.bench.report import Figure, Found
+
+RESTART_S, ROUND_TRIP_S, ROUND_TRIPS = 2.0, 0.05, 3  # a channel, the command's greeting, the permission
+CONCURRENCY = 200
+SLOWER_S = 5
+IDLE_S = 15
+HOSTS_PER_BAKED_S = 25
+# The slow ones have a file of their own.
+RESTART = f'if test -e "$ROOT/slow"; then sleep {RESTART_S + SLOWER_S:g}; else sleep {RESTART_S:g}; fi'
+
+
+class FarInstallation(Installation):
+    """Every host is behind the same long line."""
+
+    def _configure(self):
+        self.far = self.held.enter_context(far(self.sshd.port, ROUND_TRIP_S))
+        hosts = self.sshd.hosts
+        self.sshd.hosts = [replace(host, door=(host.address, self.far.port)) for host in hosts]
+        for host in hosts:
+            self.sshd.know(host.address, self.far.port)
+        super()._configure()
+
+
+def measure(ask: Ask) -> Found:
+    """Some rollouts, and one with trouble on 1 % of the hosts."""
+    at_once = min(CONCURRENCY, ask.hosts // 5)
+    few = max(2, ask.hosts // 100)
+    system = FarInstallation(
+        ask.hosts,
+        bake_s=10 + ask.hosts // HOSTS_PER_BAKED_S,
+        concurrency=at_once,
+        slots=at_once + 40,
+        max_failed=few,
+        restart=RESTART,
+    )
+    walls, peak = [], 0.0
+    with contextlib.ExitStack() as held:
+        system.held = held
+        held.enter_context(system)
+        system.install_host_program()
+        for number in range(1, ask.rounds + 1):
+            say(f"latency: rollout {number} of {ask.rounds}")
+            wall, late = _wall(system)
+            walls.append(wall)
+            peak = max(peak, processes.memory_mb(system.pid_of("hosts"))[0])
+        idle = _idle(system)
+        say("latency: with slow and dead hosts")
+        slow, dead = system.sshd.hosts[-few : -few // 2], system.sshd.hosts[-few // 2 :]
+        for host in slow:
+            (host.root / "slow").touch()
+        system.far.take_down([host.address for host in dead])
+        troubled, _ = _wall(system)
+    # The canary is done before.
+    limits = budget.Limits(few, at_once, budget.Mode.RAMP)
+    each_s = RESTART_S + ROUND_TRIPS * ROUND_TRIP_S
+    ideal = planned_s(ask.hosts - 1, each_s, limits)
+    wall = median(walls)
+    figures = [
+        Figure(
+            f"{at_once} at once, {RESTART_S:g} s restart, {ROUND_TRIP_S * 1000:g} ms away: wall / ideal",
+            "s",
+            wall,
+            ideal,
+            wall / ideal,
+            at_most=1.35,
+        ),
+        Figure("  RSS of the hosts' worker afterwards", "MB", peak, at_most=200),
+        Figure("  idle CPU of the hosts' worker, all connections open", "% of a core", idle, at_most=2.0),
+        Figure(
+            f"  {len(slow)} slow and {len(dead)} dead hosts add",
+            "s",
+            troubled - wall,
+            at_most=SLOWER_S + 0.1 * wall,
+        ),
+    ]
+    connected = f"{late} hosts were prepared after PASS" if late else "all hosts were prepared before PASS"
+    notes = [
+        f"the ideal: {ask.hosts - 1} hosts of {each_s:g} s through the ramp (K = {few}); without the ramp's start {ask.hosts * each_s / at_once:.1f} s",
+        f"walls: {', '.join(f'{one:.1f}' for one in walls)} s; slow hosts take {SLOWER_S} s more; {connected}",
+    ]
+    return Found(figures, notes, {"walls_s": walls, "troubled_s": troubled, "ideal_s": ideal})
+
+
+def _wall(system: Installation) -> tuple[float, int]:
+    """From PASS to done; and how many were prepared late."""
+    _, rollout = system.release_everywhere()
+    at = moments(system.events(rollout.id))
+    passed = at["rollout fanning_out"][0]
+    return at["rollout done"][0] - passed, sum(one > passed for one in at["prepared"])
+
+
+def _idle(system: Installation) -> float:
+    """Percent of a core."""
+    time.sleep(3)
+    pid = system.pid_of("hosts")
+    before = processes.cpu_s(pid)
+    time.sleep(IDLE_S)
+    return (processes.cpu_s(pid) - before) / IDLE_S * 100

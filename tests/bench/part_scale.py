@@ -1,0 +1,118 @@
+"""The real services and a real SQLite store over modelled hosts, from 100 hosts to 10,000: does a host's share stay flat?"""
+
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event
+
+from rollout.domain.states import RolloutState
+from rollout.services import stopping
+from tests.bench.ask import Ask, say
+from tests.bench.report import Figure, Found
+from tests.support.world import World
+
+SIZES, HUGE = (100, 1_000, 10_000), 100_000
+CONCURRENCY = 100
+FLAT = 1.5
+
+
+@dataclass(frozen=True)
+class Leg:
+    """What one way over the fleet took, for each host; `queued` is the most messages at once."""
+
+    hosts: int
+    ms: float
+    cpu_ms: float
+    statements: float
+    queued: int
+
+
+class Counted:
+    """A world whose statements and waiting messages are counted."""
+
+    def __init__(self, hosts: int, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.hosts = hosts
+        self.world = World(folder, patch, hosts=hosts, fan_out=f"concurrency = {CONCURRENCY}")
+        self.statements = self.queued = 0
+        event.listen(self.world.store._engine, "before_cursor_execute", self._count)
+        send = self.world.bell.send
+
+        def sent(entry):
+            send(entry)
+            self.queued = max(self.queued, len(self.world.bell.queue))
+
+        self.world.bell.send = sent
+
+    def leg(self, work) -> Leg:
+        """Do it, and count."""
+        self.statements = self.queued = 0
+        began, spent = time.monotonic(), time.process_time()
+        work()
+        seconds, cpu_s = time.monotonic() - began, time.process_time() - spent
+        return Leg(
+            hosts=self.hosts,
+            ms=seconds * 1000 / self.hosts,
+            cpu_ms=cpu_s * 1000 / self.hosts,
+            statements=self.statements / self.hosts,
+            queued=self.queued,
+        )
+
+    def ship(self) -> None:
+        """A commit to every host."""
+        self.world.push()
+        done = self.world.settle()
+        assert done.state is RolloutState.DONE, done
+
+    def back(self) -> None:
+        """The same way back."""
+        app = self.world.config.app(None)
+        stopping.roll_back_done(app, self.world.deps, to=None, who="bench", why="measured")
+        self.world.run(until=lambda: self.world.newest().state is RolloutState.ROLLED_BACK)
+        assert self.world.newest().state is RolloutState.ROLLED_BACK
+
+    def _count(self, *_: object) -> None:
+        self.statements += 1
+
+
+def measure(ask: Ask) -> Found:
+    """Size after size; the biggest against the smallest."""
+    legs: dict[str, list[Leg]] = {"rollout": [], "rollback": []}
+    for size in (*SIZES, *((HUGE,) if ask.huge else ())):
+        say(f"scale: {size} modelled hosts")
+        with (
+            tempfile.TemporaryDirectory(prefix="rollout-bench-") as folder,
+            pytest.MonkeyPatch.context() as patch,
+        ):
+            counted = Counted(size, Path(folder), patch)
+            counted.ship()  # a first release, which rollbacks go back to
+            legs["rollout"].append(counted.leg(counted.ship))
+            legs["rollback"].append(counted.leg(counted.back))
+            counted.world.store.close()
+    figures, notes = [], []
+    for name, found in legs.items():
+        first, last = found[0], found[-1]
+        between = f"{last.hosts} hosts, and {first.hosts}"
+        for what, unit in (("ms", "ms"), ("cpu_ms", "ms"), ("statements", "")):
+            mine, its = getattr(last, what), getattr(first, what)
+            title = {"ms": "wall", "cpu_ms": "CPU", "statements": "statements"}[what]
+            figures.append(
+                Figure(f"{name}: {title} for a host, {between}", unit, mine, its, mine / its, at_most=FLAT)
+            )
+        figures.append(
+            Figure(
+                f"{name}: most messages waiting at once, {last.hosts} hosts",
+                "",
+                max(one.queued for one in found),
+            )
+        )
+        notes.append(
+            f"{name}: "
+            + "; ".join(
+                f"{one.hosts}: {one.ms:.2f} ms, {one.cpu_ms:.2f} ms CPU, {one.statements:.1f} statements, {one.queued} queued"
+                for one in found
+            )
+        )
+    return Found(figures, notes, {"legs": legs})
