@@ -1,9 +1,10 @@
 """The Celery application, as `celery -A workers.app` finds it. `rollout worker`, `beat` and `flower` start it."""
 
 import functools
+import gc
 from typing import Any
 
-from celery.signals import setup_logging, worker_process_init, worker_ready, worker_shutdown
+from celery.signals import setup_logging, worker_init, worker_process_init, worker_ready, worker_shutdown
 
 from rollout import logs, wiring
 from rollout.config import deploy_file
@@ -39,6 +40,13 @@ def _log(**_: Any) -> None:
 @worker_process_init.connect  # type: ignore[untyped-decorator]
 def _forked(**_: Any) -> None:
     deps.cache_clear()
+
+
+@worker_init.connect  # type: ignore[untyped-decorator]
+def _collect_less(**_: Any) -> None:
+    """Modules stay: a full collection that walks through them costs 80 ms, again and again while hosts are switched."""
+    gc.collect()
+    gc.freeze()
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]

@@ -163,7 +163,9 @@ class Pool:
 
     def _surplus(self) -> list[_Entry]:
         """Take out the least recently used idle ones that are too many."""
-        surplus = []
+        surplus: list[_Entry] = []
+        if len(self._entries) <= self._size:
+            return surplus
         for entry in list(self._entries.values()):
             if len(self._entries) <= self._size:
                 break

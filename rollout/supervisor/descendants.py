@@ -77,6 +77,9 @@ def end_strangers(known: Collection[int]) -> None:
 
 def reap_strangers(known: Collection[int]) -> None:
     """Collect ended children of ours that are not `known`."""
+    with suppress(ChildProcessError):
+        if os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            return  # nobody has ended: looking through /proc at each line of a log would cost more than the line
     for pid in set(children(os.getpid())) - set(known):
         with suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
