@@ -1,5 +1,6 @@
 """The process tree with small real programs: restarts, endings, and nothing left behind."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -99,7 +100,8 @@ def tree(tmp_path):
     yield start
     for each in trees:
         for pid in each.all_pids():
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         each.process.communicate()
 
 
