@@ -146,6 +146,8 @@ class RolloutHost:
     sealed: Epoch | None  # the highest epoch that a sealing status left on the host
     release: str | None  # what the host runs, as last read
     previous: str | None  # what it ran before this rollout: a commit, FOREIGN, or None for nothing
+    owes: bool  # an older rollout had not brought it back when this one took it: it goes back to `owed`, not to `previous`
+    owed: str | None
     error: str | None
     cause: str | None  # class of the error, for grouping
     took_s: float | None
@@ -155,6 +157,11 @@ class RolloutHost:
     lost_at: float | None  # store clock: since when its outcome is not known
     failures: int  # of its rollback, for the back-off
     cursor: str | None  # where the metric source goes on reading
+
+    @property
+    def way_back(self) -> str | None:
+        """Where it goes when it leaves this rollout's release; of a touched host."""
+        return self.owed if self.owes else self.previous
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +175,9 @@ class FleetHost:
     found: str | None  # read from its disk, at verified_at
     verified_at: datetime | None
     excluded: str | None  # the reason, when it is out of all rollouts
+    operation: Epoch  # of the last claim whose report was recorded: an older one's comes too late
+    owes: bool  # a rollback that nobody could finish yet: to `owed`, whatever it runs
+    owed: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +316,8 @@ class SwitchOrder:
     health: str
     restart_limit_s: int
     health_timeout_s: int
+    owes: bool = False  # what it runs is not to be put back, should this be unhealthy, but `owed`
+    owed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

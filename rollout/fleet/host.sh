@@ -69,10 +69,12 @@ is_host() {
     [ "${#1}" -le 255 ]
 }
 
+is_way_back() {
+    case $1 in none | foreign) return 0 ;; *) is_commit "$1" ;; esac
+}
+
 is_target() { # what `current` may be told to be
-    is_commit "$1" && return 0
-    [ "$verb" = rollback ] || return 1
-    case $1 in none | foreign) return 0 ;; *) return 1 ;; esac
+    is_commit "$1" || { [ "$verb" = rollback ] && is_way_back "$1"; }
 }
 
 is_digest() {
@@ -82,7 +84,7 @@ is_digest() {
 
 epoch='' op='' op_asked='' host='' commit='' digest='' size='' keep='' spare='' wait=0 deep=''
 base='' base_digest='' delta=''
-restart='' restart_limit='' health='' health_timeout=''
+restart='' restart_limit='' health='' health_timeout='' back=''
 seen=' '
 
 read_header() { # KEYS: those that the verb knows
@@ -130,6 +132,7 @@ take_once() { # KEY VALUE
         host) is_host "$2" && host=$2 ;;
         commit) is_target "$2" && commit=$2 ;;
         digest) is_digest "$2" && digest=$2 ;;
+        back) is_way_back "$2" && back=$2 ;;
         deep) [ "$2" = 1 ] && deep=1 ;;
         *) bad_input 'unknown key' ;; # a key with a blank in it
     esac || bad_input "$1"
@@ -484,6 +487,8 @@ choose_from() { # where an unhealthy release is put back to
     from=$was
     # A second attempt finds its own release in `current`; what was there before stands in the journal.
     if [ "$was" = "$commit" ] && [ "$last_commit" = "$commit" ] && [ "$last_what" != 'done' ]; then from=$last_from; fi
+    # What was there may be what it should have left already; then the order says where to.
+    [ -z "$back" ] || from=$back
 }
 
 outcome() { # CODE REASON WHAT OPEN: journal it, then say it
@@ -540,7 +545,7 @@ put_in_place() { # the switch itself, fenced on both sides
 put_back() { # an unhealthy release makes room for what was there before
     if [ "$verb" = rollback ] || [ "$from" = "$commit" ]; then outcome 10 unhealthy failed yes; fi
     record back yes
-    if ! point "$from"; then
+    if { is_commit "$from" && [ ! -d "releases/$from" ]; } || ! point "$from"; then
         note "could not switch back to $from"
         outcome 10 unhealthy failed yes
     fi
@@ -551,7 +556,7 @@ put_back() { # an unhealthy release makes room for what was there before
 }
 
 switch() { # activate and rollback
-    read_header 'epoch op host commit digest restart restart_limit health health_timeout'
+    read_header 'epoch op host commit digest restart restart_limit health health_timeout back'
     need 'epoch op host commit restart_limit health_timeout'
     if is_commit "$commit" && [ -z "$digest" ]; then bad_input 'no digest'; fi
     greet

@@ -173,6 +173,7 @@ def switch(order: SwitchOrder, target: Target) -> bytes:
             ("restart_limit", order.restart_limit_s),
             *_command("health", order.health),
             ("health_timeout", order.health_timeout_s),
+            *([("back", order.owed or _NOTHING)] if order.owes else []),
         ]
     )
 

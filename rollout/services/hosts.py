@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -52,6 +52,8 @@ H, HE = HostState, HostEvent
 
 READ_AGAIN_S = 2.0
 _FOUND: dict[str, Any] = {"unreadable": False, "lost_at": None}
+# An accepted failure stays accepted when it turns out to be one. Of a host that is switched anew nobody has accepted anything.
+_UNTOUCHED: dict[str, Any] = {**_FOUND, "accepted": False}
 _NOTHING_DONE = {"late", "overtaken", "busy"}  # refusals after which the same attempt may go on
 _NOT_SEEN = (Unreachable, HostKeyRefused, AuthRefused, OutcomeUnknown)  # nobody could look at the host
 MARGIN_S = 1.0  # of a lease: the database's clock, the way to the host, the time from its check to its rename
@@ -174,6 +176,7 @@ def deploy(host_id: HostId, deps: Deps) -> None:
 
 def _activate(job: _Job, deps: Deps) -> None:
     order = _order(job.host, job.app, job.rollout.commit, job.rollout.digest)
+    order = replace(order, owes=job.host.owes, owed=job.host.owed)
     with deps.leases.hold("host", job.host.id):
         try:
             outcome = deps.fleet.activate(
@@ -228,14 +231,14 @@ def _switched(tx: Transaction, job: _Job, outcome: Outcome) -> bool:
     tx.outputs.add(job.host.rollout, job.host.name, "activate", job.host.attempt, outcome.output)
     error = _error_of(outcome, job.host)
     if error is None:
-        tx.hosts.runs(job.host.app, job.host.name, job.rollout.commit)
+        tx.hosts.runs(job.host, job.rollout.commit, settled=True)
         return _done(tx, job)
     if (
         outcome.answer is Answer.BROKEN and outcome.intent
     ):  # it got as far as its journal: only reading it tells
         return _lose(tx, job, OutcomeUnknown(str(error)))
     if outcome.answer is Answer.FAILED:
-        tx.hosts.runs(job.host.app, job.host.name, outcome.current)
+        tx.hosts.runs(job.host, outcome.current)
     if outcome.answer is Answer.REFUSED and outcome.reason in _NOTHING_DONE:
         return _change(
             tx, job, HE.FOUND_UNTOUCHED, why=str(error), token=False, due_at=tx.now() + READ_AGAIN_S
@@ -303,15 +306,16 @@ def _settle(tx: Transaction, job: _Job, status: HostStatus) -> bool:
     if not status.sealed or (status.asked == "intent" and status.running):
         busy = OutcomeUnknown(f"{host.name}: is still at work on what was sent to it")
         return _read_again(tx, job, busy, unreadable_after_s=_step_timeout(job.app))
-    tx.hosts.found(host.app, host.name, status.current)
+    tx.hosts.found(host.app, host.name, status.current, epoch=host.epoch)
+    done = status.asked == "done" and status.current == job.rollout.commit
     if host.touched:
-        tx.hosts.runs(host.app, host.name, status.current)
-    if status.asked == "done" and status.current == job.rollout.commit:
+        tx.hosts.runs(host, status.current, settled=done)
+    if done:
         return _done(tx, job)
-    if status.asked == "none" and status.current == host.previous:
-        return _change(tx, job, HE.FOUND_UNTOUCHED, why="read: not switched", token=False, **_FOUND)
-    if status.asked == "none" and not host.touched:
-        return _change(tx, job, HE.FOUND_UNTOUCHED, why="read: not switched", token=False, **_FOUND)
+    # A host that owes a rollback may have made it meanwhile.
+    as_before = status.current in ({host.previous, host.owed} if host.owes else {host.previous})
+    if status.asked == "none" and (as_before or not host.touched):
+        return _change(tx, job, HE.FOUND_UNTOUCHED, why="read: not switched", token=False, **_UNTOUCHED)
     if status.asked == "none":
         error: HostError = StepFailed(
             f"{host.name}: its journal is gone; it runs {status.current or 'nothing'}"
@@ -331,12 +335,12 @@ def _put_back(job: _Job, deps: Deps) -> None:
         with deps.store.transaction() as tx:
             epoch = tx.apps.next_epoch(job.host.app)
             host = tx.hosts.update(job.host, epoch=epoch, operation=epoch)
-            release = tx.commits.release(host.app, host.previous) if host.previous else None
+            release = tx.commits.release(host.app, host.way_back) if host.way_back else None
     except StaleWrite:
         log.info("report_overtaken", rollout=job.host.rollout, host=job.host.name, attempt=job.host.attempt)
         return
     again = _Job(host, job.rollout, job.app, job.began)
-    order = _order(host, job.app, host.previous, release.digest if release else None)
+    order = _order(host, job.app, host.way_back, release.digest if release else None)
     try:
         outcome = deps.fleet.roll_back(
             target_of(host, job.app),
@@ -358,7 +362,7 @@ def _put_back(job: _Job, deps: Deps) -> None:
     )
 
     def settle(tx: Transaction) -> bool:
-        tx.hosts.runs(host.app, host.name, outcome.current)
+        tx.hosts.runs(host, outcome.current)
         return _fail(tx, again, why, release=outcome.current)
 
     _report(deps, again, settle)
@@ -376,7 +380,7 @@ def _read_again(tx: Transaction, job: _Job, error: HostError, *, unreadable_afte
     host, now = job.host, tx.now()
     too_long = host.lost_at is not None and tx.elapsed(host.lost_at) > unreadable_after_s
     if too_long and not host.unreadable:
-        tx.hosts.unread(host.app, host.name)
+        tx.hosts.unread(host)
         return tx.hosts.set_unreadable(
             host,
             who=job.host.lease_owner or "",
@@ -412,7 +416,7 @@ def look(host_id: HostId, deps: Deps) -> None:
 
 def _looked(tx: Transaction, job: _Job, status: HostStatus | None) -> bool:
     if status is not None and status.sealed and not status.running:
-        tx.hosts.found(job.host.app, job.host.name, status.current)
+        tx.hosts.found(job.host.app, job.host.name, status.current, epoch=job.host.epoch)
         return _change_nothing(tx, job, due_at=None, failures=0)
     failures = job.host.failures + 1
     wait = retry.backoff_s(failures, first=READ_AGAIN_S, most=300.0)
@@ -428,7 +432,7 @@ def roll_back(host_id: HostId, deps: Deps) -> None:
     job = _begin(deps, lambda tx: tx.hosts.claim_roll_back(host_id, deps.worker, deps.settings.lease_s))
     if job is None:
         return
-    goal = job.rollout.rollback_to or job.host.previous
+    goal = _goal(job)
     with deps.store.reading() as tx:
         release = tx.commits.release(job.host.app, goal) if goal and goal != FOREIGN else None
     order = _order(job.host, job.app, goal, release.digest if release else None)
@@ -444,6 +448,10 @@ def roll_back(host_id: HostId, deps: Deps) -> None:
             outcome, error = None, failure
         runs = goal if error is None else _what_runs(job, outcome, deps)
     _report(deps, job, lambda tx: _rolled_back(tx, job, runs, outcome, error))
+
+
+def _goal(job: _Job) -> str | None:
+    return job.rollout.rollback_to or job.host.way_back
 
 
 def _what_runs(job: _Job, outcome: Outcome | None, deps: Deps) -> str | None:
@@ -466,11 +474,12 @@ def _rolled_back(
     if outcome is not None:
         tx.outputs.add(host.rollout, host.name, "rollback", host.attempt, outcome.output)
     if runs == UNREAD:
-        tx.hosts.unread(host.app, host.name)
+        tx.hosts.unread(host)
     else:
-        tx.hosts.runs(host.app, host.name, runs)
+        tx.hosts.runs(host, runs, settled=error is None)
     if error is None:
         return _change(tx, job, HE.ROLLED_BACK, token=False, release=runs, error=None, cause=None)
+    tx.hosts.owe(host, _goal(job))
     failures = host.failures + 1
     wait = tx.now() + retry.backoff_s(failures, first=5.0, most=300.0)
     return _change(
@@ -559,7 +568,7 @@ def _done(tx: Transaction, job: _Job) -> bool:
 def _fail(tx: Transaction, job: _Job, error: HostError, **values: Any) -> bool:
     tx.outputs.add(job.host.rollout, job.host.name, "error", job.host.attempt, str(error))
     if isinstance(error, _NOT_SEEN):
-        tx.hosts.unread(job.host.app, job.host.name)
+        tx.hosts.unread(job.host)
     return _change(
         tx,
         job,
@@ -577,7 +586,7 @@ def _narrowed(tx: Transaction, job: _Job) -> int:
 
 
 def _lose(tx: Transaction, job: _Job, error: HostError) -> bool:
-    tx.hosts.unread(job.host.app, job.host.name)
+    tx.hosts.unread(job.host)
     return _change(
         tx,
         job,

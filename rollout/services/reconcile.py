@@ -141,7 +141,7 @@ def _settled(tx: Transaction, host: RolloutHost, deps: Deps) -> list[Ring]:
     if host.state is H.ACTIVATING:
         lost_at = host.lease_until or tx.now()
         if host.touched:
-            tx.hosts.unread(host.app, host.name)
+            tx.hosts.unread(host)
         tx.hosts.change(
             host,
             HE.LOSE,
@@ -233,7 +233,8 @@ def _failed_roll_backs(deps: Deps) -> list[Ring]:
     with deps.store.transaction() as tx:
         for host in tx.hosts.failed_roll_backs():
             if tx.hosts.touched_later(host):
-                tx.hosts.leave(host)
+                if tx.hosts.touched_later(host, for_good=True):
+                    tx.hosts.leave(host)
                 continue
             tx.hosts.rung([host.id], deps.settings.ring_again_s)
             rings.append(roll_back_host(host))

@@ -10,13 +10,14 @@ import functools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, bindparam, case, func, insert, or_, select, update
+from sqlalchemy import Boolean, and_, bindparam, case, false, func, insert, or_, select, update
 
 from rollout.domain.counting import count
 from rollout.domain.model import (
     FOREIGN,
     UNREAD,
     AppName,
+    Epoch,
     FleetHost,
     HostId,
     Member,
@@ -48,6 +49,7 @@ UNSWITCHED = (H.PENDING, H.PREPARING, H.PREPARED)
 LEASED = (H.PREPARING, H.ACTIVATING, H.ROLLING_BACK)
 SWITCHING = (*sorted(STAGES), RolloutState.HALTED)  # what was begun may finish while a rollout is halted
 BACK = (RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK)
+NO_END = 2**62  # above every epoch
 # What these run may not be known when their rollout is over; of the first two since an earlier rollout, or attempt.
 AFTERWARDS = (H.PENDING, H.PREPARED, H.UNKNOWN, H.FAILED, H.EXCLUDED)
 
@@ -209,16 +211,21 @@ class Hosts:
             limit=limit,
         )
 
-    def touched_later(self, host: RolloutHost) -> bool:
-        """A newer rollout of the app has touched this host, or is about to: the old one's rollback is moot."""
+    def touched_later(self, host: RolloutHost, *, for_good: bool = False) -> bool:
+        """Another rollout of the app has touched this host since, or (not for good yet) is about to: this one's rollback is moot.
+
+        Whoever acts on it asks when he has his epoch, and so the app's row: then no claim with a lower one can still come.
+        """
         found = self._tx.connection.execute(
             select(rollout_hosts.c.id)
             .where(
                 rollout_hosts.c.app == host.app,
                 rollout_hosts.c.name == host.name,
-                rollout_hosts.c.rollout > host.rollout,
+                rollout_hosts.c.rollout != host.rollout,
                 rollout_hosts.c.operation > (host.operation or 0),
-                or_(rollout_hosts.c.touched, rollout_hosts.c.state == H.ACTIVATING),
+                rollout_hosts.c.touched
+                if for_good
+                else or_(rollout_hosts.c.touched, rollout_hosts.c.state == H.ACTIVATING),
             )
             .limit(1)
         )
@@ -250,19 +257,24 @@ class Hosts:
 
     def claim_activation(self, host: HostId, owner: str, lease_s: float) -> RolloutHost | None:
         """The right to switch this host, with its token; None when there is nothing to do or no room."""
-        found = self._unleased(host, H.PREPARED)
-        if found is None:
+        row = self._tx.connection.execute(_TO_ACTIVATE, {"host": host}).first()
+        if row is None or (row.lease_until or 0.0) > self._tx.now():
             return None
+        found = load_one(RolloutHost, row, **_CONVERTERS)
         canary = found.role is Role.CANARY
+        # What was accepted was an earlier attempt's failure; and what an older rollout owes the host is this one's now.
+        values: dict[str, Any] = {"accepted": False}
+        if not found.touched:
+            values |= {"owes": row.it_owes, "owed": row.it_owed}
         if found.token:
             if not self._tx.rollouts.may_activate(found.rollout, canary=canary):
                 return None
-            return self._claim(found, HE.ACTIVATE, owner, lease_s)
+            return self._claim(found, HE.ACTIVATE, owner, lease_s, **values)
         if not self._tx.rollouts.take_token(found.rollout, canary=canary):
             return None
         # The token is counted by take_token already.
         found = replace(found, token=True)
-        return self._claim(found, HE.ACTIVATE, owner, lease_s, token=True)
+        return self._claim(found, HE.ACTIVATE, owner, lease_s, token=True, **values)
 
     def claim_reading(self, host: HostId, owner: str, lease_s: float) -> RolloutHost | None:
         """The right to read an unknown host, with an epoch that seals it; None when somebody else reads it."""
@@ -278,18 +290,18 @@ class Hosts:
 
     def claim_look(self, host: HostId, owner: str, lease_s: float) -> RolloutHost | None:
         """The right to look at a host after its rollout, with an epoch that seals it; None as in `to_look_at`."""
+        its = self.get(host)
+        if its is None:
+            return None
+        # First the epoch, then whether a newer rollout has the host: one that comes later is above it, and not sealed off.
+        epoch = self._tx.apps.next_epoch(its.app)
         looks = _TO_LOOK_AT.where(rollout_hosts.c.id == bindparam("host"))
         # A message has just been sent for it, so it is due again later: what is asked here is whether anybody has it.
         row = self._tx.connection.execute(looks, {"host": host, "now": float("inf")}).first()
         found = load(RolloutHost, row, **_CONVERTERS)
         if found is None or (found.lease_until or 0.0) > self._tx.now():
             return None
-        return self.update(
-            found,
-            lease_owner=owner,
-            lease_until=self._tx.now() + lease_s,
-            epoch=self._tx.apps.next_epoch(found.app),
-        )
+        return self.update(found, lease_owner=owner, lease_until=self._tx.now() + lease_s, epoch=epoch)
 
     def claim_roll_back(self, host: HostId, owner: str, lease_s: float) -> RolloutHost | None:
         """The right to bring this host back.
@@ -300,12 +312,12 @@ class Hosts:
         if row is None:
             return None
         found = load_one(RolloutHost, row, **_CONVERTERS)
-        if row.stage == RolloutState.ROLLED_BACK and self.touched_later(found):
-            return None
         sealed = (found.sealed or 0) >= (row.stop_epoch or 1) and found.state is not H.ROLLING_BACK
         if not sealed and found.state in LEASED and (found.lease_until or 0.0) > self._tx.now():
             return None
-        return self._claim(found, HE.ROLL_BACK, owner, lease_s)
+        return self._claim(
+            found, HE.ROLL_BACK, owner, lease_s, unless_moot=row.stage == RolloutState.ROLLED_BACK
+        )
 
     def renew(self, owner: str, ids: Sequence[HostId], lease_s: float) -> None:
         """Leases that have not run out last `lease_s` from now; not for what a stop has ended."""
@@ -491,25 +503,34 @@ class Hosts:
         """The release that the host runs, as recorded: a commit, FOREIGN, UNREAD or None."""
         return self._tx.connection.execute(_RECORDED, {"its_app": app, "its_name": name}).scalar()
 
-    def runs(self, app: AppName, name: str, release: str | None) -> None:
-        """An operation of ours left the host with this release (I5)."""
-        self._set_fleet(app, name, release=release, found=release, verified_at=self._tx.today())
+    # A report says what was so at its claim's epoch. One that comes after a later claim's changes nothing: the host may
+    # have been switched by another rollout since, and nobody would look at it again.
 
-    def found(self, app: AppName, name: str, release: str | None) -> None:
-        """The host was read and has this release; what is recorded stays, unless it was not known."""
+    def runs(self, host: RolloutHost, release: str | None, *, settled: bool = False) -> None:
+        """An operation or a sealed reading left the host with this release (I5). `settled`: as it was meant to be."""
+        self._report(_RUNS, host, its_release=release, its_time=self._tx.today(), stays=not settled)
+
+    def owe(self, host: RolloutHost, owed: str | None) -> None:
+        """The host is to go back to this, whatever it runs, and could not: whoever takes it over goes on from there (I2)."""
+        self._report(_FLEET_REPORT, host, owes=True, owed=owed, operation=host.epoch)
+
+    def found(self, app: AppName, name: str, release: str | None, *, epoch: Epoch | None = None) -> None:
+        """The host was read (under this epoch) and has this release; what is recorded stays, unless it was not known."""
         values = {"its_app": app, "its_name": name, "its_release": release, "its_time": self._tx.today()}
-        self._tx.connection.execute(_FOUND, values)
+        self._tx.connection.execute(_FOUND, {**values, "its_epoch": NO_END if epoch is None else epoch})
 
-    def unread(self, app: AppName, name: str) -> None:
+    def unread(self, host: RolloutHost) -> None:
         """The host's outcome was lost, or it lets nobody in: what it runs is not known until it is read (I5)."""
-        self._set_fleet(app, name, release=UNREAD, found=None, verified_at=None)
+        sent = {} if host.operation is None else {"operation": host.epoch}  # a prepare switches nothing
+        self._report(_FLEET_REPORT, host, release=UNREAD, found=None, verified_at=None, **sent)
+
+    def _report(self, statement: Any, host: RolloutHost, **values: Any) -> None:
+        its = {"its_app": host.app, "its_name": host.name, "its_epoch": host.epoch or 0}
+        self._tx.connection.execute(statement, {**its, **values})
 
     def set_excluded(self, app: AppName, name: str, reason: str | None) -> None:
         """Out of all rollouts for this reason, or back in."""
-        self._set_fleet(app, name, excluded=reason)
-
-    def _set_fleet(self, app: AppName, name: str, **values: Any) -> None:
-        self._tx.connection.execute(_FLEET_HOST, {"its_app": app, "its_name": name, **values})
+        self._tx.connection.execute(_FLEET_HOST, {"its_app": app, "its_name": name, "excluded": reason})
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
@@ -528,12 +549,21 @@ class Hosts:
         return self._tx.connection.execute(query, {"rollout": rollout}).first() is not None
 
     def _claim(
-        self, host: RolloutHost, what: HostEvent, owner: str, lease_s: float, **values: Any
+        self,
+        host: RolloutHost,
+        what: HostEvent,
+        owner: str,
+        lease_s: float,
+        *,
+        unless_moot: bool = False,
+        **values: Any,
     ) -> RolloutHost | None:
         after = replace(host, state=next_host_state(host.state, what))
         if count(host) != count(after):
             self._tx.rollouts.move_counts(host.rollout, count(host), count(after))
         epoch = self._tx.apps.next_epoch(host.app)
+        if unless_moot and self.touched_later(host):
+            raise StaleWrite(f"{host.name}: another rollout has it")
         if what is not HE.PREPARE:
             values["operation"] = epoch
         try:
@@ -602,6 +632,18 @@ def _its_rollout_is(states: Iterable[RolloutState]) -> Any:
 # -- what runs for every host, built once: a statement's parameters come with its execution, values to be set included -
 
 _BY_ID = select(*columns(RolloutHost, rollout_hosts)).where(rollout_hosts.c.id == bindparam("host"))
+_TO_ACTIVATE = (
+    select(
+        *columns(RolloutHost, rollout_hosts),
+        func.coalesce(fleet_hosts.c.owes, false()).label("it_owes"),
+        fleet_hosts.c.owed.label("it_owed"),
+    )
+    .outerjoin(
+        fleet_hosts,
+        and_(fleet_hosts.c.app == rollout_hosts.c.app, fleet_hosts.c.name == rollout_hosts.c.name),
+    )
+    .where(rollout_hosts.c.id == bindparam("host"), rollout_hosts.c.state == H.PREPARED)
+)
 _TO_ROLL_BACK = select(
     *columns(RolloutHost, rollout_hosts), rollouts.c.stop_epoch, rollouts.c.state.label("stage")
 ).where(
@@ -653,8 +695,26 @@ _FLEET_HOST = update(fleet_hosts).where(
 _RECORDED = select(fleet_hosts.c.release).where(
     fleet_hosts.c.app == bindparam("its_app"), fleet_hosts.c.name == bindparam("its_name")
 )
+_FLEET_REPORT = _FLEET_HOST.where(fleet_hosts.c.operation <= bindparam("its_epoch"))
+_RUNS = _FLEET_REPORT.values(
+    release=bindparam("its_release"),
+    found=bindparam("its_release"),
+    verified_at=bindparam("its_time"),
+    operation=bindparam("its_epoch"),
+    owes=and_(
+        fleet_hosts.c.owes,
+        bindparam("stays", type_=Boolean),
+        fleet_hosts.c.owed.is_distinct_from(bindparam("its_release")),
+    ),
+)
 _FOUND = _FLEET_HOST.values(
-    release=case((fleet_hosts.c.release == UNREAD, bindparam("its_release")), else_=fleet_hosts.c.release),
+    release=case(
+        (
+            and_(fleet_hosts.c.release == UNREAD, fleet_hosts.c.operation <= bindparam("its_epoch")),
+            bindparam("its_release"),
+        ),
+        else_=fleet_hosts.c.release,
+    ),
     found=bindparam("its_release"),
     verified_at=bindparam("its_time"),
 )

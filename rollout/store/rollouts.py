@@ -158,9 +158,9 @@ class Rollouts:
         return load(Rollout, row, **_CONVERTERS)
 
     def released(self, app: AppName) -> str | None:
-        """The commit that the fleet runs: of the last done rollout, or what `rollback --to` named after it."""
+        """The commit that the fleet runs: of the last done rollout, or where `rollback` went from it, and on from there."""
         row = self._tx.connection.execute(
-            select(func.coalesce(rollouts.c.rollback_to, rollouts.c.commit))
+            select(func.coalesce(rollouts.c.rollback_to, rollouts.c.commit), rollouts.c.stop_epoch)
             .where(
                 rollouts.c.app == app,
                 or_(
@@ -171,7 +171,27 @@ class Rollouts:
             .order_by(rollouts.c.id.desc())
             .limit(1)
         ).first()
-        return None if row is None else str(row[0])
+        if row is None:
+            return None
+        sha, since = row
+        while (
+            since is not None and sha is not None
+        ):  # the rollout that `--to` went to may have been taken back later
+            row = self._tx.connection.execute(
+                select(func.coalesce(rollouts.c.rollback_to, rollouts.c.previous), rollouts.c.stop_epoch)
+                .where(
+                    rollouts.c.app == app,
+                    rollouts.c.commit == sha,
+                    rollouts.c.state.in_([RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK]),
+                    rollouts.c.stop_epoch > since,
+                )
+                .order_by(rollouts.c.stop_epoch.desc())
+                .limit(1)
+            ).first()
+            if row is None:
+                break
+            sha, since = row
+        return None if sha is None else str(sha)
 
     def newest(self, app: AppName | None) -> Rollout | None:
         """The last rollout of all."""

@@ -23,6 +23,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -219,6 +220,8 @@ rollout_hosts = Table(
     Column("sealed", BigInteger),
     Column("release", String(40)),
     Column("previous", String(40)),
+    Column("owes", Boolean, nullable=False, default=False, server_default=false()),
+    Column("owed", String(40)),
     Column("error", Text),
     Column("cause", String(50)),
     Column("took_s", Float),
@@ -243,6 +246,9 @@ fleet_hosts = Table(
     Column("found", String(40)),
     Column("verified_at", Utc),
     Column("excluded", Text),
+    Column("operation", BigInteger, nullable=False, default=0, server_default="0"),
+    Column("owes", Boolean, nullable=False, default=False, server_default=false()),
+    Column("owed", String(40)),
 )
 
 samples = Table(

@@ -1,9 +1,13 @@
 """What a claim asks for before it is given: the host's state, the rollout's state, the PASS."""
 
+from dataclasses import replace
+
 import pytest
 
-from rollout.domain.model import Member, Role
+from rollout.domain.model import UNREAD, Member, Role
 from rollout.domain.states import HostEvent, HostState, RolloutEvent
+from rollout.errors import LeaseLost
+from rollout.store import clock as store_clock
 from rollout.store.rollouts import Planned
 from rollout.store.store import Store
 
@@ -107,3 +111,60 @@ def test_a_database_without_an_encoding_is_one_like_any_other(postgres):
         (event,) = tx.events.of_subject("shop", f"commit {'a' * 40}")
     assert event.who == "Zoë"
     store.close()
+
+
+def test_a_late_report_records_nothing_over_a_newer_claims(store):
+    """I5: what a host runs is written by the latest claim that reported, whichever rollout it was of; a lost outcome too."""
+    newer = "b" * 40
+    with store.transaction() as tx:
+        _, (_, host, _) = fanning_out(tx)
+        old = tx.hosts.claim_activation(host.id, "w", 15)
+        new = replace(old, epoch=old.epoch + 1, operation=old.epoch + 1)
+        tx.hosts.runs(new, newer, settled=True)
+        tx.hosts.runs(old, SHA, settled=True)
+        tx.hosts.unread(old)
+        tx.hosts.owe(old, SHA)
+        (known,) = (one for one in tx.hosts.fleet("shop") if one.name == host.name)
+        assert (known.release, known.operation, known.owes) == (newer, new.epoch, False)
+        tx.hosts.unread(new)
+        tx.hosts.found("shop", host.name, SHA, epoch=old.epoch)
+        (known,) = (one for one in tx.hosts.fleet("shop") if one.name == host.name)
+        assert known.release == UNREAD
+
+
+def test_what_a_host_owes_is_the_next_claims_until_it_is_settled(store):
+    """I2: a claim learns where the host should have gone back to; a reading that shows it there ends that."""
+    with store.transaction() as tx:
+        _, (_, host, _) = fanning_out(tx)
+        earlier = replace(host, epoch=1, operation=1)
+        tx.hosts.owe(earlier, None)
+        claim = tx.hosts.claim_activation(host.id, "w", 15)
+        assert (claim.owes, claim.owed) == (True, None)
+        touched, _ = tx.hosts.permit(claim, SHA, 15)
+        assert (touched.previous, touched.way_back) == (SHA, None)
+        tx.hosts.runs(claim, SHA)
+        assert _known(tx, host).owes
+        tx.hosts.runs(claim, None)
+        assert not _known(tx, host).owes
+
+
+def _known(tx, host):
+    return next(one for one in tx.hosts.fleet("shop") if one.name == host.name)
+
+
+def test_a_permit_gives_no_more_than_what_is_left_of_the_lease(store, monkeypatch):
+    """I2: a worker that was late may act until its lease ends, not for a whole lease from now on."""
+    now = [1000.0]
+    monkeypatch.setattr(store_clock, "store_seconds", lambda _connection: now[0])
+    with store.transaction() as tx:
+        _, (_, host, _) = fanning_out(tx)
+        claim = tx.hosts.claim_activation(host.id, "w", 15)
+        assert tx.hosts.permit(claim, None, 15)[1] == pytest.approx(15)
+        now[0] += 12
+        assert tx.hosts.permit(claim, None, 15)[1] == pytest.approx(3)
+        touched = replace(claim, touched=True)
+        assert tx.hosts.permit(touched, None, 15)[1] == pytest.approx(3)
+        now[0] += 3
+        for late in (claim, touched):
+            with pytest.raises(LeaseLost):
+                tx.hosts.permit(late, None, 15)

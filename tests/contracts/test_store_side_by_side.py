@@ -8,6 +8,7 @@ from sqlalchemy import text
 
 from rollout.domain.model import Member, Release, Role
 from rollout.domain.states import CommitEvent, CommitState, HostEvent, HostState, RolloutEvent
+from rollout.errors import StaleWrite
 from rollout.services import bars
 from rollout.store import clock as store_clock
 from rollout.store.rollouts import Planned
@@ -149,3 +150,65 @@ def test_a_host_lost_before_the_machine_started_anew_is_timed_from_then(tmp_path
     with store.reading() as tx:
         assert tx.hosts.of(rollout.id)[0].lost_at == 50.0
     store.close()
+
+
+def two_rollouts(store, old_state):
+    """Rollout 1 is over, rollout 2 fans out; the same host in both, in this state in the first and prepared in the second."""
+    fleet = [(Member("web1", "127.1.0.1", 22, "deploy", {}, "/srv/shop"), Role.OTHER)]
+    hosts = []
+    with store.transaction() as tx:
+        for sha in (SHA, "b" * 40):
+            plan = Planned("shop", sha, [sha], None, "d" * 64, "ann", {}, 2, "ramp", 10, 3, fleet)
+            rollout = tx.rollouts.add(plan, why="test")
+            for event in (RE.START, RE.CANARY_DEPLOYED, RE.CANARY_PASSED):
+                rollout = tx.rollouts.change(rollout, event, who="test", canary_status="pass")
+            (host,) = tx.hosts.of(rollout.id)
+            host, _ = tx.hosts.change(tx.hosts.claim_prepare(host.id, "w", 15), HE.PREPARED, who="w")
+            if sha == SHA:
+                claim = tx.hosts.claim_activation(host.id, "w", 15)
+                touched, _ = tx.hosts.permit(claim, None, 15)
+                host, _ = tx.hosts.change(touched, HE.DONE, who="w", token=False)
+                if old_state is HostState.ROLLBACK_FAILED:
+                    for event in (HE.ROLL_BACK, HE.ROLLBACK_FAILED):
+                        host, _ = tx.hosts.change(host, event, who="w")
+                for event in (RE.STOP, RE.ROLL_BACK, RE.ROLLED_BACK):
+                    rollout = tx.rollouts.change(rollout, event, who="test", stop_epoch=1)
+            hosts.append(host)
+    return hosts
+
+
+def test_an_old_rollback_does_not_begin_beside_a_newer_rollouts_claim(store):
+    """I2: the newer claim is not committed yet when the old rollback looks for it; the rollback does not get above it."""
+    old, new = two_rollouts(store, HostState.ROLLBACK_FAILED)
+    with store.transaction() as tx:
+        claim = tx.hosts.claim_activation(new.id, "w", 15)
+        assert claim is not None
+        beside = Beside(store, lambda tx: tx.hosts.claim_roll_back(old.id, "v", 15))
+        beside.begin(tx)
+    beside.end()
+    assert beside.result is None
+    assert beside.error is None or isinstance(beside.error, StaleWrite)
+    with store.transaction() as tx:  # where the newer one comes to nothing, the older one goes on
+        tx.hosts.change(claim, HE.FOUND_UNTOUCHED, who="w", token=False)
+        again = tx.hosts.claim_roll_back(old.id, "v", 15)
+        assert again is not None
+        assert again.operation > claim.operation
+
+
+def test_an_old_rollback_that_was_first_is_below_a_newer_rollouts_claim(store):
+    """I2: whichever comes first, the newer rollout's order is the one that the host's fence lets stand."""
+    old, new = two_rollouts(store, HostState.ROLLBACK_FAILED)
+    with store.transaction() as tx:
+        first = tx.hosts.claim_roll_back(old.id, "v", 15)
+        beside = Beside(store, lambda tx: tx.hosts.claim_activation(new.id, "w", 15))
+        beside.begin(tx)
+    assert beside.end().error is None
+    assert beside.result.operation > first.operation
+
+
+def test_no_look_back_begins_above_a_newer_rollouts_claim(store):
+    """A reading for an old rollout has no epoch above an order of a rollout that is planned beside it: it would seal it off."""
+    old, _ = two_rollouts(store, HostState.DONE)
+    with store.transaction() as tx:
+        assert tx.hosts.claim_look(old.id, "w", 15) is None
+        assert tx.hosts.claim_look(old.id + 99, "w", 15) is None

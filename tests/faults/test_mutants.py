@@ -17,7 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from sqlalchemy import bindparam, or_, update
+from sqlalchemy import Boolean, DateTime, bindparam, or_, update
 
 from rollout.domain.model import AppName, Push
 from rollout.domain.states import HOSTS, CommitState, HostEvent, HostState, RolloutEvent, RolloutState
@@ -42,9 +42,9 @@ from rollout.store.hosts import Hosts
 from rollout.store.journal import Deliveries
 from rollout.store.rollouts import Rollouts
 from rollout.store.store import Store
-from rollout.store.tables import rollout_hosts
+from rollout.store.tables import fleet_hosts, rollout_hosts
 from rollout.store.tables import rollouts as rollouts_table
-from tests.support import host_sh
+from tests.support import across, host_sh
 from tests.support.checker import read
 from tests.support.checker.check import check
 from tests.support.checker.history import Deed, History
@@ -313,6 +313,80 @@ def busy_at_a_stop(folder, patch, plant):
     return late
 
 
+def late_roll_back(folder, patch, plant):
+    """An old rollback is reported when the next rollout has switched the host."""
+    world = a_world(folder, patch, plant, hosts=5, fan_out="max_failed = 2")
+    across.late_roll_back(world, patch, hosts)
+    return ended(world)
+
+
+def roll_back_in_between(folder, patch, plant):
+    """An old rollback is tried again when the next rollout is done."""
+    world = a_world(folder, patch, plant, hosts=5, fan_out="max_failed = 2")
+    _, bad, old = across.owes_a_rollback(world)
+    across.fix(world, bad)
+    world.settle()
+    hosts.roll_back(across.row_of(world, old).id, world.deps)
+    world.run(seconds=5)
+    return ended(world)
+
+
+def owed_and_taken_back(folder, patch, plant):
+    """The next rollout reaches the host that an old rollback did not, and is taken back too."""
+    world = a_world(folder, patch, plant, hosts=5, fan_out="max_failed = 2")
+    _, bad, _ = across.owes_a_rollback(world)
+    _, new = across.fix(world, bad)
+    world.run(until=lambda: across.row_of(world, new).state is DONE)
+    across.take_back(world, new)
+    return ended(world)
+
+
+def owed_and_unhealthy(folder, patch, plant):
+    """The next rollout reaches the host that an old rollback did not, and is unhealthy there."""
+    world = a_world(folder, patch, plant, hosts=5, fan_out="max_failed = 2")
+    _, bad, _ = across.owes_a_rollback(world)
+    sha, new = across.fix(world, bad)
+    world.fleet.hosts[SLOW].unhealthy.add(sha)
+    world.run(until=lambda: across.row_of(world, new).state is HostState.FAILED)
+    return ended(world)
+
+
+def accepted_and_switched_anew(folder, patch, plant):
+    """A person accepts that a host is away; it comes back, is switched anew, and fails."""
+    world = a_world(folder, patch, plant, hosts=6, fan_out="max_failed = 0\nretries = 0\nconcurrency = 1")
+    across.accepted_and_switched_anew(world, halts)
+    return ended(world)
+
+
+def retried_while_unreadable(folder, patch, plant):
+    """A person retries a host that nobody could read, and that is still away."""
+    world = a_world(folder, patch, plant, hosts=5, fan_out="max_failed = 0\nretries = 0")
+    host = world.fleet.hosts[SLOW]
+    host.loses_answer, host.after_act = 1, once(lambda: setattr(host, "unreachable", True))
+    world.push()
+    world.settle()
+    halts.retry(world.newest().id, world.deps, who="me")
+    return ended(world)
+
+
+def back_twice(folder, patch, plant):
+    """`rollback --to`, then `rollback`, then the next push."""
+    world = a_world(folder, patch, plant, hosts=2)
+    shas = []
+    for _ in range(3):
+        shas.append(world.push())
+        world.settle()
+    for to in (shas[1], None):
+        app = world.config.app(None)
+        back = stopping.roll_back_done(app, world.deps, to=to, who="me", why="slow").id
+        world.run(until=lambda back=back: across.state_of(world, back) is RolloutState.ROLLED_BACK)
+    for sha in shas[1:]:
+        bars.unbar("shop", sha, world.deps, who="me", why="because")
+    world.push()
+    world.run(until=lambda: world.newest().commit not in shas, seconds=60)
+    return ended(world)
+
+
 def killed_after_the_commit(folder, patch, plant):
     """A worker is killed right after the transaction that wrote a host's outcome."""
     armed = []
@@ -468,6 +542,60 @@ def token_back_on_a_timeout(patch):
         return hosts._change(tx, job, HostEvent.FOUND_UNTOUCHED, why=str(error), token=False)
 
     patch.setattr(hosts, "_lose", lose)
+
+
+def any_report_is_recorded(patch):
+    anything = or_(fleet_hosts.c.operation <= bindparam("its_epoch"), fleet_hosts.c.operation > 0)
+    report = hosts_store._FLEET_HOST.where(anything)
+    known = {"release": bindparam("its_release"), "operation": bindparam("its_epoch")}
+    unused = or_(bindparam("stays", type_=Boolean), bindparam("its_time", type_=DateTime).is_not(None))
+    patch.setattr(hosts_store, "_FLEET_REPORT", report)
+    patch.setattr(hosts_store, "_RUNS", report.where(unused).values(**known))
+
+
+def old_roll_backs_go_on(patch):
+    patch.setattr(Hosts, "touched_later", lambda _self, _host, **_: False)
+
+
+def debts_are_forgotten(patch):
+    patch.setattr(Hosts, "owe", lambda *_: None)
+
+
+def hosts_are_not_told_of_debts(patch):
+    def replace(what, **values):
+        values.pop("owes", None)
+        return dataclasses.replace(what, **values)
+
+    patch.setattr(hosts, "replace", replace)
+
+
+def accepted_for_ever(patch):
+    patch.setattr(hosts, "_UNTOUCHED", hosts._FOUND)
+    true = Hosts._claim
+
+    def claim(self, *args, **values):
+        values.pop("accepted", None)
+        return true(self, *args, **values)
+
+    patch.setattr(Hosts, "_claim", claim)
+
+
+def retry_takes_unread_for_untouched(patch):
+    def again(tx, host, who):
+        values = {"token": False, "accepted": False, "unreadable": False, "error": None, "cause": None}
+        tx.hosts.change(host, HostEvent.RETRY, who=who, attempt=host.attempt + 1, **values)
+
+    patch.setattr(halts, "_again", again)
+
+
+def back_from_the_newest_number(patch):
+    def released(self, app):
+        for one in self.finished(app, 100):
+            if one.state is RolloutState.DONE or one.rollback_to:
+                return one.rollback_to or one.commit
+        return None
+
+    patch.setattr(Rollouts, "released", released)
 
 
 def unknown_is_not_counted(patch):
@@ -728,6 +856,18 @@ MUTANTS = [
     Mutant("an odd reading makes a host failed", "I2", odd_readings_fail, read_oddly_with_an_order_in_hand),
     Mutant("a token comes back on a timeout", "I6", token_back_on_a_timeout, answer_lost),
     Mutant("unknown hosts are not counted", "I3", unknown_is_not_counted, answers_lost_for_good),
+    Mutant("a late report is recorded over a newer one", "I5", any_report_is_recorded, late_roll_back),
+    Mutant("old rollbacks go on beside a newer rollout", "I5", old_roll_backs_go_on, roll_back_in_between),
+    Mutant("a debt is not inherited", "I2", debts_are_forgotten, owed_and_taken_back),
+    Mutant("a host is not told of its debt", "I2", hosts_are_not_told_of_debts, owed_and_unhealthy),
+    Mutant("an acceptance outlives its attempt", "I3", accepted_for_ever, accepted_and_switched_anew),
+    Mutant(
+        "`retry` takes an unread host for untouched",
+        "I5",
+        retry_takes_unread_for_untouched,
+        retried_while_unreadable,
+    ),
+    Mutant("`rollback` goes back from the newest number", "I12", back_from_the_newest_number, back_twice),
     Mutant("an outcome is counted twice", "counters", outcome_counted_twice, plain),
     Mutant("unknown is taken as success", "I5", unknown_is_success, order_lost),
     Mutant("a PASS without data", "I11", pass_without_data, no_traffic),

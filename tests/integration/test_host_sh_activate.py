@@ -2,11 +2,11 @@
 
 import pytest
 
-from tests.support.host_sh import BROKEN, DONE, FAILED, REFUSED, A, B, a_release, hosts
+from tests.support.host_sh import BROKEN, DONE, FAILED, REFUSED, A, B, C, a_release, hosts
 from tests.support.processes import until
 
 host = hosts("dash", "busybox", "bash")
-OLD, NEW = a_release(A), a_release(B)
+OLD, NEW, NEWEST = a_release(A), a_release(B), a_release(C)
 ONLY_OLD_IS_HEALTHY = f'test "$COMMIT" = {A}'
 
 
@@ -84,6 +84,24 @@ def test_an_unhealthy_release_is_put_back(running):
     started = [line for line in reply.output.splitlines() if line.startswith("started")]
     assert started == [f"started {B}", f"started {A}"]
     assert running.story()[-3:] == [(4, "intent"), (4, "back"), (4, "failed")]
+
+
+def test_an_unhealthy_release_is_put_back_where_the_order_says(running):
+    """What runs is what the host should have left: it goes to `back`, and has not run its way there again."""
+    running.prepare(NEWEST, op=4)
+    assert running.activate(NEW, op=5).code == DONE
+    reply = running.activate(
+        NEWEST, op=6, restart="echo started $COMMIT", health=ONLY_OLD_IS_HEALTHY, health_timeout=1, back=A
+    )
+    assert (reply.brief, reply["put_back"], reply["current"]) == ((FAILED, "unhealthy"), "yes", A)
+    assert f"started {B}" not in reply.output
+
+
+def test_what_is_not_there_any_more_is_not_put_back(running):
+    """`back` names a release that the host has not kept: the unhealthy one stays, and the journal is open."""
+    reply = running.activate(NEW, op=4, health=ONLY_OLD_IS_HEALTHY, health_timeout=0, back=C)
+    assert (reply.brief, reply["put_back"], reply["current"]) == ((FAILED, "unhealthy"), "no", B)
+    assert running.roll_back(OLD, op=5).code == DONE
 
 
 def test_a_restart_that_fails_is_unhealthy(running):

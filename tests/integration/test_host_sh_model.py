@@ -135,6 +135,8 @@ class Both:
             "unhealthy": frozenset(self.model.unhealthy),
             "health_timeout": 0,
         }
+        if verb == "activate" and chance.random() < 0.2:
+            keys["back"] = chance.choice([A, B, C, None, FOREIGN])
         return verb, keys, chance.choice([ROOMY_MS] * 6 + [0])
 
     def intrude(self) -> None:
@@ -260,6 +262,7 @@ def real_keys(keys, *, held="") -> str:
             "restart_limit": 30,
             "health": asks.format(unhealthy) if keys["health"] else None,
             "health_timeout": keys["health_timeout"],
+            "back": (keys["back"] or "none") if "back" in keys else None,
         }
     )
 

@@ -159,7 +159,8 @@ class ModelHost:
         if not keeps_current:
             self.current = current
         if not keeps_journal:
-            del self.journal[length:]
+            # A mark is synced before anybody hears of it.
+            self.journal[length:] = [entry for entry in self.journal[length:] if entry.what == "seal"]
         self.sync()
 
     def lose_disk(self) -> None:
@@ -287,6 +288,8 @@ class Call:
         self._check_release()
         again = self._was == self.commit == last.commit and last is not NOTHING and last.what != "done"
         self._from = last.came_from if again else self._was
+        if "back" in self.keys:
+            self._from = self.keys["back"]
         host.remembers_foreign |= self._was == FOREIGN != self.commit
         if host.no_room:
             raise _End(BROKEN, "no room")
@@ -376,10 +379,17 @@ class Call:
             yield from self._outcome(FAILED, "unhealthy", "failed", still_open=True)
         self._record("back", still_open=True)
         yield "back"
+        if not self._is_kept(self._from):
+            yield from self._outcome(FAILED, "unhealthy", "failed", still_open=True)
         self.host.use(self._from)
         self._put_back = True
         healthy = (yield from self._bring_up(self._from)) == "healthy"
         yield from self._outcome(FAILED, "unhealthy", "failed", still_open=not healthy)
+
+    def _is_kept(self, target: str | None) -> bool:
+        if target == FOREIGN:
+            return self.host.remembers_foreign
+        return target in {None, self._was} or target in self.host.prepared
 
     def _outcome(self, code: int, reason: str, what: str, *, still_open: bool) -> Steps:
         values = {"switched": self._switched, "put_back": self._put_back}
@@ -494,6 +504,8 @@ def switch_call(host: ModelHost, verb: str, order: SwitchOrder) -> Call:
         "health_timeout": order.health_timeout_s,
     }
     wanted = {"commit": order.commit, "digest": order.digest}
+    if order.owes:
+        wanted["back"] = order.owed
     return Call(host, verb, epoch=order.epoch, op=order.operation, **wanted, **commands)
 
 

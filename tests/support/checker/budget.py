@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from tests.support.checker.history import History, Row, Violation
 
 KEEPS_TOKEN = {"activate", "lose", "prepare", "prepared", "put off", "roll back"}
+ANEW = {"retry", "prepare again", "found untouched", "activate"}
 UNDER_WAY = {"deploying_canary", "evaluating_canary", "fanning_out", "halted"}
 
 
@@ -33,7 +34,7 @@ class _Fleet:
             self.tokens.add(name)
         elif what not in KEEPS_TOKEN and not (what == "retry" and event["before"] == "activating"):
             self.tokens.discard(name)
-        if what in {"retry", "prepare again"}:
+        if what in ANEW:  # nobody has accepted what comes of that
             self.accepted.discard(name)
         if what == "done" and name not in self.canaries:
             self.successes += 1
@@ -97,6 +98,22 @@ def within_bound(history: History) -> Iterator[Violation]:
         if fleet.stage in UNDER_WAY and len(fleet.at_risk) > fleet.bound:
             yield Violation(
                 "I3", subject, f"{when} {len(fleet.at_risk)} hosts are at risk, {fleet.bound} may be"
+            )
+
+
+def accepted_once(history: History) -> Iterator[Violation]:
+    """I3: who accepted a host's failure accepted that one: a failure of a later attempt counts again."""
+    accepted: set[tuple[int, str]] = set()
+    for event in history.events:
+        key = event["rollout"], event["subject"].partition(" ")[2]
+        if event["what"] == "accept failure":
+            accepted.add(key)
+        elif event["what"] in ANEW:
+            accepted.discard(key)
+    for key, row in history.hosts.items():
+        if row["accepted"] and row["state"] in {"failed", "unknown"} and key not in accepted:
+            yield Violation(
+                "I3", f"host {key[1]}", "its failure is left out of the count, and was not accepted"
             )
 
 

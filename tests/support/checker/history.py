@@ -51,6 +51,7 @@ class Disk:
     digest: str | None = None  # of the tree behind `current`, computed anew; None: nobody looked
     reachable: bool = True
     whole: bool = True  # the journal goes back to its first record
+    seals: bool = False  # the journal tells of readings that sealed; a real host keeps marks
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +149,11 @@ class History:
                 rollout = deed.arguments["rollout"]
                 found[rollout] = min(found.get(rollout, deed.at), deed.at)
         return found
+
+    @cached_property
+    def rolled_back(self) -> Mapping[int, datetime]:
+        """When each rollout's hosts were back, or could not be brought back at the first try."""
+        return self._when(lambda event: event["after"] == "rolled_back")
 
     def switches(self) -> Iterator[tuple[str, Record, Row | None]]:
         """Every intent to activate: host, record, and the rollout that it belongs to."""

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 from tests.support.checker.history import OUTCOMES, History, Row, Violation
 
@@ -161,6 +162,75 @@ def recorded(history: History) -> Iterator[Violation]:
                 "I9",
                 f"host {name}",
                 f"runs {disk.current} with the bytes of {disk.digest}, tested were {wanted}",
+            )
+
+
+def newest_stands(history: History) -> Iterator[Violation]:
+    """I5: a host that is done in the newest rollout that touched it runs that release, whatever is recorded of it."""
+    newest: dict[str, Row] = {}
+    for (_, name), row in sorted(history.hosts.items()):
+        if row["touched"] and row["operation"]:
+            newest[name] = row
+    for name, row in newest.items():
+        disk, rollout = history.disks.get(name), history.rollouts[row["rollout"]]
+        # What a person kept of a stopped one may go back with the rollout before it.
+        if disk is None or not disk.reachable or row["state"] != "done" or rollout["state"] == "stopped":
+            continue
+        if disk.current != rollout["commit"]:
+            yield Violation(
+                "I5",
+                f"host {name}",
+                f"done in rollout {rollout['id']} with {rollout['commit']}, on its disk {disk.current}",
+            )
+
+
+def never_back_to_it(history: History) -> Iterator[Violation]:
+    """I2: what a rollout that is rolled back has brought to a host is nothing that a later operation goes back to."""
+    for (number, name), row in history.hosts.items():
+        at, rollout, disk = history.rolled_back.get(number), history.rollouts[number], history.disks.get(name)
+        if disk is None or at is None or not row["touched"] or row.get("previous") == rollout["commit"]:
+            continue
+        for record in disk.records:
+            goal = record.came_from if record.what == "back" else record.commit
+            back = record.what == "back" or (record.verb == "rollback" and record.what == "intent")
+            late = record.at is not None and record.at > at + history.slack
+            if back and late and goal == rollout["commit"] and not _wanted_again(history, number, name, goal):
+                yield Violation(
+                    "I2", f"host {name}", f"op={record.operation} goes back to {goal}, of rollout {number}"
+                )
+
+
+def _wanted_again(history: History, number: int, host: str, commit: str) -> bool:
+    """A newer rollout has brought the commit to the host, or a person has named it."""
+    return any(
+        (
+            row["commit"] == commit
+            and other > number
+            and (history.hosts.get((other, host)) or {}).get("touched")
+        )
+        or row["rollback_to"] == commit
+        for other, row in history.rollouts.items()
+    )
+
+
+def read_before_anew(history: History) -> Iterator[Violation]:
+    """I5: an unknown host is prepared again only when it was read, and sealed, since it was lost."""
+    lost: dict[tuple[int, str], Any] = {}
+    for event in history.events:
+        name = event["subject"].partition(" ")[2]
+        if event["after"] == "unknown" and event["before"] != "unknown":
+            lost[event["rollout"], name] = event["at"]
+        if (event["before"], event["after"]) != ("unknown", "prepared"):
+            continue
+        disk, since = history.disks.get(name), lost[event["rollout"], name]
+        if disk is None or not disk.whole or not disk.seals:
+            continue
+        if not any(
+            record.what == "seal" and record.at is not None and since <= record.at <= event["at"]
+            for record in disk.records
+        ):
+            yield Violation(
+                "I5", event["subject"], f"prepared again by event {event['id']}, and nobody had read it"
             )
 
 

@@ -83,6 +83,7 @@ def model(host: Any) -> Disk:
         # A host that has lost its disk since anybody was there is like one that nobody could read.
         reachable=not (host.unreachable or host.refuses_login or host.unseen),
         whole=host.whole,
+        seals=True,
     )
 
 

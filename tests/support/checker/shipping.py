@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from tests.support.checker.history import History, Row, Violation
+from tests.support.checker.history import History, Violation
 
 HARM = "harm in the fan-out"
 ACTIVATE_IN = {"deploying_canary", "fanning_out"}
@@ -80,20 +80,26 @@ def canary_first(history: History) -> Iterator[Violation]:
 
 def forward(history: History) -> Iterator[Violation]:
     """I12: automation plans no commit that is below the one that runs."""
-    states: dict[int, str] = {}
+    before: dict[int, str | None] = {}  # what ran before each done rollout
+    runs: dict[str, str | None] = {}
     for event in history.events:
         row = history.rollouts.get(event["rollout"])
         if row is None or event["after"] is None or not event["subject"].startswith("rollout "):
             continue
+        running = runs.get(row["app"])
+        if event["what"] == "plan" and row.get("previous", running) != running:
+            yield Violation("I12", event["subject"], f"planned after {row['previous']}, but {running} ran")
         if event["what"] == "plan" and row["requested_by"] == "automation":
-            running = _running(history, states, row["app"])
             ours = _position(history, row["app"], row["commit"])
             theirs = _position(history, row["app"], running) if running else None
             if ours is not None and theirs is not None and ours < theirs:
                 yield Violation(
                     "I12", event["subject"], f"commit at {ours} replaces the running one at {theirs}"
                 )
-        states[row["id"]] = event["after"]
+        if event["after"] == "done":
+            before[row["id"]], runs[row["app"]] = running, row["commit"]
+        if event["after"] == "rolled_back" and row["id"] in before:
+            runs[row["app"]] = row["rollback_to"] or before[row["id"]]
 
 
 def _has_data(history: History, rollout: int) -> bool:
@@ -104,19 +110,6 @@ def _has_data(history: History, rollout: int) -> bool:
         and sum(row["counts"].values()) > 0
         for row in history.rows("samples")
     )
-
-
-def _running(history: History, states: dict[int, str], app: str) -> str | None:
-    """What the fleet ran at that moment: of the newest done rollout, or where a person rolled back to."""
-    for number in sorted(states, reverse=True):
-        row: Row = history.rollouts[number]
-        if row["app"] != app:
-            continue
-        if states[number] == "rolled_back" and row["rollback_to"]:
-            return str(row["rollback_to"])
-        if states[number] == "done":
-            return str(row["commit"])
-    return None
 
 
 def _position(history: History, app: str, sha: str) -> int | None:

@@ -54,6 +54,9 @@ class Weather:
     callers_cut: float = (
         0.0  # a permitted order goes on without its worker, which knows at once that it is cut off
     )
+    threads_late: float = (
+        0.0  # before a transaction, by some seconds or a minute, while its process keeps its leases
+    )
     readings_odd: float = 0.0  # neither an answer nor silence: no process, another key, no login
 
 
@@ -65,11 +68,14 @@ class SteppedStore(Store):
 
     def __init__(self, store: Store, timeline: Timeline) -> None:
         self.__dict__ = store.__dict__ | {"timeline": timeline, "inner": store}
+        self.weather = FAIR
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """As ever."""
         self.timeline.step()
+        if self.weather.threads_late and self.timeline.chance.random() < self.weather.threads_late:
+            self.timeline.sleep(self.timeline.chance.choice([3.0, 10.0, 30.0, 60.0]))
         with self._open(self.inner.transaction) as tx:
             yield tx
         self.timeline.step()

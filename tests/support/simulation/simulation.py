@@ -191,11 +191,12 @@ class Simulation:
             bytes_spoilt=fair_or(chance, 0.05),
             callers_cut=fair_or(chance, 0.2, 0.5),
             readings_odd=fair_or(chance, 0.1, 0.5),
+            threads_late=fair_or(chance, 0.02, 0.1),
         )
 
     def _weather(self, weather: Weather) -> None:
         self.tell("weather", weather)
-        self.broker.weather = self.fleet.weather = self.weather = weather
+        self.broker.weather = self.fleet.weather = self.store.weather = self.weather = weather
         self.timeline.disturb = self._disturb
 
     def tell(self, *what: Any) -> None:
@@ -301,7 +302,9 @@ class Simulation:
             self.timeline.spawn(self._person)
         if self.weather.callers_cut and self.chance.random() < 0.7:
             self._say(partial(self._gives_up, keep=self.chance.random() < 0.3))
-        for _ in range(self.chance.choice([1, 2, 3, 5])):
+        if self.chance.random() < 0.4:
+            self.timeline.spawn(self.chance.choice([self._owes, self._owes, self._accepted]))
+        for _ in range(self.chance.choice([1, 2, 3, 5, 8])):
             self.timeline.run(lambda: False, 20)
             self._look_back(at_rest=False)
         self._heal()
@@ -379,7 +382,8 @@ class Simulation:
     def _pushes(self) -> None:
         for number in range(self.chance.choice([1, 1, 2, 3])):
             fails = self.chance.random() < 0.1
-            sha = self.workshop.push(fails=fails)
+            fixes = self.chance.random() < 0.5
+            sha = self._push_fix() if fixes else self.workshop.push(fails=fails)
             if self.pace > 1 and self.chance.random() < 0.7:
                 self.metrics.late.add(sha)
                 self.tell("push", sha, "answers badly from the third host on")
@@ -396,6 +400,13 @@ class Simulation:
             for _ in range(self.chance.choice([0, 1, 1, 2])):
                 self._say(partial(self._webhook, sha))
             self.timeline.sleep(self.chance.choice([5, 30, 60]))
+
+    def _push_fix(self) -> str:
+        """It goes out also when the newest commit was barred."""
+        newest = self.world.newest()
+        return self.workshop.push(
+            f"Fix\n\nRollout-Fixes: {newest.commit}" if newest is not None else "a change"
+        )
 
     def _webhook(self, sha: str) -> None:
         push = Push(
@@ -421,11 +432,13 @@ class Simulation:
         why: dict[str, Any] = {"who": "me", "why": "because"}
         keep = self.chance.random() < 0.3
         wish = intake.Wish("now", "me")
+        earlier = self.chance.choice(self.workshop.commits).sha
         orders: dict[str, Callable[[], Any]] = {
             "stop": lambda: self._stop(number, keep=keep),
             "stop when a host is being switched": lambda: self._stop(number, keep=keep, when=self._switching),
             "stop when a host has its permit": lambda: self._stop(number, keep=keep, when=self._permitted),
             "rollback": lambda: stopping.roll_back_done(self.app, deps, to=None, **why),
+            "rollback to": lambda: stopping.roll_back_done(self.app, deps, to=earlier, **why),
             "resume": lambda: halts.resume(number, deps, **me),
             "accept failed": lambda: halts.resume(number, deps, **why, accept_failed=True),
             "accept canary": lambda: halts.resume(number, deps, **why, accept_canary=True),
@@ -482,6 +495,77 @@ class Simulation:
             self.timeline.sleep(0.2)
         if newest is not None:
             self._stop(newest.id, keep=keep)
+
+    # A host that is away for a while, at the worst moments.
+
+    def _await(self, what: Callable[[], bool], every_s: float = 0.2) -> bool:
+        while self.storm and not what():
+            self.timeline.sleep(every_s)
+        return self.storm
+
+    def _state_of(self, name: str) -> str | None:
+        query = "SELECT state FROM rollout_hosts WHERE name = ? ORDER BY rollout DESC LIMIT 1"
+        row = quick_look().execute(query, (name,)).fetchone()
+        return row and str(row[0])
+
+    def _is(self, *states: RolloutState) -> bool:
+        row = quick_look().execute("SELECT state FROM rollouts ORDER BY id DESC LIMIT 1").fetchone()
+        return row is not None and row[0] in states
+
+    def _owes(self) -> None:
+        """It does not hear of the rollback of what it was given, and is there again when the next rollout has begun."""
+        host = self.fleet.hosts[self.chance.choice(list(self.fleet.hosts))]
+        if not self._await(lambda: self._state_of(host.name) == "done"):
+            return
+        bad = self.world.newest()
+        assert bad is not None
+        self.tell(host.name, "is away, and owes a rollback")
+        host.unreachable = True
+        self._say(partial(self._stop, bad.id, keep=False))
+        self._say(partial(stopping.roll_back_done, self.app, self.office, to=None, who="me", why="because"))
+        if not self._await(lambda: self._is(RolloutState.ROLLED_BACK)):
+            return
+        sha = self._push_fix()
+        if self.chance.random() < 0.3:
+            host.unhealthy.add(sha)
+        self._say(partial(self._webhook, sha))
+        begun = self.chance.choice([RolloutState.DEPLOYING_CANARY, RolloutState.FANNING_OUT])
+        if not self._await(lambda: self._is(begun)):
+            return
+        host.unreachable = False
+        newest = self.world.newest()
+        if newest is None or not self._await(lambda: self._state_of(host.name) in {"done", "failed"}):
+            return
+        if self.chance.random() < 0.6:
+            self.tell("me", "take the fix back too", newest.id)
+            self._say(partial(self._stop, newest.id, keep=False))
+            self._say(
+                partial(stopping.roll_back_done, self.app, self.office, to=None, who="me", why="because")
+            )
+
+    def _accepted(self) -> None:
+        """Some do not get their order, a person accepts that, and they come back and cannot run the release."""
+        some = self.chance.sample(list(self.fleet.hosts.values()), max(1, len(self.fleet.hosts) // 2))
+        if not self._await(lambda: self._is(RolloutState.FANNING_OUT)):
+            return
+
+        def halted() -> bool:
+            for call in self.fleet.on_their_way:
+                if call.host in some and call.verb == "activate":
+                    call.host.unreachable = True
+            return not self._is(RolloutState.FANNING_OUT)
+
+        if self._await(halted, 0.05) and self._is(RolloutState.HALTED):
+            newest = self.world.newest()
+            assert newest is not None
+            self.tell("me", "accept what is away", newest.id)
+            self._say(
+                partial(halts.resume, newest.id, self.office, who="me", why="because", accept_failed=True)
+            )
+            for host in some:
+                host.unhealthy.add(newest.commit)
+        for host in some:
+            host.unreachable = False
 
     def _unknown(self, number: int) -> list[str]:
         query = "SELECT name FROM rollout_hosts WHERE rollout = ? AND state = 'unknown'"

@@ -323,7 +323,48 @@ def outcome_without_intent(story):
     story.record("web4", "activate", "done", A, operation=99, epoch=99)
 
 
+def back_to_what_was_stopped(story):
+    story.record("web1", "rollback", "intent", B, operation=99, epoch=99)
+
+
+def put_back_to_what_was_stopped(story):
+    story.record("web1", "activate", "intent", A, operation=99, epoch=99)
+    story.record("web1", "activate", "back", A, operation=99, epoch=99, came_from=B)
+
+
+def done_with_another_release(story):
+    story.record("web4", "rollback", "intent", None, operation=99, epoch=99)
+    story.current["web4"] = None
+    story.recorded("web4")
+
+
+def prepared_unread(story):
+    number = story.to_fan_out(B)
+    story.claim(number, "web2")
+    story.host(number, "web2", "lose", lease_until=None)
+    story.host(number, "web2", "found untouched", token=False)
+    disks = {name: Disk(records, story.current[name], seals=True) for name, records in story.journals.items()}
+    story.options = {"disks": disks, "at_rest": False}
+
+
+def accepted_before_it_was_switched_anew(story):
+    number = story.to_fan_out(B)
+    story.claim(number, "web2")
+    story.host(number, "web2", "fail", token=False, lease_until=None, accepted=True)
+
+
+def planned_from_what_does_not_run(story):
+    story.plan(B)
+    story.tables["rollouts"][-1]["previous"] = B
+
+
 BAD = [
+    ("I2", back_to_what_was_stopped),
+    ("I2", put_back_to_what_was_stopped),
+    ("I3", accepted_before_it_was_switched_anew),
+    ("I5", done_with_another_release),
+    ("I5", prepared_unread),
+    ("I12", planned_from_what_does_not_run),
     ("I1", two_active),
     ("I2", late_switch),
     ("I2", claimed_after_the_stop),

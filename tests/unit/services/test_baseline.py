@@ -81,8 +81,9 @@ def test_baseline_runs_what_the_canary_ran_before(world):
     watch(world)
     assert compared(world) == BASELINE
     with world.store.transaction() as tx:
-        tx.hosts.runs("shop", "web07", "f" * 40)
-        tx.hosts.unread("shop", "web08")
+        rows = {host.name: host for host in tx.hosts.of(world.newest().id)}
+        tx.hosts.runs(rows["web07"], "f" * 40)
+        tx.hosts.unread(rows["web08"])
     assert compared(world) == ["web09", "web10"]
 
 

@@ -1,4 +1,4 @@
-"""When hosts were switched, when the canary passed, and when the fan-out is looked at next.
+"""When hosts were switched, when the canary passed, and when the fan-out is looked at next; what hosts owe, and whose word was last.
 
 Revision: 0003, after 0002.
 """
@@ -19,3 +19,7 @@ def upgrade() -> None:
     op.add_column("rollouts", sa.Column("watch_due_at", sa.Float(), nullable=True))
     op.add_column("rollout_hosts", sa.Column("touched_at", sa.Float(), nullable=True))
     op.add_column("rollout_hosts", sa.Column("switched_at", sa.Float(), nullable=True))
+    op.add_column("fleet_hosts", sa.Column("operation", sa.BigInteger(), nullable=False, server_default="0"))
+    for table in ("rollout_hosts", "fleet_hosts"):
+        op.add_column(table, sa.Column("owes", sa.Boolean(), nullable=False, server_default=sa.false()))
+        op.add_column(table, sa.Column("owed", sa.String(40), nullable=True))

@@ -1,0 +1,121 @@
+"""A host that an old rollout's rollback did not reach, while the next rollout goes on."""
+
+from rollout.domain.states import HostState, RolloutState
+from rollout.services import stopping
+
+SLOW = "web05"
+
+
+def row_of(world, number, name=SLOW):
+    """The host in this rollout."""
+    with world.store.reading() as tx:
+        return next(host for host in tx.hosts.of(number) if host.name == name)
+
+
+def recorded(world, name=SLOW):
+    """What the store knows of the host across rollouts."""
+    with world.store.reading() as tx:
+        return next(host for host in tx.hosts.fleet("shop") if host.name == name)
+
+
+def state_of(world, number):
+    """The rollout's state."""
+    with world.store.reading() as tx:
+        return tx.rollouts.get(number).state
+
+
+def owes_a_rollback(world):
+    """A good release everywhere; the next one is stopped, and SLOW, which answers again, has not heard of it: releases and rollout."""
+    good = world.push()
+    world.settle()
+    host = world.fleet.hosts[SLOW]
+    host.after_act = lambda: setattr(host, "unreachable", True)
+    bad = world.push()
+    world.run(until=lambda: host.unreachable and row_of(world, world.newest().id).state is HostState.DONE)
+    number = world.newest().id
+    stopping.stop(number, world.deps, who="me", why="bad")
+    world.run(until=lambda: state_of(world, number) is RolloutState.ROLLED_BACK)
+    host.after_act = lambda: None
+
+    def long_wait():
+        row = row_of(world, number)
+        return row.state is HostState.ROLLBACK_FAILED and (row.due_at or 0.0) - world.seconds > 100
+
+    world.run(until=long_wait, seconds=900)
+    assert (host.current, long_wait()) == (bad, True)
+    host.unreachable = False
+    return good, bad, number
+
+
+def fix(world, bad):
+    """The fix of it is planned."""
+    newest = world.newest().id
+    sha = world.push(f"Fix\n\nRollout-Fixes: {bad}")
+    world.run(until=lambda: world.newest().id > newest)
+    return sha, world.newest().id
+
+
+def take_back(world, number):
+    """Stop it, or roll it back when it is done; until it is over."""
+    if state_of(world, number) is RolloutState.DONE:
+        app = world.config.app(None)
+        back = stopping.roll_back_done(app, world.deps, to=None, who="me", why="bad too").id
+    else:
+        back = stopping.stop(number, world.deps, who="me", why="bad too").rollout.id
+    world.run(until=lambda: state_of(world, back) is RolloutState.ROLLED_BACK)
+    return back
+
+
+def late_roll_back(world, patch, hosts):
+    """SLOW goes back to what it ran, and before the worker says so the next rollout has switched it."""
+    _, bad, old = owes_a_rollback(world)
+    _, new = fix(world, bad)
+    world.run(until=lambda: state_of(world, new) is RolloutState.FANNING_OUT)
+    true = hosts._report
+
+    def report(deps, job, what):
+        if job.host.rollout == old:
+            patch.setattr(hosts, "_report", true)
+            world.run(until=lambda: row_of(world, new).state is HostState.DONE, seconds=14)
+        return true(deps, job, what)
+
+    patch.setattr(hosts, "_report", report)
+    hosts.roll_back(row_of(world, old).id, world.deps)
+    world.settle()
+    return new
+
+
+def kept_and_switched_again(world, patch, hosts):
+    """A rollout is stopped and its hosts kept; the next one's canary is switched before the first one's worker reports."""
+    world.push()
+    world.settle()
+    bad = world.push()
+    true = hosts._report
+
+    def report(deps, job, what):
+        if job.rollout.commit == bad and job.host.state is HostState.ACTIVATING:
+            patch.setattr(hosts, "_report", true)
+            stopping.stop(job.rollout.id, world.deps, who="me", why="keep", keep=True)
+            world.run(until=lambda: state_of(world, job.rollout.id) is RolloutState.STOPPED, seconds=10)
+            _, new = fix(world, bad)
+            name = job.host.name
+            world.run(until=lambda: row_of(world, new, name).state is HostState.DONE, seconds=12)
+        return true(deps, job, what)
+
+    patch.setattr(hosts, "_report", report)
+    world.settle()
+
+
+def accepted_and_switched_anew(world, halts):
+    """SLOW's order is lost, and it is away; a person accepts that; it comes back, and cannot run the release."""
+    world.push()
+    world.settle()
+    sha, host = world.push(), world.fleet.hosts[SLOW]
+    world.fleet.cuts.add(SLOW)
+    world.run(until=lambda: setattr(host, "unreachable", SLOW in world.fleet.in_hand) or host.unreachable)
+    world.settle()
+    halts.resume(world.newest().id, world.deps, who="me", why="known dead", accept_failed=True)
+    world.fleet.in_hand.pop(SLOW)[1].close()
+    host.unreachable = False
+    host.unhealthy.add(sha)
+    world.settle()

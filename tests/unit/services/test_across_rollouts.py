@@ -1,0 +1,139 @@
+"""Two rollouts and one host: what the older one still does, owes or reports undoes nothing of the newer one."""
+
+import pytest
+
+from rollout.domain.states import HostState, RolloutState
+from rollout.services import bars, halts, hosts, stopping
+from tests.support.across import (
+    SLOW,
+    accepted_and_switched_anew,
+    fix,
+    kept_and_switched_again,
+    late_roll_back,
+    owes_a_rollback,
+    recorded,
+    row_of,
+    state_of,
+    take_back,
+)
+from tests.support.checker import read
+from tests.support.checker.check import check
+from tests.support.world import World
+
+H, R = HostState, RolloutState
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """Five hosts, of which two may fail."""
+    world = World(tmp_path, monkeypatch, hosts=5, fan_out="max_failed = 2")
+    yield world
+    assert [*map(str, check(read.world(world)))] == []
+
+
+def test_a_late_report_of_an_old_rollback_does_not_overwrite_what_is_newer(world, monkeypatch):
+    """I5: the next rollout switched the host since, so what it ran before is no news."""
+    new = late_roll_back(world, monkeypatch, hosts)
+    sha = world.newest().commit
+    assert (state_of(world, new), row_of(world, new).state) == (R.DONE, H.DONE)
+    assert (recorded(world).release, world.fleet.hosts[SLOW].current) == (sha, sha)
+
+
+def test_a_late_report_of_a_kept_rollout_does_not_overwrite_what_is_newer(world, monkeypatch):
+    """I5: after `stop --keep` the next canary runs its own release, whatever the first worker reports of it."""
+    kept_and_switched_again(world, monkeypatch, hosts)
+    sha = world.newest().commit
+    assert world.newest().state is R.DONE
+    assert {recorded(world, name).release for name in world.runs()} == {sha}
+
+
+def test_a_host_goes_back_past_the_release_that_it_should_have_left(world):
+    """I2: taking the newer rollout back leads to what the stopped one would have gone back to, not to the stopped release."""
+    good, bad, _ = owes_a_rollback(world)
+    _, new = fix(world, bad)
+    world.run(until=lambda: state_of(world, new) is R.FANNING_OUT)
+    world.run(until=lambda: row_of(world, new).state is H.DONE)
+    row = row_of(world, new)
+    assert (row.previous, row.owes, row.owed) == (bad, True, good)
+    take_back(world, new)
+    assert set(world.runs().values()) == {good}
+    assert not recorded(world).owes
+
+
+def test_an_unhealthy_release_is_not_put_back_to_what_the_host_should_have_left(world):
+    """I2: host.sh is told where to put the host back to while an older rollback is owed."""
+    good, bad, _ = owes_a_rollback(world)
+    sha, new = fix(world, bad)
+    host = world.fleet.hosts[SLOW]
+    host.unhealthy.add(sha)
+    world.run(until=lambda: row_of(world, new).state is H.FAILED)
+    assert (host.current, recorded(world).release) == (good, good)
+    assert not recorded(world).owes
+
+
+def test_a_host_that_owes_a_rollback_is_found_untouched(world):
+    """Its order was lost before it came: what it should have left is what it ran, and nothing has failed."""
+    _, bad, _ = owes_a_rollback(world)
+    _, new = fix(world, bad)
+    world.run(until=lambda: state_of(world, new) is R.FANNING_OUT)
+    world.fleet.cuts.add(SLOW)
+    world.run(until=lambda: SLOW in world.fleet.in_hand)
+    world.fleet.in_hand.pop(SLOW)[1].close()
+    assert world.settle().state is R.DONE
+    assert row_of(world, new).state is H.DONE
+
+
+def test_what_an_older_rollout_took_back_since_is_not_undone_by_a_retry(world):
+    """I2: the newer rollout's rollback of a host is moot when an older one's has taken the host further back."""
+    world.push()
+    world.settle()
+    second = world.push()
+    world.settle()
+    done = world.newest().id
+    host = world.fleet.hosts[SLOW]
+    world.push()
+    world.run(until=lambda: world.newest().id > done and row_of(world, world.newest().id).state is H.DONE)
+    newest = world.newest().id
+    host.unreachable = True
+    take_back(world, newest)
+    host.unreachable = False
+    back = take_back(world, done)
+    assert back == done
+    world.run(seconds=400)
+    assert row_of(world, newest).state is H.ROLLBACK_FAILED
+    assert second not in world.runs().values()
+
+
+@pytest.mark.parametrize("mode", ["strict", "ramp"])
+def test_an_acceptance_ends_with_its_attempt(tmp_path, monkeypatch, mode):
+    """I3: a host whose lost order a person accepted is switched anew, and when that fails it counts."""
+    world = World(
+        tmp_path,
+        monkeypatch,
+        hosts=6,
+        fan_out=f'max_failed = 0\nretries = 0\nconcurrency = 1\nmode = "{mode}"',
+    )
+    accepted_and_switched_anew(world, halts)
+    row = row_of(world, world.newest().id)
+    assert (row.state, row.accepted) == (H.FAILED, False)
+    assert (world.newest().failed, world.newest().state) == (1, R.HALTED)
+    assert [*map(str, check(read.world(world)))] == []
+
+
+def test_after_going_back_from_where_a_rollback_went_to_that_is_what_runs(world):
+    """`rollback --to 2` and then `rollback`: the fleet runs 1, the next `rollback` and the next plan go on from there."""
+    shas = []
+    for _ in range(4):
+        shas.append(world.push())
+        world.settle()
+    app = world.config.app(None)
+    for to in (shas[1], None):
+        back = stopping.roll_back_done(app, world.deps, to=to, who="me", why="slow").id
+        world.run(until=lambda back=back: state_of(world, back) is R.ROLLED_BACK)
+    with world.store.reading() as tx:
+        assert tx.rollouts.released("shop") == shas[0]
+        assert tx.rollouts.newest_done("shop").commit == shas[0]
+    for sha in shas[1:]:
+        bars.unbar("shop", sha, world.deps, who="me", why="because")
+    world.run(until=lambda: world.newest().id > 4)
+    assert (world.newest().id, world.newest().previous) == (5, shas[0])
