@@ -30,6 +30,7 @@ done
 # shellcheck disable=SC2016
 count='
 function days(y, m, d,   era, year, day) {  # since 1970-01-01
+  m += 0  # a part of a text is compared as a text: "11" is less than 2
   if (m <= 2) y--
   era = int(y / 400); year = y - era * 400
   day = int((153 * (m > 2 ? m - 3 : m + 9) + 2) / 5) + d - 1
@@ -75,6 +76,19 @@ function json_time(line,   n, i, text) {
   }
   return -1
 }
+function flat(line,   out, depth, token) {  # a JSON line without what is nested in it: the request that was sent on has a status too
+  if (line !~ /^[ \t]*\{.*[[{]/ || length(line) > 65536) return line
+  out = ""; depth = 0
+  while (match(line, /"([^"\\]|\\.)*"|[][{}]/)) {
+    token = substr(line, RSTART, RLENGTH)
+    if (depth < 2) out = out substr(line, 1, RSTART - 1)
+    line = substr(line, RSTART + RLENGTH)
+    if (token == "{" || token == "[") depth++
+    if (depth < 2) out = out token
+    if (token == "}" || token == "]") depth--
+  }
+  return out
+}
 function json_status(line) {
   return match(line, /"status"[ \t]*:[ \t]*"?[1-5][0-9][0-9][^0-9]/) ? substr(line, RSTART + RLENGTH - 4, 3) : ""
 }
@@ -86,25 +100,39 @@ function quoted_status(line) {  # the field after the quoted request; `rest` is 
   }
   return ""
 }
-function trailing(line) {  # $request_time: named, or alone behind the last quote
-  if (match(line, /(rt|request_time)[=:]"?[0-9]+\.[0-9]+/)) {
-    line = substr(line, RSTART, RLENGTH); sub(/^[^0-9]*/, "", line)
-    return line + 0
+function named(text) {  # the request time that a text without quotes names
+  if (!match(text, /(^|[ \t,;|])(rt|request_time)[=:][0-9]+\.[0-9]+/)) return -1
+  text = substr(text, RSTART, RLENGTH); sub(/^[^0-9]*/, "", text)
+  return text + 0
+}
+function trailing(text,   plain, quoted, spent) {  # $request_time: named, or alone behind the last quote
+  # What is quoted is for the client to choose, and what comes before the status is, too.
+  while (match(text, /"([^"\\]|\\.)*"/)) {
+    plain = substr(text, 1, RSTART - 1); quoted = substr(text, RSTART + 1, RLENGTH - 2)
+    text = substr(text, RSTART + RLENGTH)
+    spent = named(plain)
+    if (spent < 0 && plain ~ /(^|[ \t,;|])(rt|request_time)[=:]$/ && quoted ~ /^[0-9]+\.[0-9]+$/) spent = quoted + 0
+    if (spent >= 0) return spent
   }
-  sub(/^.*"/, "", rest)
-  return rest ~ /^ [0-9]+\.[0-9][0-9][0-9]( |$)/ ? substr(rest, 2) + 0 : 0
+  sub(/".*/, "", text)
+  spent = named(text)
+  if (spent >= 0) return spent
+  return text ~ /^ [0-9]+\.[0-9][0-9][0-9]( |$)/ ? substr(text, 2) + 0 : 0
 }
 function probe(line) {  # health checkers by their user agent; curl and wget only where they ask for health
   if (line ~ /"(rollout-probe\/|kube-probe\/|ELB-HealthChecker\/|GoogleHC\/|Amazon-Route53-Health-Check-Service|Consul Health Check)/) return 1
   return line ~ /"(curl|Wget)\// && line ~ /"((GET|HEAD) )?\/(health|healthz|healthcheck|livez|readyz|ping)[ ?"]/
 }
-function take(line,   status, at, spent, ended, bin) {
+function take(line,   top, status, at, spent, ended, bin) {
   lines++
   if (line ~ /^[ \t]*\{/) {
-    status = json_status(line); at = json_time(line); spent = value(line, "request_time") + 0
+    top = flat(line); status = json_status(top)
+    if (status == "") { top = line; status = json_status(top) }  # nested as a whole
+    at = json_time(top); spent = value(top, "request_time")
+    spent = spent ~ /^[0-9]+\.[0-9]+[ \t]*$/ ? spent + 0 : 0  # whole numbers are milliseconds, or whatever
   } else {
     status = quoted_status(line); at = moment(substr(line, 1, index(line, "\"")))
-    spent = status == "" ? 0 : trailing(line)
+    spent = status == "" ? 0 : trailing(rest)
   }
   if (status == "") { garbage++; return }
   if (probe(line)) { probes++; return }
