@@ -1,19 +1,21 @@
 #!/bin/sh
 # Counts the new lines of an access log by status class and 2 s bin. POSIX sh and awk, read-only, bounded work.
 #
-# In:  log= file=<device:inode, empty to begin> offset= skip= ready= was_now= was_up= most= apart=, then an empty line;
-#      to begin also since=<seconds since readiness> history=<seconds> current=<the link that was switched; empty: none was>.
-# Out: rollout_log=1, now=, up=, ready=, then error=<why>, or bin=<number> <class> <count> … file= offset= skip= more= rotated=
-#      lost=, and end=0 last. Bins count from `ready` (seconds since 1970 on this host's clock), which moves along when that
-#      clock is stepped: how much time has passed since the last reading is said by the uptime alone.
+# In:  log= file=<device:inode, empty to begin> mark=<length:checksum of its first bytes> offset= skip= ready= was_now= was_up=
+#      most= apart=, then an empty line; to begin also since=<seconds since readiness> history=<seconds>
+#      current=<the link that was switched; empty: none was>.
+# Out: rollout_log=1, now=, up=, ready=, then error=<why>, or bin=<number> <class> <count> … file= mark= offset= skip= more=
+#      rotated= lost=, and end=0 last. Bins count from `ready` (seconds since 1970 on this host's clock), which moves along
+#      when that clock is stepped: how much time has passed since the last reading is said by the uptime alone.
 #      To begin, the log's tail is counted into bins below 0; begins= is the time of its first line, switched= that of the link.
 
 export LC_ALL=C
-log='' file='' offset=0 skip=0 ready=0 was_now=0 was_up=0 most=0 apart='' since=0 history=0 current='' rotated=0 lost=0 more=0
+log='' file='' mark='' offset=0 skip=0 ready=0 was_now=0 was_up=0 most=0 apart='' since=0 history=0 current='' rotated=0 lost=0 more=0
 while IFS= read -r line && [ -n "$line" ]; do
   case $line in
     log=*) log=${line#*=} ;;
     file=*) file=${line#*=} ;;
+    mark=*) mark=${line#*=} ;;
     offset=*) offset=${line#*=} ;;
     skip=*) skip=${line#*=} ;;
     ready=*) ready=${line#*=} ;;
@@ -166,6 +168,28 @@ END {
 
 facts() { stat -L -c '%d:%i:%s' -- "$1" 2>/dev/null; }
 
+# marked FILE LENGTH: a checksum of its first bytes; empty when there is none to be had.
+marked() {
+  [ "$2" -gt 0 ] || return 0
+  head -c "$2" -- "$1" 2>/dev/null | tr '\000' ' ' | awk -v length_of="$2" '
+    BEGIN { for (i = 1; i < 256; i++) code[sprintf("%c", i)] = i }
+    { for (i = 1; i <= length($0); i++) sum = (sum * 257 + code[substr($0, i, 1)]) % 2147483647 }
+    END { if (NR) print length_of ":" sum }'
+}
+
+# same FILE: it begins as the one did that was read; inodes are used again, and what was truncated grows.
+same() { [ -z "$mark" ] || [ "$(marked "$1" "${mark%%:*}")" = "$mark" ]; }
+
+# mark_of FILE: by which it is known again, of what has been read of it.
+mark_of() { marked "$1" "$((offset < 256 ? offset : 256))"; }
+
+# after FILE: the file that the log was next, when that is not `log` itself: it was renamed too since.
+after() {
+  next=$(find "$log".* "$log"-* -prune -type f -newer "$1" ! -name '*.gz' ! -name '*.bz2' ! -name '*.xz' ! -name '*.zst' \
+    -exec stat -c '%y %n' {} + 2>/dev/null | awk 'best == "" || $0 < best { best = $0 } END { print best }')
+  [ -z "$next" ] || echo "/${next#*/}"
+}
+
 finish() { printf '%s\n' "$@"; exit 0; }
 
 # part FILE FROM TO: counts what is there, as much as there is room for; moves `offset`, `skip`, `room`, `more`.
@@ -210,29 +234,34 @@ if [ -z "$file" ]; then
   room=$most size=${there##*:}
   if [ "$size" -gt "$most" ]; then offset=$((size - most)) skip=1; fi # the newest part of a huge log
   part "$log" "$offset" "$size"
-  finish "file=${there%:*}" "offset=$offset" "skip=$skip" more=0 rotated=0 lost=0 end=0
+  finish "file=${there%:*}" "mark=$(mark_of "$log")" "offset=$offset" "skip=$skip" more=0 rotated=0 lost=0 end=0
 fi
 
 room=$most
 size=${there##*:}
+read=$log
 if [ "${there%:*}" = "$file" ]; then
-  if [ "$size" -lt "$offset" ]; then offset=0 skip=0 rotated=1 lost=1; fi
+  if [ "$size" -lt "$offset" ] || ! same "$log"; then offset=0 skip=0 rotated=1 lost=1; fi
   part "$log" "$offset" "$size"
 else
   old=$(find "${log%/*}/" -maxdepth 1 -type f -inum "${file#*:}" 2>/dev/null | head -n 1)
   was=''
   [ -z "$old" ] || was=$(facts "$old") || was=''
-  if [ "${was%:*}" = "$file" ] && [ "${was##*:}" -ge "$offset" ] && [ -r "$old" ]; then
+  if [ "${was%:*}" = "$file" ] && [ "${was##*:}" -ge "$offset" ] && [ -r "$old" ] && same "$old"; then
+    read=$old
     part "$old" "$offset" "${was##*:}"
     # The writer keeps the renamed file open for a moment: it is left when the new one has its first line.
-    if [ "$more" = 0 ] && [ -n "$there" ] && [ "$size" -gt 0 ]; then
-      file=${there%:*} skip=0 rotated=1
-      part "$log" 0 "$size"
-    fi
+    while [ "$more" = 0 ] && [ "$read" != "$log" ] && [ -n "$there" ] && [ "$size" -gt 0 ]; do
+      read=$(after "$read")
+      read=${read:-$log} was=$(facts "${read:-$log}") || was=''
+      if [ -z "$was" ] || [ ! -r "$read" ]; then read=$log was=$there lost=1; fi
+      file=${was%:*} skip=0 rotated=1
+      part "$read" 0 "${was##*:}"
+    done
   else
     [ -n "$there" ] || finish error=missing end=0
     file=${there%:*} skip=0 rotated=1 lost=1
     part "$log" 0 "$size"
   fi
 fi
-finish "file=$file" "offset=$offset" "skip=$skip" "more=$more" "rotated=$rotated" "lost=$lost" end=0
+finish "file=$file" "mark=$(mark_of "$read")" "offset=$offset" "skip=$skip" "more=$more" "rotated=$rotated" "lost=$lost" end=0

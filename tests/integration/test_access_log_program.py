@@ -8,6 +8,7 @@ import subprocess
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -499,6 +500,79 @@ def test_renamed_log_is_read_to_its_end_and_then_the_new_one(watch):
     assert watch.counts() == {"2xx": 4, "5xx": 2}
     assert all(one.observed for one in watch.intervals)
     assert watch.flags() == {"rotated"}
+
+
+def rotate(watch, names, *lines):
+    """Older logs move on by one, the log gets the first of these names, and a new one has these lines."""
+    here = [watch.log, *(watch.log.with_name(name) for name in names)]
+    for old, new in reversed(list(pairwise(here))):
+        if old.exists():
+            old.rename(new)
+    watch.write(*lines)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["access.log.1", "access.log.2", "access.log.3"], ["access.log-2", "access.log-1", "access.log-0"]],
+)
+@pytest.mark.parametrize("most", [8_000_000, 300])
+def test_logs_that_came_and_went_between_two_readings_are_read(watch, names, most, monkeypatch):
+    """Each file is read to its end, in its turn, whatever it is called by now and however little is read at once."""
+    monkeypatch.setattr(access_log, "MOST_BYTES", most)
+    watch.write(watch.combined(200, 1))
+    watch.read(2)
+    watch.write(watch.combined(200, 3))
+    for age, after in ((30, 5), (20, 7), (10, 9)):
+        os.utime(watch.log, (time.time() - age,) * 2)
+        rotate(watch, names, *[watch.combined(500 + after, after)] * 3)
+    neighbour = watch.log.with_name("access.log.9.gz")  # is being packed
+    neighbour.write_text(watch.combined(404, 5))
+    for _ in range(9):
+        watch.read(20)
+    assert {one.t: one.counts["5xx"] for one in watch.intervals if one.counts["5xx"]} == {
+        6.0: 3,
+        8.0: 3,
+        10.0: 3,
+    }
+    assert watch.counts() == {"2xx": 2, "5xx": 9}
+    assert all(one.observed for one in watch.intervals)
+    assert watch.flags() == {"rotated"}
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_log_that_was_written_anew_under_the_same_inode_has_lost_lines(watch, away):
+    """An inode that is used again, or a log that was truncated and has grown since, is another file by its first bytes."""
+    watch.write(*[watch.combined(200, 1)] * 2)
+    watch.read(5)
+    before = watch.log.stat()
+    if away:  # renamed, removed, and its inode is a neighbour's now
+        log, watch.log = watch.log, watch.log.with_name("error.log")
+        log.rename(watch.log)
+    watch.log.write_bytes(b"")
+    watch.write(*[watch.combined(500, 6)] * 9)
+    assert (watch.log.stat().st_ino, watch.log.stat().st_size > before.st_size) == (before.st_ino, True)
+    if away:
+        watch.log = log
+        watch.write(*[watch.combined(500, 6)] * 9)
+    watch.read(6)
+    watch.write(watch.combined(200, 9))
+    watch.read(20)
+    assert [one.t for one in watch.intervals if not one.observed] == [4.0, 6.0, 8.0]
+    assert watch.counts() == {"2xx": 3, "5xx": 9}
+    assert watch.flags() == {"rotated"}
+
+
+def test_cursor_without_a_mark_goes_on(watch):
+    """What a process of before kept knows nothing of first bytes: nothing is lost, and from now on they are known."""
+    watch.write(watch.combined(200, 1))
+    watch.read(2)
+    old = json.loads(watch.cursor)
+    assert old.pop("mark")
+    watch.cursor = json.dumps(old)
+    watch.write(watch.combined(500, 3))
+    watch.read(20)
+    assert (watch.counts(), watch.flags()) == ({"2xx": 1, "5xx": 1}, set())
+    assert json.loads(watch.cursor)["mark"]
 
 
 def test_log_renamed_out_of_sight_leaves_unobserved_bins(watch):
