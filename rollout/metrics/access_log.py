@@ -97,6 +97,7 @@ def _begin(target: Target, role: str, elapsed: float) -> list[str]:
 def _go_on(before: Cursor) -> list[str]:
     return [
         f"file={before.file}",
+        f"mark={before.mark}",
         f"offset={before.offset}",
         f"skip={int(before.skip)}",
         f"ready={before.ready}",
@@ -166,6 +167,7 @@ def _take(before: Cursor, answer: Answer) -> Cursor:
         now=answer.now,
         up=answer.up,
         file=answer.file,
+        mark=answer.mark,
         offset=answer.offset,
         skip=answer.skip,
         lost=max(before.lost, (answer.now - answer.ready) // BIN_S) if answer.lost else before.lost,

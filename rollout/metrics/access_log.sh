@@ -1,19 +1,21 @@
 #!/bin/sh
 # Counts the new lines of an access log by status class and 2 s bin. POSIX sh and awk, read-only, bounded work.
 #
-# In:  log= file=<device:inode, empty to begin> offset= skip= ready= was_now= was_up= most= apart=, then an empty line;
-#      to begin also since=<seconds since readiness> history=<seconds> current=<the link that was switched; empty: none was>.
-# Out: rollout_log=1, now=, up=, ready=, then error=<why>, or bin=<number> <class> <count> … file= offset= skip= more= rotated=
-#      lost=, and end=0 last. Bins count from `ready` (seconds since 1970 on this host's clock), which moves along when that
-#      clock is stepped: how much time has passed since the last reading is said by the uptime alone.
+# In:  log= file=<device:inode, empty to begin> mark=<length:checksum of its first bytes> offset= skip= ready= was_now= was_up=
+#      most= apart=, then an empty line; to begin also since=<seconds since readiness> history=<seconds>
+#      current=<the link that was switched; empty: none was>.
+# Out: rollout_log=1, now=, up=, ready=, then error=<why>, or bin=<number> <class> <count> … file= mark= offset= skip= more=
+#      rotated= lost=, and end=0 last. Bins count from `ready` (seconds since 1970 on this host's clock), which moves along
+#      when that clock is stepped: how much time has passed since the last reading is said by the uptime alone.
 #      To begin, the log's tail is counted into bins below 0; begins= is the time of its first line, switched= that of the link.
 
 export LC_ALL=C
-log='' file='' offset=0 skip=0 ready=0 was_now=0 was_up=0 most=0 apart='' since=0 history=0 current='' rotated=0 lost=0 more=0
+log='' file='' mark='' offset=0 skip=0 ready=0 was_now=0 was_up=0 most=0 apart='' since=0 history=0 current='' rotated=0 lost=0 more=0
 while IFS= read -r line && [ -n "$line" ]; do
   case $line in
     log=*) log=${line#*=} ;;
     file=*) file=${line#*=} ;;
+    mark=*) mark=${line#*=} ;;
     offset=*) offset=${line#*=} ;;
     skip=*) skip=${line#*=} ;;
     ready=*) ready=${line#*=} ;;
@@ -30,6 +32,7 @@ done
 # shellcheck disable=SC2016
 count='
 function days(y, m, d,   era, year, day) {  # since 1970-01-01
+  m += 0  # a part of a text is compared as a text: "11" is less than 2
   if (m <= 2) y--
   era = int(y / 400); year = y - era * 400
   day = int((153 * (m > 2 ? m - 3 : m + 9) + 2) / 5) + d - 1
@@ -75,6 +78,19 @@ function json_time(line,   n, i, text) {
   }
   return -1
 }
+function flat(line,   out, depth, token) {  # a JSON line without what is nested in it: the request that was sent on has a status too
+  if (line !~ /^[ \t]*\{.*[[{]/ || length(line) > 65536) return line
+  out = ""; depth = 0
+  while (match(line, /"([^"\\]|\\.)*"|[][{}]/)) {
+    token = substr(line, RSTART, RLENGTH)
+    if (depth < 2) out = out substr(line, 1, RSTART - 1)
+    line = substr(line, RSTART + RLENGTH)
+    if (token == "{" || token == "[") depth++
+    if (depth < 2) out = out token
+    if (token == "}" || token == "]") depth--
+  }
+  return out
+}
 function json_status(line) {
   return match(line, /"status"[ \t]*:[ \t]*"?[1-5][0-9][0-9][^0-9]/) ? substr(line, RSTART + RLENGTH - 4, 3) : ""
 }
@@ -86,25 +102,39 @@ function quoted_status(line) {  # the field after the quoted request; `rest` is 
   }
   return ""
 }
-function trailing(line) {  # $request_time: named, or alone behind the last quote
-  if (match(line, /(rt|request_time)[=:]"?[0-9]+\.[0-9]+/)) {
-    line = substr(line, RSTART, RLENGTH); sub(/^[^0-9]*/, "", line)
-    return line + 0
+function named(text) {  # the request time that a text without quotes names
+  if (!match(text, /(^|[ \t,;|])(rt|request_time)[=:][0-9]+\.[0-9]+/)) return -1
+  text = substr(text, RSTART, RLENGTH); sub(/^[^0-9]*/, "", text)
+  return text + 0
+}
+function trailing(text,   plain, quoted, spent) {  # $request_time: named, or alone behind the last quote
+  # What is quoted is for the client to choose, and what comes before the status is, too.
+  while (match(text, /"([^"\\]|\\.)*"/)) {
+    plain = substr(text, 1, RSTART - 1); quoted = substr(text, RSTART + 1, RLENGTH - 2)
+    text = substr(text, RSTART + RLENGTH)
+    spent = named(plain)
+    if (spent < 0 && plain ~ /(^|[ \t,;|])(rt|request_time)[=:]$/ && quoted ~ /^[0-9]+\.[0-9]+$/) spent = quoted + 0
+    if (spent >= 0) return spent
   }
-  sub(/^.*"/, "", rest)
-  return rest ~ /^ [0-9]+\.[0-9][0-9][0-9]( |$)/ ? substr(rest, 2) + 0 : 0
+  sub(/".*/, "", text)
+  spent = named(text)
+  if (spent >= 0) return spent
+  return text ~ /^ [0-9]+\.[0-9][0-9][0-9]( |$)/ ? substr(text, 2) + 0 : 0
 }
 function probe(line) {  # health checkers by their user agent; curl and wget only where they ask for health
   if (line ~ /"(rollout-probe\/|kube-probe\/|ELB-HealthChecker\/|GoogleHC\/|Amazon-Route53-Health-Check-Service|Consul Health Check)/) return 1
   return line ~ /"(curl|Wget)\// && line ~ /"((GET|HEAD) )?\/(health|healthz|healthcheck|livez|readyz|ping)[ ?"]/
 }
-function take(line,   status, at, spent, ended, bin) {
+function take(line,   top, status, at, spent, ended, bin) {
   lines++
   if (line ~ /^[ \t]*\{/) {
-    status = json_status(line); at = json_time(line); spent = value(line, "request_time") + 0
+    top = flat(line); status = json_status(top)
+    if (status == "") { top = line; status = json_status(top) }  # nested as a whole
+    at = json_time(top); spent = value(top, "request_time")
+    spent = spent ~ /^[0-9]+\.[0-9]+[ \t]*$/ ? spent + 0 : 0  # whole numbers are milliseconds, or whatever
   } else {
     status = quoted_status(line); at = moment(substr(line, 1, index(line, "\"")))
-    spent = status == "" ? 0 : trailing(line)
+    spent = status == "" ? 0 : trailing(rest)
   }
   if (status == "") { garbage++; return }
   if (probe(line)) { probes++; return }
@@ -137,6 +167,28 @@ END {
 }'
 
 facts() { stat -L -c '%d:%i:%s' -- "$1" 2>/dev/null; }
+
+# marked FILE LENGTH: a checksum of its first bytes; empty when there is none to be had.
+marked() {
+  [ "$2" -gt 0 ] || return 0
+  head -c "$2" -- "$1" 2>/dev/null | tr '\000' ' ' | awk -v length_of="$2" '
+    BEGIN { for (i = 1; i < 256; i++) code[sprintf("%c", i)] = i }
+    { for (i = 1; i <= length($0); i++) sum = (sum * 257 + code[substr($0, i, 1)]) % 2147483647 }
+    END { if (NR) print length_of ":" sum }'
+}
+
+# same FILE: it begins as the one did that was read; inodes are used again, and what was truncated grows.
+same() { [ -z "$mark" ] || [ "$(marked "$1" "${mark%%:*}")" = "$mark" ]; }
+
+# mark_of FILE: by which it is known again, of what has been read of it.
+mark_of() { marked "$1" "$((offset < 256 ? offset : 256))"; }
+
+# after FILE: the file that the log was next, when that is not `log` itself: it was renamed too since.
+after() {
+  next=$(find "$log".* "$log"-* -prune -type f -newer "$1" ! -name '*.gz' ! -name '*.bz2' ! -name '*.xz' ! -name '*.zst' \
+    -exec stat -c '%y %n' {} + 2>/dev/null | awk 'best == "" || $0 < best { best = $0 } END { print best }')
+  [ -z "$next" ] || echo "/${next#*/}"
+}
 
 finish() { printf '%s\n' "$@"; exit 0; }
 
@@ -182,29 +234,34 @@ if [ -z "$file" ]; then
   room=$most size=${there##*:}
   if [ "$size" -gt "$most" ]; then offset=$((size - most)) skip=1; fi # the newest part of a huge log
   part "$log" "$offset" "$size"
-  finish "file=${there%:*}" "offset=$offset" "skip=$skip" more=0 rotated=0 lost=0 end=0
+  finish "file=${there%:*}" "mark=$(mark_of "$log")" "offset=$offset" "skip=$skip" more=0 rotated=0 lost=0 end=0
 fi
 
 room=$most
 size=${there##*:}
+read=$log
 if [ "${there%:*}" = "$file" ]; then
-  if [ "$size" -lt "$offset" ]; then offset=0 skip=0 rotated=1 lost=1; fi
+  if [ "$size" -lt "$offset" ] || ! same "$log"; then offset=0 skip=0 rotated=1 lost=1; fi
   part "$log" "$offset" "$size"
 else
   old=$(find "${log%/*}/" -maxdepth 1 -type f -inum "${file#*:}" 2>/dev/null | head -n 1)
   was=''
   [ -z "$old" ] || was=$(facts "$old") || was=''
-  if [ "${was%:*}" = "$file" ] && [ "${was##*:}" -ge "$offset" ] && [ -r "$old" ]; then
+  if [ "${was%:*}" = "$file" ] && [ "${was##*:}" -ge "$offset" ] && [ -r "$old" ] && same "$old"; then
+    read=$old
     part "$old" "$offset" "${was##*:}"
     # The writer keeps the renamed file open for a moment: it is left when the new one has its first line.
-    if [ "$more" = 0 ] && [ -n "$there" ] && [ "$size" -gt 0 ]; then
-      file=${there%:*} skip=0 rotated=1
-      part "$log" 0 "$size"
-    fi
+    while [ "$more" = 0 ] && [ "$read" != "$log" ] && [ -n "$there" ] && [ "$size" -gt 0 ]; do
+      read=$(after "$read")
+      read=${read:-$log} was=$(facts "${read:-$log}") || was=''
+      if [ -z "$was" ] || [ ! -r "$read" ]; then read=$log was=$there lost=1; fi
+      file=${was%:*} skip=0 rotated=1
+      part "$read" 0 "${was##*:}"
+    done
   else
     [ -n "$there" ] || finish error=missing end=0
     file=${there%:*} skip=0 rotated=1 lost=1
     part "$log" 0 "$size"
   fi
 fi
-finish "file=$file" "offset=$offset" "skip=$skip" "more=$more" "rotated=$rotated" "lost=$lost" end=0
+finish "file=$file" "mark=$(mark_of "$read")" "offset=$offset" "skip=$skip" "more=$more" "rotated=$rotated" "lost=$lost" end=0

@@ -16,6 +16,7 @@ class Answer:
     ready: int  # t = 0 on its clock as it goes now
     error: str  # "" when it could be read
     file: str = ""
+    mark: str = ""
     offset: int = 0
     skip: bool = False
     more: bool = False  # there is more to read than was read
@@ -42,6 +43,7 @@ def parse(text: str) -> Answer:
         ready=int(said["ready"]),
         error=said.get("error", ""),
         file=said.get("file", ""),
+        mark=said.get("mark", ""),
         offset=int(said.get("offset", 0)),
         skip=said.get("skip") == "1",
         more=said.get("more") == "1",

@@ -17,6 +17,7 @@ class Cursor:
     ready: int  # seconds since 1970 on the host's clock: t = 0; moves along when that clock is stepped
     file: str  # device:inode
     offset: int  # bytes read of that file
+    mark: str = ""  # a checksum of its first bytes: inodes are used again; empty: not known
     now: int = 0  # the host's clock at the last reading
     up: int = 0  # its uptime then; 0: not known
     skip: bool = False  # the line at `offset` began before it: not a whole one

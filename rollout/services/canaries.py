@@ -40,7 +40,7 @@ def evaluate(rollout_id: RolloutId, deps: Deps) -> Step:
         canaries = tx.hosts.canaries(rollout_id)
         app = policy(rollout)
         compared = tx.hosts.compared(rollout)[: most_compared(app)]
-        elapsed = tx.elapsed(rollout.ready_at) if rollout.ready_at is not None else 0.0
+        elapsed = tx.watched_s(rollout)
         rings = rollouts.hand_out(tx, rollout, deps)
     deps.bell.ring(rings)
     ready_at = rollout.ready_at

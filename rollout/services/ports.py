@@ -24,6 +24,7 @@ from rollout.domain.pipeline import Ring
 from rollout.domain.verdict import Interval
 from rollout.services.comparison import Comparison
 from rollout.services.leases import LeaseKeeper
+from rollout.services.sightings import Sightings
 from rollout.store.store import Store
 
 Permit = Callable[[Greeting], int]
@@ -147,6 +148,7 @@ class Deps:
     leases: LeaseKeeper
     worker: str  # this process's name, the owner of its leases
     comparison: Comparison = field(default_factory=Comparison)
+    sightings: Sightings = field(default_factory=Sightings)
 
     @property
     def state_dir(self) -> Path:

@@ -24,12 +24,14 @@ from rollout.errors import RolloutError, ServiceUnavailable, StaleWrite
 from rollout.services import intake, notices, planning, rollouts, stopping
 from rollout.services.perform import HereAndNow
 from rollout.services.ports import Deps
+from rollout.services.watching import PACE as WATCH_PACE
 from rollout.store.store import Transaction
 
 log = structlog.get_logger()
 H, R, HE = HostState, RolloutState, HostEvent
 Row = TypeVar("Row", RolloutHost, Rollout)
 LONGEST_WAIT_S = 900.0  # no row is ever due later than that
+STAGE_WAIT_S = 60.0  # nor a rollout's own
 
 
 def sweep(deps: Deps, here: HereAndNow | None = None) -> None:
@@ -116,7 +118,9 @@ def _ring_part(part: Callable[[Deps], list[Ring]], deps: Deps, here: HereAndNow 
 
 def _heal(deps: Deps) -> None:
     """A store's clock that was set back leaves leases and due times behind that nobody would live to see."""
-    healed = deps.store.heal(max(LONGEST_WAIT_S, deps.settings.lease_s, deps.settings.ring_again_s))
+    longest = max(LONGEST_WAIT_S, deps.settings.lease_s, deps.settings.ring_again_s)
+    stage = max(STAGE_WAIT_S, deps.settings.ring_again_s)
+    healed = deps.store.heal(longest, stage_s=stage, pace=WATCH_PACE)
     if healed:
         log.warning("clock_was_set_back", rows=healed)
 

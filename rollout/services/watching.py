@@ -4,6 +4,7 @@ Nothing of it holds the fan-out up: hosts are read beside it, judged outside of 
 is only late.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -46,7 +47,7 @@ def watch(rollout_id: RolloutId, deps: Deps) -> Step:
         rollout = tx.rollouts.get(rollout_id)
         if rollout.ready_at is None:
             return End()
-        elapsed = tx.elapsed(rollout.ready_at)
+        elapsed = tx.watched_s(rollout)
         pace = max(TICK_S, PACE * elapsed)
         if not tx.rollouts.claim_watch(rollout_id, pace):
             return End()
@@ -117,17 +118,23 @@ def _late(one: Interval, passed_t: float) -> Interval:
 def _judge(rollout: Rollout, app: AppConfig, read: set[str], deps: Deps) -> Verdict:
     """What all that was seen says; nobody's locks are held, for it takes a while."""
     with deps.store.reading() as tx:
+        begun = tx.watched_s(rollout)
         hosts, seen = _sample(tx, rollout, app), tx.samples.of(rollout.id)
+        looked = begun, tx.watched_s(rollout)
 
-    def since_ready(moment: float) -> float:
-        return max(0.0, moment - (rollout.ready_at or 0.0))
+    def told(what: str, moments: Mapping[str, float | None]) -> dict[str, float]:
+        at = {
+            name: deps.sightings.t(rollout, f"{what} {name}", moment, looked)
+            for name, moment in moments.items()
+        }
+        return {name: t for name, t in at.items() if moments[name] is not None}
 
     return judge.watch(
         told_by_all(seen, read),
-        {host.name: since_ready(host.switched_at) for host in hosts if host.switched_at is not None},
+        told("switched", {host.name: host.switched_at for host in hosts}),
         policy_of(app),
-        left={host.name: since_ready(host.touched_at) for host in hosts if host.touched_at is not None},
-        since=since_ready(rollout.accepted_at or 0.0),
+        left=told("touched", {host.name: host.touched_at for host in hosts}),
+        since=deps.sightings.t(rollout, "accepted", rollout.accepted_at, looked),
     )
 
 

@@ -5,12 +5,14 @@ SQLite is one machine by definition: seconds since its boot, which no clock step
 lease has expired (`Store` sees to it when it opens).
 
 A database server's clock may be stepped. Forward, leases run out early, which is safe: whatever they were for is read before
-anything else. What would hurt is measured by a `Stopwatch` of the process that waits. Back, everything would wait for as long
+anything else. What would hurt is measured by a `Stopwatch` of the process that waits: how long a stop has lasted from this
+process's first look on, since less than has passed is safe; how long a canary has been watched from its readiness on. Back, everything would wait for as long
 as the step: what is due later than anything ever is, is due (`Store.heal`).
 """
 
 import threading
 import time
+from collections.abc import Callable, Hashable
 from pathlib import Path
 
 from sqlalchemy import Connection, text
@@ -38,16 +40,20 @@ def own_seconds() -> float:
 
 
 class Stopwatch:
-    """How much time this process has seen pass since a moment: never more than has passed."""
+    """How much time has passed since a moment, for as much of it as this process has seen: no step of a clock moves that."""
 
     MOST = 10_000  # moments that are remembered
 
     def __init__(self) -> None:
-        self._seen: dict[float, float] = {}
+        self._seen: dict[Hashable, float] = {}
         self._lock = threading.Lock()
 
-    def elapsed(self, moment: float) -> float:
-        """Seconds since this process was first asked about this moment."""
+    def elapsed(self, moment: Hashable, before: Callable[[], float] = float) -> float:
+        """Seconds since this process was first asked about this moment, and those that had passed `before`."""
+        if moment not in self._seen:
+            first = own_seconds() - before()
+            with self._lock:
+                self._seen.setdefault(moment, first)
         now = own_seconds()
         with self._lock:
             first = self._seen.setdefault(moment, now)

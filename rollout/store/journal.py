@@ -137,6 +137,11 @@ class Samples:
         )
         return load_all(Interval, rows, flags=tuple)
 
+    def newest_t(self, rollout: RolloutId) -> float:
+        """Up to when something was measured; 0 when nothing was."""
+        newest = select(func.max(samples.c.t)).where(samples.c.rollout == rollout)
+        return float(self._tx.connection.execute(newest).scalar_one() or 0.0)
+
     def forget(self, rollout: RolloutId) -> None:
         """A canary that is measured anew starts from nothing."""
         self._tx.connection.execute(delete(samples).where(samples.c.rollout == rollout))

@@ -351,14 +351,18 @@ class Rollouts:
         return claimed.rowcount == 1
 
     def claim_watch(self, rollout: RolloutId, next_s: float) -> bool:
-        """As `claim_tick`, for the watch over a fan-out, whose own stage has another pace."""
+        """As `claim_tick`, for the watch over a fan-out, whose own stage has another pace.
+
+        A watch that is due later than `next_s` would be is due: the clock was set back.
+        """
         now = self._tx.now()
+        later = rollouts.c.watch_due_at > now + next_s + 1.0
         claimed = self._tx.connection.execute(
             update(rollouts)
             .where(
                 rollouts.c.id == rollout,
                 rollouts.c.state == RolloutState.FANNING_OUT,
-                or_(rollouts.c.watch_due_at.is_(None), rollouts.c.watch_due_at <= now),
+                or_(rollouts.c.watch_due_at.is_(None), rollouts.c.watch_due_at <= now, later),
             )
             .values(watch_due_at=now + next_s)
         )

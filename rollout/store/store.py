@@ -10,11 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from sqlalchemy import Connection, Engine, create_engine, delete, event, insert, select, update
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    case,
+    create_engine,
+    delete,
+    event,
+    func,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from rollout.domain.model import AppName, RolloutId
+from rollout.domain.model import AppName, Rollout, RolloutId
 from rollout.domain.states import RolloutState
 from rollout.errors import Conflict, ServiceUnavailable
 from rollout.store import clock, frozen, migrate, postgresql, tables
@@ -65,6 +77,24 @@ class Transaction:
     def elapsed(self, moment: float) -> float:
         """Seconds since a moment of the store's clock; on PostgreSQL, whose clock may be stepped, as this process has seen them pass."""
         return self._stopwatch.elapsed(moment) if self.is_postgresql else self.now() - moment
+
+    def watched_s(self, rollout: Rollout) -> float:
+        """Seconds since its canary was ready: t of now.
+
+        On PostgreSQL the clock is asked at this process's first look alone, and not believed when less than what was
+        measured; from then on no step moves it. Every process has about the same, unless it began after a step forward.
+        """
+        if rollout.ready_at is None:
+            return 0.0
+        ready_at, number = rollout.ready_at, rollout.id
+
+        if not self.is_postgresql:
+            return self.now() - ready_at
+
+        def passed() -> float:
+            return max(0.0, self.now() - ready_at, self.samples.newest_t(number))
+
+        return self._stopwatch.elapsed((number, ready_at), passed)
 
     @staticmethod
     def today() -> datetime:
@@ -137,14 +167,28 @@ class Store:
         with self.transaction() as tx:
             _void_leases_of_another_boot(tx)
 
-    def heal(self, longest_s: float) -> int:
-        """What waits for longer than `longest_s` was set by a clock that has been set back since: it is due; how much it was."""
+    def heal(self, longest_s: float, *, stage_s: float, pace: float) -> int:
+        """What waits for longer than anything does was set by a clock that has been set back since: it is due; how much it was.
+
+        `longest_s`: the longest that anything waits. A rollout's stage never waits longer than `stage_s`, nor does the
+        watch over its fan-out but for the share `pace` of the time that it is watched.
+        """
         if self._engine.dialect.name == "sqlite":  # its clock is never set
             return 0
         with self.transaction() as tx:
-            far = tx.now() + longest_s
+            now = tx.now()
+            ready_at = func.coalesce(tables.rollouts.c.ready_at, now)
+            watched_s = case((ready_at < now, now - ready_at), else_=0.0)
+            longest: dict[Column[Any], Any] = {
+                tables.rollouts.c.due_at: stage_s,
+                tables.rollouts.c.watch_due_at: stage_s + pace * watched_s,
+            }
             healed = [
-                tx.connection.execute(update(column.table).where(column > far).values({column: 0.0})).rowcount
+                tx.connection.execute(
+                    update(column.table)
+                    .where(column > now + longest.get(column, longest_s))
+                    .values({column: 0.0})
+                ).rowcount
                 for column in (*_DUE, *_LEASES)
             ]
         return sum(healed)

@@ -65,6 +65,7 @@ class Stage:
 
 class LogStage(Stage):
     name = "access-log"
+    target = "/"
 
     def __init__(self, fleet, folder):
         self.log = folder / "access.log"
@@ -73,7 +74,8 @@ class LogStage(Stage):
 
     def lines(self, status, count, ago=0):
         at = datetime.fromtimestamp(self.fleet.now - ago, UTC)
-        line = f'10.0.0.1 - - [{at:%d/%b/%Y:%H:%M:%S} +0000] "GET / HTTP/1.1" {status} 12 "-" "browser"\n'
+        stamp = f"{at:%d/%b/%Y:%H:%M:%S} +0000"
+        line = f'10.0.0.1 - - [{stamp}] "GET {self.target} HTTP/1.1" {status} 12 "-" "browser"\n'
         with self.log.open("a") as file:
             file.write(line * count)
 
@@ -311,6 +313,19 @@ def test_garbage_loses_no_request_beside_it(stage):
     is_sound(stage)
     assert stage.counted() == stage.true
     assert "garbage" in stage.flags()
+
+
+@pytest.mark.needs("curl")
+def test_nothing_that_a_client_asks_for_hides_its_failure(stage):
+    """Errors are counted whatever the address that was asked for says, also where it looks like a request time."""
+    warm(stage)
+    if stage.name == "access-log":
+        stage.target = "/pay?cart=199.95&rt=999.9 request_time=5.5"
+    stage.answer(503, 9)
+    stage.go_on(12)
+    is_sound(stage)
+    assert stage.counted() == stage.true
+    assert stage.counted()["5xx"] >= 9
 
 
 @pytest.mark.needs("curl")

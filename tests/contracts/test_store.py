@@ -385,6 +385,46 @@ def test_one_of_many_gets_the_tick(store, now):
         assert tx.rollouts.claim_tick(rollout.id, R.DEPLOYING_CANARY, 2.0)
 
 
+def test_every_process_knows_how_long_a_canary_has_been_watched(database, store, now):
+    """A process that comes later has the same t as one that looked first, and a step of the clock moves neither."""
+    rollout = a_rollout(store, RE.START, RE.CANARY_DEPLOYED)
+    with store.transaction() as tx:
+        assert tx.watched_s(rollout) == 0.0
+        rollout = tx.rollouts.update(rollout, ready_at=tx.now())
+        assert tx.watched_s(rollout) == pytest.approx(0.0, abs=0.5)
+        tx.samples.add(rollout.id, [Interval(5.0, 2.0, "web1", "canary", observed=True, counts={"2xx": 1})])
+    now["s"] += 6
+    # What the clock reads when a process comes, and what it knows by that: less than was measured is not believed.
+    for reads, knows in [(6, 6.0)] if store.url.startswith("sqlite") else [(6, 6.0), (-600, 5.0)]:
+        now["s"] = rollout.ready_at + reads
+        second = Store(database)
+        with second.reading() as tx:
+            assert tx.watched_s(rollout) == pytest.approx(knows, abs=0.5)
+            if tx.is_postgresql:
+                now["s"] += 3600
+                assert tx.watched_s(rollout) == pytest.approx(knows, abs=0.5)
+                assert tx.elapsed(rollout.ready_at) == pytest.approx(0.0, abs=0.5)
+        second.close()
+
+
+def test_stage_that_waits_for_a_clock_that_was_set_back_is_due(store, now):
+    """A step back of ten minutes holds up neither a rollout's stage nor its watch, however long it may wait by itself."""
+    rollout = a_rollout(store, RE.START, RE.CANARY_DEPLOYED, RE.CANARY_PASSED)
+    limits = {"stage_s": 60.0, "pace": 0.005}
+    with store.transaction() as tx:
+        rollout = tx.rollouts.update(rollout, ready_at=now["s"] - 20_000)
+        assert tx.rollouts.claim_watch(rollout.id, 100.0)
+        assert tx.rollouts.claim_tick(rollout.id, R.FANNING_OUT, 5.0)
+    assert store.heal(900.0, **limits) == 0
+    if store.url.startswith("sqlite"):
+        return  # its clock is never set
+    now["s"] -= 600
+    assert store.heal(900.0, **limits) == 2
+    with store.transaction() as tx:
+        assert tx.rollouts.claim_watch(rollout.id, 100.0)
+        assert tx.rollouts.claim_tick(rollout.id, R.FANNING_OUT, 5.0)
+
+
 def test_samples_come_back_as_they_went(store):
     """The judge gets what was measured, in the order of time."""
     rollout = a_rollout(store)

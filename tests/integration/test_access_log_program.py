@@ -8,6 +8,7 @@ import subprocess
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -292,6 +293,77 @@ def test_json_lines_are_read_with_their_time(watch, make):
     assert {one.t: one.counts["5xx"] for one in watch.intervals if one.counts["5xx"]} == {6.0: 2}
 
 
+HIDING = (
+    "/pay?cart=199.95",
+    "/list?rt=999.9",
+    "/list?a=1&rt=999.9",
+    "/at?start=48.20",
+    "/x request_time=77.5 y",
+    "/ rt:88.5",
+)
+
+
+@pytest.mark.parametrize("more", ["", " 0.010", " rt=0.010", ' "10.0.0.9" rt=0.010', ' rt="0.010"'])
+@pytest.mark.parametrize("hiding", [*HIDING, r"/a\" rt=55.5 \""])
+def test_what_a_client_writes_is_no_request_time(watch, hiding, more):
+    """A failing request is counted whatever its URL, its referrer and its agent say, with a true request time and without."""
+    line = watch.combined(503, 1, more=more)
+    watch.write(
+        watch.combined(503, 1, request=f"POST {hiding} HTTP/1.1", more=more),
+        line.replace('"-"', f'"http://shop.example{hiding}"'),
+        watch.combined(503, 1, agent=hiding, more=more),
+    )
+    watch.read(9)
+    assert watch.counts() == {"5xx": 3}
+    assert watch.flags() == set()
+
+
+@pytest.mark.parametrize(
+    "more", [" urt=50.5", " cart=50.5", " upstream_request_time=50.5", " x?rt=50.5", ' u="rt=50.5"']
+)
+def test_request_time_is_a_word_of_its_own(watch, more):
+    """A key that only ends in `rt` or `request_time` is another one, and nothing is taken off for it."""
+    watch.write(watch.combined(503, 1, more=more))
+    watch.read(9)
+    assert watch.counts() == {"5xx": 1}
+
+
+@pytest.mark.parametrize("spent", ["3.000", 3.25, "3"])
+def test_json_request_begun_before_readiness_is_not_counted(watch, spent):
+    """The request time of a JSON line is taken off, as a number and as a text; a whole number may be anything and is not."""
+    at = datetime.fromtimestamp(watch.start + 1, UTC).isoformat()
+    watch.write(json.dumps({"time": at, "status": 500, "request_time": spent}))
+    watch.write(json.dumps({"time": at, "status": 200, "request_time": "0.010"}))
+    watch.read(9)
+    assert watch.counts() == {"2xx": 1} | ({"5xx": 1} if spent == "3" else {})
+
+
+@pytest.mark.parametrize(
+    "nested",
+    [
+        {"upstream": {"status": 200, "request_time": 60.5, "time": "2026-01-01T00:00:00Z"}},
+        {"upstream": [{"status": 200, "odd": '}]"{'}, {"request_time": 60.5}], "url": '/?a={"status":200}'},
+        {"deep": {"er": {"status": 200}, "request_time": 60.5}, "more": [[{"status": 200}]]},
+    ],
+)
+def test_json_keys_of_the_top_level_win(watch, nested):
+    """A status, a time and a request time that are nested, and come earlier, are another request's."""
+    at = datetime.fromtimestamp(watch.start + 1, UTC).isoformat()
+    line = {**nested, "time": at, "status": 503, "request_time": 0.25}
+    watch.write(json.dumps(line), json.dumps(line, separators=(",", ":")))
+    watch.read(9)
+    assert watch.counts() == {"5xx": 2}
+    assert watch.intervals[0].counts["5xx"] == 2
+
+
+def test_json_status_that_is_only_nested_is_the_status(watch):
+    """A log that has everything in an object of its own is read all the same."""
+    at = datetime.fromtimestamp(watch.start + 1, UTC).isoformat()
+    watch.write(json.dumps({"time": at, "response": {"status": 503}}))
+    watch.read(9)
+    assert watch.counts() == {"5xx": 1}
+
+
 @pytest.mark.parametrize(
     ("more", "t"),
     [("", 10.0), (" 4.250", 6.0), (' "10.0.0.9" rt=4.250', 6.0), (' request_time="4.25"', 6.0), (" 4", 10.0)],
@@ -342,6 +414,28 @@ def test_leap_days_and_year_ends_are_days(fleet, log):
         watch.write(watch.combined(200, 3))
         watch.read(20)
         assert [one.t for one in watch.intervals if one.counts["2xx"]] == [4.0]
+
+
+DAYS = [*(f"2027-{month:02}-17T12:00:01" for month in range(1, 13)), "2028-02-29T23:59:58", "2027-12-31T23:59:59",
+    "2027-01-01T00:00:00", "2100-02-28T23:59:59", "2027-02-28T23:59:59"]  # fmt: skip
+
+
+@pytest.mark.parametrize("moment", DAYS)
+def test_iso_times_are_right_in_every_month(fleet, log, moment):
+    """A line counts in the bin of its ISO 8601 time: each month, leap days and year ends, zones, fractions and `Z`."""
+    fleet.now = int(datetime.fromisoformat(f"{moment}+00:00").timestamp()) + 1
+    watch = Watch(fleet, log)
+    at = datetime.fromtimestamp(watch.start + 3, UTC)
+    west, east = (at.astimezone(timezone(timedelta(hours=hours, minutes=30))) for hours in (-9, 13))
+    stamps = [
+        f"{at:%Y-%m-%dT%H:%M:%S}Z", f"{at:%Y-%m-%dT%H:%M:%S}.750Z", at.isoformat(), west.isoformat(),
+        f"{east:%Y-%m-%d %H:%M:%S.123456%z}",
+    ]  # fmt: skip
+    watch.write(*(json.dumps({"time": stamp, "status": 502}) for stamp in stamps))
+    watch.write(*(f'10.0.0.1 - - [{stamp}] "GET / HTTP/1.1" 404 1 "-" "x"' for stamp in stamps))
+    watch.read(20)
+    found = {one.t: (one.counts["5xx"], one.counts["4xx"]) for one in watch.intervals}
+    assert {t: counts for t, counts in found.items() if any(counts)} == {4.0: (5, 5)}
 
 
 @pytest.mark.parametrize(
@@ -406,6 +500,79 @@ def test_renamed_log_is_read_to_its_end_and_then_the_new_one(watch):
     assert watch.counts() == {"2xx": 4, "5xx": 2}
     assert all(one.observed for one in watch.intervals)
     assert watch.flags() == {"rotated"}
+
+
+def rotate(watch, names, *lines):
+    """Older logs move on by one, the log gets the first of these names, and a new one has these lines."""
+    here = [watch.log, *(watch.log.with_name(name) for name in names)]
+    for old, new in reversed(list(pairwise(here))):
+        if old.exists():
+            old.rename(new)
+    watch.write(*lines)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["access.log.1", "access.log.2", "access.log.3"], ["access.log-2", "access.log-1", "access.log-0"]],
+)
+@pytest.mark.parametrize("most", [8_000_000, 300])
+def test_logs_that_came_and_went_between_two_readings_are_read(watch, names, most, monkeypatch):
+    """Each file is read to its end, in its turn, whatever it is called by now and however little is read at once."""
+    monkeypatch.setattr(access_log, "MOST_BYTES", most)
+    watch.write(watch.combined(200, 1))
+    watch.read(2)
+    watch.write(watch.combined(200, 3))
+    for age, after in ((30, 5), (20, 7), (10, 9)):
+        os.utime(watch.log, (time.time() - age,) * 2)
+        rotate(watch, names, *[watch.combined(500 + after, after)] * 3)
+    neighbour = watch.log.with_name("access.log.9.gz")  # is being packed
+    neighbour.write_text(watch.combined(404, 5))
+    for _ in range(9):
+        watch.read(20)
+    assert {one.t: one.counts["5xx"] for one in watch.intervals if one.counts["5xx"]} == {
+        6.0: 3,
+        8.0: 3,
+        10.0: 3,
+    }
+    assert watch.counts() == {"2xx": 2, "5xx": 9}
+    assert all(one.observed for one in watch.intervals)
+    assert watch.flags() == {"rotated"}
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_log_that_was_written_anew_under_the_same_inode_has_lost_lines(watch, away):
+    """An inode that is used again, or a log that was truncated and has grown since, is another file by its first bytes."""
+    watch.write(*[watch.combined(200, 1)] * 2)
+    watch.read(5)
+    before = watch.log.stat()
+    if away:  # renamed, removed, and its inode is a neighbour's now
+        log, watch.log = watch.log, watch.log.with_name("error.log")
+        log.rename(watch.log)
+    watch.log.write_bytes(b"")
+    watch.write(*[watch.combined(500, 6)] * 9)
+    assert (watch.log.stat().st_ino, watch.log.stat().st_size > before.st_size) == (before.st_ino, True)
+    if away:
+        watch.log = log
+        watch.write(*[watch.combined(500, 6)] * 9)
+    watch.read(6)
+    watch.write(watch.combined(200, 9))
+    watch.read(20)
+    assert [one.t for one in watch.intervals if not one.observed] == [4.0, 6.0, 8.0]
+    assert watch.counts() == {"2xx": 3, "5xx": 9}
+    assert watch.flags() == {"rotated"}
+
+
+def test_cursor_without_a_mark_goes_on(watch):
+    """What a process of before kept knows nothing of first bytes: nothing is lost, and from now on they are known."""
+    watch.write(watch.combined(200, 1))
+    watch.read(2)
+    old = json.loads(watch.cursor)
+    assert old.pop("mark")
+    watch.cursor = json.dumps(old)
+    watch.write(watch.combined(500, 3))
+    watch.read(20)
+    assert (watch.counts(), watch.flags()) == ({"2xx": 1, "5xx": 1}, set())
+    assert json.loads(watch.cursor)["mark"]
 
 
 def test_log_renamed_out_of_sight_leaves_unobserved_bins(watch):

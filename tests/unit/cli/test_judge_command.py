@@ -1,9 +1,11 @@
 """`rollout judge FILE`."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from tests.support.traces import on_canary, story
 
@@ -99,7 +101,7 @@ GOOD = {"t": 2, "host": "web0", "role": "canary", "counts": {"2xx": 1}}
         ("[]", "line 3: an interval: found [], expected an object"),
         (GOOD | {"t": "2"}, "line 3: t: found '2', expected a number of seconds"),
         (GOOD | {"t": None}, "line 3: t: found nothing"),
-        (GOOD | {"dt": 0}, "line 3: dt: found 0.0, expected a number of seconds above 0"),
+        (GOOD | {"dt": 0}, "line 3: dt: found 0, expected a number of seconds from 0.001 to 86,400"),
         (GOOD | {"host": ""}, "line 3: host: found '', expected a name"),
         (GOOD | {"role": "king"}, """line 3: role: found 'king', expected "canary" or "baseline\""""),
         (GOOD | {"observed": 1}, "line 3: observed: found 1, expected true or false"),
@@ -110,6 +112,27 @@ GOOD = {"t": 2, "host": "web0", "role": "canary", "counts": {"2xx": 1}}
         (GOOD | {"source": "guess"}, "line 3: source: found 'guess'"),
         ('{"t": NaN}', "line 3: t: found nan"),
         ('{"t": 1, "dt": 1e999}', "line 3: dt: found inf"),
+        ('{"t": -Infinity}', "line 3: t: found -inf"),
+        (
+            GOOD | {"t": 1e300},
+            "line 3: t: found 1e+300, expected a number of seconds from -100,000,000 to 100,000,000",
+        ),
+        (f'{{"t": {"9" * 400}}}', "line 3: t: found inf, expected a number of seconds"),
+        (f'{{"t": {"9" * 5000}}}', "line 3: t: found inf, expected a number of seconds"),
+        (f'{{"t": {"9" * 399}}}', "line 3: t: found 9999"),
+        (GOOD | {"t": 100_000_001}, "line 3: t: found 100000001"),
+        (GOOD | {"dt": 86_401}, "line 3: dt: found 86401"),
+        (
+            GOOD | {"counts": {"2xx": 1e308}},
+            "counts.2xx: found 1e+308, expected a number of requests, 1,000,000,000,000 at most",
+        ),
+        (GOOD | {"counts": {"2xx": 10**12 + 1}}, "counts.2xx: found 1000000000001"),
+        (json.dumps(GOOD).replace('"2xx": 1', '"2xx": Infinity'), "counts.2xx: found inf"),
+        (json.dumps(GOOD).replace('"2xx": 1', f'"2xx": {"9" * 400}'), "counts.2xx: found inf"),
+        (GOOD | {"flags": 5}, """line 3: flags: found 5, expected a list such as ["late"]"""),
+        (GOOD | {"flags": "late"}, "line 3: flags: found 'late'"),
+        (GOOD | {"flags": [5]}, "line 3: flags: found [5]"),
+        (GOOD | {"host": "\ud800"}, "line 3: host: found"),
     ],
 )
 def test_a_bad_line_is_named(plain, tmp_path, line, told):
@@ -154,3 +177,63 @@ def test_fields_have_defaults_and_unknown_ones_are_passed_over(plain, tmp_path):
     unseen = {"t": 4, "host": "web0", "role": "canary", "observed": False}
     file.write_text(f"{json.dumps(GOOD | {'note': 'mine', 'flags': ['late']})}\n{json.dumps(unseen)}\n")
     assert plain("judge", file, "--json").json["evidence"]["requests"] == 1.0
+
+
+def test_answers_that_are_none_are_dropped(plain, write):
+    """1xx in a file fail nobody, neither as a class nor as a status: no source counts them."""
+    intervals = story(rate=0.0, until=60, rps=100)
+    more = [replace(one, counts={**one.counts, "1xx": 500, "101": 500}) for one in intervals]
+    told, of_more = (plain("judge", write(one), "--json").json for one in (intervals, more))
+    assert of_more == told
+    only = [replace(one, counts={"1xx": 500}) for one in intervals]
+    assert plain("judge", write(only), "--json").json["reason"] == "no traffic"
+
+
+NUMBERS = st.one_of(
+    st.integers(),
+    st.floats(),
+    st.sampled_from([10**12, 10**400, -(10**8), 10**8, 86_400, 0.001, 1e300, 1e308, 2, 0]),
+)
+VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), NUMBERS, st.text(max_size=3)),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=4,
+)
+COUNTS = st.dictionaries(
+    st.sampled_from(["1xx", "2xx", "3xx", "404", "499", "5xx", "6xx", ""]), NUMBERS | VALUES, max_size=3
+)
+LINES = st.fixed_dictionaries(
+    {},
+    optional={
+        "t": st.sampled_from([2, 4]) | NUMBERS | VALUES,
+        "dt": st.sampled_from([2, 4]) | NUMBERS | VALUES,
+        "host": st.sampled_from(["web0", "web1"]) | VALUES,
+        "role": st.sampled_from(["canary", "baseline"]) | VALUES,
+        "observed": st.booleans() | VALUES,
+        "counts": COUNTS | VALUES,
+        "source": st.sampled_from(["log", "probe"]) | VALUES,
+        "flags": st.lists(st.text(max_size=3), max_size=2) | VALUES,
+    },
+)
+BOUNDED = st.builds(
+    lambda t, dt, host, count, bad, source: {
+        "t": t, "dt": dt, "host": host, "role": "canary" if host == "web0" else "baseline",
+        "counts": {"2xx": count, "5xx": bad}, "source": source,
+    },
+    st.floats(-(10**8), 10**8) | st.integers(-20, 200), st.floats(0.001, 86_400) | st.just(2),
+    st.sampled_from(["web0", "web1"]), st.integers(0, 10**12), st.integers(0, 10**12), st.sampled_from(["log", "probe"]),
+)  # fmt: skip
+
+
+@hypothesis.settings(suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+@hypothesis.given(lines=st.lists(LINES, max_size=3) | st.lists(BOUNDED, max_size=12))
+def test_no_file_is_a_bug(plain, tmp_path, lines):
+    """Whatever JSON a line has in whatever key, and whatever numbers within the limits: a verdict, or what is wrong with the file."""
+    file = tmp_path / "intervals.jsonl"
+    file.write_text("".join(json.dumps(GOOD | line) + "\n" for line in lines))
+    told = plain("judge", file, "--json")
+    assert told.code in {0, 2}, told
+    if told.code == 0:
+        assert told.json["status"] in {"inconclusive", "fail", "pass"}
+    else:
+        assert "intervals.jsonl, line " in told.out + told.err

@@ -3,6 +3,7 @@
 import random
 from collections import defaultdict
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -12,7 +13,10 @@ from rollout.domain.verdict import Status, Verdict
 from rollout.errors import Conflict, Unreachable
 from rollout.services import halts, reconcile, replays, stopping, watching
 from rollout.services.perform import HereAndNow
+from rollout.services.sightings import Sightings
 from rollout.services.steps import Again, End
+from rollout.store import clock
+from rollout.store.store import Store
 from tests.support.world import World
 
 R = RolloutState
@@ -159,6 +163,88 @@ def test_judge_is_told_when_a_switch_began_and_when_it_was_over(world, monkeypat
     assert (switched.pop("web01"), left.pop("web01"), since) == (0.0, 0.0, 0.0)
     assert set(switched) == set(left)
     assert {round(switched[name] - left[name]) for name in switched} == {3}
+
+
+@pytest.fixture
+def stepped(tmp_path, monkeypatch, postgres):
+    """A world on PostgreSQL whose clock is `world.off` off; every process has the true time on its own."""
+    world = a_world(tmp_path, monkeypatch, url=postgres.database())
+    world.off = 0.0
+    monkeypatch.setattr(clock, "store_seconds", lambda _connection: world.seconds + world.off)
+    monkeypatch.setattr(clock, "own_seconds", lambda: world.seconds)
+    yield world
+    world.store.close()
+
+
+def true_moments(world, sha):
+    """Host -> when it had the release, seconds since the canary had it."""
+    ready = world.fleet.hosts["web01"].used_since
+    return {name: world.fleet.hosts[name].used_since - ready for name in on(world, sha)}
+
+
+@pytest.mark.needs("postgresql")
+@pytest.mark.parametrize(("step", "restarted"), [(3600.0, False), (-600.0, True)])
+def test_judge_is_told_the_true_moments_though_the_clock_is_stepped(stepped, monkeypatch, step, restarted):
+    """A step of the database's clock in the fan-out moves no switch by more than the time between two looks; nor does a new process."""
+    told, looks, world = {}, [], stepped
+
+    def watch(_intervals, switched, _policy, *, left, since):
+        told.update(switched)
+        looks.append(world.seconds)
+        assert all(left[name] <= t for name, t in switched.items())
+        return Verdict(Status.RUNNING, "", 0.0)
+
+    monkeypatch.setattr(watching.judge, "watch", watch)
+    sha = world.push()
+    world.run(until=lambda: len(on(world, sha)) >= 8)
+    if restarted:
+        store = Store(world.store.url)
+        world.store.close()
+        world.store = store
+        world.deps = replace(world.deps, store=store, sightings=Sightings())
+        world.run(until=lambda: len(on(world, sha)) >= 12)
+    world.off = step
+    assert world.settle().state is R.DONE
+    true = true_moments(world, sha)
+    assert len(told) >= 6
+    between = max(later - look for look, later in pairwise(looks))
+    assert between < 60
+    assert {name: t for name, t in told.items() if abs(t - true[name]) > between + 1.0} == {}
+    for times in samples(world).values():
+        assert max(times) <= world.seconds - world.fleet.hosts["web01"].used_since
+
+
+@pytest.mark.needs("postgresql")
+@pytest.mark.parametrize("step", [3600.0, -600.0])
+def test_harm_after_a_step_of_the_clock_halts(stepped, step):
+    """Whoever sets the clock, hosts that are switched are compared with those that are not, and harm halts in the middle."""
+    sha = stepped.push()
+    stepped.run(until=lambda: len(on(stepped, sha)) >= 3)
+    stepped.off = step
+    break_late(stepped, sha, hosts=12)
+    assert stepped.settle().state is R.HALTED
+    assert 12 <= len(on(stepped, sha)) < HOSTS - 5
+
+
+@pytest.mark.needs("postgresql")
+def test_process_that_comes_later_reads_new_hosts_from_the_same_moment_on(stepped):
+    """A host that is read first after a restart has t = 0 where all others have it."""
+    sha, read, asked = stepped.push(), stepped.metrics.read, {}
+
+    def reading(target, role, config, cursor, *, elapsed):
+        asked.setdefault(target.name, (cursor, stepped.seconds - elapsed))
+        return read(target, role, config, cursor, elapsed=elapsed)
+
+    stepped.run(until=lambda: len(on(stepped, sha)) >= 5)
+    store = Store(stepped.store.url)
+    stepped.deps, stepped.metrics.read = replace(stepped.deps, store=store), reading
+    with store.transaction() as tx:
+        tx.hosts.forget_cursors(stepped.newest().id)
+    stepped.run(seconds=6)
+    store.close()
+    ready_at = stepped.newest().ready_at
+    assert len(asked) > 5
+    assert {name: t0 for name, (cursor, t0) in asked.items() if cursor or abs(t0 - ready_at) > 1.0} == {}
 
 
 def test_host_leaves_the_baseline_when_it_is_switched(world):
