@@ -33,16 +33,20 @@ class Traffic:
                 mine.popleft()
 
     def starved(self, t: float) -> dict[str, tuple[float, float]]:
-        """Whoever, in 30 s that were seen whole, got at most a tenth of what was to be expected: host -> both numbers."""
-        found = {}
+        """Whoever, in 30 s that were seen whole, got at most a tenth of what was to be expected: host -> both numbers.
+
+        Where little is to be expected of each, all of them together may be.
+        """
+        if t < STARVED_S - 1e-6:
+            return {}
+        whole = {}
         for host, recent in self._recent.items():
-            whole = recent[-1][0] == t and sum([one[1] for one in recent]) >= STARVED_S - 1e-6
-            if t < STARVED_S - 1e-6 or not whole:
-                continue
-            got, expected = sum([one[2] for one in recent]), sum([one[3] for one in recent])
-            if expected >= STARVED_LEAST and got <= STARVED_SHARE * expected:
-                found[host] = got, expected
-        return found
+            if recent[-1][0] == t and sum([one[1] for one in recent]) >= STARVED_S - 1e-6:
+                whole[host] = sum([one[2] for one in recent]), sum([one[3] for one in recent])
+        if found := {host: both for host, both in whole.items() if too_few(*both)}:
+            return found
+        together = sum([got for got, _ in whole.values()]), sum([expected for _, expected in whole.values()])
+        return whole if too_few(*together) else {}
 
     def _expected(self, canary: HostBin, others: list[HostBin]) -> float:
         """Without history of the canary every host is taken to get the same."""
@@ -51,6 +55,11 @@ class Traffic:
             if all(one.host in self._before for one in others):
                 return _share(self._before, canary, others) * sum(one.requests for one in others)
         return sum(one.requests for one in others) / len(others) if others else 0.0
+
+
+def too_few(got: float, expected: float) -> bool:
+    """At most a tenth of what was to be expected, and that was a number."""
+    return expected >= STARVED_LEAST and got <= STARVED_SHARE * expected
 
 
 def _share(before: Mapping[str, list[float]], canary: HostBin, others: list[HostBin]) -> float:

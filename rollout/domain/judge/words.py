@@ -13,6 +13,7 @@ from rollout.domain.judge.constants import (
     STARVED_SHARE,
     UNSEEN_S,
 )
+from rollout.domain.judge.starved import too_few
 from rollout.domain.verdict import Status
 
 if TYPE_CHECKING:
@@ -93,8 +94,9 @@ def _fail_doubt(judge: "Judge") -> str:
 def _starved(judge: "Judge") -> str:
     starved = judge.failing.starved
     got, expected = (sum(column) for column in zip(*starved.values(), strict=True))
-    enough = floor(STARVED_SHARE * max(one for _, one in starved.values())) + 1
-    each = " each" if len(starved) > 1 else ""
+    apart = [one for both in starved.values() if too_few(*both) for one in both[1:]]
+    enough = floor(STARVED_SHARE * max(apart, default=expected)) + 1
+    each = " each" if len(apart) > 1 else ""
     return (
         f"{_names(sorted(starved))} got {_count(int(got), 'request')} in 30 s, and by the other hosts' traffic "
         f"about {_round(expected)} were to be expected. "

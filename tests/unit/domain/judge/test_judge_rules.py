@@ -333,6 +333,17 @@ def test_one_silent_canary_of_two_is_starved():
     assert verdict.explanation.startswith("web9 got 0 requests in 30 s")
 
 
+def test_canaries_of_which_little_was_expected_are_starved_together():
+    """Five hosts at half a request a second, and none of them gets one."""
+    names = tuple(f"web{i}" for i in range(5, 10))
+    verdict = judge(
+        story(canaries=names, load=lambda host, t: 0 if host in names and t > 0 else 0.5, until=60), POLICY
+    )
+    assert (verdict.status, verdict.reason) == (Status.FAIL, "starved")
+    assert verdict.explanation.startswith("web5, web6 and 3 more got 0 requests in 30 s")
+    assert " each" not in verdict.explanation
+
+
 @pytest.mark.parametrize("rps", [20, 100, 1000])
 @pytest.mark.parametrize("share", [0.5, 0.7, 0.8])
 def test_an_incident_does_not_blame_a_host_that_used_to_be_better(share, rps):
