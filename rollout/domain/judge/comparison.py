@@ -70,7 +70,7 @@ class Comparison:
     def take(self, step: Step, counts: list[int], requests_c: int, requests_b: int) -> Contribution | None:
         """Cap, compare and add one step's counts."""
         total_b = sum([count for one, count in zip(step.bins, counts, strict=True) if not one.canary])
-        rate = self.usual_rate()
+        usual = rate = self.usual_rate()
         if requests_b:
             rate = max(rate, total_b / requests_b)
         errors_c = errors_b = 0.0
@@ -91,7 +91,9 @@ class Comparison:
                 Alone(errors_c, requests_c * self._own_rate) if requests_c else None
             )
         else:
-            contribution = paired(errors_c, errors_b, requests_c, self.offset.exposure(requests_b))
+            contribution = paired(
+                errors_c, errors_b, requests_c, self.offset.exposure_at(requests_b, usual, rate)
+            )
         if contribution is not None:
             self.process.add(contribution)
         return contribution

@@ -20,7 +20,9 @@ from rollout.domain.judge.trim import Taken, Window, Worst
 class FailingSide:
     """Its evidence after each step, in nats: `relative`, `absolute`, and `together`; and whether it fails."""
 
-    def __init__(self, limit: Limit, weights: list[float], alpha: float = ALPHA) -> None:
+    def __init__(
+        self, limit: Limit, weights: list[float], alpha: float = ALPHA, *, own_past: bool = True
+    ) -> None:
         self.limit = limit
         self.fail_at = -log(alpha)
         self.bad = Comparison()  # of its parts only the usual rate, the offset and phi are asked
@@ -33,7 +35,11 @@ class FailingSide:
         self.paired = False  # a baseline was seen
         self.alone = False  # there is none, but history
         self.incident = False
-        self.starved = self.convicted = self.failed = False
+        self.convicted = self.failed = False
+        self.starved: dict[
+            str, tuple[float, float]
+        ] = {}  # canaries -> requests that they got, and should have
+        self._own_past = own_past  # whether it may be compared with that, where there is no baseline
         self._weights = [log(weight) for weight in weights]
         self._counted = [
             0.0,
@@ -55,7 +61,7 @@ class FailingSide:
                 self.paired = True
                 self.incidents.add(step.t, step.dt, *_sums(others))
         self.raw.end_past()
-        if not self.paired and any(one.requests for step in steps for one in step.bins):
+        if self._own_past and not self.paired and any(one.requests for step in steps for one in step.bins):
             self._compare(alone=True)
 
     def add(self, step: Step) -> None:
@@ -67,11 +73,14 @@ class FailingSide:
             self.paired = True
             self._compare(alone=False)
         self.incident = bool(others) and self._shared(step, others, baseline)
+        # Who went wrong with the others, and cannot be compared with them any more, is not blamed for it at once.
+        unsure = not others and self.incidents.lately(step.t)
         if canaries:
             self.traffic.add(step.t, step.dt, step.bins)
             self.starved = self.traffic.starved(step.t)
-            self._blackout.add(step.dt, canary, baseline)
-        self._take(step, canary, baseline)
+            if not unsure:
+                self._blackout.add(step.dt, canary, baseline)
+        self._take(step, canary, baseline, unsure=unsure)
         self._decide()
 
     @property
@@ -95,7 +104,7 @@ class FailingSide:
         self.incidents.add(step.t, step.dt, *baseline)
         return self.incidents.looked(step.t, self.bad.usual_rate(), self.raw.phi)
 
-    def _take(self, step: Step, canary: tuple[int, int], baseline: tuple[int, int]) -> None:
+    def _take(self, step: Step, canary: tuple[int, int], baseline: tuple[int, int], *, unsure: bool) -> None:
         """What is bad on both sides alike is no evidence for the limit, also in seconds that make no incident yet."""
         (bad_c, requests_c), (bad_b, requests_b) = canary, baseline
         self.bad.take(step, [one.bad for one in step.bins], requests_c, requests_b)
@@ -103,7 +112,7 @@ class FailingSide:
             kind.take(step, [one.kinds[place] for one in step.bins], requests_c, requests_b)
             for place, kind in enumerate(self.kinds)
         )
-        shared = self.incident or bad_b > self.limit.theta * requests_b
+        shared = self.incident or unsure or bad_b > self.limit.theta * requests_b
         counted, requests = (0.0, 0) if shared else (self.limit.capped(bad_c, requests_c), requests_c)
         self._counted[0] += counted
         self._counted[1] += requests
@@ -116,7 +125,7 @@ class FailingSide:
         self.trimmed = self._trim() if self.together >= self.fail_at else None
         proven = self.trimmed is not None and (self.trimmed >= TRIM_AT or self._blackout.outlasts_a_burst)
         self.convicted = proven or self._blackout.certain
-        self.failed = self.convicted or self.starved
+        self.failed = self.convicted or bool(self.starved)
 
     def _trim(self) -> float:
         bad = self._counted[0] - sum(one.bad for one in self._worst.absolute)

@@ -47,16 +47,22 @@ class Judge:
     Intervals of one t must come in one call; `verdict` is the word now, `closing` the word if nothing more comes.
     """
 
-    def __init__(self, policy: Policy, *, alpha: float = ALPHA, passes: bool = True) -> None:
+    def __init__(
+        self, policy: Policy, *, alpha: float = ALPHA, passes: bool = True, own_past: bool = True
+    ) -> None:
         self.policy = policy
         self.kinds = kinds_of(policy)
         self.limit = Limit(policy.minimum_good)
-        self.failing = FailingSide(self.limit, [weight for _, weight in self.kinds.weights], alpha)
+        self.failing = FailingSide(
+            self.limit, [weight for _, weight in self.kinds.weights], alpha, own_past=own_past
+        )
         self.t = 0.0
         self.canary, self.baseline = Tally(), Tally()
-        self.observed_s = 0.0
-        self.counts = Counts()  # of the pass test: outside of incidents, as they are
-        self._observed_at = 0.0
+        self.observed_s = self.compared_s = 0.0
+        self.counts = Counts()  # of the pass test: compared, outside of incidents, as they are
+        self.tested = Tally(), Tally()  # what it rests on, of canary and baseline
+        self._observed_at: float | None = None
+        self._baseline_at = self._compared_at = 0.0
         self.probed = 0  # requests of our own, which make nothing pass here
         self._steps = Steps(policy, self.kinds)
         self._history: list[Step] | None = []  # None once the canary is judged
@@ -93,15 +99,32 @@ class Judge:
     @property
     def unseen_s(self) -> float:
         """For how long no canary could be read."""
-        return max(0.0, self.t - self._observed_at)
+        return max(0.0, self.t - (self._observed_at or 0.0))
+
+    @property
+    def seen(self) -> bool:
+        """Whether any canary could ever be read."""
+        return self._observed_at is not None
+
+    @property
+    def baseline_unseen_s(self) -> float:
+        """For how long no host of the baseline could be read, where there is one."""
+        return max(0.0, self.t - self._baseline_at) if self.failing.paired else 0.0
+
+    @property
+    def uncompared_s(self) -> float:
+        """For how long there was no second in which the canary could be compared."""
+        return max(0.0, self.t - self._compared_at)
 
     @property
     def doubt(self) -> str:
         """Why there is no word, the first reason that holds."""
-        if self.unseen_s >= UNSEEN_S or (not self.observed_s and self.t > 0):
+        if self.unseen_s >= UNSEEN_S or (not self.seen and self.t > 0):
             return STALE
         if not self.canary.requests:
             return NO_TRAFFIC
+        if self.baseline_unseen_s >= UNSEEN_S:
+            return STALE
         return INCIDENT if self.failing.incidents.lately(self.t) else NOT_ENOUGH
 
     @property
@@ -116,6 +139,11 @@ class Judge:
     def compared(self) -> bool:
         """Whether there is a baseline, or history; else the limit is all there is."""
         return self.failing.paired or self.failing.alone
+
+    @property
+    def provable(self) -> bool:
+        """Whether a pass could say anything: with nothing to compare with and every answer allowed to be bad, none could."""
+        return self.compared or not self.limit.none
 
     @property
     def within_limit(self) -> float:
@@ -141,7 +169,10 @@ class Judge:
         if any(one.canary for one in step.bins):
             self._observed_at = step.t
             self.observed_s += step.dt
+        began_alone = not self.failing.paired
         self.failing.add(step)
+        if began_alone and self.failing.paired:  # the baseline came late: what was before it was not compared
+            self.counts, self.tested, self.compared_s = Counts(), (Tally(), Tally()), 0.0
         self._count(step)
         self._decide()
 
@@ -152,14 +183,23 @@ class Judge:
         self.own_past = sum(one.bad for one in canaries), sum(one.requests for one in canaries)
 
     def _count(self, step: Step) -> None:
-        """For the pass test: not during incidents, nor while nobody could tell whether there is one."""
+        """For the pass test: not during incidents, nor where nobody answered whom the canary could be compared with."""
         bad, requests = self._of_canary(step)
         self._lately.append((step.t, bad, requests))
         while self._lately[0][0] <= step.t - INCIDENT_S:
             self._lately.popleft()
         others = [one for one in step.bins if not one.canary]
-        if self.failing.incident or (self.failing.paired and not others):
+        if others:
+            self._baseline_at = step.t
+        if self.failing.paired and not any(one.requests for one in others):
             return
+        if any(one.canary for one in step.bins):
+            self._compared_at = step.t
+            self.compared_s += step.dt
+        if self.failing.incident:
+            return
+        self.tested[0].add(step, canary=True)
+        self.tested[1].add(step, canary=False)
         k_c, n_c, k_b, n_b = self.counts
         if not self.policy.allow_probe_pass:
             probed = sum(one.probed for one in step.bins if one.canary)
@@ -189,10 +229,11 @@ class Judge:
 
     def _passes(self) -> bool:
         return (
-            self.observed_s >= self.policy.bake_s
+            self.compared_s >= self.policy.bake_s
             and self.counts.requests_c > 0
+            and self.provable
             and self.failing.together < LEAN
-            and self.unseen_s < UNSEEN_S
+            and self.uncompared_s < UNSEEN_S
             and not self.failing.incidents.lately(self.t)
             and self.within_limit >= PASS_AT
             and self.harmless >= PASS_AT
@@ -200,7 +241,9 @@ class Judge:
 
     def _at_deadline(self) -> None:
         """What more time does not mend is reported at once; doubt and shared incidents get as much again, once."""
-        hopeless = not self._extended and (self.doubt in {STALE, NO_TRAFFIC} or self.only_probed)
+        hopeless = not self._extended and (
+            self.doubt in {STALE, NO_TRAFFIC} or self.only_probed or not self.provable
+        )
         self._extended = True
         if hopeless or self.t >= 2 * self.policy.deadline_s:
             self._fallen = self._say(Status.INCONCLUSIVE, self.doubt)

@@ -1,12 +1,15 @@
 """From intervals to steps: what all hosts answered in the same stretch of time.
 
 Usually a step is one bin of every host. Where hosts are read at different paces (2 s from a log, 15 s from Prometheus),
-a step is as long as the slowest of them needs, because canary and baseline can only be compared over the same time.
+a step is as long as the slowest of them needs, because canary and baseline can only be compared over the same time. Where
+the bins of the slowest end at different moments, a step takes of each host the one that ends nearest to its grid, and
+waits for the host that lags most.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from math import ceil
 
 from rollout.domain.verdict import Interval, Policy
 
@@ -64,7 +67,11 @@ class Steps:
         self._kinds = kinds
         self._sorts: dict[str, tuple[bool, int | None]] = {}
         self._paces: dict[str, float] = {}  # host -> length of its newest bin
-        self._aligned_at: float | None = None  # end of the newest bin of the slowest host
+        self._slowest = 0.0  # the longest of them, which is the grid's
+        self._end = 0.0  # of the open step, on the grid
+        self._lags: dict[str, float] = {}  # host -> how long after the grid its bins end, at most
+        self._newest: float | None = None  # t of the newest interval
+        self._stepped: float | None = None  # t of the newest step
         self._begun: float | None = None
         self._open: dict[str, HostBin] = {}
         self._broken: set[str] = set()
@@ -81,15 +88,31 @@ class Steps:
             return
         if t > 0 and not self._switched:
             yield from self._end_history()
+        self._align(t, group)
+        if t > self._due() + _ALMOST:  # who lags most is late, or gone
+            if self._newest is not None and (self._open or self._broken):
+                yield self._step(self._newest)
+            self._end += self._slowest * ceil((t - self._due()) / self._slowest - _ALMOST)
+        self._newest = t
         for one in group:
             self._add(one)
-            if one.observed:
-                self._paces[one.host] = one.dt
-        slowest = max(self._paces.values(), default=0.0)
-        complete = not slowest or any(one.observed and one.dt >= slowest for one in group)
-        if complete or self._aligned_at is None or t >= self._aligned_at + slowest - _ALMOST:
-            self._aligned_at = t
+            if one.observed and one.dt >= self._slowest > 0:
+                lag = (t - self._end) - self._slowest * round((t - self._end) / self._slowest)
+                self._lags[one.host] = max(lag, self._lags.get(one.host, lag))
+        if t >= self._due() - _ALMOST:
             yield self._step(t)
+            self._end += self._slowest
+
+    def _align(self, t: float, group: Sequence[Interval]) -> None:
+        """The grid is that of the longest bins, and begins anew when their length changes."""
+        self._paces |= {one.host: one.dt for one in group if one.observed}
+        slowest = max(self._paces.values(), default=0.0)
+        if slowest != self._slowest or not slowest:
+            self._slowest, self._end, self._lags = slowest, t, {}
+
+    def _due(self) -> float:
+        """When the open step is complete."""
+        return self._end + max(self._lags.values(), default=0.0)
 
     def _end_history(self) -> Iterator[Step]:
         """A step is either history or not; and history may have been read at a pace of its own."""
@@ -130,6 +153,8 @@ class Steps:
         """A host of which a part was not read is not there in this step: missing is not zero."""
         bins = [one for one in self._open.values() if one.host not in self._broken]
         begun = self._begun if self._begun is not None else t
+        if self._stepped is not None:
+            begun = max(begun, self._stepped)  # no second belongs to two steps
         step = Step(t, max(0.0, t - begun), bins, frozenset(self._watched))
-        self._open, self._broken, self._begun = {}, set(), None
+        self._open, self._broken, self._begun, self._stepped = {}, set(), None, t
         return step

@@ -34,14 +34,19 @@ def watch(
     """
     listed = list(intervals)
     left = {**switched, **(left or {})}
+    # When the last of many is switched, its past says nothing of what befalls them all; the limit still does.
+    own_past = all(left.get(one.host, inf) <= 0 for one in listed)
+    incident = -inf  # when a shared one was seen last: evidence begins anew, what befalls all does not
     verdict = Verdict(Status.RUNNING, "not enough evidence", 0.0)
     for number, (begin, end) in enumerate(_periods(switched, since), start=1):
         if begin < since:
             continue
-        watcher = Judge(policy, alpha=ALPHA / (number * (number + 1)), passes=False)
+        watcher = Judge(policy, alpha=ALPHA / (number * (number + 1)), passes=False, own_past=own_past)
+        watcher.failing.incidents.last = incident - begin
         verdict = watcher.add(_period(listed, switched, left, begin, end))
         if verdict.status is Status.FAIL:
             return _at(verdict, begin)
+        incident = watcher.failing.incidents.last + begin
     return _at(verdict, begin) if switched else verdict
 
 

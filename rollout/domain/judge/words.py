@@ -4,13 +4,23 @@ from math import ceil, exp, floor, isfinite, log10
 from typing import TYPE_CHECKING
 
 from rollout.domain.judge import passing
-from rollout.domain.judge.constants import BETA, BLACKOUT_CERTAIN_S, CLEAR_S, PASS_AT, RATIO, STARVED_SHARE
+from rollout.domain.judge.constants import (
+    BETA,
+    BLACKOUT_CERTAIN_S,
+    CLEAR_S,
+    PASS_AT,
+    RATIO,
+    STARVED_SHARE,
+    UNSEEN_S,
+)
+from rollout.domain.judge.starved import too_few
 from rollout.domain.verdict import Status
 
 if TYPE_CHECKING:
-    from rollout.domain.judge.judging import Judge
+    from rollout.domain.judge.judging import Judge, Tally
 
 MOST_SURE = 6  # powers of ten: no model of noise is good enough to promise more than one in a million
+UNLIKE = 0.1  # an offset of so much is told
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -82,12 +92,15 @@ def _fail_doubt(judge: "Judge") -> str:
 
 
 def _starved(judge: "Judge") -> str:
-    traffic = judge.failing.traffic
-    enough = floor(STARVED_SHARE * traffic.expected) + 1
+    starved = judge.failing.starved
+    got, expected = (sum(column) for column in zip(*starved.values(), strict=True))
+    apart = [one for both in starved.values() if too_few(*both) for one in both[1:]]
+    enough = floor(STARVED_SHARE * max(apart, default=expected)) + 1
+    each = " each" if len(apart) > 1 else ""
     return (
-        f"{_who(judge)} got {_count(int(traffic.got), 'request')} in 30 s, and by the other hosts' traffic "
-        f"about {_round(traffic.expected)} were to be expected. "
-        f"It failed after {judge.t:.0f} s; with {_round(enough)} it would have been watched on."
+        f"{_names(sorted(starved))} got {_count(int(got), 'request')} in 30 s, and by the other hosts' traffic "
+        f"about {_round(expected)} were to be expected. "
+        f"It failed after {judge.t:.0f} s; with {_at_least(enough)}{each} it would have been watched on."
     )
 
 
@@ -95,13 +108,22 @@ def _passed(judge: "Judge") -> str:
     ruled_out = f"more than {_percent(judge.limit.theta)} bad answers"
     if judge.compared:
         margin = passing.certificate(judge.counts, judge.failing.phi)
-        than = "the baseline's rate" if judge.failing.paired else "its own rate before"
-        ruled_out = f"more than {RATIO:g} times {than} + {ceil(1e4 * margin) / 100:g} points"
+        ruled_out = f"more than {_material(judge)} + {ceil(1e4 * margin) / 100:g} points"
     alone = "" if judge.compared else " There was nothing to compare it with: absolute limit only."
     return (
-        f"{_seen(judge, None)}; {ruled_out} is ruled out at {1 / BETA:.0f} to 1. It passed after {judge.t:.0f} s; "
+        f"{_tested(judge)}; {ruled_out} is ruled out at {1 / BETA:.0f} to 1. It passed after {judge.t:.0f} s; "
         f"with {_count(_bad_to_spare(judge), 'more bad answer')} it would have been watched on.{alone}"
     )
+
+
+def _material(judge: "Judge") -> str:
+    """The rate above which, and a margin, a regression is material; of a host that was never like the others, its own."""
+    if not judge.failing.paired:
+        return f"{RATIO:g} times its own rate before"
+    offset = judge.failing.bad.offset.mean
+    if abs(offset) < UNLIKE:
+        return f"{RATIO:g} times the baseline's rate"
+    return f"{RATIO * exp(offset):.2g} times the baseline's rate ({RATIO:g} times what its host had beside it before)"
 
 
 def _bad_to_spare(judge: "Judge") -> int:
@@ -122,8 +144,11 @@ def _bad_to_spare(judge: "Judge") -> int:
 def _doubted(judge: "Judge", reason: str) -> str:
     match reason:
         case "stale":
+            canary = judge.unseen_s >= UNSEEN_S or not judge.seen
+            who = _who(judge) if canary else "the baseline"
+            unseen_s = judge.unseen_s if canary else judge.baseline_unseen_s
             seen = f"; before, {_seen(judge, None)}" if judge.canary.requests else ""
-            return f"stale: {_who(judge)} could not be read for {judge.unseen_s:.0f} s{seen}"
+            return f"stale: {who} could not be read for {max(1, ceil(unseen_s))} s{seen}"
         case "no traffic":
             return f"no traffic: {_silence(judge)}"
         case "shared incident":
@@ -144,16 +169,29 @@ def _wanted(judge: "Judge", reason: str) -> str:
 
 
 def _lacking(judge: "Judge") -> str:
-    if judge.only_probed:
-        return ": a probe alone passes no canary (allow_probe_pass is false)"
     weakest = min(judge.harmless, judge.within_limit)
-    if judge.observed_s < judge.policy.bake_s:
-        return f": it is watched for at least {judge.policy.bake_s:.0f} s"
+    if hindered := _hindered(judge):
+        return f": {hindered}"
     if weakest <= 0:
         return ": neither harm nor its absence is shown"
     if weakest >= PASS_AT:
         return f": it leans towards harm ({_odds(judge.failing.together)})"
     return f"; about {max(1.1, PASS_AT / weakest):.2g} times as many requests like these would be enough"
+
+
+def _hindered(judge: "Judge") -> str:
+    """What keeps it from passing whatever the counts say; empty if nothing does."""
+    if judge.only_probed:
+        return "a probe alone passes no canary (allow_probe_pass is false)"
+    if not judge.provable:
+        return "there was nothing to compare it with, and by its policy every answer may be bad, so nothing can be shown"
+    if judge.failing.paired and judge.uncompared_s >= UNSEEN_S:
+        return f"for {judge.uncompared_s:.0f} s the baseline answered nothing that it could be compared with"
+    if judge.compared_s < judge.policy.bake_s <= judge.observed_s:
+        return f"it could be compared with the baseline in {judge.compared_s:.0f} s only"
+    if judge.compared_s < judge.policy.bake_s:
+        return f"it is watched for at least {judge.policy.bake_s:.0f} s"
+    return ""
 
 
 def _odds(nats: float) -> str:
@@ -166,40 +204,50 @@ def _odds(nats: float) -> str:
 
 def _seen(judge: "Judge", kind: int | None) -> str:
     """What canary and baseline answered, of one kind or of all that is bad."""
-    if not judge.canary.requests:
+    return _answers(judge, kind, judge.canary, judge.baseline)
+
+
+def _tested(judge: "Judge") -> str:
+    """What they answered where they could be compared, outside of incidents: what a pass rests on."""
+    canary, baseline = judge.tested
+    whole = (canary.requests, baseline.requests) == (judge.canary.requests, judge.baseline.requests)
+    where = "" if whole else " where they could be compared"
+    return _answers(judge, None, canary, baseline) + where
+
+
+def _answers(judge: "Judge", kind: int | None, canary: "Tally", baseline: "Tally") -> str:
+    if not canary.requests:
         return _silence(judge)
-    kind = _main_kind(judge) if kind is None else kind
+    kind = _main_kind(canary) if kind is None else kind
     what = "badly" if kind is None else judge.kinds.weights[kind][0]
-    errors_c, errors_b = _errors(judge, kind)
+    errors_c, errors_b = _errors(canary, baseline, kind)
     bad = f"{errors_c:,}" if errors_c else "none"
-    told = f"{_who(judge)} answered {what} to {bad} of {_count(judge.canary.requests, 'request')}"
+    told = f"{_who(judge)} answered {what} to {bad} of {_count(canary.requests, 'request')}"
     if errors_c:
-        told += f" ({_percent(errors_c / judge.canary.requests)})"
-    if judge.baseline.requests:
-        hosts = _number(len(judge.baseline.hosts), "baseline host")
-        told += (
-            f", the {hosts} to {_percent(errors_b / judge.baseline.requests)} of {judge.baseline.requests:,}"
-        )
+        told += f" ({_percent(errors_c / canary.requests)})"
+    if baseline.requests:
+        hosts = _number(len(baseline.hosts), "baseline host")
+        told += f", the {hosts} to {_percent(errors_b / baseline.requests)} of {baseline.requests:,}"
     return told
 
 
-def _main_kind(judge: "Judge") -> int | None:
+def _main_kind(canary: "Tally") -> int | None:
     """The kind that all bad answers of the canary are of, if they are of one."""
-    bad = judge.canary.bad
-    return next((place for place, count in enumerate(judge.canary.kinds) if bad and count == bad), None)
+    bad = canary.bad
+    return next((place for place, count in enumerate(canary.kinds) if bad and count == bad), None)
 
 
-def _errors(judge: "Judge", kind: int | None) -> tuple[int, int]:
+def _errors(canary: "Tally", baseline: "Tally", kind: int | None) -> tuple[int, int]:
     if kind is None:
-        return judge.canary.bad, judge.baseline.bad
-    return judge.canary.kinds[kind], judge.baseline.kinds[kind] if judge.baseline.kinds else 0
+        return canary.bad, baseline.bad
+    return canary.kinds[kind], baseline.kinds[kind] if baseline.kinds else 0
 
 
 def _harmed(judge: "Judge", kind: int | None) -> float:
     """The share of the canary's requests that went wrong beyond the baseline's share."""
     if not judge.canary.requests:
         return 0.0
-    errors_c, errors_b = _errors(judge, kind)
+    errors_c, errors_b = _errors(judge.canary, judge.baseline, kind)
     return max(0.0, errors_c / judge.canary.requests - _usual(judge, errors_b))
 
 
@@ -212,13 +260,16 @@ def _usual(judge: "Judge", errors_b: int) -> float:
 
 
 def _silence(judge: "Judge") -> str:
-    if not judge.observed_s:
+    if not judge.seen:
         return f"nothing was read of {_who(judge)}"
     return f"{_who(judge)} got no request in {judge.observed_s:.0f} s"
 
 
 def _who(judge: "Judge") -> str:
-    names = judge.watched or ["the canary"]
+    return _names(judge.watched or ["the canary"])
+
+
+def _names(names: list[str]) -> str:
     if len(names) <= 3:
         return ", ".join(names)
     return f"{', '.join(names[:2])} and {len(names) - 2} more"
@@ -237,6 +288,12 @@ def _round(amount: float) -> str:
     """Two digits: what was to be expected is an estimate."""
     digits = max(0, floor(log10(amount)) - 1) if amount >= 1 else 0
     return f"{round(amount, -digits):,.0f}"
+
+
+def _at_least(amount: int) -> str:
+    """Two digits, rounded up: what is told to be enough is."""
+    step = 10 ** max(0, floor(log10(amount)) - 1)
+    return f"{ceil(amount / step) * step:,}"
 
 
 def _percent(share: float) -> str:

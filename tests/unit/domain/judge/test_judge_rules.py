@@ -195,9 +195,9 @@ def test_each_condition_of_a_pass_holds_it_back_alone():
     assert judging._passes()
     for owner, name, value in (
         (judging.failing, "together", 1.2),
-        (judging, "t", judging.t + 16),
+        (judging, "_compared_at", judging.t - 15),
         (judging, "limit", Limit(0.9899)),
-        (judging, "observed_s", 59.0),
+        (judging, "compared_s", 59.0),
         (judging.failing.incidents, "last", judging.t - 29),
         (judging, "counts", judging.counts._replace(bad_c=judging.counts.bad_c * 2)),
     ):
@@ -264,6 +264,116 @@ def test_a_canary_unseen_for_fifteen_seconds_does_not_pass_until_it_is_seen():
     verdict = judge(blind, POLICY)
     assert verdict.status is Status.PASS
     assert verdict.t >= 200
+
+
+def after(seconds):
+    """Which hosts there are when the baseline leaves at this moment."""
+    return lambda host, t: canary(host) or t <= seconds
+
+
+@pytest.mark.parametrize("how", ["seen", "there"])
+@pytest.mark.parametrize(("rps", "seconds", "rate"), [(100, 20, 0.03), (100, 20, 0.045), (1000, 10, 0.045)])
+def test_nobody_to_compare_with_any_more_is_never_a_pass(how, rps, seconds, rate):
+    """The baseline is not read any more, or gone, and the canary regresses: held, and told at the deadline."""
+    intervals = story(rps=rps, rate=on_canary(rate, since=seconds), until=700, **{how: after(seconds)})
+    verdict = judge(intervals, POLICY)
+    assert (verdict.status, verdict.reason, verdict.t) == (Status.INCONCLUSIVE, "stale", 600)
+    assert (
+        f"the baseline could not be read for {600 - seconds} s; before, web0 answered" in verdict.explanation
+    )
+
+
+def test_a_baseline_that_answers_nothing_compares_with_nothing():
+    """Read, and without a request: no pass either, and it is said."""
+    load = {True: always(100), False: lambda host, t: 100 if canary(host) or t <= 20 else 0}
+    assert judge(story(load=load[True], until=300), POLICY).status is Status.PASS
+    verdict = judge(story(load=load[False], rate=on_canary(0.03, since=20), until=1300), POLICY)
+    assert (verdict.status, verdict.reason) == (Status.INCONCLUSIVE, "not enough evidence")
+    assert "for 1180 s the baseline answered nothing that it could be compared with" in verdict.explanation
+
+
+def test_the_bake_is_of_seconds_that_were_compared():
+    """A baseline that is read half of the time makes it twice as long."""
+
+    def half(host, t):
+        return canary(host) or t <= 0 or (t // 10) % 2 == 0
+
+    judging = Judge(POLICY)
+    verdict = judging.add(story(rps=1000, seen=half, until=300))
+    assert verdict.status is Status.PASS
+    assert 105 <= verdict.t <= 135
+    assert 60 <= judging.compared_s < judging.observed_s
+
+
+def test_a_baseline_that_comes_late_begins_the_comparison():
+    """What was measured against the canary's own past does not count for the bake beside it."""
+    late = story(rps=1000, there=lambda host, t: canary(host) or t > 50, until=200)
+    verdict = judge(late, POLICY)
+    assert verdict.status is Status.PASS
+    assert 110 <= verdict.t <= 130
+
+
+@pytest.mark.parametrize("bad", [0.0, 1.0])
+def test_where_every_answer_may_be_bad_and_nothing_compares_nothing_passes(bad):
+    """`minimum_good` 0 without baseline and history: no evidence is possible, so there is none."""
+    verdict = judge(story(rate=bad, rps=0.5, history=0, baseline=(), until=700), Policy(minimum_good=0.0))
+    assert (verdict.status, verdict.reason, verdict.t) == (Status.INCONCLUSIVE, "not enough evidence", 600)
+    assert "nothing to compare it with, and by its policy every answer may be bad" in verdict.explanation
+
+
+def test_one_silent_canary_of_two_is_starved():
+    """The other one's traffic does not hide it, and it alone is named."""
+    verdict = judge(
+        story(
+            canaries=("web0", "web9"), load=lambda host, t: 0 if host == "web9" and t > 0 else 100, until=100
+        ),
+        POLICY,
+    )
+    assert (verdict.status, verdict.reason, verdict.t) == (Status.FAIL, "starved", 30)
+    assert verdict.explanation.startswith("web9 got 0 requests in 30 s")
+
+
+def test_canaries_of_which_little_was_expected_are_starved_together():
+    """Five hosts at half a request a second, and none of them gets one."""
+    names = tuple(f"web{i}" for i in range(5, 10))
+    verdict = judge(
+        story(canaries=names, load=lambda host, t: 0 if host in names and t > 0 else 0.5, until=60), POLICY
+    )
+    assert (verdict.status, verdict.reason) == (Status.FAIL, "starved")
+    assert verdict.explanation.startswith("web5, web6 and 3 more got 0 requests in 30 s")
+    assert " each" not in verdict.explanation
+
+
+@pytest.mark.parametrize("rps", [20, 100, 1000])
+@pytest.mark.parametrize("share", [0.5, 0.7, 0.8])
+def test_an_incident_does_not_blame_a_host_that_used_to_be_better(share, rps):
+    """It had fewer errors of its own; of the 30 points that hit every host it has as many as the others."""
+
+    def rate(host, t):
+        return (0.01 * share if canary(host) else 0.01) + (0.3 if 20 < t <= 100 else 0.0)
+
+    for seed in range(4):
+        assert judge(story(rate=rate, rps=rps, until=140, seed=seed), POLICY).status is not Status.FAIL
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_an_outage_in_the_middle_of_an_incident_is_found(share):
+    """Of a host that was better, too: everybody at 31 %, and from 60 s on the canary at 100 %."""
+
+    def rate(host, t):
+        usual = (0.01 * share if canary(host) else 0.01) + (0.3 if 20 < t <= 200 else 0.0)
+        return 1.0 if canary(host) and t > 60 else usual
+
+    verdict = judge(story(rate=rate, until=200), POLICY)
+    assert verdict.status is Status.FAIL
+    assert verdict.t <= 100
+
+
+@pytest.mark.parametrize("rps", [100, 1000])
+def test_a_host_that_used_to_be_better_is_still_held_to_that(rps):
+    """Without an incident, errors of a canary that was at half of the baseline's rate are measured by its own half."""
+    verdict = judge(story(rate=lambda host, t: 0.005 if canary(host) and t <= 0 else 0.01, rps=rps), POLICY)
+    assert verdict.status is Status.FAIL
 
 
 def test_a_shared_incident_at_the_deadline_is_waited_for_once():

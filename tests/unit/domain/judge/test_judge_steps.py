@@ -1,12 +1,15 @@
 """Intervals become steps in which canary and baseline can be compared."""
 
+import random
+from dataclasses import replace
+
 import pytest
 
 from rollout.domain.judge import judge
 from rollout.domain.judge.kinds import kinds_of
 from rollout.domain.judge.steps import Steps
 from rollout.domain.verdict import Interval, Policy, Status
-from tests.support.traces import on_canary, story
+from tests.support.traces import on_all, on_canary, story
 
 
 def one(t, host, dt=2.0, *, requests=10, observed=True, **counts):
@@ -80,6 +83,53 @@ def test_mixed_paces_are_judged():
         slow = [i for i in story(rate=rate, until=600, dt=15.0) if i.host != "web0"]
         verdict = judge(sorted([*fast, *slow], key=lambda i: i.t), Policy())
         assert verdict.status is status
+
+
+PHASES = {"web0": 0.0, "web1": 0.3, "web2": 0.7, "web3": 1.1, "web4": 1.6}
+
+
+def shifted(intervals, times=1.0):
+    moved = [replace(one, t=one.t + times * PHASES[one.host]) for one in intervals]
+    return sorted(moved, key=lambda one: one.t)
+
+
+def test_bins_that_end_at_different_moments_are_compared():
+    """Each step has one bin of each host, those nearest to each other, and no second is counted twice."""
+    found = steps(*shifted([one(t, f"web{i}") for t in range(2, 21, 2) for i in range(5)]))
+    assert all(sorted(bins) == list(PHASES) for _, _, bins in found[2:])
+    assert all(set(bins.values()) == {(10, 0)} for _, _, bins in found[2:])
+    assert [t for t, _, _ in found[2:]] == pytest.approx([6.7, 8.7, 10.7, 12.7, 14.7, 16.7, 18.7, 20.7])
+    assert sum(dt for _, dt, _ in found) == pytest.approx(20.7)
+
+
+def test_a_host_that_lagged_and_is_gone_is_not_waited_for_for_ever():
+    """Without the last one of each round, a round ends when the next one begins."""
+    kept = [one(t, f"web{i}") for t in range(2, 21, 2) for i in range(5) if i != 2 or t < 10]
+    found = steps(*shifted(kept))
+    late = [(t, sorted(bins)) for t, _, bins in found if t > 9]
+    assert late == [(t, ["web0", "web1", "web3", "web4"]) for t in (10.3, 12.3, 14.3, 16.3, 18.3, 20.3)]
+
+
+@pytest.mark.parametrize(("dt", "times"), [(2.0, 1.0), (15.0, 5.0)])
+def test_hosts_out_of_step_are_judged_like_others(dt, times):
+    """A healthy one passes, one with 3 points more fails, and 30 points more on every host blame nobody."""
+
+    def said(rate):
+        return judge(shifted(story(rate=rate, until=600, dt=dt, seed=3), times), Policy())
+
+    assert said(0.01).status is Status.PASS
+    assert said(on_all(0.31, since=20, until=100)).status is Status.PASS
+    worse = said(on_canary(0.04))
+    assert (worse.status, worse.reason) == (Status.FAIL, "error rate")
+    assert worse.t <= 120
+
+
+def test_bins_that_end_late_by_chance_stay_with_their_own():
+    """Ends that wander by 0.4 s around the same moment change no word."""
+    dice = random.Random(1)
+    for rate, status in ((on_canary(0.04), Status.FAIL), (0.01, Status.PASS)):
+        moved = [replace(one, t=one.t + dice.uniform(-0.4, 0.4)) for one in story(rate=rate, until=600)]
+        assert judge(sorted(moved, key=lambda one: one.t), Policy()).status is status
 
 
 def test_roles_that_are_neither_are_passed_over():

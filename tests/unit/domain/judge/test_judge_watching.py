@@ -8,7 +8,7 @@ import pytest
 from rollout.domain.judge import Judge, watch, watching
 from rollout.domain.judge.watching import _period, _periods
 from rollout.domain.verdict import Interval, Policy, Status
-from tests.support.traces import story
+from tests.support.traces import on_canary, story
 
 HOSTS = tuple(f"web{i}" for i in range(8))
 SWITCHED = {host: 20.0 * i for i, host in enumerate(HOSTS)}
@@ -49,6 +49,30 @@ def test_a_fleet_that_goes_down_as_a_whole_is_found_when_all_are_switched():
     assert fan_out(lambda host, t: 1.0 if t > 200 else 0.01).status is Status.FAIL
 
 
+def test_what_befalls_all_when_all_are_switched_is_not_held_against_their_past():
+    """With nobody left to compare with, errors within the limit halt nothing, whatever the hosts were like before."""
+    assert fan_out(lambda host, t: 0.04 if t > 150 else 0.01).status is Status.RUNNING
+
+
+def test_a_single_host_is_still_watched_by_its_own_past():
+    """Where there never was anybody to compare with, it is all there is: 4 % after 1 % is harm."""
+    alone = story(canaries=("web0",), baseline=(), rate=on_canary(0.04), until=120)
+    verdict = watch(alone, {"web0": 0.0}, Policy())
+    assert verdict.status is Status.FAIL
+    assert "had its own past been as bad" in verdict.explanation
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("rate", [0.3, 0.8])
+def test_an_incident_that_outlasts_the_last_switch_does_not_halt_it_at_once(seed, rate):
+    """It was seen on hosts of both releases; only after 30 s without anybody to compare with the limit holds again."""
+    short = fan_out(lambda host, t: rate if 125 < t < 160 else 0.01, seed=seed)
+    assert short.status is Status.RUNNING
+    stays = fan_out(lambda host, t: rate if t > 125 else 0.01, seed=seed)
+    assert stays.status is Status.FAIL
+    assert 165 <= stays.t <= 190
+
+
 def test_the_bin_of_a_switch_counts_for_neither_side():
     """Errors while a host restarts belong to its activation; before it is baseline, after it canary."""
     intervals = [
@@ -63,9 +87,9 @@ def test_alarms_of_all_beginnings_together_are_those_of_one(monkeypatch):
     """What each may spend sums to no more than 1 %."""
     spent = []
 
-    def judging(policy, *, alpha, passes):
+    def judging(policy, *, alpha, **given):
         spent.append(alpha)
-        return Judge(policy, alpha=alpha, passes=passes)
+        return Judge(policy, alpha=alpha, **given)
 
     monkeypatch.setattr(watching, "Judge", judging)
     fan_out(0.01, until=200)

@@ -4,7 +4,7 @@ import pytest
 
 from rollout.domain.judge import Judge, judge, words
 from rollout.domain.judge.words import _odds, _percent
-from rollout.domain.verdict import Policy, Status
+from rollout.domain.verdict import Interval, Policy, Status
 from tests.support.traces import on_all, on_canary, story
 
 
@@ -34,6 +34,49 @@ def test_a_pass_says_what_is_ruled_out_and_how_many_more_it_bears():
     assert "; more than 1.25 times the baseline's rate + " in told
     assert "points is ruled out at 20 to 1. It passed after 60 s; with " in told
     assert told.endswith(" more bad answers it would have been watched on.")
+
+
+def test_a_pass_tells_what_it_rests_on():
+    """During an incident nothing is tested, so its answers do not stand beside the certificate."""
+    told = sentence(until=300, rps=1000, rate=on_all(0.31, since=20, until=60))
+    assert "(0.95 %), the four baseline hosts to 1.00 % of " in told
+    assert " where they could be compared; more than 1.25 times the baseline's rate + 0." in told
+
+
+def test_a_host_that_was_always_worse_passes_by_its_own_measure_and_that_is_told():
+    """2 % beside 1 % is no contradiction to what is ruled out: its host had twice the baseline's rate before."""
+    told = sentence(until=300, rps=1000, rate=lambda host, t: 0.02 if host == "web0" else 0.01)
+    assert "(2.0 %), the four baseline hosts to 1.0 % of " in told
+    assert (
+        "; more than 2.5 times the baseline's rate (1.25 times what its host had beside it before) + 0."
+        in told
+    )
+
+
+def test_what_would_have_been_enough_is_rounded_up():
+    """With 605 requests to be expected in ten, "600" would still be starved."""
+    assert [words._at_least(amount) for amount in (4, 99, 151, 605, 600, 6046)] == [
+        "4", "99", "160", "610", "600", "6,100",
+    ]  # fmt: skip
+    assert "with 310 each it would" in sentence(
+        canaries=("web0", "web9"),
+        load=lambda host, t: 0 if host in {"web0", "web9"} and t > 0 else 100.8,
+        until=60,
+    )
+
+
+def test_a_moment_is_not_told_as_no_time():
+    """Nothing is unread "for 0 s", and what was read in next to no time was read."""
+    gone = [Interval(0.3, 0.3, "web0", "canary", observed=False, counts={})]
+    assert "could not be read for 1 s" in judge_all(gone)
+    brief = [Interval(2.0, 1e-9, "web0", "canary", observed=True, counts={"2xx": 5})]
+    assert judge_all(brief).startswith("not enough evidence: web0 answered badly to none of 5 requests")
+
+
+def judge_all(intervals):
+    judging = Judge(Policy())
+    judging.add(intervals)
+    return judging.closing.explanation
 
 
 def test_nothing_to_compare_with_is_said():
