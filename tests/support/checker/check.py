@@ -26,6 +26,9 @@ RULES: tuple[Callable[[History], Iterator[Violation]], ...] = (
     on_hosts.outcomes_are_true,
     on_hosts.recorded,
     on_hosts.way_back,
+    on_hosts.guilt,
+    on_hosts.half_way,
+    on_hosts.given_up,
     limits.no_secrets,
     limits.bounded,
 )

@@ -1,4 +1,4 @@
-"""When hosts were switched, when the canary passed, and when the fan-out is looked at next.
+"""When hosts were switched, when the canary passed, when the fan-out is looked at next, since when rollbacks wait.
 
 Revision: 0003, after 0002.
 """
@@ -19,3 +19,4 @@ def upgrade() -> None:
     op.add_column("rollouts", sa.Column("watch_due_at", sa.Float(), nullable=True))
     op.add_column("rollout_hosts", sa.Column("touched_at", sa.Float(), nullable=True))
     op.add_column("rollout_hosts", sa.Column("switched_at", sa.Float(), nullable=True))
+    op.add_column("rollout_hosts", sa.Column("busy_since", sa.Float(), nullable=True))
