@@ -11,7 +11,10 @@ RolloutError
 ├─ HostError                                      counted against the budget
 │   ├─ Unreachable*                               nothing was asked of the host: connect, banner, login
 │   ├─ HostKeyRefused · AuthRefused               a person must look at the host
-│   ├─ StepFailed ─ StepRefused                   the host said no: unhealthy, broken · fenced
+│   ├─ StepFailed                                 the host said no: broken
+│   │   ├─ Unhealthy                              the release's own fault: its restart or its health check failed
+│   │   ├─ Interrupted                            the host's fault: a reboot, a kill, a lost disk
+│   │   └─ StepRefused                            fenced
 │   ├─ NoSpace                                    the host's disk is full
 │   └─ OutcomeUnknown                             asked, and no answer: only reading the host tells
 ├─ ProviderError ─ MetricUnavailable*, DeliveryFailed*
@@ -93,6 +96,14 @@ class AuthRefused(HostError):
 
 class StepFailed(HostError):
     """The host carried the step out and it failed."""
+
+
+class Unhealthy(StepFailed):
+    """The release did not come up: its restart or its health check failed, by the host's own word."""
+
+
+class Interrupted(StepFailed):
+    """The step had no end on the host (a reboot, a kill, a lost disk); that says nothing of the release."""
 
 
 class StepRefused(StepFailed):

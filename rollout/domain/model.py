@@ -156,6 +156,7 @@ class RolloutHost:
     due_at: float | None
     lost_at: float | None  # store clock: since when its outcome is not known
     failures: int  # of its rollback, for the back-off
+    busy_since: float | None  # store clock: since when its rollback has to be asked for again
     cursor: str | None  # where the metric source goes on reading
 
     @property

@@ -245,6 +245,8 @@ trim_journal() {
 # ---------------------------------------------------------------------------------------------------- the fence
 # The highest epoch and operation number that this host has seen stand in the journal's last record, and, for whoever
 # came while the lock was held, as names of empty files `.rollout/raised/<epoch>-<op>`: made atomically, never changed.
+# A seal's mark carries its operation number and forbids whatever was sent before it to switch. An order's is `<epoch>-0`:
+# it waits for the lock, and ends a health wait besides. So neither kind may replace the other.
 
 is_mark() {
     mark_epoch=${mark##*/} mark_op=${mark##*-}
@@ -253,10 +255,11 @@ is_mark() {
 }
 
 read_raised() {
-    raised_epoch=0 raised_op=0
+    raised_epoch=0 raised_op=0 ordered_epoch=0
     set +f
     for mark in .rollout/raised/*; do
         is_mark || continue
+        [ "$mark_op" != 0 ] || [ "$mark_epoch" -le "$ordered_epoch" ] || ordered_epoch=$mark_epoch
         [ "$mark_epoch" -le "$raised_epoch" ] || raised_epoch=$mark_epoch
         [ "$mark_op" -le "$raised_op" ] || raised_op=$mark_op
     done
@@ -276,11 +279,22 @@ raise_mark() { # EPOCH OPERATION
     printf '' >".rollout/raised/$1-$2"
 } 2>/dev/null
 
-drop_marks() { # [KEPT]: those that the record, or the mark, just synced makes superfluous
+drop_marks() { # those that the record just synced makes superfluous
     [ "$raised_epoch" != 0 ] || return 0
     set +f
     for mark in .rollout/raised/*; do
-        if is_mark && [ "$mark_epoch" -le "$epoch" ] && [ "$mark_op" -le "$op" ] && [ "${mark##*/}" != "${1-}" ]; then rm -f "$mark"; fi
+        if is_mark && [ "$mark_epoch" -le "$epoch" ] && [ "$mark_op" -le "$op" ]; then rm -f "$mark"; fi
+    done
+    set -f
+}
+
+drop_lower() { # EPOCH OPERATION: marks of the same kind that this one makes superfluous
+    [ "$raised_epoch" != 0 ] || return 0
+    set +f
+    for mark in .rollout/raised/*; do
+        is_mark || continue
+        if [ "$mark_epoch" -gt "$1" ] || [ "$mark_op" -gt "$2" ] || [ "${mark##*/}" = "$1-$2" ]; then continue; fi
+        if [ "$mark_op" != 0 ] || [ "$2" = 0 ]; then rm -f "$mark"; fi
     done
     set -f
 }
@@ -288,6 +302,11 @@ drop_marks() { # [KEPT]: those that the record, or the mark, just synced makes s
 overtaken() { # somebody with a higher number has come since
     read_raised
     [ "$raised_epoch" -gt "$epoch" ] || [ "$raised_op" -ge "$op" ]
+}
+
+relieved() { # an order with a higher epoch waits for the lock: what follows is its business
+    read_raised
+    [ "$ordered_epoch" -gt "$epoch" ]
 }
 
 check_fence() {
@@ -333,7 +352,7 @@ guard() { # TARGET MS MODE: in the background, kill TARGET when its time is up o
     ends=$((now + $2))
     while { sleep 0.2 2>/dev/null || sleep 1; } && kill -0 "$me" 2>/dev/null; do
         [ "$3" = greeting ] || cap_output
-        [ "$3" != health ] || ! overtaken || break
+        [ "$3" != health ] || ! relieved || break
         read_clock
         [ "$now" -lt "$ends" ] || break
     done
@@ -370,12 +389,12 @@ restarted() {
     return 1
 }
 
-healthy() { # 0 healthy, 1 not within its time, 2 overtaken
+healthy() { # 0 healthy, 1 not within its time, 2 relieved
     [ -n "$health" ] || return 0
     read_clock
     give_up=$((now + health_timeout * 1000))
     while :; do
-        ! overtaken || return 2
+        ! relieved || return 2
         run "$((give_up - now))" health "$health" && return 0
         read_clock
         [ "$now" -lt "$give_up" ] || break
@@ -383,12 +402,12 @@ healthy() { # 0 healthy, 1 not within its time, 2 overtaken
         read_clock
         [ "$now" -lt "$give_up" ] || break
     done
-    ! overtaken || return 2
+    ! relieved || return 2
     note "health in ${target} did not succeed within $health_timeout s (last status $status)"
     return 1
 }
 
-bring_up() { # TARGET: restart and health there; 0 healthy, 1 unhealthy, 2 overtaken
+bring_up() { # TARGET: restart and health there; 0 healthy, 1 unhealthy, 2 relieved
     target=$1
     case $target in
         none) return 0 ;;
@@ -455,7 +474,7 @@ enter() { # take the lock; who has a higher epoch ends a health wait that holds 
     open_lock
     flock -n 9 && return 0
     read_fence
-    if [ "$epoch" -gt "$seen_epoch" ]; then raise_mark "$epoch" 0; fi
+    if [ "$epoch" -gt "$seen_epoch" ] && raise_mark "$epoch" 0; then drop_lower "$epoch" 0; fi
     wait_for_lock "$deadline" || refuse busy
 }
 
@@ -886,7 +905,7 @@ seal() { # nothing that was sent before us may act after our answer
 leave_mark() { # first: whoever takes the lock after us will see it, whoever holds it looks before the switch
     [ "$epoch" -gt "$seen_epoch" ] || [ "$op" -gt "$seen_op" ] || return 0
     raise_mark "$epoch" "$op" && sync .rollout/raised .rollout || return 1
-    drop_marks "$epoch-$op"
+    drop_lower "$epoch" "$op"
 }
 
 look_sealed() {

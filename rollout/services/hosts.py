@@ -14,6 +14,7 @@ from rollout.domain.model import (
     FOREIGN,
     UNREAD,
     Answer,
+    Epoch,
     Greeting,
     HostId,
     HostStatus,
@@ -31,6 +32,7 @@ from rollout.errors import (
     AuthRefused,
     HostError,
     HostKeyRefused,
+    Interrupted,
     LeaseLost,
     NoSpace,
     OutcomeUnknown,
@@ -38,6 +40,7 @@ from rollout.errors import (
     StaleWrite,
     StepFailed,
     StepRefused,
+    Unhealthy,
     Unreachable,
 )
 from rollout.services.policies import policy
@@ -54,7 +57,14 @@ READ_AGAIN_S = 2.0
 _FOUND: dict[str, Any] = {"unreadable": False, "lost_at": None}
 # An accepted failure stays accepted when it turns out to be one. Of a host that is switched anew nobody has accepted anything.
 _UNTOUCHED: dict[str, Any] = {**_FOUND, "accepted": False}
-_NOTHING_DONE = {"late", "overtaken", "busy"}  # refusals after which the same attempt may go on
+_NOTHING_DONE = {"late", "busy"}  # refusals after which the same attempt may go on
+_OVERTAKEN = {
+    "epoch",
+    "op",
+}  # refusals of an order that a higher one was there before: a new claim is above it
+_RELIEVED = (
+    "overtaken"  # a failure: another order ended the health wait, and what became of it is that one's to know
+)
 _NOT_SEEN = (Unreachable, HostKeyRefused, AuthRefused, OutcomeUnknown)  # nobody could look at the host
 MARGIN_S = 1.0  # of a lease: the database's clock, the way to the host, the time from its check to its rename
 
@@ -175,7 +185,8 @@ def deploy(host_id: HostId, deps: Deps) -> None:
 
 
 def _activate(job: _Job, deps: Deps) -> None:
-    order = _order(job.host, job.app, job.rollout.commit, job.rollout.digest)
+    assert job.host.operation is not None
+    order = _order(job.host, job.app, job.host.operation, job.rollout.commit, job.rollout.digest)
     order = replace(order, owes=job.host.owes, owed=job.host.owed)
     with deps.leases.hold("host", job.host.id):
         try:
@@ -211,13 +222,14 @@ def _step_timeout(app: AppConfig) -> float:
     return max(app.fan_out.host_timeout, 2 * (app.release.restart_limit + app.release.health_timeout) + 30.0)
 
 
-def _order(host: RolloutHost, app: AppConfig, commit: str | None, digest: str | None) -> SwitchOrder:
+def _order(
+    host: RolloutHost, app: AppConfig, operation: Epoch, commit: str | None, digest: str | None
+) -> SwitchOrder:
     variables = template.variables_of(host)
-    assert host.operation is not None
     assert host.epoch is not None
     return SwitchOrder(
         epoch=host.epoch,
-        operation=host.operation,
+        operation=operation,
         commit=commit,
         digest=digest,
         restart=template.fill(app.release.restart, variables),
@@ -233,9 +245,8 @@ def _switched(tx: Transaction, job: _Job, outcome: Outcome) -> bool:
     if error is None:
         tx.hosts.runs(job.host, job.rollout.commit, settled=True)
         return _done(tx, job)
-    if (
-        outcome.answer is Answer.BROKEN and outcome.intent
-    ):  # it got as far as its journal: only reading it tells
+    # It got as far as its journal, or another order took over: only reading it tells.
+    if (outcome.answer is Answer.BROKEN and outcome.intent) or outcome.reason == _RELIEVED:
         return _lose(tx, job, OutcomeUnknown(str(error)))
     if outcome.answer is Answer.FAILED:
         tx.hosts.runs(job.host, outcome.current)
@@ -290,15 +301,16 @@ def read_unknown(host: RolloutHost, deps: Deps) -> None:
             error = failure
             _report(deps, job, lambda tx: _not_read(tx, job, error))
             return
-        if (
-            status.sealed
-            and status.asked == "intent"
-            and not status.running
-            and status.current == job.rollout.commit
-        ):
+        if _was_interrupted(job, status):
             _put_back(job, deps)
             return
     _report(deps, job, lambda tx: _settle(tx, job, status))
+
+
+def _was_interrupted(job: _Job, status: HostStatus) -> bool:
+    """The order has no end and nobody is at work on it; one that was to put the host back after it may have run, or not."""
+    over = status.sealed and not status.running and status.asked == "intent"
+    return over and job.host.touched and status.current in {job.rollout.commit, job.host.previous}
 
 
 def _settle(tx: Transaction, job: _Job, status: HostStatus) -> bool:
@@ -316,56 +328,70 @@ def _settle(tx: Transaction, job: _Job, status: HostStatus) -> bool:
     as_before = status.current in ({host.previous, host.owed} if host.owes else {host.previous})
     if status.asked == "none" and (as_before or not host.touched):
         return _change(tx, job, HE.FOUND_UNTOUCHED, why="read: not switched", token=False, **_UNTOUCHED)
+    runs = f"it runs {status.current or 'nothing'}"
     if status.asked == "none":
-        error: HostError = StepFailed(
-            f"{host.name}: its journal is gone; it runs {status.current or 'nothing'}"
-        )
+        error: HostError = Interrupted(f"{host.name}: its journal is gone; {runs}")
     elif status.asked == "failed":
-        error = StepFailed(f"{host.name}: was unhealthy and put back", remedy=_by_hand(job))
-    else:
-        error = StepFailed(
-            f"{host.name}: was interrupted before the switch (reboot or kill)", remedy=_by_hand(job)
+        back = (
+            "and put back"
+            if status.current in {host.previous, host.way_back}
+            else f"and not put back; {runs}"
         )
+        error = Unhealthy(f"{host.name}: was unhealthy {back}", remedy=_by_hand(job))
+    else:
+        what = (
+            "was switched, and not by us again"
+            if status.asked == "done"
+            else "was interrupted (reboot or kill)"
+        )
+        error = Interrupted(f"{host.name}: {what}; {runs}", remedy=_by_hand(job))
     return _fail(tx, job, error, release=status.current)
 
 
 def _put_back(job: _Job, deps: Deps) -> None:
-    """Switched, and nobody knows whether it was restarted: never done. Back to what it ran, and failed."""
+    """Never done, and nobody knows what was restarted: back to what it ran, and failed.
+
+    The row keeps the number of the interrupted activation. So whoever reads the host after this was lost, on whatever
+    part of the way, comes here again, and the host itself knows what is left to be done.
+    """
     try:
         with deps.store.transaction() as tx:
             epoch = tx.apps.next_epoch(job.host.app)
-            host = tx.hosts.update(job.host, epoch=epoch, operation=epoch)
+            host = tx.hosts.update(job.host, epoch=epoch)
             release = tx.commits.release(host.app, host.way_back) if host.way_back else None
     except StaleWrite:
         log.info("report_overtaken", rollout=job.host.rollout, host=job.host.name, attempt=job.host.attempt)
         return
     again = _Job(host, job.rollout, job.app, job.began)
-    order = _order(host, job.app, host.way_back, release.digest if release else None)
+    order = _order(host, job.app, epoch, host.way_back, release.digest if release else None)
     try:
         outcome = deps.fleet.roll_back(
-            target_of(host, job.app),
-            order,
-            lambda _: int(deps.settings.lease_s * 1000),
-            timeout_s=_step_timeout(job.app),
+            target_of(host, job.app), order, _permit(host, deps), timeout_s=_step_timeout(job.app)
         )
+    except LeaseLost:
+        return  # stopped, or another worker has it
     except HostError as failure:
         error = failure
         _report(deps, again, lambda tx: _not_read(tx, again, error))
         return
-    back = _error_of(outcome, host)
-    if back is not None and (outcome.answer is Answer.BROKEN or outcome.reason in _NOTHING_DONE):
-        _report(deps, again, lambda tx: _change_nothing(tx, again, due_at=tx.now() + READ_AGAIN_S))
-        return
-    put_back = "put back" if back is None else f"and could not be put back: {back}"
-    why = StepFailed(
-        f"{host.name}: was interrupted after the switch (reboot or kill); {put_back}", remedy=_by_hand(job)
-    )
+    _report(deps, again, lambda tx: _was_put_back(tx, again, outcome))
 
-    def settle(tx: Transaction) -> bool:
-        tx.hosts.runs(host, outcome.current)
-        return _fail(tx, again, why, release=outcome.current)
 
-    _report(deps, again, settle)
+def _was_put_back(tx: Transaction, job: _Job, outcome: Outcome) -> bool:
+    host, error = job.host, _error_of(outcome, job.host)
+    if error is not None and (outcome.answer is Answer.BROKEN or _again_later(outcome)):
+        return _read_again(tx, job, error, unreadable_after_s=_step_timeout(job.app))
+    back = "put back" if error is None else f"and could not be put back: {error}"
+    why = Interrupted(f"{host.name}: was interrupted (reboot or kill); {back}", remedy=_by_hand(job))
+    tx.hosts.runs(host, outcome.current)
+    return _fail(tx, job, why, release=outcome.current)
+
+
+def _again_later(outcome: Outcome) -> bool:
+    """Nothing came of this way back, and the same order, claimed anew, may get through."""
+    if outcome.answer is Answer.REFUSED:
+        return outcome.reason in _NOTHING_DONE | _OVERTAKEN
+    return outcome.answer is Answer.FAILED and outcome.reason == _RELIEVED
 
 
 def _not_read(tx: Transaction, job: _Job, error: HostError) -> bool:
@@ -435,7 +461,8 @@ def roll_back(host_id: HostId, deps: Deps) -> None:
     goal = _goal(job)
     with deps.store.reading() as tx:
         release = tx.commits.release(job.host.app, goal) if goal and goal != FOREIGN else None
-    order = _order(job.host, job.app, goal, release.digest if release else None)
+    assert job.host.operation is not None
+    order = _order(job.host, job.app, job.host.operation, goal, release.digest if release else None)
     with deps.leases.hold("host", host_id):
         try:
             outcome = deps.fleet.roll_back(
@@ -446,12 +473,31 @@ def roll_back(host_id: HostId, deps: Deps) -> None:
             return  # another worker has it
         except HostError as failure:
             outcome, error = None, failure
+        if outcome is not None and error is not None and _again_later(outcome) and _has_time(job, deps):
+            why = error
+            _report(deps, job, lambda tx: _ask_again(tx, job, why))
+            return
         runs = goal if error is None else _what_runs(job, outcome, deps)
     _report(deps, job, lambda tx: _rolled_back(tx, job, runs, outcome, error))
 
 
 def _goal(job: _Job) -> str | None:
     return job.rollout.rollback_to or job.host.way_back
+
+
+def _has_time(job: _Job, deps: Deps) -> bool:
+    """What was begun on the host before may not be over yet: a restart is not cut short."""
+    with deps.store.reading() as tx:
+        since = job.host.busy_since
+        return since is None or tx.elapsed(since) <= _step_timeout(job.app)
+
+
+def _ask_again(tx: Transaction, job: _Job, error: HostError) -> bool:
+    """It stays as it is, with a lease that is over: whoever finds it due claims it anew."""
+    since = tx.now() if job.host.busy_since is None else job.host.busy_since
+    values = {"busy_since": since, "lease_owner": None, "lease_until": tx.now()}
+    tx.hosts.update(job.host, **values, due_at=tx.now() + READ_AGAIN_S, **_told(error))
+    return False
 
 
 def _what_runs(job: _Job, outcome: Outcome | None, deps: Deps) -> str | None:
@@ -478,7 +524,8 @@ def _rolled_back(
     else:
         tx.hosts.runs(host, runs, settled=error is None)
     if error is None:
-        return _change(tx, job, HE.ROLLED_BACK, token=False, release=runs, error=None, cause=None)
+        told = {"error": None, "cause": None, "busy_since": None}
+        return _change(tx, job, HE.ROLLED_BACK, token=False, release=runs, **told)
     tx.hosts.owe(host, _goal(job))
     failures = host.failures + 1
     wait = tx.now() + retry.backoff_s(failures, first=5.0, most=300.0)
@@ -489,6 +536,7 @@ def _rolled_back(
         why=str(error),
         failures=failures,
         due_at=wait,
+        busy_since=None,
         token=False,
         **_told(error),
     )
@@ -613,7 +661,8 @@ def _error_of(outcome: Outcome, host: RolloutHost) -> HostError | None:
             end = outcome.output.strip().splitlines()
             back = "; put back" if outcome.put_back else ""
             said = f": {end[-1][:200]}" if end else ""
-            return StepFailed(f"{host.name}: {outcome.reason or 'unhealthy'}{back}{said}")
+            kind = StepFailed if outcome.reason == _RELIEVED else Unhealthy
+            return kind(f"{host.name}: {outcome.reason or 'unhealthy'}{back}{said}")
         case Answer.REFUSED:
             return StepRefused(f"{host.name}: its fence refused: {outcome.reason}")
         case Answer.BROKEN:

@@ -138,7 +138,7 @@ def _settle_silent(host: RolloutHost, deps: Deps) -> list[Ring]:
 
 
 def _settled(tx: Transaction, host: RolloutHost, deps: Deps) -> list[Ring]:
-    why = f"{host.lease_owner} went silent"
+    why = f"{host.lease_owner} went silent" if host.lease_owner else str(host.error)
     if host.state is H.PREPARING:
         tx.hosts.change(host, HE.PUT_OFF, who="reconciler", why=why, due_at=tx.now())
         return []

@@ -10,7 +10,7 @@ from rollout.domain import budget
 from rollout.domain.model import Role, Rollout, RolloutHost, RolloutId
 from rollout.domain.pipeline import Ring, deploy_host, pipeline, prepare_host, watch_fan_out
 from rollout.domain.states import STAGES, CommitState, HostState, RolloutEvent, RolloutState
-from rollout.errors import StepFailed
+from rollout.errors import Unhealthy
 from rollout.services import notices, planning, stopping
 from rollout.services.policies import policy
 from rollout.services.ports import Deps
@@ -130,12 +130,12 @@ def _decide(tx: Transaction, rollout: Rollout, deps: Deps) -> tuple[list[Ring], 
 
 
 def _guilty(tx: Transaction, rollout: Rollout) -> RolloutHost | None:
-    """A canary host on which the release itself failed: its restart or its health check, not the way there."""
+    """A canary host on which the release itself failed, as the host said; all else may be our fault, or the host's."""
     return next(
         (
             host
             for host in tx.hosts.canaries(rollout.id)
-            if host.state is H.FAILED and host.touched and host.cause == StepFailed.__name__
+            if host.state is H.FAILED and host.touched and host.cause == Unhealthy.__name__
         ),
         None,
     )
@@ -154,7 +154,7 @@ def _decide_canary(tx: Transaction, rollout: Rollout, worker: str) -> Rollout:
 
 
 def _replace(tx: Transaction, rollout: Rollout, lost: list[RolloutHost]) -> Rollout:
-    """A canary host that cannot be reached or prepared is not the commit's fault: the next host takes its place."""
+    """A canary host that cannot be reached or prepared, or was interrupted, is not the commit's fault: the next takes its place."""
     names = ", ".join(host.name for host in lost)
     spare = [
         host
@@ -162,7 +162,7 @@ def _replace(tx: Transaction, rollout: Rollout, lost: list[RolloutHost]) -> Roll
         if host.role is not Role.CANARY
     ]
     if not isinstance(policy(rollout).canary.hosts, int) or len(spare) < len(lost):
-        return halt(tx, rollout, f"canary host {names} could not be prepared: {lost[0].error or 'excluded'}")
+        return halt(tx, rollout, f"canary host {names} cannot be one: {lost[0].error or 'excluded'}")
     for host, heir in zip(lost, spare, strict=False):
         tx.hosts.set_role(host, Role.OTHER)
         tx.hosts.set_role(heir, Role.CANARY)

@@ -48,7 +48,7 @@ _DUE = [
 ]
 _MOMENTS = [
     *(tables.rollouts.c[name] for name in ("ready_at", "accepted_at", "stop_started")),
-    *(tables.rollout_hosts.c[name] for name in ("lost_at", "touched_at", "switched_at")),
+    *(tables.rollout_hosts.c[name] for name in ("lost_at", "touched_at", "switched_at", "busy_since")),
 ]
 _LEASES = [table.c.lease_until for table in (tables.commits, tables.rollout_hosts)]
 

@@ -230,6 +230,7 @@ rollout_hosts = Table(
     Column("due_at", Float),
     Column("lost_at", Float),
     Column("failures", Integer, nullable=False, default=0),
+    Column("busy_since", Float),
     Column("cursor", Text),
     UniqueConstraint("rollout", "name"),
     Index("ix_rollout_hosts_rollout_state", "rollout", "state"),

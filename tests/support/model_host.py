@@ -70,6 +70,9 @@ class ModelHost:
     whole: bool = True  # the journal goes back to its first record
     unseen: bool = False  # it has lost its disk, and no operation of ours has been here since
     unhealthy: set[str] = field(default_factory=set)  # commits that do not become healthy here
+    comes_up_s: dict[str, float] = field(
+        default_factory=dict
+    )  # how long after their switch commits are well here
     unreachable: bool = False
     refuses_login: bool = False
     loses_answer: int = 0  # so many switches happen without an answer
@@ -87,6 +90,10 @@ class ModelHost:
     def use(self, commit: str | None) -> None:
         """Switch `current`."""
         self.current, self.used_since = commit, self.clock()
+
+    def is_up(self) -> bool:
+        """What `current` says has had the time that it needs to come up."""
+        return self.clock() - self.used_since >= self.comes_up_s.get(self.current or "", 0.0)
 
     def reach(self) -> None:
         """Unreachable or AuthRefused, if it is so."""
@@ -225,6 +232,10 @@ class Call:
     def _overtaken(self) -> bool:
         return any(epoch > self.epoch or operation >= self.op for epoch, operation in self.host.marks)
 
+    def _relieved(self) -> bool:
+        """An order with a higher epoch waits for the lock; a seal's mark ends no health wait."""
+        return any(epoch > self.epoch and not operation for epoch, operation in self.host.marks)
+
     def _in_time(self) -> bool:
         return self.host.clock() < self._deadline
 
@@ -236,6 +247,13 @@ class Call:
 
     def _drop_marks(self) -> None:
         self.host.marks -= {mark for mark in self.host.marks if mark[0] <= self.epoch and mark[1] <= self.op}
+
+    def _raise_mark(self, epoch: int, operation: int) -> None:
+        """In place of the lower marks of its kind: a seal's has an operation number, an order's has none."""
+        lower = {
+            (e, o) for e, o in self.host.marks if e <= epoch and o <= operation and bool(o) is bool(operation)
+        }
+        self.host.marks = (self.host.marks - lower) | {(epoch, operation)}
 
     def _lock(self, until: float) -> Generator[str, Any, bool]:
         """Wait for the lock; False when the clock passes `until` first."""
@@ -272,7 +290,7 @@ class Call:
             raise _End(REFUSED, "cut off")
         self._deadline = greeted + within / 1000
         if host.holder is not None and self.epoch > host.seen[0]:
-            host.marks.add((self.epoch, 0))
+            self._raise_mark(self.epoch, 0)
         if not (yield from self._lock(self._deadline)):
             raise _End(REFUSED, "busy")
         host.holder = self
@@ -303,7 +321,7 @@ class Call:
         match (yield from self._bring_up(self.commit)):
             case "healthy":
                 yield from self._outcome(DONE, "", "done", still_open=False)
-            case "overtaken":
+            case "relieved":
                 yield from self._outcome(FAILED, "overtaken", "left", still_open=True)
             case _:
                 yield from self._make_room()
@@ -354,7 +372,7 @@ class Call:
             yield from self._outcome(REFUSED, why, "void", still_open=last.open)
 
     def _bring_up(self, target: str | None) -> Generator[str, Any, str]:
-        """Restart and health there: healthy, unhealthy or overtaken."""
+        """Restart and health there: healthy, unhealthy or relieved."""
         if target is None:
             return "healthy"
         if self.keys.get("restart"):
@@ -366,12 +384,12 @@ class Call:
         until = self.host.clock() + self.keys["health_timeout"]
         time_is_up = None
         while not time_is_up:
-            if self._overtaken():
-                return "overtaken"
-            if target not in self.host.unhealthy:
+            if self._relieved():
+                return "relieved"
+            if target not in self.host.unhealthy and self.host.is_up():
                 return "healthy"
             time_is_up = (yield HEALTH) or self.host.clock() >= until
-        return "overtaken" if self._overtaken() else "unhealthy"
+        return "relieved" if self._relieved() else "unhealthy"
 
     def _make_room(self) -> Steps:
         """An unhealthy release makes room for what was there before."""
@@ -466,8 +484,7 @@ class Call:
             code, why = REFUSED, "epoch"
         elif self.epoch:
             if self.epoch > host.seen[0] or self.op > host.seen[1]:
-                self._drop_marks()
-                host.marks.add((self.epoch, self.op))
+                self._raise_mark(self.epoch, self.op)
                 host.journal.append(Entry("seal", "status", self.epoch, self.op, None, host.today()))
             yield "marked"
             free = yield from self._lock(host.clock() + self.keys.get("wait", 0) / 1000)

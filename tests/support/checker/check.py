@@ -30,6 +30,9 @@ RULES: tuple[Callable[[History], Iterator[Violation]], ...] = (
     on_hosts.never_back_to_it,
     on_hosts.read_before_anew,
     on_hosts.way_back,
+    on_hosts.guilt,
+    on_hosts.half_way,
+    on_hosts.given_up,
     limits.no_secrets,
     limits.bounded,
 )

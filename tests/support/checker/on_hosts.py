@@ -1,7 +1,9 @@
 """What the hosts' own journals and disks say: the fence, I2, I5, I6, I9, I10 and I11 at the place where they matter."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from typing import Any
 
 from tests.support.checker.history import OUTCOMES, History, Row, Violation
@@ -12,6 +14,7 @@ NOT_KNOWN = {
     "rolling_back",
     "rollback_failed",
 }  # states of a host that must be read first
+ASKED_FOR = timedelta(seconds=30)  # at least so long a host that is at work is asked for again
 
 
 def fence(history: History) -> Iterator[Violation]:
@@ -248,3 +251,58 @@ def way_back(history: History) -> Iterator[Violation]:
             ):
                 yield Violation("I10", f"host {name}", f"op={record.operation} rolls back to {record.commit}")
             had |= {record.commit, record.came_from}
+
+
+def guilt(history: History) -> Iterator[Violation]:
+    """Unknown is honest: a canary host for which a commit was failed says itself that it was unhealthy there."""
+    for number, row in history.rollouts.items():
+        named = re.match(r"canary (\S+) failed: ", row.get("canary_reason") or "")
+        disk = history.disks.get(named[1]) if named else None
+        if named is None or disk is None or not disk.whole:
+            continue
+        if not any(
+            (record.verb, record.what, record.commit) == ("activate", "failed", row["commit"])
+            for record in disk.records
+        ):
+            yield Violation(
+                "I5", f"rollout {number}", f"its commit was failed for {named[1]}, which never said so"
+            )
+
+
+def half_way(history: History) -> Iterator[Violation]:
+    """I5: a host that failed was not left on a release that it has no outcome of, nor is its journal said to be gone."""
+    for (number, name), row in history.hosts.items():
+        disk, error = history.disks.get(name), row.get("error") or ""
+        if row["state"] != "failed" or row.get("lost_at") is not None or disk is None or not disk.whole:
+            continue
+        records = [record for record in disk.records if record.what != "seal"]
+        if "journal is gone" in error and any(
+            record.operation == row["operation"] and record.what != "void" for record in records
+        ):
+            yield Violation("I5", f"host {name}", f"rollout {number} says that its journal is gone: {error}")
+        last = records[-1] if records else None
+        if last is None or (last.verb, last.what, last.operation) != ("activate", "intent", row["operation"]):
+            continue
+        if last.commit == disk.current and "could not be put back" not in error:
+            yield Violation(
+                "I5", f"host {name}", f"failed in rollout {number}, and was left half way: {error}"
+            )
+
+
+def given_up(history: History) -> Iterator[Violation]:
+    """I2: a host that is still at work is asked for its way back again, for as long as that can last."""
+    since: dict[tuple[int, str], datetime] = {}
+    for event in history.events:
+        key = event["rollout"], event["subject"]
+        if event["what"] == "roll back" and event["subject"].startswith("host "):
+            since.setdefault(key, event["at"])
+        if event["what"] not in {"rolled back", "rollback failed"} or key not in since:
+            continue
+        waited, refused = (
+            event["at"] - since.pop(key),
+            re.search(r"refused: (busy|late)$", event["why"] or ""),
+        )
+        if event["what"] == "rollback failed" and refused and waited < ASKED_FOR:
+            yield Violation(
+                "I2", event["subject"], f"given up after {waited}, {refused[1]}, in rollout {key[0]}"
+            )

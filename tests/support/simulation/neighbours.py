@@ -36,6 +36,7 @@ from tests.support.simulation.timeline import Task, Timeline
 from tests.support.world import ModelFleet, ModelMetrics, ModelWorkshop
 
 CONNECT_S = 5.0  # how long a host that is not there is waited for
+LONGEST_RESTART_S = 60
 
 
 @dataclass(frozen=True)
@@ -344,7 +345,8 @@ class SimulatedFleet(ModelFleet):
     def _takes(self, host: ModelHost, moment: str) -> float:
         chance, slow = self.timeline.chance, self.slow[host.name]
         if moment == "restart":
-            return chance.choice([0.1, 1.0, 3.0]) * slow
+            # The longest outlast every permission to wait for them.
+            return min(chance.choice([0.1, 0.1, 1.0, 1.0, 3.0, 3.0, 20.0]) * slow, LONGEST_RESTART_S)
         return 0.5 if moment == HEALTH else 0.05 if moment == WAITING else chance.random() * 0.01 * slow
 
 

@@ -97,6 +97,7 @@ class Simulation:
         self.deeds: list[Deed] = []
         self.started = 0
         self.pace = 1.0  # how slow the fleet is
+        self.patience_s = 3  # with a service that comes up
 
     def run(self) -> "Simulation":
         """From the first push to rest; Finding."""
@@ -125,6 +126,7 @@ class Simulation:
             "on_halt": choice(['"wait"', '"wait"', '"roll-back"']),
         }
         canary = {"hosts": choice([1, 1, 2]), "baseline": choice([0, 1]), "deadline": '"60s"'}
+        self.patience_s = choice([3, 3, 40])
         before = None if self.chance.random() < 0.3 else a_fleet_that_runs(hosts)
         self.begun = before is not None
         self._build(patch, hosts, fan_out, canary, before)
@@ -142,7 +144,8 @@ class Simulation:
         canary: dict[str, Any],
         before: "Before | None" = None,
     ) -> None:
-        texts = {"fan_out": _toml(fan_out), "canary": _toml(canary), "release": 'health_timeout = "3s"'}
+        release = {"health_timeout": f'"{self.patience_s}s"'}
+        texts = {"fan_out": _toml(fan_out), "canary": _toml(canary), "release": _toml(release)}
         self.tell("plan", f"{size} hosts", fan_out, canary)
         self.world = World(folder(), patch, hosts=size, store=a_store(before and before.database), **texts)
         patch.setattr(store_clock, "store_seconds", lambda _connection: self.timeline.seconds)
@@ -397,6 +400,10 @@ class Simulation:
             elif self.chance.random() < 0.1:
                 self.metrics.bad.add(sha)
                 self.tell("push", sha, "answers badly")
+            if self.chance.random() < 0.3:
+                self.tell("push", sha, "comes up slowly")
+                for host in self.fleet.hosts.values():
+                    host.comes_up_s[sha] = self.chance.choice([0.0, 2.0, 0.5 * self.patience_s])
             for _ in range(self.chance.choice([0, 1, 1, 2])):
                 self._say(partial(self._webhook, sha))
             self.timeline.sleep(self.chance.choice([5, 30, 60]))

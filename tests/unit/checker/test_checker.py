@@ -181,6 +181,35 @@ def done_without_a_journal(story):
     story.report(3, "web2")
 
 
+def failed_for_a_host_that_never_said_so(story):
+    story.tables["rollouts"][1]["canary_reason"] = "canary web1 failed: web1: was interrupted"
+
+
+def left_half_way(story):
+    story.commit("c")
+    number = story.to_fan_out("c")
+    story.claim(number, "web2")
+    story.record("web2", "activate", "intent", "c", came_from=A)
+    story.current["web2"] = "c"
+    story.report(number, "web2", "fail")
+
+
+def said_to_be_gone(story):
+    story.commit("c")
+    number = story.to_fan_out("c")
+    story.claim(number, "web2")
+    story.act(number, "web2", what="left")
+    story.report(number, "web2", "fail")
+    story.row(number, "web2")["error"] = "web2: its journal is gone; it runs c"
+
+
+def given_up_while_busy(story):
+    story.commit("c")
+    number = story.to_done("c")
+    story.host(number, "web1", "roll back", "rollback failed")
+    story.tables["events"][-1]["why"] = "web1: its fence refused: busy"
+
+
 def switched_twice(story):
     story.commit("c")
     story.to_fan_out("c")
@@ -369,6 +398,7 @@ BAD = [
     ("I2", late_switch),
     ("I2", claimed_after_the_stop),
     ("I2", told_too_early),
+    ("I2", given_up_while_busy),
     ("I3", too_many_failed),
     ("I3", too_many_unknown),
     ("I3", too_many_at_risk),
@@ -378,6 +408,9 @@ BAD = [
     ("I4", commit_forgotten),
     ("I5", other_release_on_disk),
     ("I5", done_without_a_journal),
+    ("I5", failed_for_a_host_that_never_said_so),
+    ("I5", left_half_way),
+    ("I5", said_to_be_gone),
     ("I6", switched_twice),
     ("I7", no_edge),
     ("I7", event_lost),

@@ -1,4 +1,4 @@
-"""When hosts were switched, when the canary passed, and when the fan-out is looked at next; what hosts owe, and whose word was last.
+"""When hosts were switched, when the canary passed, when the fan-out is looked at next; what hosts owe, since when they wait.
 
 Revision: 0003, after 0002.
 """
@@ -23,3 +23,4 @@ def upgrade() -> None:
     for table in ("rollout_hosts", "fleet_hosts"):
         op.add_column(table, sa.Column("owes", sa.Boolean(), nullable=False, server_default=sa.false()))
         op.add_column(table, sa.Column("owed", sa.String(40), nullable=True))
+    op.add_column("rollout_hosts", sa.Column("busy_since", sa.Float(), nullable=True))

@@ -1,0 +1,244 @@
+"""A switch that has no end is nobody's guilt: the host goes back, whoever is lost on the way, and the commit is not blamed."""
+
+import pytest
+
+from rollout.domain.model import UNREAD
+from rollout.domain.states import CommitState, HostState, RolloutState
+from rollout.errors import OutcomeUnknown, Unreachable
+from rollout.services import reconcile, stopping
+from tests.support.checker.check import check
+from tests.support.checker.read import world as told
+from tests.support.model_host import HEALTH
+from tests.support.world import World
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    made = World(tmp_path, monkeypatch, hosts=6, fan_out="max_failed = 2")
+    made.push()
+    made.settle()
+    return made
+
+
+def of(world, name):
+    return next(host for host in world.rollout_hosts() if host.name == name)
+
+
+def recorded(world, name):
+    with world.store.reading() as tx:
+        return next(host.release for host in tx.hosts.fleet("shop") if host.name == name)
+
+
+def state_of(world, sha):
+    with world.store.reading() as tx:
+        return tx.commits.get("shop", sha).state
+
+
+def interrupts(world, monkeypatch, name, *, on_the_way_back=lambda _go: None):
+    """The host reboots behind its switch to the next release; then `on_the_way_back` may do as it likes, once."""
+    true, host, armed = world.fleet._switch, world.fleet.hosts[name], ["reboot", "way back"]
+
+    def switch(verb, target, order, permit):
+        if target.name != name or verb[:4] not in {"acti", "roll"} or not armed:
+            return true(verb, target, order, permit)
+        if verb == "activate" and armed[0] == "reboot":
+            armed.pop(0)
+            outcome = true(verb, target, order, permit)
+            host.journal[:] = [
+                one for one in host.journal if (one.operation, one.what) != (order.operation, "done")
+            ]
+            raise OutcomeUnknown(f"{name}: rebooted, {outcome.answer}")
+        if verb == "rollback" and armed[0] == "way back":
+            armed.pop(0)
+            on_the_way_back(lambda: true(verb, target, order, permit))
+        return true(verb, target, order, permit)
+
+    monkeypatch.setattr(world.fleet, "_switch", switch)
+    return host
+
+
+def test_an_interrupted_canary_is_not_the_commits_fault(world, monkeypatch):
+    """It goes back and counts as failed, the next host takes its place, and the commit ships."""
+    old = world.fleet.hosts["web01"].current
+    host = interrupts(world, monkeypatch, "web01")
+    sha = world.push()
+    assert world.settle().state is RolloutState.DONE
+    assert state_of(world, sha) is CommitState.PASSED
+    assert (of(world, "web01").state, of(world, "web01").cause) == (HostState.FAILED, "Interrupted")
+    assert (host.current, recorded(world, "web01")) == (old, old)
+    assert of(world, "web01").error == "web01: was interrupted (reboot or kill); put back"
+    assert check(told(world)) == []
+
+
+def test_a_canary_that_lost_its_disk_is_not_the_commits_fault(world):
+    """A journal that is gone says nothing of the release."""
+    host = world.fleet.hosts["web01"]
+
+    def lose():
+        host.lose_disk()
+        host.loses_answer, host.after_act = 1, lambda: None
+
+    host.after_act = lose
+    sha = world.push()
+    assert world.settle().state is RolloutState.DONE
+    assert (of(world, "web01").cause, state_of(world, sha)) == ("Interrupted", CommitState.PASSED)
+
+
+def test_an_unhealthy_canary_whose_answer_was_lost_is_the_commits_fault(world):
+    """What its own journal says is guilt as ever, whoever reads it."""
+    world.fleet.hosts["web01"].loses_answer = 1
+    sha = world.push()
+    world.fleet.hosts["web01"].unhealthy.add(sha)
+    assert world.settle().state is RolloutState.ROLLED_BACK
+    assert state_of(world, sha) is CommitState.BARRED
+    assert "web01: was unhealthy and put back" in world.newest().reason
+
+
+def is_unreachable(_go):
+    raise Unreachable("web03: no answer")
+
+
+def is_killed(_go):
+    raise Killed
+
+
+def loses_its_answer(go):
+    go()
+    raise OutcomeUnknown("web03: the connection broke")
+
+
+def is_killed_behind_it(go):
+    go()
+    raise Killed
+
+
+@pytest.mark.parametrize("trouble", [is_unreachable, is_killed, loses_its_answer, is_killed_behind_it])
+def test_a_way_back_that_is_lost_is_resumed(world, monkeypatch, trouble):
+    """Before it or behind it, by a broken connection or a kill: the host ends on what it ran before, and the reason is true."""
+    old = world.fleet.hosts["web03"].current
+    host = interrupts(world, monkeypatch, "web03", on_the_way_back=trouble)
+    world.push()
+    for _ in range(3):
+        try:
+            world.settle()
+            break
+        except Killed:
+            pass
+    assert (of(world, "web03").state, host.current, recorded(world, "web03")) == (HostState.FAILED, old, old)
+    assert of(world, "web03").error == "web03: was interrupted (reboot or kill); put back"
+    assert of(world, "web03").cause == "Interrupted"
+    assert host.last.open is False
+    assert check(told(world)) == []
+
+
+def test_a_host_that_cannot_be_put_back_for_want_of_room_counts_as_failed_in_time(world, monkeypatch):
+    """It is tried until there is room again, and the budget does not wait for that for ever."""
+    host = interrupts(world, monkeypatch, "web03", on_the_way_back=lambda _go: setattr(host, "no_room", True))
+    old = host.current
+    world.push()
+    world.settle(seconds=900)
+    assert (of(world, "web03").state, of(world, "web03").unreadable) == (HostState.UNKNOWN, True)
+    assert recorded(world, "web03") == UNREAD
+    host.no_room = False
+    world.run(until=lambda: recorded(world, "web03") == host.current, seconds=400)
+    assert host.current in {old, world.newest().commit}
+
+
+def test_a_worker_that_dies_while_a_canary_comes_up_is_not_the_commits_fault(world):
+    """Readers wait for the health check that goes on without it, and the canary is done."""
+    fleet, host = world.fleet, world.fleet.hosts["web01"]
+    fleet.while_waiting = lambda: setattr(world, "seconds", world.seconds + 0.05)
+    fleet.cuts.add("web01")
+    sha = world.push()
+    host.comes_up_s[sha] = 8.0
+    world.run(until=lambda: "web01" in fleet.in_hand)
+    _call, steps, within = fleet.in_hand.pop("web01")
+    moment = steps.send(within)
+    while moment != HEALTH:
+        moment = steps.send(None)
+    world.run(seconds=6)
+    assert of(world, "web01").state is HostState.UNKNOWN
+    while moment is not None:
+        world.run(seconds=0.5)
+        moment = next(steps, None)
+    assert world.settle().state is RolloutState.DONE
+    assert (of(world, "web01").state, state_of(world, sha)) == (HostState.DONE, CommitState.PASSED)
+    assert host.activations.count(sha) == 1
+    assert check(told(world)) == []
+
+
+def restarting(world, name, monkeypatch, *, free_at):
+    """The host has its lock in other hands until then: a way back waits for as long as it may, and is refused."""
+    host = world.fleet.hosts[name]
+    true = world.fleet._switch
+
+    def switch(verb, target, order, permit):
+        if target.name != name or verb != "rollback" or world.seconds >= free_at:
+            return true(verb, target, order, permit)
+        host.holder = object()
+        world.fleet.while_waiting = lambda: None
+        try:
+            return true(verb, target, order, lambda greeting: permit(greeting) * 0)
+        finally:
+            world.seconds = min(free_at, world.seconds + 14.0)
+            host.holder = None
+
+    monkeypatch.setattr(world.fleet, "_switch", switch)
+
+
+def switched(world, name):
+    """The next release is on this host, and the rollout goes on."""
+    sha = world.push()
+    world.run(until=lambda: world.newest().commit == sha and of(world, name).state is HostState.DONE)
+
+
+@pytest.mark.parametrize("rolled_back_before", [False, True])
+def test_a_stop_waits_for_a_restart_that_outlasts_every_permission(world, monkeypatch, rolled_back_before):
+    """`busy` means ask again: the healthy host goes back in the stop's own rollback as soon as it is free."""
+    old = world.fleet.hosts["web05"].current
+    switched(world, "web05")
+    if rolled_back_before:  # and it is the same for one that is tried again after the end
+        world.fleet.hosts["web05"].unreachable = True
+        stopping.stop(world.newest().id, world.deps, who="me", why="enough")
+        world.settle()
+        world.fleet.hosts["web05"].unreachable = False
+        restarting(world, "web05", monkeypatch, free_at=world.seconds + 45)
+        world.run(until=lambda: of(world, "web05").state is HostState.ROLLED_BACK)
+        assert of(world, "web05").failures == 1
+    else:
+        restarting(world, "web05", monkeypatch, free_at=world.seconds + 45)
+        stopping.stop(world.newest().id, world.deps, who="me", why="enough")
+        world.run(until=lambda: of(world, "web05").busy_since is not None)
+        assert of(world, "web05").state is HostState.ROLLING_BACK
+        world.settle()
+        assert "not back yet" not in world.newest().reason
+    assert (of(world, "web05").state, of(world, "web05").busy_since) == (HostState.ROLLED_BACK, None)
+    assert (world.fleet.hosts["web05"].current, recorded(world, "web05")) == (old, old)
+    assert check(told(world)) == []
+
+
+def test_a_host_that_is_busy_beyond_all_its_time_has_failed(world, monkeypatch):
+    """The rollout does not wait for ever: after restart and health, twice, it ends and names the host, and goes on trying."""
+    switched(world, "web05")
+    began = world.seconds
+    restarting(world, "web05", monkeypatch, free_at=began + 500)
+    stopping.stop(world.newest().id, world.deps, who="me", why="enough")
+    assert "not back yet: web05" in world.settle().reason
+    assert 270 < world.seconds - began < 330
+    world.run(until=lambda: of(world, "web05").state is HostState.ROLLED_BACK, seconds=900)
+    assert of(world, "web05").state is HostState.ROLLED_BACK
+
+
+def test_who_finds_a_host_that_is_asked_again_says_why(world, monkeypatch):
+    """It has no worker that could have gone silent: when a newer rollout has it, the event names the refusal."""
+    switched(world, "web05")
+    restarting(world, "web05", monkeypatch, free_at=world.seconds + 60)
+    stopping.stop(world.newest().id, world.deps, who="me", why="enough")
+    world.run(until=lambda: of(world, "web05").busy_since is not None)
+    world.seconds += 3
+    reconcile.sweep(world.deps)
+    assert of(world, "web05").error == "web05: its fence refused: busy"
