@@ -632,7 +632,7 @@ def _its_rollout_is(states: Iterable[RolloutState]) -> Any:
 # -- what runs for every host, built once: a statement's parameters come with its execution, values to be set included -
 
 _BY_ID = select(*columns(RolloutHost, rollout_hosts)).where(rollout_hosts.c.id == bindparam("host"))
-_TO_ACTIVATE = (
+_WITH_DEBT = (
     select(
         *columns(RolloutHost, rollout_hosts),
         func.coalesce(fleet_hosts.c.owes, false()).label("it_owes"),
@@ -642,8 +642,9 @@ _TO_ACTIVATE = (
         fleet_hosts,
         and_(fleet_hosts.c.app == rollout_hosts.c.app, fleet_hosts.c.name == rollout_hosts.c.name),
     )
-    .where(rollout_hosts.c.id == bindparam("host"), rollout_hosts.c.state == H.PREPARED)
+    .where(rollout_hosts.c.id == bindparam("host"))
 )
+_TO_ACTIVATE = _WITH_DEBT.where(rollout_hosts.c.state == H.PREPARED)
 _TO_ROLL_BACK = select(
     *columns(RolloutHost, rollout_hosts), rollouts.c.stop_epoch, rollouts.c.state.label("stage")
 ).where(

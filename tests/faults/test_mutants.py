@@ -469,6 +469,7 @@ def no_state_guard(patch):
         return next(edges[what] for edges in HOSTS.values() if what in edges)
 
     patch.setattr(Hosts, "_unleased", unleased)
+    patch.setattr(hosts_store, "_TO_ACTIVATE", hosts_store._WITH_DEBT)
     patch.setattr(hosts_store, "next_host_state", anything)
 
 
@@ -653,7 +654,7 @@ def event_outside_the_transaction(patch):
 
 
 def release_not_recorded(patch):
-    patch.setattr(Hosts, "runs", lambda *_: None)
+    patch.setattr(Hosts, "runs", lambda *_, **__: None)
 
 
 def deliveries_not_kept(patch):

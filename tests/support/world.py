@@ -269,6 +269,7 @@ class World:
     ):
         self.seconds = 1000.0
         monkeypatch.setattr(store_clock, "store_seconds", lambda _connection: self.seconds)
+        monkeypatch.setattr(store_clock, "own_seconds", lambda: self.seconds)
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "rollout.toml"
         width = max(2, len(str(hosts)))
