@@ -18,10 +18,10 @@ def steps(short):
 
 @pytest.fixture
 def world(tmp_path, monkeypatch, postgres):
-    """A World whose store is PostgreSQL with a clock that tests set; `world.lived` is added to the machine's own clock."""
+    """A World whose store is PostgreSQL; `steps` are of its clock alone, `lived` is added to the machine's own."""
     world = World(tmp_path, monkeypatch, hosts=6, fan_out="max_failed = 1", url=postgres.database())
-    world.seconds, world.lived, own = 1_000_000.0, 0.0, clock.own_seconds
-    monkeypatch.setattr(clock, "own_seconds", lambda: own() + world.lived)
+    world.seconds, world.steps, world.lived = 1_000_000.0, 0.0, 0.0
+    monkeypatch.setattr(clock, "own_seconds", lambda: world.seconds - world.steps + world.lived)
     yield world
     world.store.close()
 
@@ -54,6 +54,7 @@ def test_a_stop_waits_its_longest_time_by_its_own_clock(world, step):
     longest = stopping.stop(rollout.id, world.deps, who="me", why="enough").longest_s
     stopping.drive(rollout.id, world.deps)
     world.seconds += step
+    world.steps += step
     world.run(seconds=20)
     assert world.newest().state is RolloutState.STOPPING
     world.lived = longest
@@ -69,6 +70,7 @@ def test_an_unknown_host_has_its_whole_time_to_be_read(world, step):
     world.run(until=lambda: of(world, "web03").state is HostState.UNKNOWN, seconds=30)
     world.run(seconds=5)
     world.seconds += step
+    world.steps += step
     world.run(seconds=20)
     assert not of(world, "web03").unreadable
     world.lived = 10_000.0
@@ -83,6 +85,7 @@ def test_a_rollout_ends_as_if_the_clock_had_not_been_stepped(world, step):
     die_with(world, "web03").unreachable = False
     world.bell.queue.clear()
     world.seconds += step
+    world.steps += step
     world.run(until=lambda: world.newest().state is RolloutState.DONE, seconds=120)
     assert world.newest().state is RolloutState.DONE
     assert [host.activations for host in world.fleet.hosts.values()] == [[sha]] * 6

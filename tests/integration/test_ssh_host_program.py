@@ -221,17 +221,21 @@ def test_seal_ends_what_was_sent_earlier(fleet, shop, target):
 
 
 def test_seal_while_health_waits(fleet, shop, target):
-    """A seal is answered while an activation waits for health on the same connection, and ends its wait."""
+    """A seal is answered while an activation waits for health on the same connection, which goes on to its own end."""
     release = shop.release("one")
     fleet.prepare(target, shop.prepare(release), timeout_s=20, go_on=YES)
-    order = shop.switch(release, restart="touch $HOME/restarted", health="false", health_timeout_s=60)
+    order = shop.switch(
+        release, restart="touch $HOME/restarted", health="test -e $HOME/well", health_timeout_s=60
+    )
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(fleet.activate, target, order, lambda _: 10_000, timeout_s=90)
         until((Path(target.path).parent.parent / "restarted").exists)
         number = shop.numbered()
-        assert fleet.status(target, seal=(number, number), timeout_s=20).sealed
+        status = fleet.status(target, seal=(number, number), timeout_s=20)
+        assert (status.sealed, status.running) == (True, True)
+        (Path(target.path).parent.parent / "well").touch()
         outcome = waiting.result(timeout=30)
-    assert outcome.answer is Answer.FAILED
+    assert outcome.answer is Answer.DONE
     assert len(fleet._pool) == 1
 
 
