@@ -101,6 +101,10 @@ def prepare(host_id: HostId, deps: Deps) -> None:
                 go_on=lambda: _still_claimed(job.host, deps),
             )
             error = _error_of(outcome, job.host)
+            if error is not None and outcome.answer is Answer.REFUSED and outcome.reason in _OVERTAKEN:
+                overtaken = str(error)  # an older rollout's way back came in between: a new claim is above it
+                _report(deps, job, lambda tx: _put_off(tx, job, overtaken))
+                return
         except HostError as failure:
             error = failure
         except ReleaseError as failure:  # its archive is gone from this machine
@@ -143,6 +147,10 @@ def _base(tx: Transaction, job: _Job, release: Release | None) -> Release | None
 def _still_claimed(host: RolloutHost, deps: Deps) -> bool:
     with deps.store.reading() as tx:
         return tx.hosts.still_claimed(host)
+
+
+def _put_off(tx: Transaction, job: _Job, why: str) -> bool:
+    return _change(tx, job, HE.PUT_OFF, why=why, due_at=tx.now() + READ_AGAIN_S)
 
 
 def _prepared(tx: Transaction, job: _Job, error: HostError | None) -> bool:
@@ -310,7 +318,16 @@ def read_unknown(host: RolloutHost, deps: Deps) -> None:
 def _was_interrupted(job: _Job, status: HostStatus) -> bool:
     """The order has no end and nobody is at work on it; one that was to put the host back after it may have run, or not."""
     over = status.sealed and not status.running and status.asked == "intent"
-    return over and job.host.touched and status.current in {job.rollout.commit, job.host.previous}
+    return (
+        over
+        and job.host.touched
+        and status.current
+        in {
+            job.rollout.commit,
+            job.host.previous,
+            job.host.way_back,
+        }
+    )
 
 
 def _settle(tx: Transaction, job: _Job, status: HostStatus) -> bool:

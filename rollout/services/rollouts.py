@@ -143,7 +143,7 @@ def _guilty(tx: Transaction, rollout: Rollout) -> RolloutHost | None:
 
 def _decide_canary(tx: Transaction, rollout: Rollout, worker: str) -> Rollout:
     canaries = tx.hosts.canaries(rollout.id)
-    lost = [host for host in canaries if host.state in {H.FAILED, H.EXCLUDED}]
+    lost = [host for host in canaries if host.state in {H.FAILED, H.EXCLUDED} or host.unreadable]
     if lost:
         return _replace(tx, rollout, lost)
     if all(host.state is H.DONE for host in canaries):
@@ -156,13 +156,15 @@ def _decide_canary(tx: Transaction, rollout: Rollout, worker: str) -> Rollout:
 def _replace(tx: Transaction, rollout: Rollout, lost: list[RolloutHost]) -> Rollout:
     """A canary host that cannot be reached or prepared, or was interrupted, is not the commit's fault: the next takes its place."""
     names = ", ".join(host.name for host in lost)
-    spare = [
-        host
-        for host in tx.hosts.of(rollout.id, H.PENDING, H.PREPARING, H.PREPARED)
-        if host.role is not Role.CANARY
-    ]
+    others = [host for host in tx.hosts.of(rollout.id) if host.role is not Role.CANARY]
+    before = [host.name for host in others if host.touched]
+    if before and any(host.touched for host in lost):
+        # Once is the host's bad luck. Twice may be the release, which would go through the fleet like this without a PASS.
+        why = f"canary host {names} went the way of {', '.join(before)}: {_what_befell(lost[0])}"
+        return halt(tx, rollout, why)
+    spare = [host for host in others if host.state in {H.PENDING, H.PREPARING, H.PREPARED}]
     if not isinstance(policy(rollout).canary.hosts, int) or len(spare) < len(lost):
-        return halt(tx, rollout, f"canary host {names} cannot be one: {lost[0].error or 'excluded'}")
+        return halt(tx, rollout, f"canary host {names} cannot be one: {_what_befell(lost[0])}")
     for host, heir in zip(lost, spare, strict=False):
         tx.hosts.set_role(host, Role.OTHER)
         tx.hosts.set_role(heir, Role.CANARY)
@@ -175,6 +177,10 @@ def _replace(tx: Transaction, rollout: Rollout, lost: list[RolloutHost]) -> Roll
             rollout=rollout.id,
         )
     return rollout
+
+
+def _what_befell(host: RolloutHost) -> str:
+    return host.error or ("cannot be read" if host.unreadable else "excluded")
 
 
 def halt(

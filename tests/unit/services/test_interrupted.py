@@ -5,10 +5,11 @@ import pytest
 from rollout.domain.model import UNREAD
 from rollout.domain.states import CommitState, HostState, RolloutState
 from rollout.errors import OutcomeUnknown, Unreachable
-from rollout.services import reconcile, stopping
+from rollout.services import hosts, reconcile, stopping
+from tests.support.across import SLOW, fix, owes_a_rollback, row_of
 from tests.support.checker.check import check
 from tests.support.checker.read import world as told
-from tests.support.model_host import HEALTH
+from tests.support.model_host import HEALTH, SENDING, at_once, prepare_call
 from tests.support.world import World
 
 
@@ -242,3 +243,88 @@ def test_who_finds_a_host_that_is_asked_again_says_why(world, monkeypatch):
     world.seconds += 3
     reconcile.sweep(world.deps)
     assert of(world, "web05").error == "web05: its fence refused: busy"
+
+
+def never_ends(world, monkeypatch):
+    """Whichever host switches, reboots before it can say how it went."""
+    true = world.fleet._switch
+
+    def switch(verb, target, order, permit):
+        outcome = true(verb, target, order, permit)
+        if verb == "activate":
+            journal = world.fleet.hosts[target.name].journal
+            journal[:] = [one for one in journal if (one.operation, one.what) != (order.operation, "done")]
+            raise OutcomeUnknown(f"{target.name}: rebooted")
+        return outcome
+
+    monkeypatch.setattr(world.fleet, "_switch", switch)
+
+
+def test_release_that_interrupts_every_canary_halts_at_the_second(world, monkeypatch):
+    """It may be the release that reboots its hosts: without a PASS it goes no further, however many may fail."""
+    never_ends(world, monkeypatch)
+    sha = world.push()
+    rollout = world.settle()
+    assert (rollout.state, rollout.halted_stage) == (RolloutState.HALTED, RolloutState.DEPLOYING_CANARY)
+    assert rollout.reason.startswith("canary host web02 went the way of web01: web02: was interrupted")
+    assert [name for name, host in world.fleet.hosts.items() if sha in host.activations] == ["web01", "web02"]
+
+
+def test_canary_that_is_gone_after_its_switch_holds_nothing_up_for_ever(world):
+    """It counts as unreadable in time, keeps its place in the budget, and the next host is the canary."""
+    host = world.fleet.hosts["web01"]
+
+    def vanish():
+        host.unreachable, host.loses_answer = True, 1
+
+    host.after_act = vanish
+    world.push()
+    rollout = world.settle(seconds=1500)
+    assert rollout.state is RolloutState.DONE
+    assert (of(world, "web01").role, of(world, "web01").unreadable) == ("other", True)
+    assert of(world, "web02").role == "canary"
+    assert rollout.failed + rollout.unreadable == 1
+    assert check(told(world)) == []
+
+
+def test_prepare_that_an_older_way_back_overtakes_is_made_again(tmp_path, monkeypatch):
+    """A host that an older rollout brings back while the newer one's archive is on its way fails nothing."""
+    world = World(tmp_path, monkeypatch, hosts=6, fan_out="max_failed = 0")
+    _, bad, old = owes_a_rollback(world)
+    host, prepare = world.fleet.hosts[SLOW], world.fleet.prepare
+
+    def overtaken(target, order, *, timeout_s, go_on):
+        if target.name != SLOW:
+            return prepare(target, order, timeout_s=timeout_s, go_on=go_on)
+        monkeypatch.setattr(world.fleet, "prepare", prepare)
+        call = prepare_call(host, order)
+        steps = call.run()
+        assert next(steps) == SENDING
+        hosts.roll_back(row_of(world, old).id, world.deps)
+        at_once(steps, order.release.digest)
+        return call.reply.outcome(call.reply.answer)
+
+    monkeypatch.setattr(world.fleet, "prepare", overtaken)
+    _, new = fix(world, bad)
+    assert world.settle().state is RolloutState.DONE
+    assert (row_of(world, new).state, row_of(world, new).attempt) == (HostState.DONE, 1)
+
+
+def test_put_back_of_a_host_with_a_debt_is_resumed(tmp_path, monkeypatch):
+    """It reboots on its way back to where an older rollout owes it to be: whoever reads it then goes on."""
+    world = World(tmp_path, monkeypatch, hosts=6, fan_out="max_failed = 2")
+    good, bad, _ = owes_a_rollback(world)
+    host = world.fleet.hosts[SLOW]
+
+    def reboot(go):
+        go()
+        host.journal[-1:] = []
+        raise OutcomeUnknown("rebooted between the way back's rename and its restart")
+
+    interrupts(world, monkeypatch, SLOW, on_the_way_back=reboot)
+    _, new = fix(world, bad)
+    world.settle()
+    world.run(seconds=100)
+    assert (row_of(world, new).state, host.current) == (HostState.FAILED, good)
+    assert row_of(world, new).error == f"{SLOW}: was interrupted (reboot or kill); put back"
+    assert not host.last.open

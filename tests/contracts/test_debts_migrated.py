@@ -1,0 +1,60 @@
+"""A store of before 0003, with hosts that a stopped rollout could not bring back."""
+
+import pytest
+from sqlalchemy import text
+
+from rollout.domain.states import HostState, RolloutState
+from rollout.store import migrate
+from tests.support.across import SLOW, fix, owes_a_rollback, recorded, row_of, state_of
+from tests.support.checker.check import check
+from tests.support.checker.read import world as told
+from tests.support.world import World
+
+OF_0003 = {
+    "rollouts": ["passed_t", "accepted_at", "watch_due_at"],
+    "rollout_hosts": ["touched_at", "switched_at", "owes", "owed", "busy_since"],
+    "fleet_hosts": ["operation", "owes", "owed"],
+}
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch, database):
+    made = World(tmp_path, monkeypatch, hosts=6, fan_out="max_failed = 2", url=database)
+    yield made
+    made.store.close()
+
+
+def migrated_again(world):
+    """What 0003 added is taken away, and added again by the migration."""
+    with world.store.transaction() as tx:
+        for table, columns in OF_0003.items():
+            for column in columns:
+                tx.connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
+        tx.connection.execute(text("UPDATE alembic_version SET version_num = '0002'"))
+    world.store.prepare()
+
+
+def test_debts_and_operations_of_before_are_known(world):
+    """Whoever takes such a host over after the upgrade brings it to where the stopped rollout would have."""
+    good, bad, old = owes_a_rollback(world)
+    before = recorded(world)
+    migrated_again(world)
+    after = recorded(world)
+    assert (after.owes, after.owed, after.operation) == (True, good, before.operation)
+    host = world.fleet.hosts[SLOW]
+    sha, new = fix(world, bad)
+    host.unhealthy.add(sha)
+    world.settle()
+    world.run(seconds=50)
+    assert (state_of(world, new), row_of(world, new).state) == (RolloutState.DONE, HostState.FAILED)
+    assert host.current == good
+    assert row_of(world, old).state is HostState.ROLLBACK_FAILED
+    assert check(told(world)) == []
+
+
+def test_migrations_are_whole(world):
+    """After them the store is what the program expects, also when rows were there."""
+    world.push()
+    world.settle()
+    migrated_again(world)
+    assert migrate.present(world.store._writer)
