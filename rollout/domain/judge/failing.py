@@ -45,6 +45,7 @@ class FailingSide:
             0.0,
             0.0,
         ]  # of the absolute one: capped bad answers and requests, outside of incidents
+        self._baseline = [0, 0]  # its bad answers and requests since the switch
         self._worst = Worst()
         self._blackout = Blackout()
 
@@ -112,6 +113,8 @@ class FailingSide:
             kind.take(step, [one.kinds[place] for one in step.bins], requests_c, requests_b)
             for place, kind in enumerate(self.kinds)
         )
+        self._baseline[0] += bad_b
+        self._baseline[1] += requests_b
         shared = self.incident or unsure or bad_b > self.limit.theta * requests_b
         counted, requests = (0.0, 0) if shared else (self.limit.capped(bad_c, requests_c), requests_c)
         self._counted[0] += counted
@@ -120,7 +123,7 @@ class FailingSide:
 
     def _decide(self) -> None:
         self.relative = self._relative(())
-        self.absolute = self.limit.above(self._counted[0], self._counted[1], self.phi)
+        self.absolute = self._absolute(self._counted[0], self._counted[1])
         self.together = self._combined(self.relative, self.absolute)
         self.trimmed = self._trim() if self.together >= self.fail_at else None
         proven = self.trimmed is not None and (self.trimmed >= TRIM_AT or self._blackout.outlasts_a_burst)
@@ -130,7 +133,12 @@ class FailingSide:
     def _trim(self) -> float:
         bad = self._counted[0] - sum(one.bad for one in self._worst.absolute)
         requests = self._counted[1] - sum(one.requests for one in self._worst.absolute)
-        return self._combined(self._relative(self._worst.relative), self.limit.above(bad, requests, self.phi))
+        return self._combined(self._relative(self._worst.relative), self._absolute(bad, requests))
+
+    def _absolute(self, bad: float, requests: float) -> float:
+        """Where the baseline is above the limit as well, that is no fault of this release: the limit blames nobody."""
+        above = self.limit.above(bad, requests, self.phi)
+        return min(above, 0.0) if self._baseline[0] > self.limit.theta * self._baseline[1] else above
 
     def _relative(self, without: Window) -> float:
         """The kinds' weighted mean of e-values."""

@@ -63,6 +63,7 @@ class Judge:
         self.tested = Tally(), Tally()  # what it rests on, of canary and baseline
         self._observed_at: float | None = None
         self._baseline_at = self._compared_at = 0.0
+        self.uncompared = (0, 0)  # bad answers and requests of the canary, while no baseline answered
         self.probed = 0  # requests of our own, which make nothing pass here
         self._steps = Steps(policy, self.kinds)
         self._history: list[Step] | None = []  # None once the canary is judged
@@ -132,8 +133,22 @@ class Judge:
         """L_P: nats against a material regression; without anything to compare with there is none to be had."""
         if not self.compared:
             return inf if self.counts.requests_c else 0.0
+        return self.harmless_by(self.counts)
+
+    def harmless_by(self, counts: Counts) -> float:
+        """The same by other counts. What could not be compared speaks against the canary, and never for it."""
         margin = passing.margin_at(self.t, self.policy.deadline_s, self.policy.margin)
-        return passing.evidence(self.counts, margin, self.failing.phi)
+        told = (counts, self._with_uncompared(counts)) if self.uncompared[1] else (counts,)
+        return min(passing.evidence(one, margin, self.failing.phi) for one in told)
+
+    def within_limit_by(self, counts: Counts) -> float:
+        """Nats against a share above the limit, which needs no baseline: all that was seen counts."""
+        answered = self._with_uncompared(counts)
+        return self.limit.below(answered.bad_c, answered.requests_c, self.failing.phi)
+
+    def _with_uncompared(self, counts: Counts) -> Counts:
+        bad, requests = self.uncompared
+        return counts._replace(bad_c=counts.bad_c + bad, requests_c=counts.requests_c + requests)
 
     @property
     def compared(self) -> bool:
@@ -148,7 +163,7 @@ class Judge:
     @property
     def within_limit(self) -> float:
         """L_A: nats against a share of bad answers above the limit."""
-        return self.limit.below(self.counts.bad_c, self.counts.requests_c, self.failing.phi)
+        return self.within_limit_by(self.counts)
 
     @property
     def only_probed(self) -> bool:
@@ -191,7 +206,10 @@ class Judge:
         others = [one for one in step.bins if not one.canary]
         if others:
             self._baseline_at = step.t
+        bad, requests = self._not_probed(step, bad, requests)
         if self.failing.paired and not any(one.requests for one in others):
+            if not self.failing.incidents.lately(step.t):
+                self.uncompared = self.uncompared[0] + bad, self.uncompared[1] + requests
             return
         if any(one.canary for one in step.bins):
             self._compared_at = step.t
@@ -201,16 +219,18 @@ class Judge:
         self.tested[0].add(step, canary=True)
         self.tested[1].add(step, canary=False)
         k_c, n_c, k_b, n_b = self.counts
-        if not self.policy.allow_probe_pass:
-            probed = sum(one.probed for one in step.bins if one.canary)
-            bad, requests = (bad, requests) if not probed else (0, 0)
-            self.probed += probed
         if self.failing.alone:
             k_b, n_b = self.own_past
         else:
             exposure = self.failing.bad.offset.exposure(sum(one.requests for one in others))
             k_b, n_b = k_b + sum(one.bad for one in others), n_b + exposure
         self.counts = Counts(k_c + bad, n_c + requests, k_b, n_b)
+
+    def _not_probed(self, step: Step, bad: int, requests: int) -> tuple[int, int]:
+        """Requests of our own count for nothing here, unless the policy says that they do."""
+        probed = 0 if self.policy.allow_probe_pass else sum(one.probed for one in step.bins if one.canary)
+        self.probed += probed
+        return (0, 0) if probed else (bad, requests)
 
     @staticmethod
     def _of_canary(step: Step) -> tuple[int, int]:

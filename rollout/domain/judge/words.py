@@ -110,6 +110,9 @@ def _passed(judge: "Judge") -> str:
         margin = passing.certificate(judge.counts, judge.failing.phi)
         ruled_out = f"more than {_material(judge)} + {ceil(1e4 * margin) / 100:g} points"
     alone = "" if judge.compared else " There was nothing to compare it with: absolute limit only."
+    bad, requests = judge.uncompared
+    if bad:
+        alone += f" While nothing was there to compare it with, it answered badly to {bad:,} of {_count(requests, 'request')}."
     return (
         f"{_tested(judge)}; {ruled_out} is ruled out at {1 / BETA:.0f} to 1. It passed after {judge.t:.0f} s; "
         f"with {_count(_bad_to_spare(judge), 'more bad answer')} it would have been watched on.{alone}"
@@ -128,14 +131,13 @@ def _material(judge: "Judge") -> str:
 
 def _bad_to_spare(judge: "Judge") -> int:
     """How many more bad answers, instead of good ones, would have kept it from passing."""
-    counts, phi = judge.counts, judge.failing.phi
-    margin = passing.margin_at(judge.t, judge.policy.deadline_s, judge.policy.margin)
+    counts = judge.counts
     low, high = 0, int(counts.requests_c - counts.bad_c)
     while low < high:
         middle = (low + high) // 2
         worse = counts._replace(bad_c=counts.bad_c + middle)
-        held = judge.limit.below(worse.bad_c, worse.requests_c, phi) >= PASS_AT and (
-            not judge.compared or passing.evidence(worse, margin, phi) >= PASS_AT
+        held = judge.within_limit_by(worse) >= PASS_AT and (
+            not judge.compared or judge.harmless_by(worse) >= PASS_AT
         )
         low, high = (middle + 1, high) if held else (low, middle)
     return low

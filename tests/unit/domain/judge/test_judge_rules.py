@@ -1,6 +1,7 @@
 """The judge's word, rule by rule: who is blamed, who is not, and what is said when nothing can be known."""
 
 import json
+from dataclasses import replace
 from itertools import groupby
 
 import pytest
@@ -498,3 +499,31 @@ def test_every_verdict_can_be_told(numbers, policy):
         assert verdict.reason in REASONS
         assert verdict.explanation
         json.dumps(verdict.evidence, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("minimum_good", "base", "rps"), [(0.95, 0.1, 1.0), (0.99, 0.02, 3.0), (0.999, 0.005, 10.0)]
+)
+def test_limit_blames_no_canary_while_the_baseline_is_above_it_too(minimum_good, base, rps):
+    """With few requests a step is clean on the baseline by chance: those steps alone prove nothing against the canary."""
+    policy = replace(POLICY, minimum_good=minimum_good)
+    verdicts = [judge(story(rps=rps, rate=base, until=1210, seed=seed), policy) for seed in range(8)]
+    assert {verdict.status for verdict in verdicts} == {Status.INCONCLUSIVE}
+
+
+@pytest.mark.parametrize("share", [0.04, 0.1])
+def test_what_is_bad_while_no_baseline_is_seen_passes_nothing(share):
+    """It cannot be compared, so it speaks for nothing, and it is not forgotten either."""
+
+    def unseen(t):
+        return t > 0 and (t // 20) % 2 == 1
+
+    def rate(host, t):
+        return share if canary(host) and unseen(t) else 0.01
+
+    for seed in range(3):
+        verdict = judge(
+            story(rate=rate, seen=lambda host, t: canary(host) or not unseen(t), until=1210, seed=seed),
+            POLICY,
+        )
+        assert verdict.status is not Status.PASS
