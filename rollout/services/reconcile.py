@@ -159,9 +159,8 @@ def _settled(tx: Transaction, host: RolloutHost, deps: Deps) -> list[Ring]:
         tx.hosts.rung([host.id], deps.settings.ring_again_s)
         return [deploy_host(host)]
     if tx.hosts.touched_later(host) and tx.rollouts.get(host.rollout).state is R.ROLLED_BACK:
-        tx.hosts.change(
-            host, HE.ROLLBACK_FAILED, who="reconciler", why=f"{why}; a newer rollout has the host"
-        )
+        why += "; a newer rollout has the host"
+        tx.hosts.change(host, HE.ROLLBACK_FAILED, who="reconciler", why=why, due_at=tx.now())
         return []
     tx.hosts.rung([host.id], deps.settings.ring_again_s)
     return [roll_back_host(host)]
@@ -229,19 +228,19 @@ def _roll_back(rollout_id: RolloutId, deps: Deps, here: HereAndNow | None) -> No
 
 
 def _failed_roll_backs(deps: Deps) -> list[Ring]:
-    """Of rollouts that are over: again with back-off, until a newer rollout has touched the host."""
+    """Of rollouts that are over: again with back-off, not while a newer rollout has the host, and until it owes nothing."""
     rings = []
     with deps.store.reading() as tx:
         if not tx.hosts.failed_roll_backs(1):
             return []
     with deps.store.transaction() as tx:
         for host in tx.hosts.failed_roll_backs():
-            if tx.hosts.touched_later(host):
-                if tx.hosts.touched_later(host, for_good=True):
-                    tx.hosts.leave(host)
+            if tx.hosts.touched_later(host, for_good=True):
+                tx.hosts.leave(host)
                 continue
+            if not tx.hosts.touched_later(host):
+                rings.append(roll_back_host(host))
             tx.hosts.rung([host.id], deps.settings.ring_again_s)
-            rings.append(roll_back_host(host))
     return rings
 
 

@@ -52,6 +52,8 @@ BACK = (RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK)
 NO_END = 2**62  # above every epoch
 # What these run may not be known when their rollout is over; of the first two since an earlier rollout, or attempt.
 AFTERWARDS = (H.PENDING, H.PREPARED, H.UNKNOWN, H.FAILED, H.EXCLUDED)
+# A touched host in one of these was switched, or goes back itself.
+TAKEN_OVER = (H.DONE, H.ROLLING_BACK, H.ROLLED_BACK, H.ROLLBACK_FAILED)
 
 
 class Hosts:
@@ -212,24 +214,13 @@ class Hosts:
         )
 
     def touched_later(self, host: RolloutHost, *, for_good: bool = False) -> bool:
-        """Another rollout of the app has touched this host since, or (not for good yet) is about to: this one's rollback is moot.
+        """Another rollout of the app has this host now, or (for good) the host owes nothing since: this one's rollback is moot.
 
         Whoever acts on it asks when he has his epoch, and so the app's row: then no claim with a lower one can still come.
         """
-        found = self._tx.connection.execute(
-            select(rollout_hosts.c.id)
-            .where(
-                rollout_hosts.c.app == host.app,
-                rollout_hosts.c.name == host.name,
-                rollout_hosts.c.rollout != host.rollout,
-                rollout_hosts.c.operation > (host.operation or 0),
-                rollout_hosts.c.touched
-                if for_good
-                else or_(rollout_hosts.c.touched, rollout_hosts.c.state == H.ACTIVATING),
-            )
-            .limit(1)
-        )
-        return found.first() is not None
+        its = {"app": host.app, "name": host.name, "rollout": host.rollout, "operation": host.operation or 0}
+        query = _SETTLED_LATER if for_good else _HAD_LATER
+        return self._tx.connection.execute(query, its).first() is not None
 
     def had(self, app: AppName, name: str, commit: str) -> bool:
         """The host was switched to this commit once (whether it kept the release, its fence will say)."""
@@ -719,6 +710,34 @@ _FOUND = _FLEET_HOST.values(
     found=bindparam("its_release"),
     verified_at=bindparam("its_time"),
 )
+# A host that is done or back owes nothing any more. One that only greeted a newer rollout still owes what it owed; so
+# when that one is over, an older one's rollback goes on, unless the host runs the newer release, or nobody knows that.
+_TOUCHED_LATER = (
+    select(rollout_hosts.c.id)
+    .join(rollouts, rollouts.c.id == rollout_hosts.c.rollout)
+    .outerjoin(
+        fleet_hosts,
+        and_(fleet_hosts.c.app == rollout_hosts.c.app, fleet_hosts.c.name == rollout_hosts.c.name),
+    )
+    .where(
+        rollout_hosts.c.app == bindparam("app"),
+        rollout_hosts.c.name == bindparam("name"),
+        rollout_hosts.c.rollout != bindparam("rollout"),
+        rollout_hosts.c.operation > bindparam("operation"),
+    )
+    .limit(1)
+)
+_SETTLED = and_(rollout_hosts.c.touched, ~func.coalesce(fleet_hosts.c.owes, false()))
+_HAS_IT = and_(
+    rollout_hosts.c.touched,
+    or_(
+        rollout_hosts.c.state.in_(TAKEN_OVER),
+        rollouts.c.state.not_in(sorted(FINISHED)),
+        fleet_hosts.c.release.in_([UNREAD, rollouts.c.commit]),
+    ),
+)
+_SETTLED_LATER = _TOUCHED_LATER.where(_SETTLED)
+_HAD_LATER = _TOUCHED_LATER.where(or_(_SETTLED, _HAS_IT, rollout_hosts.c.state == H.ACTIVATING))
 _LATER = rollout_hosts.alias()
 _TO_LOOK_AT = (
     select(*columns(RolloutHost, rollout_hosts))

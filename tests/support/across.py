@@ -55,6 +55,27 @@ def fix(world, bad):
     return sha, world.newest().id
 
 
+def until_prepared(world, number):
+    """SLOW waits for its turn in this rollout, whose canary has passed."""
+    world.run(until=lambda: state_of(world, number) is RolloutState.FANNING_OUT)
+    world.run(until=lambda: row_of(world, number).state is HostState.PREPARED)
+
+
+def at_its_switch(world, patch, number, what):
+    """SLOW is prepared in this rollout; `what(act, permit)` is done in place of its next switch, `act(permit)`, and has been when this returns."""
+    until_prepared(world, number)
+    true, called = world.fleet._switch, []
+
+    def switch(verb, target, order, permit):
+        if target.name != SLOW or verb != "activate" or called:
+            return true(verb, target, order, permit)
+        called.append(order)
+        return what(lambda allow: true(verb, target, order, allow), permit)
+
+    patch.setattr(world.fleet, "_switch", switch)
+    world.run(until=lambda: called)
+
+
 def take_back(world, number):
     """Stop it, or roll it back when it is done; until it is over."""
     if state_of(world, number) is RolloutState.DONE:

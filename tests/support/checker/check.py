@@ -33,6 +33,7 @@ RULES: tuple[Callable[[History], Iterator[Violation]], ...] = (
     on_hosts.guilt,
     on_hosts.half_way,
     on_hosts.given_up,
+    on_hosts.debts_are_paid,
     limits.no_secrets,
     limits.bounded,
 )

@@ -306,3 +306,16 @@ def given_up(history: History) -> Iterator[Violation]:
             yield Violation(
                 "I2", event["subject"], f"given up after {waited}, {refused[1]}, in rollout {key[0]}"
             )
+
+
+def debts_are_paid(history: History) -> Iterator[Violation]:
+    """I2: a host that owes a rollback has a row whose rollback is under way, or due to be tried again."""
+    paid = {
+        row["name"]
+        for row in history.hosts.values()
+        if row["state"] == "rolling_back"
+        or (row["state"] == "rollback_failed" and row.get("due_at") is not None)
+    }
+    for row in history.rows("fleet_hosts"):
+        if row.get("owes") and row["name"] not in paid:
+            yield Violation("I2", f"host {row['name']}", "owes a rollback that nobody tries again")

@@ -210,6 +210,13 @@ def given_up_while_busy(story):
     story.tables["events"][-1]["why"] = "web1: its fence refused: busy"
 
 
+def owed_and_not_tried_again(story):
+    story.commit("c")
+    number = story.to_done("c")
+    story.host(number, "web1", "roll back", "rollback failed")
+    next(row for row in story.tables["fleet_hosts"] if row["name"] == "web1")["owes"] = True
+
+
 def switched_twice(story):
     story.commit("c")
     story.to_fan_out("c")
@@ -399,6 +406,7 @@ BAD = [
     ("I2", claimed_after_the_stop),
     ("I2", told_too_early),
     ("I2", given_up_while_busy),
+    ("I2", owed_and_not_tried_again),
     ("I3", too_many_failed),
     ("I3", too_many_unknown),
     ("I3", too_many_at_risk),

@@ -3,10 +3,12 @@
 import pytest
 
 from rollout.domain.states import HostState, RolloutState
-from rollout.services import bars, halts, hosts, stopping
+from rollout.errors import Unreachable
+from rollout.services import bars, halts, hosts, reconcile, stopping
 from tests.support.across import (
     SLOW,
     accepted_and_switched_anew,
+    at_its_switch,
     fix,
     kept_and_switched_again,
     late_roll_back,
@@ -15,6 +17,7 @@ from tests.support.across import (
     row_of,
     state_of,
     take_back,
+    until_prepared,
 )
 from tests.support.checker import read
 from tests.support.checker.check import check
@@ -81,6 +84,77 @@ def test_a_host_that_owes_a_rollback_is_found_untouched(world):
     world.fleet.in_hand.pop(SLOW)[1].close()
     assert world.settle().state is R.DONE
     assert row_of(world, new).state is H.DONE
+
+
+def test_a_host_with_no_room_for_the_newer_release_still_goes_back(world, monkeypatch):
+    """I2: the newer rollout is done without the host, which it greeted and did not switch."""
+    good, bad, old = owes_a_rollback(world)
+    _, new = fix(world, bad)
+    host = world.fleet.hosts[SLOW]
+
+    def full(act, permit):
+        host.no_room = True
+        try:
+            return act(permit)
+        finally:
+            host.no_room = False
+
+    at_its_switch(world, monkeypatch, new, full)
+    assert world.settle().state is R.DONE
+    row = row_of(world, new)
+    assert (row.state, row.touched, host.current) == (H.FAILED, True, bad)
+    assert recorded(world).owes
+    world.run(until=lambda: row_of(world, old).state is H.ROLLED_BACK, seconds=700)
+    assert (host.current, recorded(world).release, recorded(world).owes) == (good, good, False)
+
+
+def test_a_host_that_a_kept_rollout_only_greeted_still_goes_back(world, monkeypatch):
+    """I2: `stop --keep` keeps what was switched, and the order to this host came too late."""
+    good, bad, old = owes_a_rollback(world)
+    _, new = fix(world, bad)
+
+    at_its_switch(world, monkeypatch, new, lambda act, permit: act(lambda greeting: 0 * permit(greeting)))
+    stopping.stop(new, world.deps, who="me", why="enough", keep=True)
+    world.run(until=lambda: state_of(world, new) is R.STOPPED)
+    row = row_of(world, new)
+    assert (row.state, row.touched, world.fleet.hosts[SLOW].current) == (H.PREPARED, True, bad)
+    world.run(until=lambda: row_of(world, old).state is H.ROLLED_BACK, seconds=700)
+    assert (world.fleet.hosts[SLOW].current, recorded(world).owes) == (good, False)
+
+
+def test_a_retry_that_died_while_a_newer_rollout_claimed_the_host_is_made_again(world, monkeypatch):
+    """I2: the newer one never reached the host and was stopped; the older one's worker had been killed meanwhile."""
+    good, bad, old = owes_a_rollback(world)
+    _, new = fix(world, bad)
+
+    until_prepared(world, new)
+    with world.store.transaction() as tx:
+        claim = tx.hosts.claim_roll_back(row_of(world, old).id, "killed", 10.0)
+
+    def away(*_):
+        world.seconds = claim.lease_until + 0.5
+        reconcile.sweep(world.deps)
+        assert (row_of(world, old).state, row_of(world, new).state) == (H.ROLLBACK_FAILED, H.ACTIVATING)
+        raise Unreachable(f"{SLOW}: no answer")
+
+    at_its_switch(world, monkeypatch, new, away)
+    take_back(world, new)
+    assert not row_of(world, new).touched
+    world.run(until=lambda: row_of(world, old).state is H.ROLLED_BACK, seconds=700)
+    assert (world.fleet.hosts[SLOW].current, recorded(world).owes) == (good, False)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_debt_that_the_newer_rollout_took_on_is_that_ones(world, keep):
+    """What is kept on purpose stays, and what goes back goes back once: the older row is left when nothing is owed."""
+    good, bad, old = owes_a_rollback(world)
+    sha, new = fix(world, bad)
+    until_prepared(world, new)
+    world.run(until=lambda: row_of(world, new).state is H.DONE)
+    stopping.stop(new, world.deps, who="me", why="enough", keep=keep)
+    world.run(until=lambda: row_of(world, old).due_at is None, seconds=700)
+    assert row_of(world, old).state is H.ROLLBACK_FAILED
+    assert world.fleet.hosts[SLOW].current == (sha if keep else good)
 
 
 def test_what_an_older_rollout_took_back_since_is_not_undone_by_a_retry(world):
