@@ -92,6 +92,7 @@ def prepare(host_id: HostId, deps: Deps) -> None:
     job = _begin(deps, lambda tx: tx.hosts.claim_prepare(host_id, deps.worker, deps.settings.lease_s))
     if job is None:
         return
+    overtaken = False
     with deps.leases.hold("host", host_id):
         try:
             outcome = deps.fleet.prepare(
@@ -101,15 +102,13 @@ def prepare(host_id: HostId, deps: Deps) -> None:
                 go_on=lambda: _still_claimed(job.host, deps),
             )
             error = _error_of(outcome, job.host)
-            if error is not None and outcome.answer is Answer.REFUSED and outcome.reason in _OVERTAKEN:
-                overtaken = str(error)  # an older rollout's way back came in between: a new claim is above it
-                _report(deps, job, lambda tx: _put_off(tx, job, overtaken))
-                return
+            # An older rollout's way back may have come in between: a new claim is above it.
+            overtaken = outcome.answer is Answer.REFUSED and outcome.reason in _OVERTAKEN
         except HostError as failure:
             error = failure
         except ReleaseError as failure:  # its archive is gone from this machine
             error = StepFailed(f"{job.host.name}: {failure}", remedy=failure.remedy)
-    _report(deps, job, lambda tx: _prepared(tx, job, error))
+    _report(deps, job, lambda tx: _prepared(tx, job, error, overtaken=overtaken))
 
 
 def _prepare_order(job: _Job, deps: Deps) -> PrepareOrder:
@@ -149,17 +148,11 @@ def _still_claimed(host: RolloutHost, deps: Deps) -> bool:
         return tx.hosts.still_claimed(host)
 
 
-def _put_off(tx: Transaction, job: _Job, why: str) -> bool:
-    return _change(tx, job, HE.PUT_OFF, why=why, due_at=tx.now() + READ_AGAIN_S)
-
-
-def _prepared(tx: Transaction, job: _Job, error: HostError | None) -> bool:
+def _prepared(tx: Transaction, job: _Job, error: HostError | None, *, overtaken: bool) -> bool:
     if error is None:
         return _change(tx, job, HE.PREPARED, due_at=None)
-    again = retry.may_retry(
-        job.host.attempt, job.app.fan_out.retries, error.retryable or isinstance(error, OutcomeUnknown)
-    )
-    if again:
+    passing = overtaken or error.retryable or isinstance(error, OutcomeUnknown)
+    if retry.may_retry(job.host.attempt, job.app.fan_out.retries, passing):
         wait = tx.now() + retry.backoff_s(job.host.attempt)
         return _change(
             tx, job, HE.PUT_OFF, why=str(error), attempt=job.host.attempt + 1, due_at=wait, **_told(error)
