@@ -5,9 +5,9 @@ SQLite is one machine by definition: seconds since its boot, which no clock step
 lease has expired (`Store` sees to it when it opens).
 
 A database server's clock may be stepped. Forward, leases run out early, which is safe: whatever they were for is read before
-anything else. What would hurt is measured by a `Stopwatch` of the process that waits: how long a stop has lasted from this
-process's first look on, since less than has passed is safe; how long a canary has been watched from its readiness on. Back, everything would wait for as long
-as the step: what is due later than anything ever is, is due (`Store.heal`).
+anything else. Back, everything would wait for as long as the step: what is due later than anything ever is, is due
+(`Store.heal`). What a step would hurt is measured by a `Stopwatch` of the process that waits: how long a stop has lasted from
+its first look on, since less than has passed is safe; how long a canary has been watched from its readiness on.
 """
 
 import threading
