@@ -156,7 +156,7 @@ class RolloutHost:
     due_at: float | None
     lost_at: float | None  # store clock: since when its outcome is not known
     failures: int  # of its rollback, for the back-off
-    busy_since: float | None  # store clock: since when its rollback has to be asked for again
+    busy_since: float | None  # store clock: since when the host is busy, and has to be asked again
     cursor: str | None  # where the metric source goes on reading
 
     @property
@@ -277,7 +277,7 @@ class HostStatus:
     operation: int  # the last one in the journal, 0 for none
     verb: str  # of that operation
     result: str  # of that operation: none, intent, done, failed
-    asked: str  # the result of the operation asked for: none, intent, done, failed
+    asked: str  # the result of the operation asked for: none, intent, back (unhealthy, its way back not ended), done, failed
     sealed: bool  # nothing sent before this reading can act on the host any more
     boot: str = ""
     fields: Mapping[str, str] = field(default_factory=dict)

@@ -868,6 +868,7 @@ status() {
     if [ -n "$op_asked" ] && find_record "$op_asked"; then what=$rec_what; fi
     result_of "$what"
     asked=$result
+    if [ "$what" = back ]; then asked=back; fi # it was unhealthy, whatever cut its way back short
     result_of "$last_what"
     read_clock
     printf 'clock=%s\nboot=%s\ncurrent=%s\nepoch=%s\nrunning=%s\nop=%s\nverb=%s\ncommit=%s\nresult=%s\nasked=%s\nsealed=%s\n' \

@@ -59,7 +59,7 @@ def evaluate(rollout_id: RolloutId, deps: Deps) -> Step:
             if tx.hosts.move_cursor(host, cursor):  # else these very requests are counted already
                 tx.samples.add(rollout_id, intervals)
         verdict = judged(tx.samples.of(rollout_id), policy_of(app)).verdict
-        rollout = _act(tx, rollout, verdict, app)
+        rollout = rollouts.convicted(tx, rollout) or _act(tx, rollout, verdict, app)
         crashpoints.reach("in-report" if rollout.state is R.EVALUATING_CANARY else "in-decision")
     if rollout.state is R.STOPPING:
         stopping.announce(rollout, deps)

@@ -58,6 +58,7 @@ _FOUND: dict[str, Any] = {"unreadable": False, "lost_at": None}
 # An accepted failure stays accepted when it turns out to be one. Of a host that is switched anew nobody has accepted anything.
 _UNTOUCHED: dict[str, Any] = {**_FOUND, "accepted": False}
 _NOTHING_DONE = {"late", "busy"}  # refusals after which the same attempt may go on
+_UNDER_WAY = {"intent", "back"}  # an order without an end; `back`: unhealthy, and on its own way back
 _OVERTAKEN = {
     "epoch",
     "op",
@@ -92,7 +93,7 @@ def prepare(host_id: HostId, deps: Deps) -> None:
     job = _begin(deps, lambda tx: tx.hosts.claim_prepare(host_id, deps.worker, deps.settings.lease_s))
     if job is None:
         return
-    overtaken = False
+    refused = ""
     with deps.leases.hold("host", host_id):
         try:
             outcome = deps.fleet.prepare(
@@ -102,13 +103,12 @@ def prepare(host_id: HostId, deps: Deps) -> None:
                 go_on=lambda: _still_claimed(job.host, deps),
             )
             error = _error_of(outcome, job.host)
-            # An older rollout's way back may have come in between: a new claim is above it.
-            overtaken = outcome.answer is Answer.REFUSED and outcome.reason in _OVERTAKEN
+            refused = outcome.reason if outcome.answer is Answer.REFUSED else ""
         except HostError as failure:
             error = failure
         except ReleaseError as failure:  # its archive is gone from this machine
             error = StepFailed(f"{job.host.name}: {failure}", remedy=failure.remedy)
-    _report(deps, job, lambda tx: _prepared(tx, job, error, overtaken=overtaken))
+    _report(deps, job, lambda tx: _prepared(tx, job, error, refused=refused))
 
 
 def _prepare_order(job: _Job, deps: Deps) -> PrepareOrder:
@@ -148,10 +148,13 @@ def _still_claimed(host: RolloutHost, deps: Deps) -> bool:
         return tx.hosts.still_claimed(host)
 
 
-def _prepared(tx: Transaction, job: _Job, error: HostError | None, *, overtaken: bool) -> bool:
+def _prepared(tx: Transaction, job: _Job, error: HostError | None, *, refused: str) -> bool:
     if error is None:
         return _change(tx, job, HE.PREPARED, due_at=None)
-    passing = overtaken or error.retryable or isinstance(error, OutcomeUnknown)
+    if refused in _NOTHING_DONE and _has_time(tx, job):  # an older rollout's way back restarts the service
+        return _change(tx, job, HE.PUT_OFF, why=str(error), **_asked_again(tx, job, error))
+    # Of an older rollout's way back that came in between a new claim is above.
+    passing = refused in _OVERTAKEN or error.retryable or isinstance(error, OutcomeUnknown)
     if retry.may_retry(job.host.attempt, job.app.fan_out.retries, passing):
         wait = tx.now() + retry.backoff_s(job.host.attempt)
         return _change(
@@ -251,10 +254,9 @@ def _switched(tx: Transaction, job: _Job, outcome: Outcome) -> bool:
         return _lose(tx, job, OutcomeUnknown(str(error)))
     if outcome.answer is Answer.FAILED:
         tx.hosts.runs(job.host, outcome.current)
-    if outcome.answer is Answer.REFUSED and outcome.reason in _NOTHING_DONE:
-        return _change(
-            tx, job, HE.FOUND_UNTOUCHED, why=str(error), token=False, due_at=tx.now() + READ_AGAIN_S
-        )
+    if outcome.answer is Answer.REFUSED and outcome.reason in _NOTHING_DONE and _has_time(tx, job):
+        again = _asked_again(tx, job, error)
+        return _change(tx, job, HE.FOUND_UNTOUCHED, why=str(error), token=False, **again)
     if outcome.reason == "not prepared" and job.host.attempt <= job.app.fan_out.retries:
         return _change(
             tx,
@@ -303,14 +305,14 @@ def read_unknown(host: RolloutHost, deps: Deps) -> None:
             _report(deps, job, lambda tx: _not_read(tx, job, error))
             return
         if _was_interrupted(job, status):
-            _put_back(job, deps)
+            _put_back(job, deps, unhealthy=status.asked == "back")
             return
     _report(deps, job, lambda tx: _settle(tx, job, status))
 
 
 def _was_interrupted(job: _Job, status: HostStatus) -> bool:
     """The order has no end and nobody is at work on it; one that was to put the host back after it may have run, or not."""
-    over = status.sealed and not status.running and status.asked == "intent"
+    over = status.sealed and not status.running and status.asked in _UNDER_WAY
     return (
         over
         and job.host.touched
@@ -325,7 +327,7 @@ def _was_interrupted(job: _Job, status: HostStatus) -> bool:
 
 def _settle(tx: Transaction, job: _Job, status: HostStatus) -> bool:
     host = job.host
-    if not status.sealed or (status.asked == "intent" and status.running):
+    if not status.sealed or (status.asked in _UNDER_WAY and status.running):
         busy = OutcomeUnknown(f"{host.name}: is still at work on what was sent to it")
         return _read_again(tx, job, busy, unreadable_after_s=_step_timeout(job.app))
     tx.hosts.found(host.app, host.name, status.current, epoch=host.epoch)
@@ -358,8 +360,8 @@ def _settle(tx: Transaction, job: _Job, status: HostStatus) -> bool:
     return _fail(tx, job, error, release=status.current)
 
 
-def _put_back(job: _Job, deps: Deps) -> None:
-    """Never done, and nobody knows what was restarted: back to what it ran, and failed.
+def _put_back(job: _Job, deps: Deps, *, unhealthy: bool) -> None:
+    """Never done, and nobody knows what was restarted: back to what it ran, and failed. `unhealthy`: as the host itself had found.
 
     The row keeps the number of the interrupted activation. So whoever reads the host after this was lost, on whatever
     part of the way, comes here again, and the host itself knows what is left to be done.
@@ -384,15 +386,16 @@ def _put_back(job: _Job, deps: Deps) -> None:
         error = failure
         _report(deps, again, lambda tx: _not_read(tx, again, error))
         return
-    _report(deps, again, lambda tx: _was_put_back(tx, again, outcome))
+    _report(deps, again, lambda tx: _was_put_back(tx, again, outcome, unhealthy=unhealthy))
 
 
-def _was_put_back(tx: Transaction, job: _Job, outcome: Outcome) -> bool:
+def _was_put_back(tx: Transaction, job: _Job, outcome: Outcome, *, unhealthy: bool) -> bool:
     host, error = job.host, _error_of(outcome, job.host)
     if error is not None and (outcome.answer is Answer.BROKEN or _again_later(outcome)):
         return _read_again(tx, job, error, unreadable_after_s=_step_timeout(job.app))
     back = "put back" if error is None else f"and could not be put back: {error}"
-    why = Interrupted(f"{host.name}: was interrupted (reboot or kill); {back}", remedy=_by_hand(job))
+    kind, what = (Unhealthy, "was unhealthy, then") if unhealthy else (Interrupted, "was")
+    why = kind(f"{host.name}: {what} interrupted (reboot or kill); {back}", remedy=_by_hand(job))
     tx.hosts.runs(host, outcome.current)
     return _fail(tx, job, why, release=outcome.current)
 
@@ -483,7 +486,7 @@ def roll_back(host_id: HostId, deps: Deps) -> None:
             return  # another worker has it
         except HostError as failure:
             outcome, error = None, failure
-        if outcome is not None and error is not None and _again_later(outcome) and _has_time(job, deps):
+        if outcome is not None and error is not None and _again_later(outcome) and _still_has_time(job, deps):
             why = error
             _report(deps, job, lambda tx: _ask_again(tx, job, why))
             return
@@ -495,18 +498,25 @@ def _goal(job: _Job) -> str | None:
     return job.rollout.rollback_to or job.host.way_back
 
 
-def _has_time(job: _Job, deps: Deps) -> bool:
+def _has_time(tx: Transaction, job: _Job) -> bool:
     """What was begun on the host before may not be over yet: a restart is not cut short."""
+    since = job.host.busy_since
+    return since is None or tx.elapsed(since) <= _step_timeout(job.app)
+
+
+def _still_has_time(job: _Job, deps: Deps) -> bool:
     with deps.store.reading() as tx:
-        since = job.host.busy_since
-        return since is None or tx.elapsed(since) <= _step_timeout(job.app)
+        return _has_time(tx, job)
+
+
+def _asked_again(tx: Transaction, job: _Job, error: HostError) -> dict[str, Any]:
+    since = tx.now() if job.host.busy_since is None else job.host.busy_since
+    return {"busy_since": since, "due_at": tx.now() + READ_AGAIN_S, **_told(error)}
 
 
 def _ask_again(tx: Transaction, job: _Job, error: HostError) -> bool:
     """It stays as it is, with a lease that is over: whoever finds it due claims it anew."""
-    since = tx.now() if job.host.busy_since is None else job.host.busy_since
-    values = {"busy_since": since, "lease_owner": None, "lease_until": tx.now()}
-    tx.hosts.update(job.host, **values, due_at=tx.now() + READ_AGAIN_S, **_told(error))
+    tx.hosts.update(job.host, lease_owner=None, lease_until=tx.now(), **_asked_again(tx, job, error))
     return False
 
 
@@ -534,7 +544,7 @@ def _rolled_back(
     else:
         tx.hosts.runs(host, runs, settled=error is None)
     if error is None:
-        told = {"error": None, "cause": None, "busy_since": None}
+        told = {"error": None, "cause": None}
         return _change(tx, job, HE.ROLLED_BACK, token=False, release=runs, **told)
     tx.hosts.owe(host, _goal(job))
     failures = host.failures + 1
@@ -546,7 +556,6 @@ def _rolled_back(
         why=str(error),
         failures=failures,
         due_at=wait,
-        busy_since=None,
         token=False,
         **_told(error),
     )

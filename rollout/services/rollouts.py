@@ -117,9 +117,9 @@ def _step(rollout: Rollout, stage: RolloutState, following: RolloutState) -> Ste
 
 def _decide(tx: Transaction, rollout: Rollout, deps: Deps) -> tuple[list[Ring], Rollout]:
     """What the rows say is next; the rollout's row is locked."""
-    if rollout.state is R.DEPLOYING_CANARY and (guilty := _guilty(tx, rollout)):
-        # Before the budget: a commit that breaks its canary goes back, however few hosts may fail.
-        return [], stopping.fail_canary(tx, rollout, f"canary {guilty.name} failed: {guilty.error}")
+    # Before the budget: a commit that breaks its canary goes back, however few hosts may fail.
+    if rollout.state in {R.DEPLOYING_CANARY, R.EVALUATING_CANARY} and (failed := convicted(tx, rollout)):
+        return [], failed
     if budget.must_halt(counters(rollout), limits(rollout)):
         return [], halt(tx, rollout, _too_many(tx, rollout))
     if rollout.state is R.DEPLOYING_CANARY:
@@ -129,16 +129,15 @@ def _decide(tx: Transaction, rollout: Rollout, deps: Deps) -> tuple[list[Ring], 
     return (hand_out(tx, rollout, deps) if rollout.state in STAGES else []), rollout
 
 
-def _guilty(tx: Transaction, rollout: Rollout) -> RolloutHost | None:
-    """A canary host on which the release itself failed, as the host said; all else may be our fault, or the host's."""
-    return next(
-        (
-            host
-            for host in tx.hosts.canaries(rollout.id)
-            if host.state is H.FAILED and host.touched and host.cause == Unhealthy.__name__
-        ),
-        None,
-    )
+def convicted(tx: Transaction, rollout: Rollout) -> Rollout | None:
+    """Of a rollout without its PASS: failed, if the release itself did on a host, as the host said; all else may be our fault, or the host's.
+
+    The host is a canary, or was one until another took its place, because nobody could read it then.
+    """
+    for host in tx.hosts.of(rollout.id, H.FAILED):
+        if host.touched and host.cause == Unhealthy.__name__:
+            return stopping.fail_canary(tx, rollout, f"canary {host.name} failed: {host.error}")
+    return None
 
 
 def _decide_canary(tx: Transaction, rollout: Rollout, worker: str) -> Rollout:
@@ -157,8 +156,8 @@ def _replace(tx: Transaction, rollout: Rollout, lost: list[RolloutHost]) -> Roll
     """A canary host that cannot be reached or prepared, or was interrupted, is not the commit's fault: the next takes its place."""
     names = ", ".join(host.name for host in lost)
     others = [host for host in tx.hosts.of(rollout.id) if host.role is not Role.CANARY]
-    before = [host.name for host in others if host.touched]
-    if before and any(host.touched for host in lost):
+    before = [host.name for host in others if _was_lost(host) and not host.accepted]
+    if before and any(map(_was_lost, lost)):
         # Once is the host's bad luck. Twice may be the release, which would go through the fleet like this without a PASS.
         why = f"canary host {names} went the way of {', '.join(before)}: {_what_befell(lost[0])}"
         return halt(tx, rollout, why)
@@ -177,6 +176,11 @@ def _replace(tx: Transaction, rollout: Rollout, lost: list[RolloutHost]) -> Roll
             rollout=rollout.id,
         )
     return rollout
+
+
+def _was_lost(host: RolloutHost) -> bool:
+    """While it had the release; whom a person has excluded he takes for broken himself."""
+    return host.touched and (host.state is H.FAILED or (host.state is H.UNKNOWN and host.unreadable))
 
 
 def _what_befell(host: RolloutHost) -> str:

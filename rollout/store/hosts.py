@@ -181,10 +181,11 @@ class Hosts:
         return load_all(RolloutHost, rows, **_CONVERTERS)
 
     def to_roll_back(self, rollout: RolloutId, limit: int = 1000) -> list[RolloutHost]:
-        """Touched hosts that are not back yet and that no message is under way for."""
+        """Touched hosts whose first try to be brought back is not over, and that no message is under way for."""
         return self._list(
             rollout_hosts.c.rollout == rollout,
             _needs_roll_back(),
+            rollout_hosts.c.state != H.ROLLBACK_FAILED,
             self._is_due(),
             or_(rollout_hosts.c.state != H.ROLLING_BACK, rollout_hosts.c.lease_until <= self._tx.now()),
             limit=limit,
@@ -298,11 +299,15 @@ class Hosts:
         """The right to bring this host back.
 
         A host in flight is free for it as soon as a stop has sealed it: whoever held it can switch nothing any more.
+        What failed is tried again when every other host had its first try: the unreachable hold nobody up.
         """
         row = self._tx.connection.execute(_TO_ROLL_BACK, {"host": host}).first()
         if row is None:
             return None
         found = load_one(RolloutHost, row, **_CONVERTERS)
+        again = found.state is H.ROLLBACK_FAILED
+        if again and (row.stage == RolloutState.ROLLING_BACK or (found.lease_until or 0.0) > self._tx.now()):
+            return None
         sealed = (found.sealed or 0) >= (row.stop_epoch or 1) and found.state is not H.ROLLING_BACK
         if not sealed and found.state in LEASED and (found.lease_until or 0.0) > self._tx.now():
             return None
@@ -366,6 +371,7 @@ class Hosts:
         Moves the rollout's counters in the same transaction. Returns the changed host, and whether the caller must
         ring count_outcome.
         """
+        values.setdefault("busy_since", None)
         after = replace(host, state=next_host_state(host.state, what), **values)
         # The rollout's row first, then the host's: everyone locks in this order.
         if host.state is H.ROLLING_BACK:  # nothing is to be decided until the last one is back
@@ -578,7 +584,8 @@ class Hosts:
         state = next_host_state(host.state, what)
         if state not in LEASED and state is not H.UNKNOWN:
             values.setdefault("lease_owner", None)
-            values.setdefault("lease_until", None)
+            # Nobody's until it is due: a second copy of a message is not the next attempt.
+            values.setdefault("lease_until", values.get("due_at"))
         values.setdefault("due_at", None)
         changed = self._write(host, state=state, **values)
         self._tx.record(

@@ -500,7 +500,7 @@ class Call:
         )
         self._say(
             result=_result(last.what),
-            asked=_result(known.what if known and asked <= last.operation else "none"),
+            asked=_result_asked(known.what if known and asked <= last.operation else "none"),
             sealed=sealed,
         )
         raise _End(code, why)
@@ -547,6 +547,10 @@ def _result(what: str) -> str:
     if what in {"done", "failed"}:
         return what
     return "intent" if what in {"intent", "back", "left"} else "none"
+
+
+def _result_asked(what: str) -> str:
+    return what if what == "back" else _result(what)
 
 
 def _word(value: object) -> object:

@@ -128,6 +128,7 @@ def test_a_retry_that_died_while_a_newer_rollout_claimed_the_host_is_made_again(
     _, new = fix(world, bad)
 
     until_prepared(world, new)
+    world.seconds = max(world.seconds, row_of(world, old).due_at)
     with world.store.transaction() as tx:
         claim = tx.hosts.claim_roll_back(row_of(world, old).id, "killed", 10.0)
 

@@ -5,7 +5,7 @@ import pytest
 from rollout.domain.model import UNREAD
 from rollout.domain.states import CommitState, HostState, RolloutState
 from rollout.errors import OutcomeUnknown, Unreachable
-from rollout.services import hosts, reconcile, stopping
+from rollout.services import halts, hosts, reconcile, stopping
 from tests.support.across import SLOW, fix, owes_a_rollback, row_of
 from tests.support.checker.check import check
 from tests.support.checker.read import world as told
@@ -300,6 +300,7 @@ def test_prepare_that_an_older_way_back_overtakes_is_made_again(tmp_path, monkey
         call = prepare_call(host, order)
         steps = call.run()
         assert next(steps) == SENDING
+        world.seconds = row_of(world, old).due_at
         hosts.roll_back(row_of(world, old).id, world.deps)
         at_once(steps, order.release.digest)
         return call.reply.outcome(call.reply.answer)
@@ -328,3 +329,73 @@ def test_put_back_of_a_host_with_a_debt_is_resumed(tmp_path, monkeypatch):
     assert (row_of(world, new).state, host.current) == (HostState.FAILED, good)
     assert row_of(world, new).error == f"{SLOW}: was interrupted (reboot or kill); put back"
     assert not host.last.open
+
+
+def behind_its_switch(world, monkeypatch, befalls):
+    """`befalls` says which hosts are cut off behind the answer to their switch, and does to them what it likes."""
+    true = world.fleet._switch
+
+    def switch(verb, target, order, permit):
+        outcome = true(verb, target, order, permit)
+        if verb == "activate" and befalls(world.fleet.hosts[target.name], target.name, order):
+            raise OutcomeUnknown(f"{target.name}: gone")
+        return outcome
+
+    monkeypatch.setattr(world.fleet, "_switch", switch)
+
+
+def test_two_interrupted_canaries_that_a_person_excludes_leave_a_way_on(world, monkeypatch):
+    """Two broken machines are no reason to bar a good commit: excluding them is a person's word for it."""
+
+    def reboots(host, name, order):
+        host.journal[:] = [
+            one
+            for one in host.journal
+            if name not in {"web01", "web02"} or (one.operation, one.what) != (order.operation, "done")
+        ]
+        return name in {"web01", "web02"}
+
+    behind_its_switch(world, monkeypatch, reboots)
+    world.push()
+    halted = world.settle()
+    assert (halted.state, "web02 went the way of web01" in halted.reason) == (RolloutState.HALTED, True)
+    halts.exclude("shop", ["web01", "web02"], world.deps, who="me", why="their power supplies are broken")
+    halts.resume(halted.id, world.deps, who="me", accept_failed=True, why="hardware")
+    assert world.settle().state is RolloutState.DONE
+
+
+def test_guilt_that_is_read_late_still_fails_the_canary(world, monkeypatch):
+    """web01 was unreadable and made way; then its own journal says that the release was unhealthy there."""
+    host = world.fleet.hosts["web01"]
+
+    def loses_its_network(_host, name, _order):
+        host.unreachable = host.unreachable or name == "web01"
+        return name == "web01"
+
+    behind_its_switch(world, monkeypatch, loses_its_network)
+    before = world.newest().id
+    sha = world.push()
+    host.unhealthy.add(sha)
+    world.run(until=lambda: world.newest().id > before and of(world, "web01").unreadable, seconds=400)
+    host.unreachable = False
+    world.settle()
+    assert state_of(world, sha) is CommitState.BARRED
+    assert world.newest().canary_reason.startswith("canary web01 failed: web01: was unhealthy and put back")
+
+
+def test_reboot_on_the_way_back_from_an_unhealthy_release_takes_nothing_from_its_guilt(world, monkeypatch):
+    """host.sh had written that it puts the host back; the power was cut before its end."""
+
+    def power_cut(host, name, _order):
+        if name == "web01":
+            assert [one.what for one in host.journal[-2:]] == ["back", "failed"]
+            host.journal[-1:] = []
+        return name == "web01"
+
+    behind_its_switch(world, monkeypatch, power_cut)
+    sha = world.push()
+    world.fleet.hosts["web01"].unhealthy.add(sha)
+    world.settle()
+    assert state_of(world, sha) is CommitState.BARRED
+    told = "canary web01 failed: web01: was unhealthy, then interrupted (reboot or kill); put back"
+    assert world.newest().canary_reason == told
