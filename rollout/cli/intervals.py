@@ -15,7 +15,7 @@ DT_S = 2.0
 MOST_T_S = 100_000_000  # three years, before readiness and after it
 LEAST_DT_S, MOST_DT_S = 0.001, 86_400
 MOST_REQUESTS = 1_000_000_000_000  # of a class in a bin
-_CLASS = re.compile(r"[1-5](xx|[0-9][0-9])")
+CLASS = re.compile(r"[1-5](xx|[0-9][0-9])")
 
 
 def read(lines: Iterable[str], name: str) -> Iterator[Interval]:
@@ -95,7 +95,7 @@ def _counts(given: Any, *, needed: bool) -> dict[str, int]:
 
 
 def _class(name: str) -> str:
-    if not _CLASS.fullmatch(name):
+    if not CLASS.fullmatch(name):
         raise _wrong("counts", name, 'a class such as "2xx", or a status such as "404"')
     return name
 

@@ -110,7 +110,7 @@ def _changes(
 ) -> dict[str, Any]:
     """The fields of the policy that were given."""
     found = {
-        "good": tuple(_names(good)) or None,
+        "good": _classes(good) if good else None,
         "minimum_good": None if minimum_good is None else _share("--minimum-good", minimum_good),
         "bake_s": None if bake is None else _seconds("--bake", bake),
         "deadline_s": None if deadline is None else _seconds("--deadline", deadline, least=1.0),
@@ -146,7 +146,7 @@ def _read(file: str) -> "list[Interval]":
     if file == "-":
         return list(intervals.read(sys.stdin, "standard input"))
     try:
-        with Path(file).open(encoding="utf-8") as lines:
+        with Path(file).open(encoding="utf-8-sig") as lines:
             return list(intervals.read(lines, file))
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "this is no text"
@@ -170,6 +170,16 @@ def _as_asked(intervals: "list[Interval]", canary: Sequence[str]) -> "list[Inter
 def _names(given: Sequence[str] | None) -> list[str]:
     """Repeated options, or one with commas."""
     return [name.strip() for one in given or () for name in one.split(",") if name.strip()]
+
+
+def _classes(given: Sequence[str]) -> tuple[str, ...]:
+    """2xx,3xx or 2xx,404."""
+    from rollout.cli import intervals
+
+    names = _names(given)
+    if not names or not all(map(intervals.CLASS.fullmatch, names)):
+        raise _wrong("--good", ",".join(given), 'classes such as "2xx", or statuses such as "404"')
+    return tuple(names)
 
 
 def _share(option: str, given: str) -> float:

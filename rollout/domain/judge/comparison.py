@@ -18,8 +18,10 @@ class Comparison:
         self.alone = False  # compared with the canary's own history
         self._past_errors = 0.0
         self._past_requests = 0.0
-        self._own = (0.0, 0.0)  # the canary's capped errors and requests before the switch
-        self._own_rate = 0.0
+        self.own_rate = 0.0  # the canary's, before the switch
+        self._past: dict[str, list[float]] = {}  # host -> capped errors and requests before the switch
+        self._past_phi = PHI_PRIOR
+        self._offsets: dict[frozenset[tuple[str, bool]], Offset] = {}
         self._over_time = PHI_PRIOR
         self._running = [0.0, 0.0]  # errors and requests of the baseline since the switch
 
@@ -27,7 +29,7 @@ class Comparison:
         """Of the steps before the switch; `counts`: this kind's, for each step and host in it."""
         self._past_errors = sum(map(sum, counts))
         self._past_requests = sum(one.requests for step in steps for one in step.bins)
-        sides = {True: [0.0, 0.0], False: [0.0, 0.0]}
+        roles: dict[str, bool] = {}
         blocks: dict[int, list[float]] = {}
         for step, found in zip(steps, counts, strict=True):
             requests = sum(one.requests for one in step.bins)
@@ -38,21 +40,23 @@ class Comparison:
             for one, errors in zip(step.bins, found, strict=True):
                 kept = caps.capped(errors, one.requests, rate)
                 seen[one.host] = kept
-                sides[one.canary][0] += kept
-                sides[one.canary][1] += one.requests
+                roles[one.host] = one.canary
+                mine = self._past.setdefault(one.host, [0.0, 0.0])
+                mine[0] += kept
+                mine[1] += one.requests
                 block[0] += kept
                 block[1] += one.requests
             self.dispersion.add_past(middle, seen)
         self.dispersion.end_past()
-        self.offset = learned(_pair(sides[True]), _pair(sides[False]), self.dispersion.phi)
+        self._past_phi = self.dispersion.phi
+        self.offset = self._offset_of(frozenset(roles.items()))
         self.process.expect(self.offset)
-        self._own = _pair(sides[True])
+        self.own_rate = caps.smoothed(*self._past_of([host for host, canary in roles.items() if canary]))
         self._over_time = over_time([_pair(block) for _, block in sorted(blocks.items())])
 
     def go(self, *, alone: bool) -> None:
         """Alone: there is no baseline, so the canary's own history is what it is compared with."""
         self.alone = alone
-        self._own_rate = caps.smoothed(*self._own)
         self.process.expect(OWN_HISTORY if alone else self.offset)
 
     @property
@@ -88,15 +92,32 @@ class Comparison:
         self._running[1] += requests_b
         if self.alone:
             contribution: Contribution | None = (
-                Alone(errors_c, requests_c * self._own_rate) if requests_c else None
+                Alone(errors_c, requests_c * self.own_rate) if requests_c else None
             )
         else:
-            contribution = paired(
-                errors_c, errors_b, requests_c, self.offset.exposure_at(requests_b, usual, rate)
-            )
+            offset = self.between(step)
+            if offset.spread > self.process.spread:
+                self.process.expect(offset)
+            contribution = paired(errors_c, errors_b, requests_c, offset.exposure_at(requests_b, usual, rate))
         if contribution is not None:
             self.process.add(contribution)
         return contribution
+
+    def between(self, step: Step) -> Offset:
+        """The offset between the hosts that are there: when one of the baseline is gone, what was learned of it goes too."""
+        return self._offset_of(frozenset([(one.host, one.canary) for one in step.bins]))
+
+    def _offset_of(self, roles: frozenset[tuple[str, bool]]) -> Offset:
+        if roles not in self._offsets:
+            canary = self._past_of([host for host, is_canary in roles if is_canary])
+            baseline = self._past_of([host for host, is_canary in roles if not is_canary])
+            self._offsets[roles] = learned(canary, baseline, self._past_phi)
+        return self._offsets[roles]
+
+    def _past_of(self, hosts: list[str]) -> tuple[float, float]:
+        """In the order of names: a set has none, and the same intervals give the same verdict to the last digit."""
+        found = [self._past[host] for host in sorted(hosts) if host in self._past]
+        return sum([errors for errors, _ in found]), sum([requests for _, requests in found])
 
     def evidence(self, without: list[Contribution] | None = None) -> float:
         """Nats: ln E."""

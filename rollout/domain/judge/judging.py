@@ -222,7 +222,7 @@ class Judge:
         if self.failing.alone:
             k_b, n_b = self.own_past
         else:
-            exposure = self.failing.bad.offset.exposure(sum(one.requests for one in others))
+            exposure = self.failing.bad.between(step).exposure(sum(one.requests for one in others))
             k_b, n_b = k_b + sum(one.bad for one in others), n_b + exposure
         self.counts = Counts(k_c + bad, n_c + requests, k_b, n_b)
 

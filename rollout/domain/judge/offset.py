@@ -21,15 +21,19 @@ class Offset:
         """The baseline's requests, as many as they would be if its hosts were like the canary's."""
         return baseline_requests * exp(-self.mean)
 
-    def exposure_at(self, baseline_requests: float, usual: float, now: float) -> float:
-        """`exposure` where the baseline's rate is usually one and `now`, at least that, another.
+    def rate_at(self, usual: float, now: float) -> float:
+        """The rate to be expected of the canary's host where the baseline's is usually one and `now` another.
 
         A host that is better is so at its usual errors: what comes on top (a database that hangs) hits it like the others.
         For a host that is worse the offset stays as it is, and so whatever is uncertain speaks for the canary.
         """
         if self.mean >= 0.0 or now <= usual:
-            return self.exposure(baseline_requests)
-        return baseline_requests * now / (usual * exp(self.mean) + now - usual)
+            return now * exp(self.mean)
+        return usual * exp(self.mean) + now - usual
+
+    def exposure_at(self, baseline_requests: float, usual: float, now: float) -> float:
+        """`exposure` by `rate_at`; `now` is at least `usual`, and above 0."""
+        return baseline_requests * now / self.rate_at(usual, now)
 
 
 UNKNOWN = Offset()

@@ -85,10 +85,12 @@ class Relative:
         self._sums = [0.0] * len(GRID)
         self._empty = True
         self._null: list[float] = []
+        self.spread = 0.0  # of the offset that the null's weights come from
         self.expect(offset)
 
     def expect(self, offset: Offset) -> None:
         """How far harmless releases differ: the null's weights are normal with the offset's spread."""
+        self.spread = offset.spread
         variance = 2.0 * offset.spread**2
         self._null = normalised([exp(-g * g / variance) for g in GRID[:NULL_POINTS]])
 

@@ -1,7 +1,8 @@
 """Starved: a canary is there and gets no requests, while the others do. The balancer has taken it out, or it hangs."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable
+from statistics import median
 
 from rollout.domain.judge.constants import STARVED_LEAST, STARVED_S, STARVED_SHARE
 from rollout.domain.judge.steps import HostBin
@@ -12,7 +13,7 @@ class Traffic:
 
     def __init__(self) -> None:
         self._before: dict[str, list[float]] = {}  # host -> requests, seconds
-        self._recent: dict[str, deque[tuple[float, float, float, float]]] = {}  # t, dt, got, expected
+        self._recent: dict[str, deque[tuple[float, float, dict[str, int]]]] = {}  # t, dt, requests of all
 
     def add_past(self, dt: float, bins: list[HostBin]) -> None:
         """A step before the switch."""
@@ -23,12 +24,12 @@ class Traffic:
 
     def add(self, t: float, dt: float, bins: list[HostBin]) -> None:
         """A step in which a canary was observed."""
-        others = [one for one in bins if not one.canary]
+        others = {one.host: one.requests for one in bins if not one.canary}
         for one in bins:
             if not one.canary:
                 continue
             mine = self._recent.setdefault(one.host, deque())
-            mine.append((t, dt, one.requests, self._expected(one, others)))
+            mine.append((t, dt, {**others, one.host: one.requests}))
             while len(mine) > 1 and mine[1][0] - mine[1][1] <= t - STARVED_S + 1e-6:
                 mine.popleft()
 
@@ -39,22 +40,36 @@ class Traffic:
         """
         if t < STARVED_S - 1e-6:
             return {}
-        whole = {}
+        whole: dict[str, tuple[float, float]] = {}
         for host, recent in self._recent.items():
             if recent[-1][0] == t and sum([one[1] for one in recent]) >= STARVED_S - 1e-6:
-                whole[host] = sum([one[2] for one in recent]), sum([one[3] for one in recent])
+                whole[host] = sum([one[2][host] for one in recent]), self._expected(host, recent)
         if found := {host: both for host, both in whole.items() if too_few(*both)}:
             return found
         together = sum([got for got, _ in whole.values()]), sum([expected for _, expected in whole.values()])
         return whole if too_few(*together) else {}
 
-    def _expected(self, canary: HostBin, others: list[HostBin]) -> float:
-        """Without history of the canary every host is taken to get the same."""
-        if canary.host in self._before:
-            others = [one for one in others if one.host in self._before] or others
-            if all(one.host in self._before for one in others):
-                return _share(self._before, canary, others) * sum(one.requests for one in others)
-        return sum(one.requests for one in others) / len(others) if others else 0.0
+    def _expected(self, canary: str, recent: Iterable[tuple[float, float, dict[str, int]]]) -> float:
+        """By the median of the others: one host that everybody turns to says nothing of the rest.
+
+        By what both got before the switch. Without history of the canary every host is taken to get the same.
+        """
+        seen: dict[str, list[float]] = {}  # host -> requests, seconds
+        window = 0.0
+        for _, dt, requests in recent:
+            window += dt
+            for host, got in requests.items():
+                mine = seen.setdefault(host, [0.0, 0.0])
+                mine[0] += got
+                mine[1] += dt
+        del seen[canary]
+        before = self._before.get(canary)
+        known = {host: _rate(self._before[host]) for host in seen if host in self._before} if before else {}
+        if before and known:
+            rates = [_rate(before) / usual * _rate(seen[host]) for host, usual in known.items() if usual]
+        else:
+            rates = [_rate(one) for one in seen.values()]
+        return window * (median(rates) if len(rates) > 2 else min(rates, default=0.0))
 
 
 def too_few(got: float, expected: float) -> bool:
@@ -62,11 +77,6 @@ def too_few(got: float, expected: float) -> bool:
     return expected >= STARVED_LEAST and got <= STARVED_SHARE * expected
 
 
-def _share(before: Mapping[str, list[float]], canary: HostBin, others: list[HostBin]) -> float:
-    """The canary's requests to the others', before the switch."""
-
-    def rate(hosts: list[HostBin]) -> float:
-        return sum(before[one.host][0] / before[one.host][1] for one in hosts if before[one.host][1])
-
-    of_others = rate(others)
-    return rate([canary]) / of_others if of_others else 0.0
+def _rate(of: list[float]) -> float:
+    requests, seconds = of
+    return requests / seconds if seconds else 0.0

@@ -17,6 +17,7 @@ from rollout.domain.judge.starved import too_few
 from rollout.domain.verdict import Status
 
 if TYPE_CHECKING:
+    from rollout.domain.judge.comparison import Comparison
     from rollout.domain.judge.judging import Judge, Tally
 
 MOST_SURE = 6  # powers of ten: no model of noise is good enough to promise more than one in a million
@@ -67,9 +68,17 @@ def _failed(judge: "Judge") -> str:
     kind = judge.failing.convicted_of()
     harmed = f"about {_percent(_harmed(judge, kind))} of the requests to {_number(len(judge.canary.hosts), 'host')}"
     return (
-        f"{_seen(judge, kind)}; {_sure(judge)}. "
-        f"It failed after {judge.t:.0f} s, in which it harmed {harmed}; {_fail_doubt(judge)}."
+        f"{_seen(judge, kind)}{_unlike(judge, kind)}; {_sure(judge)}. "
+        f"It failed after {judge.t:.0f} s, in which it harmed {harmed}; {_fail_doubt(judge, kind)}."
     )
+
+
+def _unlike(judge: "Judge", kind: int | None) -> str:
+    """Of a host that was never like the others."""
+    offset = _comparison(judge, kind).offset.mean
+    if not judge.failing.paired or abs(offset) < UNLIKE:
+        return ""
+    return f" (before the switch its host had {exp(offset):.2g} times as many as they)"
 
 
 def _sure(judge: "Judge") -> str:
@@ -81,8 +90,10 @@ def _sure(judge: "Judge") -> str:
     return _odds(judge.failing.together)
 
 
-def _fail_doubt(judge: "Judge") -> str:
+def _fail_doubt(judge: "Judge", kind: int | None) -> str:
     if judge.failing.paired:
+        if _unlike(judge, kind):
+            return "had it been no worse beside the baseline than before, it would have been watched on"
         return "had the baseline answered like that in the same seconds, it would have been watched on"
     if judge.failing.alone:
         return "there was no baseline: had its own past been as bad, it would have been watched on"
@@ -178,7 +189,15 @@ def _lacking(judge: "Judge") -> str:
         return ": neither harm nor its absence is shown"
     if weakest >= PASS_AT:
         return f": it leans towards harm ({_odds(judge.failing.together)})"
-    return f"; about {max(1.1, PASS_AT / weakest):.2g} times as many requests like these would be enough"
+    times = max(1.1, PASS_AT / weakest)
+    many = (
+        f"about {times:.2g}"
+        if times < 100
+        else f"about {_round(times)}"
+        if times < 1e6
+        else "more than a million"
+    )
+    return f"; {many} times as many requests like these would be enough"
 
 
 def _hindered(judge: "Judge") -> str:
@@ -250,15 +269,22 @@ def _harmed(judge: "Judge", kind: int | None) -> float:
     if not judge.canary.requests:
         return 0.0
     errors_c, errors_b = _errors(judge.canary, judge.baseline, kind)
-    return max(0.0, errors_c / judge.canary.requests - _usual(judge, errors_b))
+    return max(0.0, errors_c / judge.canary.requests - _usual(judge, kind, errors_b))
 
 
-def _usual(judge: "Judge", errors_b: int) -> float:
-    """What would have been to be expected without the release."""
+def _usual(judge: "Judge", kind: int | None, errors_b: int) -> float:
+    """What would have been to be expected of the canary's host without the release."""
+    comparison = _comparison(judge, kind)
     if judge.baseline.requests:
-        return errors_b / judge.baseline.requests
+        return comparison.offset.rate_at(comparison.usual_rate(), errors_b / judge.baseline.requests)
+    if kind is not None:
+        return comparison.own_rate
     bad, requests = judge.own_past
     return bad / requests if requests else 0.0
+
+
+def _comparison(judge: "Judge", kind: int | None) -> "Comparison":
+    return judge.failing.bad if kind is None else judge.failing.kinds[kind]
 
 
 def _silence(judge: "Judge") -> str:

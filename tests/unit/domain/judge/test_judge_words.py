@@ -58,9 +58,9 @@ def test_what_would_have_been_enough_is_rounded_up():
     assert [words._at_least(amount) for amount in (4, 99, 151, 605, 600, 6046)] == [
         "4", "99", "160", "610", "600", "6,100",
     ]  # fmt: skip
-    assert "with 310 each it would" in sentence(
+    assert "with 320 each it would" in sentence(
         canaries=("web0", "web9"),
-        load=lambda host, t: 0 if host in {"web0", "web9"} and t > 0 else 100.8,
+        load=lambda host, t: 0 if host in {"web0", "web9"} and t > 0 else 105.0,
         until=60,
     )
 
