@@ -95,10 +95,12 @@ class Comparison:
                 Alone(errors_c, requests_c * self.own_rate) if requests_c else None
             )
         else:
-            offset = self.between(step)
-            if offset.spread > self.process.spread:
-                self.process.expect(offset)
-            contribution = paired(errors_c, errors_b, requests_c, offset.exposure_at(requests_b, usual, rate))
+            if requests_b:
+                self.offset = self.between(step)
+            if self.offset.spread > self.process.spread:
+                self.process.expect(self.offset)
+            exposure = self.offset.exposure_at(requests_b, usual, rate)
+            contribution = paired(errors_c, errors_b, requests_c, exposure)
         if contribution is not None:
             self.process.add(contribution)
         return contribution

@@ -155,6 +155,8 @@ def test_a_bad_line_is_named(plain, tmp_path, line, told):
         (("--margin", "nan"), "--margin: found 'nan'"),
         (("--bake", "11m"), "--deadline is shorter than --bake"),
         (("--deadline", "0s", "--bake", "0s"), "--deadline: found '0s'"),
+        (("--good", "9xx"), "--good: found '9xx', expected classes such as"),
+        (("--good", ""), "--good: found '', expected classes such as"),
     ],
 )
 def test_an_option_that_makes_no_sense_is_named(plain, write, words, told):
@@ -176,6 +178,13 @@ def test_fields_have_defaults_and_unknown_ones_are_passed_over(plain, tmp_path):
     file = tmp_path / "intervals.jsonl"
     unseen = {"t": 4, "host": "web0", "role": "canary", "observed": False}
     file.write_text(f"{json.dumps(GOOD | {'note': 'mine', 'flags': ['late']})}\n{json.dumps(unseen)}\n")
+    assert plain("judge", file, "--json").json["evidence"]["requests"] == 1.0
+
+
+def test_a_byte_order_mark_is_passed_over(plain, tmp_path):
+    """Some editors put one before the first line."""
+    file = tmp_path / "intervals.jsonl"
+    file.write_text(json.dumps(GOOD), encoding="utf-8-sig")
     assert plain("judge", file, "--json").json["evidence"]["requests"] == 1.0
 
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 
 import pytest
@@ -527,3 +528,24 @@ def test_what_is_bad_while_no_baseline_is_seen_passes_nothing(share):
             POLICY,
         )
         assert verdict.status is not Status.PASS
+
+
+def test_who_drops_out_of_the_baseline_takes_along_what_was_learned_of_him():
+    """web1 had eight times the errors of the rest. Without it the canary is as good as they, and no better than it was."""
+    gone = partial(story, seen=lambda host, t: host != "web1" or t <= 0)
+    healthy = judge(gone(rate=lambda host, _t: 0.08 if host == "web1" else 0.01), POLICY)
+    assert healthy.status is Status.PASS
+    assert "more than 1.25 times the baseline's rate + " in healthy.explanation
+    worse = judge(
+        gone(rate=lambda host, t: 0.08 if host == "web1" or (host == "web0" and t > 0) else 0.01), POLICY
+    )
+    assert (worse.status, worse.reason) == (Status.FAIL, "error rate")
+
+
+@pytest.mark.parametrize("history", [0, 600])
+def test_one_host_with_all_the_traffic_starves_nobody(history):
+    """A balancer's favourite, forty times as busy: the others' median says what is to be expected."""
+    trace = story(
+        load=lambda host, t: 4000.0 if host == "web1" and t > 0 else 60.0, history=history, until=100
+    )
+    assert judge(trace, POLICY).status is not Status.FAIL

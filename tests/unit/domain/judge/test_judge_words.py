@@ -28,6 +28,21 @@ def test_a_fail_names_both_sides_the_odds_the_time_and_the_harm():
     assert judge(story(rate=on_canary(0.01, 0.03), until=100), Policy()).evidence["harmed"] == 0.0
 
 
+def test_a_fail_against_its_own_past_says_so():
+    """A host that was better than the baseline and is now like it: that is harm, and the sentence says what it is measured by."""
+    verdict = judge(story(rate=lambda host, t: 0.02 if host != "web0" or t > 0 else 0.005), Policy())
+    assert verdict.status is Status.FAIL
+    assert " (before the switch its host had 0.29 times as many as they); the odds" in verdict.explanation
+    assert "had it been no worse beside the baseline than before, it would have been" in verdict.explanation
+    assert verdict.evidence["harmed"] == pytest.approx(0.015, abs=0.006)
+
+
+def test_how_much_more_is_lacking_is_said_in_words():
+    """No powers of ten."""
+    told = sentence(until=700, rps=0.05, history=0, baseline=())
+    assert "e+0" not in told
+
+
 def test_a_pass_says_what_is_ruled_out_and_how_many_more_it_bears():
     """Bad answers that many more would have kept it back: with them, the same trace does not pass at that time."""
     told = sentence(until=100, rps=1000)
