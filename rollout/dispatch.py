@@ -37,7 +37,6 @@ def celery_app(broker_url: str, settings: Settings) -> Celery:
         task_reject_on_worker_lost=False,  # the reconciler rings again; a requeued message would only be a second ring
         worker_prefetch_multiplier=1,
         worker_send_task_events=True,
-        task_send_sent_event=True,
         worker_hijack_root_logger=False,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         broker_connection_retry_on_startup=True,

@@ -1,5 +1,7 @@
 """The tasks: shells of a line or two over one service. Arguments are ids and, for people who read Flower, names."""
 
+import time
+
 from celery import Task
 
 from rollout.domain import pipeline
@@ -7,6 +9,8 @@ from rollout.domain.model import CommitId, HostId, RolloutId
 from rollout.services import canaries, hosts, reconcile, rollouts, testing, watching
 from rollout.services.steps import Again, GoOn, Step
 from workers.app import app, deps
+
+TOGETHER_S = 0.01  # what hosts report meanwhile is counted in one go
 
 
 def _follow(task: Task, step: Step) -> None:
@@ -68,6 +72,7 @@ def roll_back_host(_rollout: int, host: int, _name: str) -> None:
 @app.task(name=pipeline.COUNT_OUTCOME)  # type: ignore[untyped-decorator]
 def count_outcome(rollout: int) -> None:
     """Count what the hosts reported; go on, halt or finish."""
+    time.sleep(TOGETHER_S)
     rollouts.count(RolloutId(rollout), deps())
 
 

@@ -115,7 +115,7 @@ def _prepare_order(job: _Job, deps: Deps) -> PrepareOrder:
     with deps.store.reading() as tx:
         release = tx.commits.release(job.rollout.app, job.rollout.commit)
         base = _base(tx, job, release)
-        spare = {one.commit for one in tx.rollouts.unfinished(job.rollout.app)}
+        spare = tx.rollouts.unfinished_commits(job.rollout.app)
     if release is None or release.digest != job.rollout.digest:
         raise StepFailed(
             f"{job.host.name}: the release of {job.rollout.commit[:12]} is no longer the one that was tested",

@@ -75,6 +75,8 @@ def look(rollout_id: RolloutId, deps: Deps) -> list[Ring]:
             rings, rollout = _decide(tx, rollout, deps)
             if rollout.state is R.FANNING_OUT:
                 tx.rollouts.ring_again(rollout.id, LATE_S)
+        elif rollout.state is R.ROLLING_BACK:
+            rings = stopping.roll_back_rings(tx, rollout, deps)
         crashpoints.reach("in-decision")
     if rollout.state is R.ROLLING_BACK:
         stopping.finish_roll_back(rollout.id, deps)

@@ -32,6 +32,7 @@ LAST_LOOK_S = 1.0  # for a host whose time is up
 DRIVE_HOLD_S = 3.0  # a driver that dies is replaced after so long
 SEALERS = 256  # threads that mostly wait: hosts that answer must not queue behind silent ones
 SOON_S = 5.0  # an acknowledgement that waits for no host; on SQLite a frozen writer is waited for, 2 s
+BACK_SHARE = 4  # so many times a hosts worker's slots go back at once, or have a message waiting
 ROUNDS_S = 15.0  # beyond a silent host's time: a driver that was cut off is replaced, its locks are freed, a last look
 
 
@@ -184,7 +185,7 @@ def _acknowledge(rollout_id: RolloutId, deps: Deps) -> bool:
             tx.rollouts.ring_again(rollout_id, 0.5)
             return False
         acknowledged = _end(tx, rollout, silent)
-        rings = _roll_back_rings(tx, acknowledged, deps)
+        rings = roll_back_rings(tx, acknowledged, deps)
         crashpoints.reach("in-acknowledgement")
     deps.bell.ring(rings)
     if acknowledged.state is R.ROLLING_BACK:
@@ -242,7 +243,7 @@ def roll_back_done(app: AppConfig, deps: Deps, *, to: str | None, who: str, why:
             bars.after_trouble(tx, rollout, who=who, why=why)
         else:
             _bar_after(tx, rollout, sha, who=who, why=why)
-        rings = _roll_back_rings(tx, rollout, deps)
+        rings = roll_back_rings(tx, rollout, deps)
         crashpoints.reach("in-decision")
     deps.bell.ring(rings)
     return rollout
@@ -286,10 +287,12 @@ def _bar_after(tx: Transaction, rollout: Rollout, goal: str, *, who: str, why: s
             bars.bar_locked(tx, commit, who=who, why=why)
 
 
-def _roll_back_rings(tx: Transaction, rollout: Rollout, deps: Deps) -> list[Ring]:
+def roll_back_rings(tx: Transaction, rollout: Rollout, deps: Deps) -> list[Ring]:
+    """The messages for the next touched hosts that nobody works on, each marked so that it is not rung twice."""
     if rollout.state is not R.ROLLING_BACK:
         return []
-    hosts = tx.hosts.to_roll_back(rollout.id)
+    free = BACK_SHARE * deps.settings.slots - tx.hosts.going_back(rollout.id)
+    hosts = tx.hosts.to_roll_back(rollout.id, free) if free > 0 else []
     tx.hosts.rung([host.id for host in hosts], deps.settings.ring_again_s)
     return [roll_back_host(host) for host in hosts]
 
@@ -340,10 +343,10 @@ def _left_alone(tx: Transaction, rollout: Rollout) -> list[str]:
 
 @crashpoints.stage("rollback")
 def ring_roll_backs(rollout_id: RolloutId, deps: Deps) -> list[Ring]:
-    """The messages for every touched host that nobody works on and no message is under way for."""
+    """As `roll_back_rings`, for whoever looks by himself; and the end, when it is there."""
     with deps.store.transaction() as tx:
         rollout = tx.rollouts.lock(rollout_id)
-        rings = _roll_back_rings(tx, rollout, deps)
+        rings = roll_back_rings(tx, rollout, deps)
         if rollout.state is R.ROLLING_BACK:
             tx.rollouts.ring_again(rollout_id, deps.settings.reconcile_s)
     finish_roll_back(rollout_id, deps)

@@ -121,44 +121,19 @@ class Hosts:
 
     def startable(self, rollout: RolloutId, limit: int, *, canary: bool) -> list[RolloutHost]:
         """Prepared hosts without a token that no message is under way for."""
-        return self._list(
-            rollout_hosts.c.rollout == rollout,
-            rollout_hosts.c.state == H.PREPARED,
-            (rollout_hosts.c.role == Role.CANARY) if canary else (rollout_hosts.c.role != Role.CANARY),
-            ~rollout_hosts.c.token,
-            self._is_due(),
-            limit=limit,
-        )
+        return self._load(_startable(canary=canary), rollout=rollout, most=limit)
 
     def to_retry(self, rollout: RolloutId) -> list[RolloutHost]:
         """Prepared hosts that kept their token and whose wait is over."""
-        return self._list(
-            rollout_hosts.c.rollout == rollout,
-            rollout_hosts.c.state == H.PREPARED,
-            rollout_hosts.c.token,
-            self._is_due(),
-        )
+        return self._load(_TO_RETRY, rollout=rollout)
 
     def preparable(self, rollout: RolloutId, limit: int) -> list[RolloutHost]:
         """Pending hosts that no message is under way for; the canary's first."""
-        return self._list(
-            rollout_hosts.c.rollout == rollout,
-            rollout_hosts.c.state == H.PENDING,
-            self._is_due(),
-            limit=limit,
-        )
+        return self._load(_PREPARABLE, rollout=rollout, most=limit)
 
     def under_way(self, rollout: RolloutId) -> tuple[int, int]:
         """How many prepares, and how many token-less activations, run or have a message under way."""
-        rung = rollout_hosts.c.due_at > self._tx.now()
-        row = self._tx.connection.execute(
-            select(
-                func.count().filter(
-                    or_(rollout_hosts.c.state == H.PREPARING, and_(rollout_hosts.c.state == H.PENDING, rung))
-                ),
-                func.count().filter(and_(rollout_hosts.c.state == H.PREPARED, ~rollout_hosts.c.token, rung)),
-            ).where(rollout_hosts.c.rollout == rollout)
-        ).one()
+        row = self._tx.connection.execute(_UNDER_WAY, {"rollout": rollout, "now": self._tx.now()}).one()
         return int(row[0]), int(row[1])
 
     def silent(self, limit: int = 500) -> list[RolloutHost]:
@@ -172,15 +147,26 @@ class Hosts:
 
     def to_read(self, limit: int = 500) -> list[RolloutHost]:
         """Unknown ones that are due to be read, in rollouts that are neither stopping nor over."""
-        rows = self._tx.connection.execute(_TO_READ, {"now": self._tx.now(), "most": limit})
-        return load_all(RolloutHost, rows, **_CONVERTERS)
+        return self._load(_TO_READ, most=limit)
 
     def to_look_at(self, limit: int = 100) -> list[RolloutHost]:
         """Hosts that nobody could read to the end of their last rollout; one that is not over reads its own."""
         rows = self._tx.connection.execute(_TO_LOOK_AT.limit(limit), {"now": self._tx.now()})
         return load_all(RolloutHost, rows, **_CONVERTERS)
 
-    def to_roll_back(self, rollout: RolloutId, limit: int = 1000) -> list[RolloutHost]:
+    def going_back(self, rollout: RolloutId) -> int:
+        """How many touched hosts are on their way back, or have a message under way for it."""
+        now = self._tx.now()
+        claimed = and_(rollout_hosts.c.state == H.ROLLING_BACK, rollout_hosts.c.lease_until > now)
+        query = select(func.count()).where(
+            rollout_hosts.c.rollout == rollout,
+            _needs_roll_back(),
+            rollout_hosts.c.state != H.ROLLBACK_FAILED,
+            or_(claimed, rollout_hosts.c.due_at > now),
+        )
+        return int(self._tx.connection.execute(query).scalar_one())
+
+    def to_roll_back(self, rollout: RolloutId, limit: int) -> list[RolloutHost]:
         """Touched hosts whose first try to be brought back is not over, and that no message is under way for."""
         return self._list(
             rollout_hosts.c.rollout == rollout,
@@ -374,9 +360,6 @@ class Hosts:
         values.setdefault("busy_since", None)
         after = replace(host, state=next_host_state(host.state, what), **values)
         # The rollout's row first, then the host's: everyone locks in this order.
-        if host.state is H.ROLLING_BACK:  # nothing is to be decided until the last one is back
-            self._tx.rollouts.move_counts(host.rollout, count(host), count(after))
-            return self._take_edge(host, what, who=who, why=why, **values), self.all_back(host.rollout)
         ring = self._tx.rollouts.add_counts(host.rollout, count(host), count(after), window=window)
         return self._take_edge(host, what, who=who, why=why, **values), ring
 
@@ -420,9 +403,8 @@ class Hosts:
 
     def rung(self, ids: Sequence[HostId], again_s: float) -> None:
         """A message is under way: do not ring again before `again_s`."""
-        self._tx.connection.execute(
-            update(rollout_hosts).where(rollout_hosts.c.id.in_(ids)).values(due_at=self._tx.now() + again_s)
-        )
+        if ids:
+            self._tx.connection.execute(_RUNG, {"ids": list(ids), "due_at": self._tx.now() + again_s})
 
     def leave(self, host: RolloutHost) -> None:
         """Its rollback is not tried again."""
@@ -604,6 +586,10 @@ class Hosts:
         rows = self._tx.connection.execute(query if limit is None else query.limit(limit))
         return load_all(RolloutHost, rows, **_CONVERTERS)
 
+    def _load(self, query: Any, **values: Any) -> list[RolloutHost]:
+        rows = self._tx.connection.execute(query, {"now": self._tx.now(), **values})
+        return load_all(RolloutHost, rows, **_CONVERTERS)
+
     def _write(self, host: RolloutHost, **values: Any) -> RolloutHost:
         claim = {"its_id": host.id, "its_version": host.version}
         changed = self._tx.connection.execute(_GUARDED, {**claim, "version": host.version + 1, **values})
@@ -630,6 +616,22 @@ def _its_rollout_is(states: Iterable[RolloutState]) -> Any:
 # -- what runs for every host, built once: a statement's parameters come with its execution, values to be set included -
 
 _BY_ID = select(*columns(RolloutHost, rollout_hosts)).where(rollout_hosts.c.id == bindparam("host"))
+_RUNG = update(rollout_hosts).where(rollout_hosts.c.id.in_(bindparam("ids", expanding=True)))
+_IS_DUE = or_(rollout_hosts.c.due_at.is_(None), rollout_hosts.c.due_at <= bindparam("now"))
+_DUE_OF = (
+    select(*columns(RolloutHost, rollout_hosts))
+    .where(rollout_hosts.c.rollout == bindparam("rollout"), _IS_DUE)
+    .order_by(rollout_hosts.c.position)
+)
+_PREPARABLE = _DUE_OF.where(rollout_hosts.c.state == H.PENDING).limit(bindparam("most"))
+_TO_RETRY = _DUE_OF.where(rollout_hosts.c.state == H.PREPARED, rollout_hosts.c.token)
+_IS_RUNG = rollout_hosts.c.due_at > bindparam("now")
+_UNDER_WAY = select(
+    func.count().filter(
+        or_(rollout_hosts.c.state == H.PREPARING, and_(rollout_hosts.c.state == H.PENDING, _IS_RUNG))
+    ),
+    func.count().filter(and_(rollout_hosts.c.state == H.PREPARED, ~rollout_hosts.c.token, _IS_RUNG)),
+).where(rollout_hosts.c.rollout == bindparam("rollout"))
 _WITH_DEBT = (
     select(
         *columns(RolloutHost, rollout_hosts),
@@ -678,7 +680,7 @@ _TO_READ = (
     select(*columns(RolloutHost, rollout_hosts))
     .where(
         rollout_hosts.c.state == H.UNKNOWN,
-        or_(rollout_hosts.c.due_at.is_(None), rollout_hosts.c.due_at <= bindparam("now")),
+        _IS_DUE,
         or_(rollout_hosts.c.lease_until.is_(None), rollout_hosts.c.lease_until <= bindparam("now")),
         _its_rollout_is(SWITCHING),
     )
@@ -755,7 +757,7 @@ _TO_LOOK_AT = (
     .where(
         fleet_hosts.c.release == UNREAD,
         rollout_hosts.c.state.in_(AFTERWARDS),
-        or_(rollout_hosts.c.due_at.is_(None), rollout_hosts.c.due_at <= bindparam("now")),
+        _IS_DUE,
         or_(rollout_hosts.c.lease_until.is_(None), rollout_hosts.c.lease_until <= bindparam("now")),
         _its_rollout_is(FINISHED),
         ~select(_LATER.c.id)
@@ -768,6 +770,13 @@ _TO_LOOK_AT = (
     )
     .order_by(rollout_hosts.c.id)
 )
+
+
+@functools.cache
+def _startable(*, canary: bool) -> Any:
+    its_role = (rollout_hosts.c.role == Role.CANARY) if canary else (rollout_hosts.c.role != Role.CANARY)
+    ready = _DUE_OF.where(rollout_hosts.c.state == H.PREPARED, ~rollout_hosts.c.token, its_role)
+    return ready.limit(bindparam("most"))
 
 
 @functools.cache

@@ -123,6 +123,10 @@ class Rollouts:
         where = [rollouts.c.state.not_in(FINISHED)]
         return self._list(*where, *([rollouts.c.app == app] if app else []))
 
+    def unfinished_commits(self, app: AppName) -> set[str]:
+        """What pending and active rollouts ship."""
+        return set(self._tx.connection.execute(_UNFINISHED_COMMITS, {"its_app": app}).scalars())
+
     def finished(self, app: AppName | None, limit: int) -> list[Rollout]:
         """Past ones, newest first."""
         query = (
@@ -453,6 +457,9 @@ def _differences(before: Count, after: Count) -> dict[str, int]:
 
 _THIS = rollouts.c.id == bindparam("rollout")
 _BY_ID = select(*columns(Rollout, rollouts)).where(_THIS)
+_UNFINISHED_COMMITS = select(rollouts.c.commit).where(
+    rollouts.c.app == bindparam("its_app"), rollouts.c.state.not_in(sorted(FINISHED))
+)
 _COUNTING = update(rollouts).where(_THIS, ~rollouts.c.counting).values(counting=True)
 
 

@@ -1,9 +1,11 @@
 """The services together: from a push to the last host, on a real store with modelled hosts."""
 
+from dataclasses import replace
+
 import pytest
 
-from rollout.domain.states import CommitState, RolloutState
-from rollout.services import reconcile
+from rollout.domain.states import CommitState, HostState, RolloutState
+from rollout.services import reconcile, stopping
 from tests.support.world import World
 
 
@@ -46,3 +48,28 @@ def test_a_bad_canary_is_rolled_back_and_barred(world):
     assert state_of(world, bad) is CommitState.BARRED
     reconcile.tell(world.deps)
     assert any("failed its canary" in title for title, _ in world.notifier.sent)
+
+
+def test_way_back_of_a_fleet_is_handed_out_bit_by_bit(tmp_path, monkeypatch):
+    """Not a message for each of a hundred thousand hosts at once: a few times what is worked on, and more as hosts come back."""
+    world = World(tmp_path, monkeypatch, hosts=40, fan_out="max_failed = 40")
+    world.deps = replace(world.deps, settings=world.deps.settings.model_copy(update={"slots": 2}))
+    world.push()
+    world.settle()
+    world.push()
+    world.run(until=lambda: world.newest().id == 2 and world.newest().done == 40)
+    queued, step = [], world.step
+
+    def counted(entry):
+        queued.append(sum(one[1] == ("rollout.roll_back_host",) for one in world.bell.queue))
+        step(entry)
+
+    monkeypatch.setattr(world, "step", counted)
+    began = world.seconds
+    stopping.stop(2, world.deps, who="me", why="x")
+    world.run(until=lambda: world.newest().state is RolloutState.ROLLED_BACK)
+    assert all(host.state is HostState.ROLLED_BACK for host in world.rollout_hosts())
+    assert max(queued) < 8
+    assert world.seconds - began < 5.0, (
+        "each that is back makes room at once, not when the reconciler comes by"
+    )
