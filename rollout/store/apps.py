@@ -14,6 +14,7 @@ from rollout.store.tables import apps
 if TYPE_CHECKING:
     from rollout.store.store import Transaction
 
+_NAMED = select(apps.c.name).where(apps.c.name == bindparam("its_name"))
 LONGEST_BACKOFF_S = 600.0  # of a poll while the git server does not answer
 
 
@@ -25,14 +26,14 @@ class Apps:
 
     def ensure(self, app: AppName) -> None:
         """The app has its row."""
-        if self._tx.connection.execute(select(apps.c.name).where(apps.c.name == app)).first() is None:
+        if self._tx.connection.execute(_NAMED, {"its_name": app}).first() is None:
             self._tx.connection.execute(insert(apps).values(name=app, epoch=0))
 
     def lock(self, app: AppName) -> None:
         """Nobody else decides for this app until the transaction ends."""
         self.ensure(app)
-        query = select(apps.c.name).where(apps.c.name == app)
-        self._tx.connection.execute(query.with_for_update() if self._tx.is_postgresql else query)
+        if self._tx.is_postgresql:
+            self._tx.connection.execute(_NAMED.with_for_update(), {"its_name": app})
 
     def next_epoch(self, app: AppName) -> Epoch:
         """One above the last, and above every one that a lost or restored store can have given out.

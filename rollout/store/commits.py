@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 _RELEASE = select(*columns(Release, releases)).where(
     releases.c.app == bindparam("app"), releases.c.commit == bindparam("sha")
 )
+_OF_SHA = select(*columns(Commit, commits)).where(
+    commits.c.app == bindparam("app"), commits.c.sha == bindparam("sha")
+)
+_ADD = insert(commits)
+_RUNG = update(commits).where(commits.c.id.in_(bindparam("ids", expanding=True)))
 
 MOST_RUNG = 20  # messages under way for the commits of an app that wait: a backlog must not fill the broker
 
@@ -33,7 +38,8 @@ class Commits:
 
     def get(self, app: AppName, sha: str) -> Commit | None:
         """The commit of this hash."""
-        return self._one(commits.c.app == app, commits.c.sha == sha)
+        row = self._tx.connection.execute(_OF_SHA, {"app": app, "sha": sha}).first()
+        return load(Commit, row, state=CommitState)
 
     def lock(self, app: AppName, sha: str) -> Commit | None:
         """As `get`; nobody else changes it until the transaction ends."""
@@ -58,16 +64,15 @@ class Commits:
         known = self.get(app, sha)
         if known is not None:
             return known, False
-        self._tx.connection.execute(
-            insert(commits).values(
-                app=app,
-                sha=sha,
-                state=CommitState.RECEIVED,
-                received_at=self._tx.today(),
-                received_s=self._tx.now(),
-                due_at=0.0,
-            )
-        )
+        values = {
+            "app": app,
+            "sha": sha,
+            "state": CommitState.RECEIVED,
+            "received_at": self._tx.today(),
+            "received_s": self._tx.now(),
+            "due_at": 0.0,
+        }
+        self._tx.connection.execute(_ADD, values)
         self._tx.record(
             app, f"commit {sha}", "receive", who=who, why=why, states=(None, CommitState.RECEIVED)
         )
@@ -163,9 +168,8 @@ class Commits:
 
     def rung(self, ids: Sequence[CommitId], again_s: float) -> None:
         """A message is under way: do not ring again before `again_s`."""
-        self._tx.connection.execute(
-            update(commits).where(commits.c.id.in_(ids)).values(due_at=self._tx.now() + again_s)
-        )
+        if ids:
+            self._tx.connection.execute(_RUNG, {"ids": list(ids), "due_at": self._tx.now() + again_s})
 
     def claim_tests(self, commit: CommitId, owner: str, lease_s: float) -> Commit | None:
         """The right to test this commit; None when there is nothing to do or somebody else does it."""

@@ -70,6 +70,9 @@ class Events:
         return load_all(Event, rows)
 
 
+_ADD_DELIVERY = insert(deliveries)
+
+
 class Deliveries:
     """Webhooks as they came, each with its one outcome (I4)."""
 
@@ -78,17 +81,17 @@ class Deliveries:
 
     def add(self, push: Push, app: AppName | None, outcome: str, reason: str) -> int:
         """Store a delivery together with what came of it; its id."""
-        statement = insert(deliveries).values(
-            received_at=self._tx.today(),
-            provider=push.provider,
-            delivery=push.delivery[:200],
-            app=app,
-            branch=push.branch[:300] or None,
-            head=push.head or None,
-            outcome=outcome,
-            reason=reason,
-        )
-        key = self._tx.connection.execute(statement).inserted_primary_key
+        values = {
+            "received_at": self._tx.today(),
+            "provider": push.provider,
+            "delivery": push.delivery[:200],
+            "app": app,
+            "branch": push.branch[:300] or None,
+            "head": push.head or None,
+            "outcome": outcome,
+            "reason": reason,
+        }
+        key = self._tx.connection.execute(_ADD_DELIVERY, values).inserted_primary_key
         assert key is not None
         number = int(key[0])
         if number % 1000 == 0:
