@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import fabric
 import paramiko
-from paramiko.common import MSG_CHANNEL_CLOSE, MSG_CHANNEL_FAILURE
+from paramiko.common import MSG_CHANNEL_CLOSE, MSG_CHANNEL_FAILURE, MSG_DEBUG
 from paramiko.packet import Packetizer
 
 from rollout.domain.model import Target
@@ -94,6 +94,9 @@ class PatientTransport(paramiko.Transport):
         options["disabled_algorithms"] = self.disabled
         super().__init__(wire, packetizer_class=PatientPacketizer, **options)
         self._wire = wire
+        # sshd tells each client which line of authorized_keys let it in; paramiko writes it out letter by letter, for a
+        # log that nobody keeps.
+        self._handler_table[MSG_DEBUG] = lambda _message: None  # type: ignore[attr-defined]
         self.banner_timeout = self.auth_timeout = self.channel_timeout = self._never
         self.clear_to_send_timeout = self._never
 
@@ -178,8 +181,9 @@ class Engine:
 class HostConnection(fabric.Connection):  # type: ignore[misc]  # Fabric has no types
     """A connection to one host. Open it once; any number of commands run over it, several at a time."""
 
-    # Fabric writes what is no attribute of the class into the shared configuration: a race, and slow.
-    inline_ssh_env = False
+    # Fabric looks through all names for each attribute that it sets, and writes what is none into the shared
+    # configuration: slow, and a race.
+    __setattr__ = object.__setattr__
     where: Where
     _login: dict[str, Any]
     _engine: Engine
@@ -201,9 +205,8 @@ class HostConnection(fabric.Connection):  # type: ignore[misc]  # Fabric has no 
         )
         known = engine.known_hosts.of(target.known_hosts)
         kinds = [kind for kind, _ in known.keys(known_name(target.address, target.port))]
-        self._set(
-            where=Where.of(target), _engine=engine, _kinds=kinds, _login=_login(target, engine.identities)
-        )
+        self.where, self._engine, self._kinds = Where.of(target), engine, kinds
+        self._login = _login(target, engine.identities)
         self.client._system_host_keys = self.client._host_keys = NoKeys()  # noqa: SLF001
         self.client.set_missing_host_key_policy(RejectUnknownKeys(known, self.where, self._on_key_accepted))
 
