@@ -197,11 +197,13 @@ def _due_rollouts(deps: Deps) -> list[Ring]:
 
 
 def _look(rollout: Rollout, deps: Deps) -> list[Ring]:
-    if rollout.counting:
+    if rollout.counting and rollout.state is not R.ROLLING_BACK:
         return rollouts.look(rollout.id, deps)
     wrong = _recount(rollout.id, deps)
     if wrong:
         log.error("counters_were_wrong", rollout=rollout.id, repaired=wrong)
+    if rollout.state is R.ROLLING_BACK:
+        return []  # `_roll_backs` goes on with it
     return [*rollouts.look(rollout.id, deps), *rollouts.ring_stage(rollout)]
 
 
@@ -224,7 +226,9 @@ def _roll_backs(deps: Deps, here: HereAndNow | None) -> None:
 
 
 def _roll_back(rollout_id: RolloutId, deps: Deps, here: HereAndNow | None) -> None:
-    _ring(stopping.ring_roll_backs(rollout_id, deps), deps, here)
+    rings = stopping.ring_roll_backs(rollout_id, deps)
+    if rings and not deps.bell.ring(rings) and here is not None:
+        here.do(stopping.unclaimed(rollout_id, deps))  # the window is for the broker's sake
 
 
 def _failed_roll_backs(deps: Deps) -> list[Ring]:

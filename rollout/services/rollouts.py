@@ -137,7 +137,7 @@ def convicted(tx: Transaction, rollout: Rollout) -> Rollout | None:
     The host is a canary, or was one until another took its place, because nobody could read it then.
     """
     for host in tx.hosts.of(rollout.id, H.FAILED):
-        if host.touched and host.cause == Unhealthy.__name__:
+        if host.touched and host.cause == Unhealthy.__name__ and not host.accepted:
             return stopping.fail_canary(tx, rollout, f"canary {host.name} failed: {host.error}")
     return None
 
@@ -224,7 +224,7 @@ def _too_many(tx: Transaction, rollout: Rollout) -> str:
 def hand_out(tx: Transaction, rollout: Rollout, deps: Deps) -> list[Ring]:
     """Messages for the hosts that may be prepared or switched now, each marked so that it is not rung twice."""
     preparing, starting = tx.hosts.under_way(rollout.id)
-    free = int(deps.settings.slots * PREPARE_SHARE) - preparing
+    free = max(1, int(deps.settings.slots * PREPARE_SHARE)) - preparing
     prepares = tx.hosts.preparable(rollout.id, free) if free > 0 else []
     switches: list[RolloutHost] = []
     canary = rollout.state is R.DEPLOYING_CANARY

@@ -185,6 +185,7 @@ def _acknowledge(rollout_id: RolloutId, deps: Deps) -> bool:
             tx.rollouts.ring_again(rollout_id, 0.5)
             return False
         acknowledged = _end(tx, rollout, silent)
+        tx.hosts.forget_waits(rollout.id)
         rings = roll_back_rings(tx, acknowledged, deps)
         crashpoints.reach("in-acknowledgement")
     deps.bell.ring(rings)
@@ -243,6 +244,7 @@ def roll_back_done(app: AppConfig, deps: Deps, *, to: str | None, who: str, why:
             bars.after_trouble(tx, rollout, who=who, why=why)
         else:
             _bar_after(tx, rollout, sha, who=who, why=why)
+        tx.hosts.forget_waits(rollout.id)
         rings = roll_back_rings(tx, rollout, deps)
         crashpoints.reach("in-decision")
     deps.bell.ring(rings)
@@ -291,7 +293,8 @@ def roll_back_rings(tx: Transaction, rollout: Rollout, deps: Deps) -> list[Ring]
     """The messages for the next touched hosts that nobody works on, each marked so that it is not rung twice."""
     if rollout.state is not R.ROLLING_BACK:
         return []
-    free = BACK_SHARE * deps.settings.slots - tx.hosts.going_back(rollout.id)
+    window = max(BACK_SHARE * deps.settings.slots, rollout.concurrency)
+    free = window - tx.hosts.going_back(rollout.id)
     hosts = tx.hosts.to_roll_back(rollout.id, free) if free > 0 else []
     tx.hosts.rung([host.id for host in hosts], deps.settings.ring_again_s)
     return [roll_back_host(host) for host in hosts]
@@ -345,6 +348,7 @@ def _left_alone(tx: Transaction, rollout: Rollout) -> list[str]:
 def ring_roll_backs(rollout_id: RolloutId, deps: Deps) -> list[Ring]:
     """As `roll_back_rings`, for whoever looks by himself; and the end, when it is there."""
     with deps.store.transaction() as tx:
+        tx.rollouts.set_counting(rollout_id, counting=False)
         rollout = tx.rollouts.lock(rollout_id)
         rings = roll_back_rings(tx, rollout, deps)
         if rollout.state is R.ROLLING_BACK:

@@ -177,6 +177,14 @@ class Hosts:
             limit=limit,
         )
 
+    def forget_waits(self, rollout: RolloutId) -> None:
+        """Whatever its touched hosts waited for, their way back does not."""
+        self._tx.connection.execute(
+            update(rollout_hosts)
+            .where(rollout_hosts.c.rollout == rollout, _needs_roll_back())
+            .values(due_at=None)
+        )
+
     def to_bring_back(self, rollout: RolloutId) -> list[RolloutHost]:
         """Touched hosts that are not back yet, whoever works on them."""
         return self._list(rollout_hosts.c.rollout == rollout, _needs_roll_back())

@@ -1,11 +1,15 @@
 """One kind of answers on the canary, compared with the baseline's: from plain counts to evidence."""
 
+from math import sqrt
+
 from rollout.domain.judge import caps
 from rollout.domain.judge.constants import BLOCK_S, PHI_PRIOR
 from rollout.domain.judge.dispersion import Dispersion, over_time
 from rollout.domain.judge.offset import OWN_HISTORY, Offset, learned
-from rollout.domain.judge.relative import Alone, Contribution, Relative, paired
+from rollout.domain.judge.relative import Alone, Contribution, Paired, Relative, paired
 from rollout.domain.judge.steps import Step
+
+ALMOST = 1e-9  # of a spread
 
 
 class Comparison:
@@ -22,6 +26,10 @@ class Comparison:
         self._past: dict[str, list[float]] = {}  # host -> capped errors and requests before the switch
         self._past_phi = PHI_PRIOR
         self._offsets: dict[frozenset[tuple[str, bool]], Offset] = {}
+        self._canaries: frozenset[tuple[str, bool]] = frozenset()  # before the switch
+        self._information = self._variance = (
+            0.0  # of what was compared: the null's spread, squared, is their mean
+        )
         self._over_time = PHI_PRIOR
         self._running = [0.0, 0.0]  # errors and requests of the baseline since the switch
 
@@ -49,6 +57,7 @@ class Comparison:
             self.dispersion.add_past(middle, seen)
         self.dispersion.end_past()
         self._past_phi = self.dispersion.phi
+        self._canaries = frozenset([(host, True) for host, canary in roles.items() if canary])
         self.offset = self._offset_of(frozenset(roles.items()))
         self.process.expect(self.offset)
         self.own_rate = caps.smoothed(*self._past_of([host for host, canary in roles.items() if canary]))
@@ -95,19 +104,32 @@ class Comparison:
                 Alone(errors_c, requests_c * self.own_rate) if requests_c else None
             )
         else:
-            if requests_b:
+            if requests_b and requests_c:
                 self.offset = self.between(step)
-            if self.offset.spread > self.process.spread:
-                self.process.expect(self.offset)
             exposure = self.offset.exposure_at(requests_b, usual, rate)
             contribution = paired(errors_c, errors_b, requests_c, exposure)
+            if contribution is not None:
+                self._widen(contribution)
         if contribution is not None:
             self.process.add(contribution)
         return contribution
 
+    def _widen(self, contribution: Paired) -> None:
+        """The null is as wide as what was compared, by its information: a bin in thin company does not widen it for good."""
+        information = contribution.both * contribution.share * (1.0 - contribution.share)
+        self._information += information
+        self._variance += information * self.offset.spread**2
+        spread = sqrt(self._variance / self._information)
+        if abs(spread - self.process.spread) > ALMOST:
+            self.process.expect(Offset(0.0, spread))
+
     def between(self, step: Step) -> Offset:
-        """The offset between the hosts that are there: when one of the baseline is gone, what was learned of it goes too."""
-        return self._offset_of(frozenset([(one.host, one.canary) for one in step.bins]))
+        """The offset between the hosts that are there: when one of the baseline is gone, what was learned of it goes too.
+
+        Where no canary could be read, it is that of the canary as it was before the switch.
+        """
+        roles = frozenset([(one.host, one.canary) for one in step.bins])
+        return self._offset_of(roles if any(one.canary for one in step.bins) else roles | self._canaries)
 
     def _offset_of(self, roles: frozenset[tuple[str, bool]]) -> Offset:
         if roles not in self._offsets:

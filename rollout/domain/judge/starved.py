@@ -52,7 +52,8 @@ class Traffic:
     def _expected(self, canary: str, recent: Iterable[tuple[float, float, dict[str, int]]]) -> float:
         """By the median of the others: one host that everybody turns to says nothing of the rest.
 
-        By what both got before the switch. Without history of the canary every host is taken to get the same.
+        By what both got before the switch, but not more than the others get: a favourite may lose its place. Without
+        history of the canary every host is taken to get the same.
         """
         seen: dict[str, list[float]] = {}  # host -> requests, seconds
         window = 0.0
@@ -65,16 +66,22 @@ class Traffic:
         del seen[canary]
         before = self._before.get(canary)
         known = {host: _rate(self._before[host]) for host in seen if host in self._before} if before else {}
-        if before and known:
-            rates = [_rate(before) / usual * _rate(seen[host]) for host, usual in known.items() if usual]
-        else:
-            rates = [_rate(one) for one in seen.values()]
-        return window * (median(rates) if len(rates) > 2 else min(rates, default=0.0))
+        others = _typical([_rate(one) for one in seen.values()])
+        if not before or not known:
+            return window * others
+        by_past = _typical(
+            [_rate(before) / usual * _rate(seen[host]) for host, usual in known.items() if usual]
+        )
+        return window * min(by_past, others)
 
 
 def too_few(got: float, expected: float) -> bool:
     """At most a tenth of what was to be expected, and that was a number."""
     return expected >= STARVED_LEAST and got <= STARVED_SHARE * expected
+
+
+def _typical(rates: list[float]) -> float:
+    return median(rates) if len(rates) > 2 else min(rates, default=0.0)
 
 
 def _rate(of: list[float]) -> float:

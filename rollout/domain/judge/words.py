@@ -78,7 +78,7 @@ def _unlike(judge: "Judge", kind: int | None) -> str:
     offset = _comparison(judge, kind).offset.mean
     if not judge.failing.paired or abs(offset) < UNLIKE:
         return ""
-    return f" (before the switch its host had {exp(offset):.2g} times as many as they)"
+    return f" (as far as the time before the switch tells, {exp(offset):.2g} times as many as theirs were to be expected)"
 
 
 def _sure(judge: "Judge") -> str:

@@ -1,5 +1,9 @@
 """Waiting is kept: a second copy of a message is no attempt, and a host that is busy is asked again, but not for ever."""
 
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
+
 import pytest
 
 from rollout.domain.model import Answer, Outcome
@@ -129,3 +133,51 @@ def test_a_host_that_is_busy_for_ever_fails(tmp_path, monkeypatch):
     world.run(until=lambda: world.newest().state is R.HALTED, seconds=1200)
     assert state_of(world, 2) is R.HALTED
     assert row_of(world, 2).error == f"{SLOW}: its fence refused: busy"
+
+
+def test_hosts_that_wait_for_something_else_hold_up_no_way_back(tmp_path, monkeypatch):
+    """Unreadable hosts of a done rollout are looked at ever less often: that is no place in the window of those that go back."""
+    world = World(tmp_path, monkeypatch, hosts=24, fan_out="max_failed = 8\nhost_timeout = '30s'")
+    world.deps = replace(world.deps, settings=world.deps.settings.model_copy(update={"slots": 2}))
+    world.push()
+    world.settle()
+    gone = {f"web{number:02d}" for number in range(5, 13)}
+
+    def vanish(name):
+        world.fleet.hosts[name].unreachable = True
+
+    for name in gone:
+        world.fleet.hosts[name].after_act = partial(vanish, name)
+        world.fleet.hosts[name].loses_answer = 1
+    world.push()
+    assert world.settle(seconds=3000).state is R.DONE
+    world.run(seconds=600)
+    began = world.seconds
+    stopping.roll_back_done(world.config.app(None), world.deps, to=None, who="me", why="x")
+    world.run(until=lambda: state_of(world, 2) is R.ROLLED_BACK, seconds=1000)
+    back = {host.name for host in world.rollout_hosts() if host.state is H.ROLLED_BACK}
+    assert (back, world.seconds - began < 30.0) == ({*world.fleet.hosts} - gone, True)
+
+
+def test_without_a_broker_the_way_back_needs_no_window(tmp_path, monkeypatch):
+    """A window keeps the queue short. Where there is none, one sweep hands out everything."""
+    world = World(tmp_path, monkeypatch, hosts=40, fan_out="max_failed = 3")
+    world.deps = replace(world.deps, settings=world.deps.settings.model_copy(update={"slots": 1}))
+    world.push()
+    world.settle()
+    world.bell.deaf = True
+    world.bell.queue.clear()
+    stopping.roll_back_done(world.config.app(None), world.deps, to=None, who="me", why="x")
+    handed_out = []
+    here = SimpleNamespace(do=handed_out.extend)
+    world.seconds += world.deps.settings.ring_again_s + 1
+    reconcile.sweep(world.deps, here)
+    assert len({ring.arguments[1] for ring in handed_out}) == 40
+
+
+def test_one_slot_ships(tmp_path, monkeypatch):
+    """The smallest setting that is accepted prepares one host after the other."""
+    world = World(tmp_path, monkeypatch, hosts=5)
+    world.deps = replace(world.deps, settings=world.deps.settings.model_copy(update={"slots": 1}))
+    world.push()
+    assert world.settle().state is R.DONE

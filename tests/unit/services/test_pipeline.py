@@ -52,7 +52,7 @@ def test_a_bad_canary_is_rolled_back_and_barred(world):
 
 def test_way_back_of_a_fleet_is_handed_out_bit_by_bit(tmp_path, monkeypatch):
     """Not a message for each of a hundred thousand hosts at once: a few times what is worked on, and more as hosts come back."""
-    world = World(tmp_path, monkeypatch, hosts=40, fan_out="max_failed = 40")
+    world = World(tmp_path, monkeypatch, hosts=40, fan_out="max_failed = 40\nconcurrency = 4")
     world.deps = replace(world.deps, settings=world.deps.settings.model_copy(update={"slots": 2}))
     world.push()
     world.settle()

@@ -549,3 +549,24 @@ def test_one_host_with_all_the_traffic_starves_nobody(history):
         load=lambda host, t: 4000.0 if host == "web1" and t > 0 else 60.0, history=history, until=100
     )
     assert judge(trace, POLICY).status is not Status.FAIL
+
+
+@pytest.mark.parametrize(
+    "unread", [{"web0"}, {"web2", "web3", "web4"}], ids=["canary", "most of the baseline"]
+)
+def test_one_bin_that_could_not_be_read_changes_nothing(unread):
+    """Missing is not zero, and what was learned of the hosts is not forgotten for it, nor doubted for the rest of the watch."""
+    trace = partial(story, rate=on_canary(0.0175), until=300)
+    whole = judge(trace(), POLICY)
+    holed = judge(trace(seen=lambda host, t: t != 2.0 or host not in unread), POLICY)
+    assert (whole.status, holed.status) == (Status.FAIL, Status.FAIL)
+    assert abs(whole.t - holed.t) <= 10
+
+
+def test_a_canary_that_was_the_balancers_favourite_is_not_starved_when_it_is_none_any_more():
+    """It gets what the others get: that is no sign that the release hangs."""
+
+    def load(host, t):
+        return 90.0 if host == ("web0" if t <= 0 else "web1") else 5.0
+
+    assert judge(story(load=load, until=100), POLICY).status is not Status.FAIL

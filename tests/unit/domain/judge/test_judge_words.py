@@ -32,7 +32,10 @@ def test_a_fail_against_its_own_past_says_so():
     """A host that was better than the baseline and is now like it: that is harm, and the sentence says what it is measured by."""
     verdict = judge(story(rate=lambda host, t: 0.02 if host != "web0" or t > 0 else 0.005), Policy())
     assert verdict.status is Status.FAIL
-    assert " (before the switch its host had 0.29 times as many as they); the odds" in verdict.explanation
+    assert (
+        " (as far as the time before the switch tells, 0.29 times as many as theirs were to be expected); the odds"
+        in verdict.explanation
+    )
     assert "had it been no worse beside the baseline than before, it would have been" in verdict.explanation
     assert verdict.evidence["harmed"] == pytest.approx(0.015, abs=0.006)
 
