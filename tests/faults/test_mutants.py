@@ -326,7 +326,7 @@ def roll_back_in_between(folder, patch, plant):
     _, bad, old = across.owes_a_rollback(world)
     across.fix(world, bad)
     world.settle()
-    hosts.roll_back(across.row_of(world, old).id, world.deps)
+    across.roll_back_again(world, old, hosts)
     world.run(seconds=5)
     return ended(world)
 

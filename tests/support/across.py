@@ -47,6 +47,13 @@ def owes_a_rollback(world):
     return good, bad, number
 
 
+def roll_back_again(world, number, hosts):
+    """SLOW's back-off is over, and its message is there before anything else."""
+    row = row_of(world, number)
+    world.seconds = max(world.seconds, row.lease_until or 0.0)
+    hosts.roll_back(row.id, world.deps)
+
+
 def fix(world, bad):
     """The fix of it is planned."""
     newest = world.newest().id
@@ -101,7 +108,7 @@ def late_roll_back(world, patch, hosts):
         return true(deps, job, what)
 
     patch.setattr(hosts, "_report", report)
-    hosts.roll_back(row_of(world, old).id, world.deps)
+    roll_back_again(world, old, hosts)
     world.settle()
     return new
 

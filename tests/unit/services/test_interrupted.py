@@ -6,7 +6,7 @@ from rollout.domain.model import UNREAD
 from rollout.domain.states import CommitState, HostState, RolloutState
 from rollout.errors import OutcomeUnknown, Unreachable
 from rollout.services import halts, hosts, reconcile, stopping
-from tests.support.across import SLOW, fix, owes_a_rollback, row_of
+from tests.support.across import SLOW, fix, owes_a_rollback, roll_back_again, row_of
 from tests.support.checker.check import check
 from tests.support.checker.read import world as told
 from tests.support.model_host import HEALTH, SENDING, at_once, prepare_call
@@ -300,8 +300,7 @@ def test_prepare_that_an_older_way_back_overtakes_is_made_again(tmp_path, monkey
         call = prepare_call(host, order)
         steps = call.run()
         assert next(steps) == SENDING
-        world.seconds = row_of(world, old).due_at
-        hosts.roll_back(row_of(world, old).id, world.deps)
+        roll_back_again(world, old, hosts)
         at_once(steps, order.release.digest)
         return call.reply.outcome(call.reply.answer)
 
