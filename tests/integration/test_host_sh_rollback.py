@@ -55,7 +55,7 @@ def test_an_open_intent_is_not_skipped(running):
     running.quiet()
     assert running.current == f"releases/{A}"
     status = running.status(op_asked=6)
-    assert (status["asked"], status["running"], status["current"]) == ("intent", "no", A)
+    assert (status["asked"], status["running"], status["current"]) == ("back", "no", A)
     reply = running.roll_back(OLD, op=7, restart="echo yes")
     assert (reply["already"], reply.output, reply.code) == (None, "yes", DONE)
 

@@ -4,6 +4,7 @@ Whatever order messages come in, however often, and whichever are lost: the rows
 """
 
 import random
+import threading
 
 from rollout.config import deploy_file
 from rollout.config.settings import Settings
@@ -292,6 +293,10 @@ class World:
         for model in (self.metrics, *self.fleet.hosts.values()):
             model.clock = lambda: self.seconds
         settings = Settings()
+        leases = LeaseKeeper(self.store, "worker", settings.lease_s)
+        leases._thread = (
+            threading.main_thread()
+        )  # it takes itself for running: nothing here goes by the wall's clock
         self.deps = Deps(
             config=self.config,
             settings=settings,
@@ -301,7 +306,7 @@ class World:
             metrics={"access-log": self.metrics},
             bell=self.bell,
             notifier=self.notifier,
-            leases=LeaseKeeper(self.store, "worker", settings.lease_s),
+            leases=leases,
             worker="worker",
         )
 
