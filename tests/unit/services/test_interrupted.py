@@ -398,3 +398,26 @@ def test_reboot_on_the_way_back_from_an_unhealthy_release_takes_nothing_from_its
     assert state_of(world, sha) is CommitState.BARRED
     told = "canary web01 failed: web01: was unhealthy, then interrupted (reboot or kill); put back"
     assert world.newest().canary_reason == told
+
+
+def test_a_failure_that_a_person_accepts_convicts_nobody(world, monkeypatch):
+    """The late guilt is known when he says so: the rollout goes on with the canary that took the place, as he was told."""
+    host = world.fleet.hosts["web01"]
+
+    def loses_its_network(_host, name, _order):
+        host.unreachable = host.unreachable or name == "web01"
+        return name == "web01"
+
+    behind_its_switch(world, monkeypatch, loses_its_network)
+    before = world.newest().id
+    sha = world.push()
+    host.unhealthy.add(sha)
+    world.metrics.rate = 0
+    world.run(
+        until=lambda: world.newest().id > before and world.newest().state is RolloutState.HALTED, seconds=3000
+    )
+    host.unreachable = False
+    world.run(until=lambda: of(world, "web01").state is HostState.FAILED, seconds=60)
+    halts.resume(world.newest().id, world.deps, who="me", why="web01 has a broken disk", accept_failed=True)
+    world.metrics.rate = 100
+    assert world.settle().state is RolloutState.DONE
