@@ -160,8 +160,7 @@ class Hosts:
         claimed = and_(rollout_hosts.c.state == H.ROLLING_BACK, rollout_hosts.c.lease_until > now)
         query = select(func.count()).where(
             rollout_hosts.c.rollout == rollout,
-            _needs_roll_back(),
-            rollout_hosts.c.state != H.ROLLBACK_FAILED,
+            _needs_first_try(),
             or_(claimed, rollout_hosts.c.due_at > now),
         )
         return int(self._tx.connection.execute(query).scalar_one())
@@ -170,8 +169,7 @@ class Hosts:
         """Touched hosts whose first try to be brought back is not over, and that no message is under way for."""
         return self._list(
             rollout_hosts.c.rollout == rollout,
-            _needs_roll_back(),
-            rollout_hosts.c.state != H.ROLLBACK_FAILED,
+            _needs_first_try(),
             self._is_due(),
             or_(rollout_hosts.c.state != H.ROLLING_BACK, rollout_hosts.c.lease_until <= self._tx.now()),
             limit=limit,
@@ -617,6 +615,11 @@ def _needs_roll_back() -> Any:
     )
 
 
+def _needs_first_try() -> Any:
+    """The same, and no try to bring it back has failed."""
+    return and_(_needs_roll_back(), rollout_hosts.c.state != H.ROLLBACK_FAILED)
+
+
 def _its_rollout_is(states: Iterable[RolloutState]) -> Any:
     return rollout_hosts.c.rollout.in_(select(rollouts.c.id).where(rollouts.c.state.in_(list(states))))
 
@@ -670,8 +673,7 @@ _NOT_BACK = (
     select(rollout_hosts.c.id)
     .where(
         rollout_hosts.c.rollout == bindparam("rollout"),
-        _needs_roll_back(),
-        rollout_hosts.c.state != H.ROLLBACK_FAILED,
+        _needs_first_try(),
     )
     .limit(1)
 )

@@ -294,9 +294,8 @@ class World:
             model.clock = lambda: self.seconds
         settings = Settings()
         leases = LeaseKeeper(self.store, "worker", settings.lease_s)
-        leases._thread = (
-            threading.main_thread()
-        )  # it takes itself for running: nothing here goes by the wall's clock
+        # It takes itself for running: nothing here goes by the wall's clock.
+        leases._thread = threading.main_thread()
         self.deps = Deps(
             config=self.config,
             settings=settings,

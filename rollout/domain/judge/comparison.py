@@ -27,9 +27,8 @@ class Comparison:
         self._past_phi = PHI_PRIOR
         self._offsets: dict[frozenset[tuple[str, bool]], Offset] = {}
         self._canaries: frozenset[tuple[str, bool]] = frozenset()  # before the switch
-        self._information = self._variance = (
-            0.0  # of what was compared: the null's spread, squared, is their mean
-        )
+        # Of what was compared; the square of the null's spread is their quotient.
+        self._information = self._variance = 0.0
         self._over_time = PHI_PRIOR
         self._running = [0.0, 0.0]  # errors and requests of the baseline since the switch
 

@@ -189,15 +189,13 @@ def _lacking(judge: "Judge") -> str:
         return ": neither harm nor its absence is shown"
     if weakest >= PASS_AT:
         return f": it leans towards harm ({_odds(judge.failing.together)})"
-    times = max(1.1, PASS_AT / weakest)
-    many = (
-        f"about {times:.2g}"
-        if times < 100
-        else f"about {_round(times)}"
-        if times < 1e6
-        else "more than a million"
-    )
-    return f"; {many} times as many requests like these would be enough"
+    return f"; {_times(PASS_AT / weakest)} times as many requests like these would be enough"
+
+
+def _times(amount: float) -> str:
+    if amount >= 1e6:
+        return "more than a million"
+    return f"about {_round(amount) if amount >= 100 else f'{max(1.1, amount):.2g}'}"
 
 
 def _hindered(judge: "Judge") -> str:
