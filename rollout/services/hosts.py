@@ -43,7 +43,6 @@ from rollout.errors import (
     Unhealthy,
     Unreachable,
 )
-from rollout.services.policies import policy
 from rollout.services.ports import Deps, Permit
 from rollout.services.rollouts import limits
 from rollout.services.targets import target_of
@@ -54,6 +53,7 @@ log = structlog.get_logger()
 H, HE = HostState, HostEvent
 
 READ_AGAIN_S = 2.0
+IN_A_ROW = 16  # prepares on one message; then others have their turn
 _FOUND: dict[str, Any] = {"unreadable": False, "lost_at": None}
 # An accepted failure stays accepted when it turns out to be one. Of a host that is switched anew nobody has accepted anything.
 _UNTOUCHED: dict[str, Any] = {**_FOUND, "accepted": False}
@@ -75,7 +75,7 @@ class _Job:
     """A claimed host, with what is needed to act on it."""
 
     host: RolloutHost
-    rollout: Rollout
+    rollout: Rollout  # as it was planned; its state, counters and goal may be others by now
     app: AppConfig
     began: float  # monotonic
 
@@ -89,12 +89,19 @@ class _Job:
 
 @crashpoints.stage("prepare")
 def prepare(host_id: HostId, deps: Deps) -> None:
-    """Put the release on a pending host: harmless, and cut when the rollout is stopped."""
-    job = _begin(deps, lambda tx: tx.hosts.claim_prepare(host_id, deps.worker, deps.settings.lease_s))
-    if job is None:
-        return
-    refused = ""
-    with deps.leases.hold("host", host_id):
+    """Put the release on a pending host, and while the canary bakes on those that wait behind it: harmless, cut by a stop."""
+    lease_s = deps.settings.lease_s
+    job = _begin(deps, lambda tx: tx.hosts.claim_prepare(host_id, deps.worker, lease_s))
+    for number in range(1, IN_A_ROW + 1):
+        if job is None:
+            return
+        error, refused = _prepare(job, deps)
+        job = _report_prepare(job, deps, error, refused=refused, last=number == IN_A_ROW)
+
+
+def _prepare(job: _Job, deps: Deps) -> tuple[HostError | None, str]:
+    """What went wrong, and the fence's word if it refused."""
+    with deps.leases.hold("host", job.host.id):
         try:
             outcome = deps.fleet.prepare(
                 target_of(job.host, job.app),
@@ -102,13 +109,33 @@ def prepare(host_id: HostId, deps: Deps) -> None:
                 timeout_s=job.app.fan_out.host_timeout,
                 go_on=lambda: _still_claimed(job.host, deps),
             )
-            error = _error_of(outcome, job.host)
-            refused = outcome.reason if outcome.answer is Answer.REFUSED else ""
         except HostError as failure:
-            error = failure
+            return failure, ""
         except ReleaseError as failure:  # its archive is gone from this machine
-            error = StepFailed(f"{job.host.name}: {failure}", remedy=failure.remedy)
-    _report(deps, job, lambda tx: _prepared(tx, job, error, refused=refused))
+            return StepFailed(f"{job.host.name}: {failure}", remedy=failure.remedy), ""
+    return _error_of(outcome, job.host), outcome.reason if outcome.answer is Answer.REFUSED else ""
+
+
+def _report_prepare(
+    job: _Job, deps: Deps, error: HostError | None, *, refused: str, last: bool
+) -> _Job | None:
+    """As `_report`, and the claim of the next host in the same transaction: a message for each costs more than its preparing."""
+    following: list[RolloutHost] = []
+
+    def report(tx: Transaction) -> bool:
+        following.clear()
+        if error is not None or last:
+            return _prepared(tx, job, error, refused=refused)
+        its = tx.hosts.claim_next_prepare(job.rollout.id, deps.worker, deps.settings.lease_s)
+        if its is None:
+            return _prepared(tx, job, None, refused="")
+        following.append(its)
+        tx.hosts.change_uncounted(job.host, HE.PREPARED, who=job.host.lease_owner or "", took_s=job.took_s)
+        return False
+
+    if not _report(deps, job, report) or not following:
+        return None
+    return _Job(following[0], job.rollout, job.app, time.monotonic())
 
 
 def _prepare_order(job: _Job, deps: Deps) -> PrepareOrder:
@@ -471,8 +498,8 @@ def roll_back(host_id: HostId, deps: Deps) -> None:
     job = _begin(deps, lambda tx: tx.hosts.claim_roll_back(host_id, deps.worker, deps.settings.lease_s))
     if job is None:
         return
-    goal = _goal(job)
     with deps.store.reading() as tx:
+        goal = tx.rollouts.rollback_to(job.rollout.id) or job.host.way_back
         release = tx.commits.release(job.host.app, goal) if goal and goal != FOREIGN else None
     assert job.host.operation is not None
     order = _order(job.host, job.app, job.host.operation, goal, release.digest if release else None)
@@ -491,11 +518,7 @@ def roll_back(host_id: HostId, deps: Deps) -> None:
             _report(deps, job, lambda tx: _ask_again(tx, job, why))
             return
         runs = goal if error is None else _what_runs(job, outcome, deps)
-    _report(deps, job, lambda tx: _rolled_back(tx, job, runs, outcome, error))
-
-
-def _goal(job: _Job) -> str | None:
-    return job.rollout.rollback_to or job.host.way_back
+    _report(deps, job, lambda tx: _rolled_back(tx, job, goal, runs, outcome, error))
 
 
 def _has_time(tx: Transaction, job: _Job) -> bool:
@@ -534,7 +557,12 @@ def _what_runs(job: _Job, outcome: Outcome | None, deps: Deps) -> str | None:
 
 
 def _rolled_back(
-    tx: Transaction, job: _Job, runs: str | None, outcome: Outcome | None, error: HostError | None
+    tx: Transaction,
+    job: _Job,
+    goal: str | None,
+    runs: str | None,
+    outcome: Outcome | None,
+    error: HostError | None,
 ) -> bool:
     host = job.host
     if outcome is not None:
@@ -546,7 +574,7 @@ def _rolled_back(
     if error is None:
         told = {"error": None, "cause": None}
         return _change(tx, job, HE.ROLLED_BACK, token=False, release=runs, **told)
-    tx.hosts.owe(host, _goal(job))
+    tx.hosts.owe(host, goal)
     failures = host.failures + 1
     wait = tx.now() + retry.backoff_s(failures, first=5.0, most=300.0)
     return _change(
@@ -571,15 +599,16 @@ def _begin(deps: Deps, claim: Callable[[Transaction], RolloutHost | None]) -> _J
             host = claim(tx)
             if host is None:
                 return None
-            rollout = tx.rollouts.get(host.rollout)
+            rollout, app = deps.plans.of(tx, host.rollout)
             crashpoints.reach("in-claim")
     except StaleWrite:
         return None  # another worker was faster
     crashpoints.reach("after-claim")
-    return _Job(host, rollout, policy(rollout), time.monotonic())
+    return _Job(host, rollout, app, time.monotonic())
 
 
-def _report(deps: Deps, job: _Job, report: Callable[[Transaction], bool]) -> None:
+def _report(deps: Deps, job: _Job, report: Callable[[Transaction], bool]) -> bool:
+    """Report in one transaction, then ring if it says so; False when it was overtaken."""
     crashpoints.reach("before-report")
     try:
         with deps.store.transaction() as tx:
@@ -587,9 +616,10 @@ def _report(deps: Deps, job: _Job, report: Callable[[Transaction], bool]) -> Non
             crashpoints.reach("in-report")
     except StaleWrite:
         log.info("report_overtaken", rollout=job.host.rollout, host=job.host.name, attempt=job.host.attempt)
-        return
+        return False
     if ring:
         deps.bell.ring([count_outcome(job.host.rollout)])
+    return True
 
 
 def _change(
@@ -616,8 +646,7 @@ def _change_nothing(tx: Transaction, job: _Job, **values: Any) -> bool:
 def _done(tx: Transaction, job: _Job) -> bool:
     window = None
     if job.host.role is not Role.CANARY:
-        rollout = tx.rollouts.lock(job.host.rollout)
-        window = budget.window_after_done(rollout.window, limits(rollout))
+        window = budget.window_after_done(tx.rollouts.lock_window(job.rollout.id), limits(job.rollout))
     return _change(
         tx,
         job,
@@ -648,8 +677,7 @@ def _fail(tx: Transaction, job: _Job, error: HostError, **values: Any) -> bool:
 
 
 def _narrowed(tx: Transaction, job: _Job) -> int:
-    rollout = tx.rollouts.lock(job.host.rollout)
-    return budget.window_after_failure(rollout.window, limits(rollout))
+    return budget.window_after_failure(tx.rollouts.lock_window(job.rollout.id), limits(job.rollout))
 
 
 def _lose(tx: Transaction, job: _Job, error: HostError) -> bool:

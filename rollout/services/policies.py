@@ -2,14 +2,38 @@
 
 import functools
 import json
+from collections import OrderedDict
 
 from rollout.config.deploy_file import AppConfig
-from rollout.domain.model import Rollout
+from rollout.domain.model import Rollout, RolloutId
+from rollout.store.store import Transaction
 
 
 def policy(rollout: Rollout) -> AppConfig:
     """The app's configuration as it was when the rollout was planned; each is validated once."""
     return _validated(json.dumps(rollout.policy, sort_keys=True))
+
+
+class Plans:
+    """Rollouts as this process saw them first: of these rows only what planning fixed is still true (commit, digest, limits, policy).
+
+    Read once: a row has forty columns, and thousands of hosts ask.
+    """
+
+    MOST = 64
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[RolloutId, tuple[Rollout, AppConfig]] = OrderedDict()
+
+    def of(self, tx: Transaction, rollout: RolloutId) -> tuple[Rollout, AppConfig]:
+        """The rollout as planned, and its policy."""
+        found = self._known.get(rollout)
+        if found is None:
+            planned = tx.rollouts.get(rollout)
+            found = self._known[rollout] = (planned, policy(planned))
+            if len(self._known) > self.MOST:
+                self._known.popitem(last=False)
+        return found
 
 
 @functools.lru_cache(maxsize=64)

@@ -24,6 +24,7 @@ from rollout.domain.pipeline import Ring
 from rollout.domain.verdict import Interval
 from rollout.services.comparison import Comparison
 from rollout.services.leases import LeaseKeeper
+from rollout.services.policies import Plans
 from rollout.services.sightings import Sightings
 from rollout.store.store import Store
 
@@ -149,6 +150,7 @@ class Deps:
     worker: str  # this process's name, the owner of its leases
     comparison: Comparison = field(default_factory=Comparison)
     sightings: Sightings = field(default_factory=Sightings)
+    plans: Plans = field(default_factory=Plans)
 
     @property
     def state_dir(self) -> Path:

@@ -239,6 +239,17 @@ class Hosts:
             return None
         return self._claim(found, HE.PREPARE, owner, lease_s)
 
+    def claim_next_prepare(self, rollout: RolloutId, owner: str, lease_s: float) -> RolloutHost | None:
+        """As `claim_prepare` for the next host that no message is under way for, while the canary bakes.
+
+        Nothing else is decided then. In other stages every prepared host is somebody's cue.
+        """
+        query = _baking(locked=self._tx.is_postgresql)
+        if self._tx.connection.execute(query, {"rollout": rollout}).first() is None:
+            return None
+        found = self.preparable(rollout, 1)
+        return self._claim(found[0], HE.PREPARE, owner, lease_s) if found else None
+
     def claim_activation(self, host: HostId, owner: str, lease_s: float) -> RolloutHost | None:
         """The right to switch this host, with its token; None when there is nothing to do or no room."""
         row = self._tx.connection.execute(_TO_ACTIVATE, {"host": host}).first()
@@ -368,6 +379,11 @@ class Hosts:
         # The rollout's row first, then the host's: everyone locks in this order.
         ring = self._tx.rollouts.add_counts(host.rollout, count(host), count(after), window=window)
         return self._take_edge(host, what, who=who, why=why, **values), ring
+
+    def change_uncounted(self, host: RolloutHost, what: HostEvent, *, who: str, **values: Any) -> RolloutHost:
+        """As `change`, of an edge that moves no counter, when nobody needs to decide about it."""
+        assert count(host) == count(replace(host, state=next_host_state(host.state, what)))
+        return self._take_edge(host, what, who=who, busy_since=None, **values)
 
     def set_unreadable(
         self, host: RolloutHost, *, who: str, why: str, window: int | None, **values: Any
@@ -794,6 +810,15 @@ def _lease_left(*, rolling_back: bool) -> Any:
     return select(rollout_hosts.c.lease_until).where(
         _CLAIMED, _its_rollout_is(BACK if rolling_back else SWITCHING)
     )
+
+
+@functools.cache
+def _baking(*, locked: bool) -> Any:
+    query = select(rollouts.c.id).where(
+        rollouts.c.id == bindparam("rollout"), rollouts.c.state == RolloutState.EVALUATING_CANARY
+    )
+    # Not only for reading: whoever gets nothing here counts next, and two who wait for each other's lock wait for ever.
+    return query.with_for_update() if locked else query
 
 
 @functools.cache

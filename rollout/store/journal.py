@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 KEPT_DELIVERIES = 100_000
 KEPT_OUTPUT = 8_192  # characters of one step on one host
 NOTICE_ATTEMPTS = 8
-_ONE_MORE = insert(events).inline()  # built once, and nobody asks for its id
+# Built once, and nobody asks for their ids.
+_ONE_MORE = insert(events).inline()
+_ONE_OUTPUT = insert(outputs).inline()
 
 
 class Events:
@@ -159,16 +161,9 @@ class Outputs:
     def add(self, rollout: RolloutId, host: str, step: str, attempt: int, text: str) -> None:
         """Keep the end of a step's output; empty text is not kept."""
         if text.strip():
-            self._tx.connection.execute(
-                insert(outputs).values(
-                    rollout=rollout,
-                    host=host,
-                    at=self._tx.today(),
-                    step=step,
-                    attempt=attempt,
-                    text=text[-KEPT_OUTPUT:],
-                )
-            )
+            values = {"rollout": rollout, "host": host, "step": step, "attempt": attempt}
+            values |= {"at": self._tx.today(), "text": text[-KEPT_OUTPUT:]}
+            self._tx.connection.execute(_ONE_OUTPUT, values)
 
     def of(self, rollout: RolloutId, host: str | None = None, after: int = 0) -> list[dict[str, Any]]:
         """In order: id, host, at, step, attempt, text."""

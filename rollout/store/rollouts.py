@@ -108,6 +108,16 @@ class Rollouts:
             )
         return self.get(rollout)
 
+    def lock_window(self, rollout: RolloutId) -> int:
+        """How many of its hosts may be at risk now; nobody else changes that until the transaction ends."""
+        statement = _WINDOW.with_for_update() if self._tx.is_postgresql else _WINDOW
+        return int(self._tx.connection.execute(statement, {"rollout": rollout}).scalar_one())
+
+    def rollback_to(self, rollout: RolloutId) -> str | None:
+        """The commit that a person named for its way back, if he did."""
+        found: str | None = self._tx.connection.execute(_ROLLBACK_TO, {"rollout": rollout}).scalar_one()
+        return found
+
     def active(self, app: AppName) -> Rollout | None:
         """The app's one rollout that is under way (halted ones too)."""
         found = self._list(rollouts.c.app == app, rollouts.c.state.in_(ACTIVE))
@@ -457,6 +467,8 @@ def _differences(before: Count, after: Count) -> dict[str, int]:
 
 _THIS = rollouts.c.id == bindparam("rollout")
 _BY_ID = select(*columns(Rollout, rollouts)).where(_THIS)
+_WINDOW = select(rollouts.c.window).where(_THIS)
+_ROLLBACK_TO = select(rollouts.c.rollback_to).where(_THIS)
 _UNFINISHED_COMMITS = select(rollouts.c.commit).where(
     rollouts.c.app == bindparam("its_app"), rollouts.c.state.not_in(sorted(FINISHED))
 )
