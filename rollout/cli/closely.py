@@ -7,7 +7,7 @@ from rollout.cli.call import Call
 from rollout.domain.model import RolloutId
 from rollout.domain.states import FINISHED
 from rollout.errors import NotFound
-from rollout.services import bars, views
+from rollout.services import bars, telling, views
 from rollout.services.evidence import canary as canary_evidence
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ def log_of_tests(call: Call, name: str) -> int:
                 f"{output.short(found.sha)} is {found.state}" + (f": {found.reason}" if found.reason else "")
             )
         )
+        for line in telling.told_of_tests(found):
+            output.say(output.clean(line))
     return 0
 
 

@@ -21,6 +21,7 @@ from rollout.config.fields import (
     SomeTime,
     at_least,
     matching,
+    within,
 )
 from rollout.config.fleet import FleetConfig
 from rollout.config.table import Clash, Table
@@ -89,6 +90,8 @@ class TestsConfig(Table):
 
     command: Annotated[Command, AfterValidator(matching(r"(?s).+", "a text that is not empty"))] = "make test"
     timeout: SomeTime = 300.0
+    retries: Annotated[StrictInt, AfterValidator(within(0, 5, "a number of times from 0 (never) to 5"))] = 1
+    parallel: Annotated[StrictInt, AfterValidator(within(1, 64, "a number of commits from 1 to 64"))] = 1
     source: Annotated[Literal["command"], _not_yet("external")] = "command"
     required: Annotated[tuple[StrictStr, ...], BeforeValidator(_none_yet)] = ()
 

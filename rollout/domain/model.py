@@ -53,6 +53,11 @@ class Commit:
     now_reason: str | None  # a person wants it out before the queue, for this reason
     now_by: str | None
     attempt: int  # of its tests, from 1; 0 before the first
+    reds: int  # runs that failed since it was received, or since a person had it tested again
+    lost: int  # runs in a row that ended with their worker
+    flaky: bool  # passed after a red run
+    took_s: float | None  # of its last test run, without the build
+    pull: int | None  # the number of the pull request whose head it is, while the branch does not have it
     output: str  # of tests and build, head and tail kept
     digest: str | None  # of its release
     lease_owner: str | None
@@ -328,6 +333,7 @@ class TestResult:
     passed: bool
     reason: str  # one line: "tests passed in 12 s", "exit status 2", "timed out after 300 s"
     output: str  # head and tail
+    took_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
