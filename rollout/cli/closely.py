@@ -59,6 +59,7 @@ def log_of_tests(call: Call, name: str) -> int:
     """The output of a commit's tests: also of one that failed and so has no rollout."""
     with call.store.reading() as tx:
         found = bars.named(tx, call.app().name, name)
+        reported = tx.checks.of(found.app, found.sha)
     told: View = {"rollout": None, "commit": found.sha, "tests": found.output or None, "hosts": []}
     if call.json:
         output.document(told)
@@ -71,6 +72,11 @@ def log_of_tests(call: Call, name: str) -> int:
         )
         for line in telling.told_of_tests(found):
             output.say(output.clean(line))
+        for check in reported:
+            words = f"check {check.name}: {check.state} (by {check.source}) {check.url}"
+            output.say(output.clean(words).rstrip())
+            if check.details:
+                output.say(output.clean(check.details, lines=True))
     return 0
 
 

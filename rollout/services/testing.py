@@ -10,11 +10,12 @@ import structlog
 
 from rollout import crashpoints
 from rollout.config.deploy_file import AppConfig
+from rollout.domain.checks import Decision, Word
 from rollout.domain.model import AppName, Commit, CommitId, Release, TestResult
 from rollout.domain.retry import backoff_s
-from rollout.domain.states import CommitEvent
+from rollout.domain.states import CommitEvent, CommitState
 from rollout.errors import LeaseLost, NotFound, ReleaseError, RolloutError, ServiceUnavailable, StaleWrite
-from rollout.services import intake, planning, telling, turns
+from rollout.services import checks, intake, planning, telling, turns
 from rollout.services.ports import Deps
 from rollout.store.store import Transaction
 
@@ -40,14 +41,32 @@ def _claim(commit_id: CommitId, deps: Deps) -> Commit | None:
         known = tx.commits.by_id(commit_id)
         if known is None:
             return None
-        parallel = deps.config.app(known.app).tests.parallel
-        commit = tx.commits.claim_tests(commit_id, deps.worker, deps.settings.lease_s, parallel=parallel)
+        app = deps.config.app(known.app)
+        tx.apps.lock(known.app)
+        told = checks.decision(tx, app, known) if checks.external(app) else None
+        if told is not None and told.word is Word.WAIT and known.state is CommitState.RECEIVED:
+            checks.put_off(tx, app, tx.commits.lock(known.app, known.sha) or known, told.why)
+            return None
+        commit = tx.commits.claim_tests(
+            commit_id, deps.worker, deps.settings.lease_s, parallel=app.tests.parallel
+        )
+        if commit is not None and told is not None and told.word is Word.FAIL:
+            _refuse(tx, commit, told, deps)
+            commit = None
         if commit is not None and commit.lost >= MOST_LOST:
             _give_up(tx, commit, deps)
             commit = None
         crashpoints.reach("in-claim")
     crashpoints.reach("after-claim")
     return commit
+
+
+def _refuse(tx: Transaction, commit: Commit, told: Decision, deps: Deps) -> None:
+    result = TestResult(passed=False, reason=told.why, output="")
+    _settle(tx, commit, result=result, release=None, deps=deps, final=True)
+    fresh = tx.commits.by_id(commit.id)
+    if told.late and fresh is not None:
+        tx.commits.update(fresh, reds=commit.reds)  # nobody said red
 
 
 def _give_up(tx: Transaction, commit: Commit, deps: Deps) -> None:
@@ -86,9 +105,12 @@ def _test_and_build(commit: Commit, app: AppConfig, deps: Deps) -> tuple[TestRes
         with deps.store.reading() as tx:
             return tx.commits.still_leased(commit)
 
-    began = time.monotonic()
-    tests = deps.workshop.run_tests(app.name, app, commit.sha, go_on=go_on)
-    tests = replace(tests, took_s=round(time.monotonic() - began, 3))
+    if checks.external(app):
+        tests = _reported(commit, app, deps)
+    else:
+        began = time.monotonic()
+        tests = deps.workshop.run_tests(app.name, app, commit.sha, go_on=go_on)
+        tests = replace(tests, took_s=round(time.monotonic() - began, 3))
     crashpoints.reach("after-tests")
     if not tests.passed:
         return tests, None
@@ -98,6 +120,14 @@ def _test_and_build(commit: Commit, app: AppConfig, deps: Deps) -> tuple[TestRes
     if release is None:
         return replace(tests, passed=False, reason=f"build: {built.reason}", output=output), None
     return replace(tests, output=output), release
+
+
+def _reported(commit: Commit, app: AppConfig, deps: Deps) -> TestResult:
+    with deps.store.reading() as tx:
+        told = checks.decision(tx, app, commit)
+    if told.word is Word.WAIT:
+        raise ServiceUnavailable(told.why)
+    return TestResult(passed=told.word is Word.PASS, reason=told.why, output="")
 
 
 def _on_branch(commit: Commit, app: AppConfig, deps: Deps) -> None:
@@ -149,7 +179,12 @@ def _settle(
     tx: Transaction, commit: Commit, *, result: TestResult, release: Release | None, deps: Deps, final: bool
 ) -> None:
     """Write what came of it. A red run is followed by another one while `tests.retries` has some left, but for a `final` one."""
-    app, red = deps.config.app(commit.app), release is None
+    app = deps.config.app(commit.app)
+    if release is not None and checks.external(app):
+        told = checks.decision(tx, app, commit)  # a failure may have been reported while it was built
+        if told.word is not Word.PASS:
+            result, release, final = replace(result, passed=False, reason=told.why), None, True
+    red = release is None
     reds = commit.reds + red
     values: dict[str, Any] = {
         "who": deps.worker,

@@ -135,6 +135,16 @@ def commit(tx: Transaction, found: Commit) -> dict[str, Any]:
             "flaky": found.flaky,
             "took_s": found.took_s,
         },
+        "checks": [
+            {
+                "name": one.name,
+                "state": str(one.state),
+                "url": one.url,
+                "source": one.source,
+                "details": one.details,
+            }
+            for one in tx.checks.of(found.app, found.sha)
+        ],
         "rollout": shipped.id if shipped else None,
     }
 

@@ -179,17 +179,13 @@ class Commits:
         return self._in_order(ids[:room])
 
     def _in_turn(self, app: AppName, due: Any) -> list[int]:
-        """Commits of the branch first; heads of pull requests when none of those waits."""
-        rows = self._tx.connection.execute(
-            select(commits.c.id, commits.c.position).where(due, commits.c.pull.is_(None))
-        )
+        rows = self._tx.connection.execute(select(commits.c.id, commits.c.position).where(due))
         tried = self._tx.connection.execute(
             select(func.max(commits.c.position)).where(
                 commits.c.app == app, commits.c.on_branch, commits.c.state != CommitState.RECEIVED
             )
         ).scalar_one()
-        turns = turn.in_turn([turn.Waiting(*row) for row in rows], tried)
-        return [one.id for one in turns] + self._ids(and_(due, commits.c.pull.is_not(None)))
+        return [one.id for one in turn.in_turn([turn.Waiting(*row) for row in rows], tried)]
 
     def _ids(self, where: Any) -> list[int]:
         return list(

@@ -114,7 +114,6 @@ commits = Table(
     Column("lost", Integer, nullable=False, default=0, server_default="0"),
     Column("flaky", Boolean, nullable=False, default=False, server_default=false()),
     Column("took_s", Float),
-    Column("pull", Integer),
     Column("output", Text, nullable=False, default=""),
     Column("digest", String(64)),
     Column("lease_owner", String(200)),

@@ -1,4 +1,4 @@
-"""How a commit's tests went: how often red, flaky or not, how long; what CI servers reported; heads of pull requests.
+"""How a commit's tests went: how often red, flaky or not, how long; what CI servers reported.
 
 Revision: 0005, after 0003.
 """
@@ -18,7 +18,6 @@ def upgrade() -> None:
     for counter in ("reds", "lost"):
         op.add_column("commits", sa.Column(counter, sa.Integer(), nullable=False, server_default="0"))
     op.add_column("commits", sa.Column("took_s", sa.Float(), nullable=True))
-    op.add_column("commits", sa.Column("pull", sa.Integer(), nullable=True))
     op.add_column("apps", sa.Column("red_told", sa.String(40), nullable=True))
     op.create_table(
         "checks",
