@@ -17,7 +17,8 @@ from rollout.web.service import Service
 from rollout.webhooks import junit
 
 SHA = re.compile(r"[0-9a-f]{40}")
-NAME = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
+NAME = re.compile(r"^[^\x00-\x1f\x7f]{1,200}$")
+URL = r"^[^\x00-\x20\x7f]{0,2048}$"
 
 
 class Report(BaseModel):
@@ -26,7 +27,7 @@ class Report(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
     name: str = Field(pattern=NAME.pattern)
     state: CheckState
-    url: str = Field(default="", max_length=2048)
+    url: str = Field(default="", pattern=URL)
 
 
 class Checks:
