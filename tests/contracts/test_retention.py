@@ -111,7 +111,7 @@ def test_an_unfinished_rollout_keeps_everything(store, later):
     with store.transaction() as tx:
         tx.retention.tidy()
         after = rows(tx)
-    assert {name for name in before if before[name] != after[name]} == {"deliveries", "notices"}
+    assert {name for name in before if before[name] != after[name]} == {"deliveries", "notices", "checks"}
 
 
 def test_a_batch_is_bounded(store, later, monkeypatch):
