@@ -7,7 +7,7 @@ from rollout.cli.call import Call
 from rollout.domain.model import RolloutId
 from rollout.domain.states import FINISHED
 from rollout.errors import NotFound
-from rollout.services import bars, views
+from rollout.services import bars, telling, views
 from rollout.services.evidence import canary as canary_evidence
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def log_of_tests(call: Call, name: str) -> int:
     """The output of a commit's tests: also of one that failed and so has no rollout."""
     with call.store.reading() as tx:
         found = bars.named(tx, call.app().name, name)
+        reported = tx.checks.of(found.app, found.sha)
     told: View = {"rollout": None, "commit": found.sha, "tests": found.output or None, "hosts": []}
     if call.json:
         output.document(told)
@@ -69,6 +70,13 @@ def log_of_tests(call: Call, name: str) -> int:
                 f"{output.short(found.sha)} is {found.state}" + (f": {found.reason}" if found.reason else "")
             )
         )
+        for line in telling.told_of_tests(found):
+            output.say(output.clean(line))
+        for check in reported:
+            words = f"check {check.name}: {check.state} (by {check.source}) {check.url}"
+            output.say(output.clean(words).rstrip())
+            if check.details:
+                output.say(output.clean(check.details, lines=True))
     return 0
 
 

@@ -5,8 +5,8 @@ from rollout.cli.call import Call
 from rollout.cli.scene import Bar
 from rollout.cli.tellers import teller
 from rollout.domain.model import AppName
-from rollout.domain.states import FINISHED, CommitState
-from rollout.services import planning, views
+from rollout.domain.states import FINISHED
+from rollout.services import planning, telling, views
 from rollout.store.store import Transaction
 
 SHOWN_COMMITS = 5
@@ -73,9 +73,13 @@ def _say_app(call: Call, tx: Transaction, app: AppName) -> None:
     found = views.rollouts(tx, tx.rollouts.unfinished(app))
     for view in found:
         _say_rollout(view, indent="  ")
+    red = telling.first_red(tx, app)
+    if red is not None:
+        words = f"red since {output.short(red.sha)} by {red.author}: {red.reason}"
+        output.say(f"  {output.paint(output.clean(words), 'red')}")
     for commit in tx.commits.unfinished(app)[:SHOWN_COMMITS]:
-        what = "tests run" if commit.state is CommitState.TESTING else "waits for its tests"
-        output.say(f"  commit {output.short(commit.sha)} {what}  {output.clean(commit.subject)}".rstrip())
+        words = f"commit {output.short(commit.sha)} {telling.where(commit)}"
+        output.say(f"  {output.clean(words)}  {output.clean(commit.subject)}".rstrip())
     if not found:
         output.say(f"  next: {_next(call, tx, app)}")
 

@@ -43,7 +43,7 @@ def worker(call: Call, kind: str) -> NoReturn:
     config, settings = _prepared(call)
     pools = {
         "control": ("--pool", "threads", "--concurrency", str(THREADS)),
-        "tests": ("--pool", "prefork", "--concurrency", "1"),
+        "tests": ("--pool", "prefork", "--concurrency", str(_tests_at_once(config))),
         "hosts": ("--pool", "threads", "--concurrency", str(settings.slots)),
     }
     _become_celery(
@@ -52,6 +52,12 @@ def worker(call: Call, kind: str) -> NoReturn:
         *("-n", f"{kind}@%h", "-Q", kind, *pools[kind]),
         *("--without-gossip", "--without-mingle", "--loglevel", "WARNING", "-E"),
     )
+
+
+def _tests_at_once(config: Config) -> int:
+    """What all apps may run together, but no more than there are processors; yet what one app asks for, it gets."""
+    asked = [app.tests.parallel for app in config.apps.values()]
+    return max(1, *asked, min(sum(asked), os.cpu_count() or 1))
 
 
 def beat(call: Call) -> NoReturn:

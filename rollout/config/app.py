@@ -10,7 +10,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictI
 from rollout.config import durations
 from rollout.config.fields import (
     HOST_NAME,
-    LATER,
     AnyShare,
     Branch,
     Command,
@@ -21,6 +20,7 @@ from rollout.config.fields import (
     SomeTime,
     at_least,
     matching,
+    within,
 )
 from rollout.config.fleet import FleetConfig
 from rollout.config.table import Clash, Table
@@ -34,21 +34,6 @@ LEAST_RESTART_LIMIT, MOST_RESTART_LIMIT = 60.0, 300.0
 def _inside(given: str) -> str:
     if not given or given.startswith(("/", "-", "~")) or ".." in given.split("/") or not given.isprintable():
         raise ValueError("a path inside the commit's tree")
-    return given
-
-
-def _not_yet(*names: str) -> BeforeValidator:
-    def check(given: object) -> object:
-        if given in names:
-            raise ValueError(LATER)
-        return given
-
-    return BeforeValidator(check)
-
-
-def _none_yet(given: object) -> object:
-    if given:
-        raise ValueError(LATER)
     return given
 
 
@@ -89,8 +74,20 @@ class TestsConfig(Table):
 
     command: Annotated[Command, AfterValidator(matching(r"(?s).+", "a text that is not empty"))] = "make test"
     timeout: SomeTime = 300.0
-    source: Annotated[Literal["command"], _not_yet("external")] = "command"
-    required: Annotated[tuple[StrictStr, ...], BeforeValidator(_none_yet)] = ()
+    retries: Annotated[StrictInt, AfterValidator(within(0, 5, "a number of times from 0 (never) to 5"))] = 1
+    parallel: Annotated[StrictInt, AfterValidator(within(1, 64, "a number of commits from 1 to 64"))] = 1
+    source: Literal["command", "external"] = "command"
+    required: tuple[
+        Annotated[StrictStr, AfterValidator(matching(r"[^\x00-\x1f\x7f]{1,200}", "the name of a check"))], ...
+    ] = ()
+    deadline: SomeTime = 3600.0
+
+    def clashes(self) -> Iterator[Clash]:
+        """Which reports decide is said by name: a guess could ship what nobody tested."""
+        if self.source == "external" and not self.required:
+            yield Clash("required", [], 'the names of the checks that decide (source is "external")')
+        if self.source == "command" and self.required:
+            yield Clash("source", "command", '"external", as there are required checks')
 
 
 class ReleaseConfig(Table):

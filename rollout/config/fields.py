@@ -80,6 +80,17 @@ def _command(given: str) -> str:
     return given.strip()
 
 
+def within(least: float, most: float, expected: str) -> Callable[[Any], Any]:
+    """A check that a value is neither below `least` nor above `most`."""
+
+    def check(value: float) -> float:
+        if not least <= value <= most:
+            raise ValueError(expected)
+        return value
+
+    return check
+
+
 def at_least(least: float, expected: str) -> Callable[[Any], Any]:
     """A check that a value is not below `least`."""
 

@@ -53,6 +53,10 @@ class Commit:
     now_reason: str | None  # a person wants it out before the queue, for this reason
     now_by: str | None
     attempt: int  # of its tests, from 1; 0 before the first
+    reds: int  # runs that failed since it was received, or since a person had it tested again
+    lost: int  # runs in a row that ended with their worker
+    flaky: bool  # passed after a red run
+    took_s: float | None  # of its last test run, without the build
     output: str  # of tests and build, head and tail kept
     digest: str | None  # of its release
     lease_owner: str | None
@@ -196,13 +200,32 @@ class Event:
     why: str | None
 
 
+class CheckState(StrEnum):
+    """What a CI server says of one check of a commit."""
+
+    PENDING = "pending"
+    SUCCESS = "success"
+    FAILURE = "failure"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A CI server's newest word on one check of a commit."""
+
+    name: str
+    state: CheckState
+    url: str = ""
+    source: str = "api"  # who said so: a webhook's provider, or the API
+    details: str = ""  # of a JUnit report: what failed
+
+
 @dataclass(frozen=True, slots=True)
 class Push:
     """What a webhook said, reduced to what we use. Nothing in it names what is fetched."""
 
     provider: str
     delivery: str
-    kind: str  # "push", "ping" or "other"
+    kind: str  # "push", "ping", "report" (then `check` is of the commit `head`) or "other"
     repositories: tuple[str, ...] = ()  # addresses as the server spells them
     full_name: str = ""
     branch: str = ""  # "" when the ref is not a branch
@@ -210,6 +233,7 @@ class Push:
     more: tuple[
         tuple[str, str], ...
     ] = ()  # (branch, head) of further branches: Bitbucket tells of several at once
+    check: Check | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,6 +352,7 @@ class TestResult:
     passed: bool
     reason: str  # one line: "tests passed in 12 s", "exit status 2", "timed out after 300 s"
     output: str  # head and tail
+    took_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

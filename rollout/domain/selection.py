@@ -30,6 +30,7 @@ class Candidate:
     age_s: float  # since it was received
     suspect: bool  # was in a batch that went wrong: goes out alone
     reverts: frozenset[str]  # hashes that its message undoes or mends, see `fixes`
+    author: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,31 @@ def duration_s(durations_s: Sequence[float]) -> float:
     return max(1.0, ranked[ceil(len(ranked) * 9 / 10) - 1])
 
 
+@dataclass(frozen=True, slots=True)
+class Red:
+    """The commit that made the branch red."""
+
+    position: int
+    certain: bool  # every commit between the last good one and it was tested
+
+
+def first_red(queue: Sequence[Candidate]) -> Red | None:
+    """The oldest commit that failed its tests behind the last one that passed; None when none failed behind it.
+
+    A barred commit passed its tests: the branch is not red by it.
+    """
+    first: Red | None = None
+    certain = True
+    for position, candidate in enumerate(queue, start=1):
+        if candidate.state in {CommitState.PASSED, CommitState.BARRED}:
+            first, certain = None, True
+        elif candidate.state in _UNTESTED:
+            certain = False
+        elif first is None:
+            first = Red(position, certain)
+    return first
+
+
 def suspects(batch: Sequence[Candidate]) -> list[str]:
     """After the rollout of `batch` (the shipped commit last) went wrong: those that could have shipped alone.
 
@@ -176,10 +202,9 @@ def _why_nothing(queue: Sequence[Candidate], cap: int) -> str:
         if candidate.state in _UNTESTED and not _blocked(position, blocks):
             return f"waits for the tests of {_name(candidate)}"
     if end <= cap and _reds_end_at(queue, end):
-        last = _name(queue[end - 1])
         return (
-            f"{REDS_IN_A_ROW} commits in a row failed their tests, the last one {last}: automation has stopped; repair"
-            " the branch, then step over them with `rollout deploy COMMIT --now --reason …`"
+            f"{REDS_IN_A_ROW} commits in a row failed their tests, the first one {_first_red(queue[:end])}: automation has"
+            " stopped; repair the branch, then step over them with `rollout deploy COMMIT --now --reason …`"
         )
     beyond = next(_shippable(queue), None)
     if beyond is not None:
@@ -190,7 +215,14 @@ def _why_nothing(queue: Sequence[Candidate], cap: int) -> str:
         )
     if blocks:
         return _why_blocked(queue, blocks[0])
-    return f"{_name(queue[0])} failed its tests, and no commit after it has passed"
+    return f"{_first_red(queue)} failed its tests, and no commit after it has passed"
+
+
+def _first_red(queue: Sequence[Candidate]) -> str:
+    """By name, and with its author: who can say what is wrong."""
+    found = first_red(queue)
+    red = queue[found.position - 1 if found else 0]
+    return f"{_name(red)} by {red.author}" if red.author else _name(red)
 
 
 def _why_blocked(queue: Sequence[Candidate], block: _Block) -> str:

@@ -20,6 +20,7 @@ def candidate(commit: Commit, tx: Transaction) -> selection.Candidate:
         age_s=max(0.0, age_s),
         suspect=commit.suspect,
         reverts=selection.fixes(commit.message),
+        author=commit.author,
     )
 
 

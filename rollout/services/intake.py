@@ -11,7 +11,7 @@ from rollout.domain.pipeline import run_tests
 from rollout.domain.retry import backoff_s
 from rollout.domain.states import CommitEvent, CommitState
 from rollout.errors import Conflict, NotFound, RolloutError
-from rollout.services import planning
+from rollout.services import planning, turns
 from rollout.services.ports import Deps
 from rollout.store.apps import LONGEST_BACKOFF_S
 from rollout.store.store import Transaction
@@ -81,9 +81,8 @@ def read_branch(app: AppConfig, deps: Deps, *, who: str, why: str) -> str:
             if told.sha == head or (last is not None and told.position > last):
                 tx.commits.add(name, told.sha, who=who, why=why)
         tx.commits.place(name, branch)
-        waiting = tx.commits.due_for_tests(name, deps.settings.ring_again_s)
-        tx.commits.rung([commit.id for commit in waiting], deps.settings.ring_again_s)
-    deps.bell.ring([run_tests(commit.id) for commit in waiting])
+        rings = turns.take(tx, app, deps)
+    deps.bell.ring(rings)
     return head
 
 
@@ -164,7 +163,15 @@ def enqueue(app: AppConfig, name: str | None, deps: Deps, *, who: str, now: Wish
 def _test_again(tx: Transaction, commit: Commit, who: str) -> Commit:
     """`failed → testing` by hand: with a lease that has run out, so that the next worker takes it."""
     return tx.commits.change(
-        commit, CommitEvent.TEST, who=who, why="tried again by hand", lease_until=0.0, reason=None
+        commit,
+        CommitEvent.TEST,
+        who=who,
+        why="tried again by hand",
+        lease_owner=None,
+        lease_until=0.0,
+        reason=None,
+        reds=0,
+        lost=0,
     )
 
 

@@ -71,6 +71,11 @@ def released(tx: Transaction, app: AppName) -> Commit | None:
     return tx.commits.get(app, sha) if sha else None
 
 
+def waiting(tx: Transaction, app: AppName) -> list[Commit]:
+    """The branch behind the last done release, oldest first."""
+    return _queue(tx, app)
+
+
 def _note(app: AppConfig, why: str, deps: Deps) -> None:
     with deps.store.transaction() as tx:
         news = tx.apps.note(AppName(app.name), why)

@@ -10,18 +10,17 @@ from typing import TypeVar
 
 import structlog
 
-from rollout.domain.model import AppName, Commit, Rollout, RolloutHost, RolloutId
+from rollout.domain.model import Rollout, RolloutHost, RolloutId
 from rollout.domain.pipeline import (
     Ring,
     deploy_host,
     look_at_host,
     roll_back_host,
-    run_tests,
     watch_fan_out,
 )
 from rollout.domain.states import STAGES, HostEvent, HostState, RolloutState
 from rollout.errors import RolloutError, ServiceUnavailable, StaleWrite
-from rollout.services import intake, notices, planning, rollouts, stopping
+from rollout.services import intake, notices, planning, rollouts, stopping, turns
 from rollout.services.perform import HereAndNow
 from rollout.services.ports import Deps
 from rollout.services.watching import PACE as WATCH_PACE
@@ -167,18 +166,13 @@ def _settled(tx: Transaction, host: RolloutHost, deps: Deps) -> list[Ring]:
 
 
 def _due_tests(deps: Deps) -> list[Ring]:
+    apps = deps.config.apps.values()
     with deps.store.reading() as tx:
-        if not _to_test(tx, deps):
-            return []
+        due = [app for app in apps if turns.any_due(tx, app, deps)]
+    if not due:
+        return []
     with deps.store.transaction() as tx:
-        due = _to_test(tx, deps)
-        tx.commits.rung([commit.id for commit in due], deps.settings.ring_again_s)
-    return [run_tests(commit.id) for commit in due]
-
-
-def _to_test(tx: Transaction, deps: Deps) -> list[Commit]:
-    apps = map(AppName, deps.config.apps)
-    return [commit for app in apps for commit in tx.commits.due_for_tests(app, deps.settings.ring_again_s)]
+        return [ring for app in due for ring in turns.take(tx, app, deps)]
 
 
 def _due_rollouts(deps: Deps) -> list[Ring]:

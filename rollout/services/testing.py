@@ -1,6 +1,8 @@
 """A commit's tests and its release: claimed, done outside any transaction, reported with the claim."""
 
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -8,38 +10,78 @@ import structlog
 
 from rollout import crashpoints
 from rollout.config.deploy_file import AppConfig
+from rollout.domain.checks import Decision, Word
 from rollout.domain.model import AppName, Commit, CommitId, Release, TestResult
 from rollout.domain.retry import backoff_s
-from rollout.domain.states import CommitEvent
+from rollout.domain.states import CommitEvent, CommitState
 from rollout.errors import LeaseLost, NotFound, ReleaseError, RolloutError, ServiceUnavailable, StaleWrite
-from rollout.services import intake, planning
+from rollout.services import checks, intake, planning, telling, turns
 from rollout.services.ports import Deps
 from rollout.store.store import Transaction
 
 log = structlog.get_logger()
 PATIENT_ATTEMPTS = 3  # a webhook may be faster than the git server's own copies
+MOST_LOST = 5  # runs in a row that end with their worker: then it is the tests that end it
 
 
 @crashpoints.stage("tests")
 def run_tests(commit_id: CommitId, deps: Deps) -> None:
-    """Test this commit and build its release; then see whether something can be shipped."""
+    """Test this commit and build its release; then see whether something can be shipped, and who is tested next."""
     commit = _claim(commit_id, deps)
-    if commit is not None and _test(commit, deps):
+    if commit is None:
+        return
+    if _test(commit, deps):
         planning.start_next(commit.app, deps)
+    turns.ring(deps.config.app(commit.app), deps)
 
 
 def _claim(commit_id: CommitId, deps: Deps) -> Commit | None:
     crashpoints.reach("before-claim")
     with deps.store.transaction() as tx:
-        commit = tx.commits.claim_tests(commit_id, deps.worker, deps.settings.lease_s)
+        known = tx.commits.by_id(commit_id)
+        if known is None:
+            return None
+        app = deps.config.app(known.app)
+        tx.apps.lock(known.app)
+        told = checks.decision(tx, app, known) if checks.external(app) else None
+        if told is not None and told.word is Word.WAIT and known.state is CommitState.RECEIVED:
+            checks.put_off(tx, app, tx.commits.lock(known.app, known.sha) or known, told.why)
+            return None
+        commit = tx.commits.claim_tests(
+            commit_id, deps.worker, deps.settings.lease_s, parallel=app.tests.parallel
+        )
+        if commit is not None and told is not None and told.word is Word.FAIL:
+            _refuse(tx, commit, told, deps)
+            commit = None
+        if commit is not None and commit.lost >= MOST_LOST:
+            _give_up(tx, commit, deps)
+            commit = None
         crashpoints.reach("in-claim")
     crashpoints.reach("after-claim")
     return commit
 
 
+def _refuse(tx: Transaction, commit: Commit, told: Decision, deps: Deps) -> None:
+    result = TestResult(passed=False, reason=told.why, output="")
+    _settle(tx, commit, result=result, release=None, deps=deps, final=True)
+    fresh = tx.commits.by_id(commit.id)
+    if told.late and fresh is not None:
+        tx.commits.update(fresh, reds=commit.reds)  # nobody said red
+
+
+def _give_up(tx: Transaction, commit: Commit, deps: Deps) -> None:
+    """It takes worker after worker with it: its memory, its kernel, or its time are not what a worker survives."""
+    reason = (
+        f"its tests ended with their worker {commit.lost} times in a row: run them by hand on that machine"
+        f" (what killed them? `dmesg`), then `rollout deploy {commit.sha[:12]}` has them run again"
+    )
+    result = TestResult(passed=False, reason=reason, output="")
+    _settle(tx, commit, result=result, release=None, deps=deps, final=True)
+
+
 def _test(commit: Commit, deps: Deps) -> bool:
     """Whether there is a result."""
-    app = deps.config.app(commit.app)
+    app, final = deps.config.app(commit.app), False
     with deps.leases.hold("commit", commit.id):
         try:
             result, release = _test_and_build(commit, app, deps)
@@ -51,7 +93,8 @@ def _test(commit: Commit, deps: Deps) -> bool:
             return False
         except RolloutError as error:
             result, release = TestResult(passed=False, reason=str(error), output=""), None
-    return _report(commit, deps, partial(_settle, result=result, release=release, worker=deps.worker))
+            final = True
+    return _report(commit, deps, partial(_settle, result=result, release=release, deps=deps, final=final))
 
 
 def _test_and_build(commit: Commit, app: AppConfig, deps: Deps) -> tuple[TestResult, Release | None]:
@@ -62,7 +105,12 @@ def _test_and_build(commit: Commit, app: AppConfig, deps: Deps) -> tuple[TestRes
         with deps.store.reading() as tx:
             return tx.commits.still_leased(commit)
 
-    tests = deps.workshop.run_tests(app.name, app, commit.sha, go_on=go_on)
+    if checks.external(app):
+        tests = _reported(commit, app, deps)
+    else:
+        began = time.monotonic()
+        tests = deps.workshop.run_tests(app.name, app, commit.sha, go_on=go_on)
+        tests = replace(tests, took_s=round(time.monotonic() - began, 3))
     crashpoints.reach("after-tests")
     if not tests.passed:
         return tests, None
@@ -70,8 +118,16 @@ def _test_and_build(commit: Commit, app: AppConfig, deps: Deps) -> tuple[TestRes
     crashpoints.reach("after-build")
     output = f"{tests.output}\n{built.output}".strip()
     if release is None:
-        return TestResult(passed=False, reason=f"build: {built.reason}", output=output), None
-    return TestResult(passed=True, reason=tests.reason, output=output), release
+        return replace(tests, passed=False, reason=f"build: {built.reason}", output=output), None
+    return replace(tests, output=output), release
+
+
+def _reported(commit: Commit, app: AppConfig, deps: Deps) -> TestResult:
+    with deps.store.reading() as tx:
+        told = checks.decision(tx, app, commit)
+    if told.word is Word.WAIT:
+        raise ServiceUnavailable(told.why)
+    return TestResult(passed=told.word is Word.PASS, reason=told.why, output="")
 
 
 def _on_branch(commit: Commit, app: AppConfig, deps: Deps) -> None:
@@ -94,6 +150,7 @@ def _report(commit: Commit, deps: Deps, report: Callable[[Transaction, Commit], 
     crashpoints.reach("before-report")
     try:
         with deps.store.transaction() as tx:
+            tx.apps.lock(commit.app)
             report(tx, commit)
             crashpoints.reach("in-report")
     except StaleWrite:
@@ -112,30 +169,62 @@ def _put_off(tx: Transaction, commit: Commit, *, error: ServiceUnavailable, work
         why=str(error),
         reason=str(error),
         due_at=tx.now() + wait,
+        lost=0,
         lease_owner=None,
         lease_until=None,
     )
 
 
 def _settle(
-    tx: Transaction, commit: Commit, *, result: TestResult, release: Release | None, worker: str
+    tx: Transaction, commit: Commit, *, result: TestResult, release: Release | None, deps: Deps, final: bool
 ) -> None:
+    """Write what came of it. A red run is followed by another one while `tests.retries` has some left, but for a `final` one."""
+    app = deps.config.app(commit.app)
+    if release is not None and checks.external(app):
+        told = checks.decision(tx, app, commit)  # a failure may have been reported while it was built
+        if told.word is not Word.PASS:
+            result, release, final = replace(result, passed=False, reason=told.why), None, True
+    red = release is None
+    reds = commit.reds + red
     values: dict[str, Any] = {
-        "who": worker,
+        "who": deps.worker,
         "why": result.reason,
         "tested_at": tx.today(),
-        "output": result.output,
+        "output": _outputs(commit, result),
+        "took_s": result.took_s,
+        "reds": reds,
+        "lost": commit.lost if final else 0,
         "lease_owner": None,
         "lease_until": None,
         "due_at": None,
     }
-    if release is None:
-        if result.passed:
-            raise ReleaseError(f"commit {commit.sha} passed without a release")
-        tx.commits.change(commit, CommitEvent.FAIL, reason=result.reason, **values)
+    if red and result.passed:
+        raise ReleaseError(f"commit {commit.sha} passed without a release")
+    if red and not final and reds <= app.tests.retries:
+        tx.commits.change(commit, CommitEvent.TESTS_LOST, **values | {"due_at": tx.now()})
         return
+    if release is None:
+        tx.commits.change(commit, CommitEvent.FAIL, reason=result.reason, **values)
+    else:
+        _passed(tx, commit, release, values)
+    telling.flaky_or_slow(tx, app, commit, result, reds)
+    telling.red_branch(tx, app)
+
+
+def _passed(tx: Transaction, commit: Commit, release: Release, values: dict[str, Any]) -> None:
     tx.commits.add_release(AppName(commit.app), release)
-    passed = tx.commits.change(commit, CommitEvent.PASS, reason=None, digest=release.digest, **values)
+    reason = f"flaky: it passed after {commit.reds} red run{'s' * (commit.reds > 1)}" if commit.reds else None
+    passed = tx.commits.change(
+        commit, CommitEvent.PASS, reason=reason, digest=release.digest, flaky=commit.reds > 0, **values
+    )
     fresh = tx.commits.by_id(passed.id)
     if fresh is not None and fresh.bar_wanted is not None:
         tx.commits.change(fresh, CommitEvent.BAR, who="bar", why=fresh.bar_wanted, reason=fresh.bar_wanted)
+
+
+def _outputs(commit: Commit, result: TestResult) -> str:
+    """What this run printed, below what the red ones before it did; at most as many as tests.retries allows."""
+    if not commit.reds:
+        return result.output
+    before = commit.output or "nothing was printed"
+    return f"{before}\n\n--- run {commit.reds + 1}, after a red one ---\n{result.output}"

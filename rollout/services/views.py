@@ -129,6 +129,22 @@ def commit(tx: Transaction, found: Commit) -> dict[str, Any]:
         "reason": found.reason,
         "received_at": moment(found.received_at),
         "tested_at": moment(found.tested_at),
+        "tests": {
+            "runs": found.attempt,
+            "red": found.reds,
+            "flaky": found.flaky,
+            "took_s": found.took_s,
+        },
+        "checks": [
+            {
+                "name": one.name,
+                "state": str(one.state),
+                "url": one.url,
+                "source": one.source,
+                "details": one.details,
+            }
+            for one in tx.checks.of(found.app, found.sha)
+        ],
         "rollout": shipped.id if shipped else None,
     }
 

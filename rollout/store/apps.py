@@ -89,6 +89,13 @@ class Apps:
         )
         return changed.rowcount == 1
 
+    def tell_red(self, app: AppName, sha: str | None) -> bool:
+        """Keep which commit people were told to have made the branch red, None for a green one; True when it is news."""
+        changed = self._tx.connection.execute(
+            update(apps).where(apps.c.name == app, apps.c.red_told.is_distinct_from(sha)).values(red_told=sha)
+        )
+        return changed.rowcount == 1
+
     def noted(self, app: AppName) -> str | None:
         """Why nothing is being started."""
         return self._tx.connection.execute(select(apps.c.note).where(apps.c.name == app)).scalar_one_or_none()

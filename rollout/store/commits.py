@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, bindparam, func, insert, or_, select, update
 
+from rollout.domain import turns as turn
 from rollout.domain.model import AppName, BranchCommit, Commit, CommitId, Release
 from rollout.domain.states import CommitEvent, CommitState, next_commit_state
 from rollout.errors import StaleWrite
@@ -26,8 +27,6 @@ _OF_SHA = select(*columns(Commit, commits)).where(
 )
 _ADD = insert(commits)
 _RUNG = update(commits).where(commits.c.id.in_(bindparam("ids", expanding=True)))
-
-MOST_RUNG = 20  # messages under way for the commits of an app that wait: a backlog must not fill the broker
 
 
 class Commits:
@@ -128,6 +127,15 @@ class Commits:
         ).first()
         return load(Commit, row, state=CommitState)
 
+    def last_took(self, but: Commit) -> float | None:
+        """How long the app's tests took when another commit was tested last."""
+        return self._tx.connection.execute(
+            select(commits.c.took_s)
+            .where(commits.c.app == but.app, commits.c.id != but.id, commits.c.took_s.is_not(None))
+            .order_by(commits.c.tested_at.desc(), commits.c.id.desc())
+            .limit(1)
+        ).scalar_one_or_none()
+
     def wanted_now(self, app: AppName) -> list[Commit]:
         """Commits that a person wants out before the queue, newest wish first."""
         rows = self._tx.connection.execute(
@@ -146,40 +154,87 @@ class Commits:
         )
         return load_all(Commit, rows, state=CommitState)
 
-    def due_for_tests(self, app: AppName, again_s: float) -> list[Commit]:
-        """Waiting for their tests, or whose worker went silent; not rung within `again_s`, and with room for their messages."""
+    def due_for_tests(self, app: AppName, again_s: float, parallel: int = 1) -> list[Commit]:
+        """Whose turn it is: waiting, or its worker went silent; as many as there is room for.
+
+        No more messages of an app are under way than it may test at a time, so that in the queue the apps take turns.
+        """
         now, of_app = self._tx.now(), commits.c.app == app
         waits = and_(of_app, commits.c.state == CommitState.RECEIVED)
-        rung = and_(waits, commits.c.due_at > now, commits.c.due_at <= now + again_s)
-        under_way = self._tx.connection.execute(select(func.count()).where(rung)).scalar_one()
+        tests = and_(of_app, commits.c.state == CommitState.TESTING)
+        later = and_(commits.c.due_at > now, commits.c.due_at <= now + again_s)
+        rung = or_(
+            and_(waits, later, commits.c.reason.is_(None)),  # put off ones have a reason, and no message
+            and_(tests, or_(commits.c.lease_until > now, later)),
+        )
+        room = parallel - self._count(rung)
+        if room <= 0:
+            return []
         silent = and_(
-            of_app,
-            commits.c.state == CommitState.TESTING,
-            commits.c.lease_until <= now,
-            or_(commits.c.due_at.is_(None), commits.c.due_at <= now),
+            tests, commits.c.lease_until <= now, or_(commits.c.due_at.is_(None), commits.c.due_at <= now)
         )
-        rows = self._tx.connection.execute(
-            select(*columns(Commit, commits))
-            .where(or_(and_(waits, commits.c.due_at <= now), silent))
-            .order_by(commits.c.id)
-            .limit(max(0, MOST_RUNG - under_way))
+        ids = self._ids(silent)
+        if len(ids) < room:
+            ids += self._in_turn(app, and_(waits, commits.c.due_at <= now))
+        return self._in_order(ids[:room])
+
+    def _in_turn(self, app: AppName, due: Any) -> list[int]:
+        rows = self._tx.connection.execute(select(commits.c.id, commits.c.position).where(due))
+        tried = self._tx.connection.execute(
+            select(func.max(commits.c.position)).where(
+                commits.c.app == app, commits.c.on_branch, commits.c.state != CommitState.RECEIVED
+            )
+        ).scalar_one()
+        return [one.id for one in turn.in_turn([turn.Waiting(*row) for row in rows], tried)]
+
+    def _ids(self, where: Any) -> list[int]:
+        return list(
+            self._tx.connection.execute(select(commits.c.id).where(where).order_by(commits.c.id)).scalars()
         )
-        return load_all(Commit, rows, state=CommitState)
+
+    def _in_order(self, ids: Sequence[int]) -> list[Commit]:
+        if not ids:
+            return []
+        rows = self._tx.connection.execute(select(*columns(Commit, commits)).where(commits.c.id.in_(ids)))
+        found = {commit.id: commit for commit in load_all(Commit, rows, state=CommitState)}
+        return [found[CommitId(one)] for one in ids]
+
+    def _count(self, where: Any) -> int:
+        return int(self._tx.connection.execute(select(func.count()).where(where)).scalar_one())
 
     def rung(self, ids: Sequence[CommitId], again_s: float) -> None:
         """A message is under way: do not ring again before `again_s`."""
         if ids:
-            self._tx.connection.execute(_RUNG, {"ids": list(ids), "due_at": self._tx.now() + again_s})
+            self._tx.connection.execute(
+                _RUNG, {"ids": list(ids), "due_at": self._tx.now() + again_s, "reason": None}
+            )
 
-    def claim_tests(self, commit: CommitId, owner: str, lease_s: float) -> Commit | None:
-        """The right to test this commit; None when there is nothing to do or somebody else does it."""
+    def claim_tests(
+        self, commit: CommitId, owner: str, lease_s: float, *, parallel: int | None = None
+    ) -> Commit | None:
+        """The right to test this commit; None when there is nothing to do, somebody else does it, or there is no room.
+
+        `parallel`: as many commits of the app may be in test; None: any number.
+        """
+        known = self.by_id(commit)
+        if known is None:
+            return None
+        self._tx.apps.lock(known.app)  # two that claim the last room
         row = self._locked(commits.c.id == commit)
         if row is None:
             return None
         now = self._tx.now()
         if row.state is CommitState.TESTING and (row.lease_until or 0.0) <= now:
-            row = self.change(row, CommitEvent.TESTS_LOST, who=owner, why=f"{row.lease_owner} went silent")
-        if row.state is not CommitState.RECEIVED:
+            lost = row.lost if row.lease_owner is None else row.lost + 1  # a person's order has no owner
+            row = self.change(
+                row,
+                CommitEvent.TESTS_LOST,
+                who=owner,
+                why=f"{row.lease_owner} went silent",
+                lost=lost,
+                due_at=now,
+            )
+        if row.state is not CommitState.RECEIVED or not self._room(row.app, parallel, now):
             return None
         return self.change(
             row,
@@ -190,6 +245,10 @@ class Commits:
             lease_until=now + lease_s,
             due_at=None,
         )
+
+    def _room(self, app: AppName, parallel: int | None, now: float) -> bool:
+        live = and_(commits.c.app == app, commits.c.state == CommitState.TESTING, commits.c.lease_until > now)
+        return parallel is None or self._count(live) < parallel
 
     def change(
         self, commit: Commit, what: CommitEvent, *, who: str, why: str | None = None, **values: Any

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, select, update
 
-from rollout.store.tables import commits, deliveries, events, notices, outputs, rollouts, samples
+from rollout.store.tables import checks, commits, deliveries, events, notices, outputs, rollouts, samples
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
@@ -40,6 +40,7 @@ class Retention:
             ),
             "deliveries": self._remove(deliveries, deliveries.c.received_at < told),
             "notices": self._remove(notices, notices.c.created_at < told, notices.c.due_at.is_(None)),
+            "checks": self._remove(checks, checks.c.reported_at < self._tx.today() - PRINTED),
             "commits": self._forget_output(),
         }
 

@@ -31,6 +31,7 @@ from rollout.domain.states import RolloutState
 from rollout.errors import Conflict, ServiceUnavailable
 from rollout.store import clock, frozen, migrate, postgresql, tables
 from rollout.store.apps import Apps
+from rollout.store.checks import Checks
 from rollout.store.commits import Commits
 from rollout.store.hosts import Hosts
 from rollout.store.journal import Deliveries, Events, Notices, Outputs, Samples
@@ -61,6 +62,7 @@ class Transaction:
         self._stopwatch = stopwatch
         self.apps = Apps(self)
         self.commits = Commits(self)
+        self.checks = Checks(self)
         self.rollouts = Rollouts(self)
         self.hosts = Hosts(self)
         self.events = Events(self)

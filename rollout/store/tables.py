@@ -71,6 +71,7 @@ apps = Table(
     Column("poll_due_at", Float, nullable=False, default=0.0),
     Column("poll_failures", Integer, nullable=False, default=0),
     Column("note", Text),  # why nothing is being started now, for people
+    Column("red_told", String(40)),  # the first red commit of the branch that people were told of
 )
 
 deliveries = Table(
@@ -109,12 +110,31 @@ commits = Table(
     Column("now_reason", Text),
     Column("now_by", Text),
     Column("attempt", Integer, nullable=False, default=0),
+    Column("reds", Integer, nullable=False, default=0, server_default="0"),
+    Column("lost", Integer, nullable=False, default=0, server_default="0"),
+    Column("flaky", Boolean, nullable=False, default=False, server_default=false()),
+    Column("took_s", Float),
     Column("output", Text, nullable=False, default=""),
     Column("digest", String(64)),
     Column("lease_owner", String(200)),
     Column("lease_until", Float),
     Column("due_at", Float),
     UniqueConstraint("app", "sha"),
+)
+
+checks = Table(
+    "checks",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("app", String(100), nullable=False),
+    Column("sha", String(40), nullable=False),
+    Column("name", String(200), nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("source", String(30), nullable=False),
+    Column("details", Text, nullable=False),
+    Column("reported_at", Utc, nullable=False),
+    UniqueConstraint("app", "sha", "name"),
 )
 
 releases = Table(

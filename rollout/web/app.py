@@ -16,6 +16,7 @@ from rollout.services.ports import Deps
 from rollout.web import errors, hooks
 from rollout.web.api import Reads
 from rollout.web.armour import Armour
+from rollout.web.checks import Checks
 from rollout.web.gate import Gate
 from rollout.web.health import Health
 from rollout.web.metrics import Metrics
@@ -98,5 +99,5 @@ def routes(service: Service, health: Health) -> list[Route]:
         Route("/api/rollouts/{id:int}/retry", orders.retry, methods=["POST"]),
         Route("/api/hosts", reads.hosts),
         Route("/api/commits/{sha}", reads.commit),
-        Route("/api/commits/{sha}/checks", orders.check, methods=["POST"]),
+        Route("/api/commits/{sha}/checks", Checks(service).report, methods=["POST"]),
     ]

@@ -30,10 +30,6 @@ class NoSuchMethod(errors.RolloutError):
     """This address does not take that method."""
 
 
-class NotYet(errors.RolloutError):
-    """Rollout does not do that yet."""
-
-
 class Busy(errors.ServiceUnavailable):
     """Too much is asked of this service at once."""
 
@@ -55,7 +51,6 @@ STATUS: Mapping[type[errors.RolloutError], int] = {
     TooLarge: 413,
     TooSlow: 408,
     NoSuchMethod: 405,
-    NotYet: 501,
 }
 
 

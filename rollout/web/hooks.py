@@ -11,7 +11,7 @@ from starlette.responses import Response
 from rollout import webhooks
 from rollout.domain.model import Push
 from rollout.errors import RolloutError
-from rollout.services import intake
+from rollout.services import checks, intake
 from rollout.services.intake import Received
 from rollout.services.ports import Deps
 from rollout.web.errors import Json, status_of
@@ -57,6 +57,8 @@ def _store(provider: str, headers: list[tuple[str, str]], body: bytes, deps: Dep
     push = known.parse(headers, body)
     if push.kind == "ping":
         return None
+    if push.kind == "report":
+        return checks.receive(push, webhooks.of_repository(push, deps.config.apps), deps)
     return _for_every_app(push, deps)
 
 

@@ -11,7 +11,7 @@ from rollout.domain.model import Rollout
 from rollout.errors import Unreadable
 from rollout.services import halts, stopping, views
 from rollout.web.api import rollout_id
-from rollout.web.errors import Json, NotYet
+from rollout.web.errors import Json
 from rollout.web.service import Service
 
 WHO = "api"
@@ -94,25 +94,19 @@ class Orders:
         )
         return Json(await self._shown(retried))
 
-    async def check(self, _request: Request) -> Response:
-        """A CI server's report."""
-        raise NotYet(
-            'tests.source = "external" is not built yet',
-            remedy="let rollout run the tests: set tests.command",
-        )
-
     async def _read(self, request: Request, shape: type[O]) -> O:
         async with self._service.bodies.of(request, MOST_BYTES) as body:
             try:
                 return shape.model_validate_json(body.strip() or b"{}")
             except ValidationError as error:
-                raise Unreadable(_said(error), remedy="docs/http.md says what may be in it") from None
+                raise Unreadable(said(error), remedy="docs/http.md says what may be in it") from None
 
     async def _shown(self, changed: Rollout) -> dict[str, Any]:
         return await self._service.read(lambda tx: views.rollouts(tx, [tx.rollouts.get(changed.id)])[0])
 
 
-def _said(error: ValidationError) -> str:
+def said(error: ValidationError) -> str:
+    """What is wrong with a body, without showing it."""
     return "; ".join(
         f"{'.'.join(map(str, one['loc'])) or 'the body'}: {one['msg']}"
         for one in error.errors(include_input=False)[:5]

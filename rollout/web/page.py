@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse, Response
 from rollout.config.deploy_file import AppConfig
 from rollout.domain.model import AppName, Commit, Rollout
 from rollout.domain.states import HostState
-from rollout.services import planning, views
+from rollout.services import planning, telling, views
 from rollout.store.store import Transaction
 from rollout.web.plain import plain
 from rollout.web.service import Service
@@ -51,6 +51,7 @@ class AppSection:
     name: str
     running: tuple[Shown, ...]
     waits_for: str | None
+    red: Commit | None
     coming: tuple[Commit, ...]
     more: int
     last: tuple[Shown, ...]
@@ -114,6 +115,7 @@ def section(tx: Transaction, app: AppConfig) -> AppSection:
         name=app.name,
         running=tuple(_shown(tx, running)),
         waits_for=None if running else planning.waits_for(app, tx),
+        red=telling.first_red(tx, name),
         coming=tuple(coming[:NEXT]),
         more=max(0, len(coming) - NEXT),
         last=tuple(_shown(tx, tx.rollouts.finished(name, LAST))),

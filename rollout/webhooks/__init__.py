@@ -10,9 +10,9 @@ from rollout.webhooks.gitea import Gitea
 from rollout.webhooks.github import GitHub
 from rollout.webhooks.gitlab import GitLab
 from rollout.webhooks.headers import GivenHeaders
-from rollout.webhooks.matching import match, matches, narrow
+from rollout.webhooks.matching import match, matches, narrow, of_repository
 
-__all__ = ["PROVIDERS", "GivenHeaders", "Provider", "match", "matches", "narrow", "provider"]
+__all__ = ["PROVIDERS", "GivenHeaders", "Provider", "match", "matches", "narrow", "of_repository", "provider"]
 
 
 class Provider(Protocol):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rollout.domain.model import Push
 from rollout.errors import SignatureInvalid
-from rollout.webhooks import payload, signing
+from rollout.webhooks import payload, reports, signing
 from rollout.webhooks.headers import GivenHeaders, one
 from rollout.webhooks.hub import pushed
 
@@ -28,6 +28,8 @@ class GitHub:
         event = one(headers, "x-github-event")
         if event == "ping":
             return Push("github", delivery, "ping")
+        if event in reports.GITHUB:
+            return reports.github(event, delivery, found)
         if event != "push":
             return Push("github", delivery, "other")
         return pushed("github", delivery, found)

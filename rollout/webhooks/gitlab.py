@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from rollout.domain.model import Push
 from rollout.errors import Unreadable
 from rollout.webhooks import headers as header
-from rollout.webhooks import payload, signing
+from rollout.webhooks import payload, reports, signing
 from rollout.webhooks.headers import GivenHeaders
 
 SIGNING_TOKEN = "whsec_"  # noqa: S105  # the form of a secret, not one
@@ -41,6 +41,8 @@ class GitLab:
         """A push or something else (it has no ping: its test button sends a push); Unreadable."""
         found = payload.load(headers, body)
         delivery = payload.delivery(headers, body, "webhook-id", "idempotency-key", "x-gitlab-event-uuid")
+        if payload.text(found, "object_kind") == "pipeline":
+            return reports.gitlab(delivery, found, ADDRESSES)
         if payload.text(found, "object_kind") != "push":
             return Push("gitlab", delivery, "other")
         project = payload.table(found, "project")

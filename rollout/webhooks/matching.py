@@ -20,6 +20,11 @@ def matches(push: Push, apps: Mapping[str, AppConfig]) -> list[AppConfig]:
     return [app for app in apps.values() if _same_repository(push, app) and app.branch in _heads(push)]
 
 
+def of_repository(push: Push, apps: Mapping[str, AppConfig]) -> list[AppConfig]:
+    """Every app of this repository, whatever the branch: reports are of commits."""
+    return [app for app in apps.values() if _same_repository(push, app)]
+
+
 def narrow(push: Push, app: AppConfig) -> Push:
     """The push as this app sees it: of several pushed branches, the app's own."""
     heads = _heads(push)

@@ -10,6 +10,10 @@ from tests.support.checker.check import check
 from tests.support.checker.read import world as told
 from tests.support.world import World
 
+LATER = {  # what later migrations add to the tables that 0003 left
+    "commits": ["flaky", "reds", "lost", "took_s"],
+    "apps": ["red_told"],
+}
 OF_0003 = {
     "rollouts": ["passed_t", "accepted_at", "watch_due_at"],
     "rollout_hosts": ["touched_at", "switched_at", "owes", "owed", "busy_since"],
@@ -25,9 +29,10 @@ def world(tmp_path, monkeypatch, database):
 
 
 def migrated_again(world):
-    """What 0003 added is taken away, and added again by the migration."""
+    """What 0003 and those after it added is taken away, and added again by the migration."""
     with world.store.transaction() as tx:
-        for table, columns in OF_0003.items():
+        tx.connection.execute(text("DROP TABLE checks"))
+        for table, columns in (OF_0003 | LATER).items():
             for column in columns:
                 tx.connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
         tx.connection.execute(text("UPDATE alembic_version SET version_num = '0002'"))

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import func, select
 
-from rollout.domain.model import Member, Push, Role
+from rollout.domain.model import Check, CheckState, Member, Push, Role
 from rollout.domain.states import RolloutEvent
 from rollout.domain.verdict import Interval
 from rollout.store import retention, tables
@@ -15,7 +15,7 @@ from rollout.store.store import Store, Transaction
 SHA = "a" * 40
 RE = RolloutEvent
 OLD_ENOUGH = timedelta(days=91)
-KINDS = ("samples", "outputs", "events", "deliveries", "notices")
+KINDS = ("samples", "outputs", "events", "deliveries", "notices", "checks")
 
 
 @pytest.fixture
@@ -51,6 +51,7 @@ def live_through(tx, *, ended):
     tx.samples.add(rollout.id, [Interval(0.0, 1.0, "web1", "canary", True, {"2xx": 5}, "probe", ())])
     tx.outputs.add(rollout.id, "web1", "activate", 1, "restarted")
     tx.deliveries.add(Push("github", "1", "push", (), "main", SHA), "shop", "accepted", "")
+    tx.checks.put("shop", SHA, Check("unit", CheckState.SUCCESS))
     tx.notices.add("shop", rollout.id, "told", "of it")
     for notice in tx.notices.claim(0):
         tx.notices.sent(notice)
@@ -79,7 +80,7 @@ def test_what_is_old_goes_and_the_audit_stays(store, later):
     with store.transaction() as tx:
         removed = tx.retention.tidy()
         assert removed == {
-            "samples": 1, "outputs": 1, "events": 1, "deliveries": 1, "notices": 1, "commits": 1,
+            "samples": 1, "outputs": 1, "events": 1, "deliveries": 1, "notices": 1, "checks": 1, "commits": 1,
         }  # fmt: skip
         assert rows(tx) == {name: count - 1 for name, count in before.items()}
         assert tx.rollouts.get(rollout.id).state == "stopped"
@@ -110,7 +111,7 @@ def test_an_unfinished_rollout_keeps_everything(store, later):
     with store.transaction() as tx:
         tx.retention.tidy()
         after = rows(tx)
-    assert {name for name in before if before[name] != after[name]} == {"deliveries", "notices"}
+    assert {name for name in before if before[name] != after[name]} == {"deliveries", "notices", "checks"}
 
 
 def test_a_batch_is_bounded(store, later, monkeypatch):

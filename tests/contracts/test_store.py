@@ -165,11 +165,11 @@ def test_a_backlog_has_so_many_messages_under_way_and_no_more(store, now):
     sent = []
     for _ in range(6):
         with store.transaction() as tx:
-            due = [commit.id for commit in tx.commits.due_for_tests("shop", 10)]
+            due = [commit.id for commit in tx.commits.due_for_tests("shop", 10, 3)]
             tx.commits.rung(due, 10)
             sent += due
         now["s"] += 4
-    assert len(sent) == 40
+    assert len(sent) == 6  # of three at a time, twice within 24 s
     with store.transaction() as tx:
         assert [due.id for due in tx.commits.due_for_tests("blog", 10)] == [blog.id]
 
@@ -507,3 +507,29 @@ def test_a_damaged_file_is_a_clear_error(tmp_path):
         tx.rollouts.unfinished()
     assert "backup" in caught.value.remedy
     damaged.close()
+
+
+def test_the_newest_word_on_a_check_is_kept(store):
+    """One row for a check of a commit, whether the commit is known or not, each app its own."""
+    from rollout.domain.model import Check, CheckState
+
+    with store.transaction() as tx:
+        tx.checks.put("shop", "a" * 40, Check("unit", CheckState.PENDING))
+        tx.checks.put("shop", "a" * 40, Check("unit", CheckState.FAILURE, "https://ci/1", "github", "1 of 2"))
+        tx.checks.put("blog", "a" * 40, Check("unit", CheckState.SUCCESS))
+    with store.reading() as tx:
+        told = tx.checks.of("shop", "a" * 40)
+    assert told == [Check("unit", CheckState.FAILURE, "https://ci/1", "github", "1 of 2")]
+
+
+def test_a_commit_that_was_put_off_takes_nobodys_place(store, now):
+    """It waits for a git server or a report, without a message: another one's may go out meanwhile."""
+    with store.transaction() as tx:
+        first, _ = tx.commits.add("shop", "a" * 40, who="w", why="x")
+        second, _ = tx.commits.add("shop", "b" * 40, who="w", why="x")
+        tx.commits.update(first, reason="waits for check unit", due_at=tx.now() + 5)
+        assert [due.id for due in tx.commits.due_for_tests("shop", 10)] == [second.id]
+        tx.commits.rung([second.id], 10)
+        now["s"] += 6
+        assert tx.commits.due_for_tests("shop", 10) == []
+        assert [due.id for due in tx.commits.due_for_tests("shop", 10, 2)] == [first.id]

@@ -22,9 +22,11 @@ def deliveries(history: History) -> Iterator[Violation]:
         if times > 1:
             yield Violation("I4", f"delivery {number}", f"{times} answers share one record")
     for number, row in stored.items():
-        if row["outcome"] not in {"accepted", "duplicate", "ignored"}:
+        if row["outcome"] not in {"accepted", "duplicate", "ignored", "reported"}:
             yield Violation("I4", f"delivery {number}", f"its outcome is {row['outcome']!r}")
-        elif row["outcome"] != "ignored" and (row["app"], row["head"]) not in history.commits:
+        elif (
+            row["outcome"] not in {"ignored", "reported"} and (row["app"], row["head"]) not in history.commits
+        ):
             yield Violation("I4", f"delivery {number}", f"{row['outcome']}, and {row['head']} has no row")
 
 

@@ -1,5 +1,6 @@
 """`rollout log COMMIT`: what the tests of a commit printed, whether it was shipped or not."""
 
+from rollout.domain.model import Check, CheckState
 from rollout.domain.states import CommitEvent
 
 
@@ -23,3 +24,16 @@ def test_neither_a_number_nor_a_commit_is_a_usage_error(cli):
     """Exit 2 for words, 3 for a commit that nobody knows."""
     assert cli("log", "yesterday").code == 2
     assert cli("log", "f" * 40).code == 3
+
+
+def test_reports_of_ci_servers_are_shown(cli, deps):
+    """Each check with its newest word, its address, and what a JUnit report found."""
+    sha = deps.workshop.push()
+    with deps.store.transaction() as tx:
+        tx.commits.add("shop", sha, who="test", why="pushed")
+        tx.checks.put(
+            "shop", sha, Check("unit", CheckState.FAILURE, "https://ci/7", details="1 of 2 failed\na.b: no")
+        )
+    told = cli("log", sha).out
+    assert "check unit: failure (by api) https://ci/7" in told
+    assert "a.b: no" in told

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rollout.domain import selection
 from rollout.domain.selection import (
     Candidate,
     choose,
@@ -440,3 +441,21 @@ def test_a_culprit_in_a_batch_of_three_is_found(culprit):
     assert gone_wrong == [[sha(1), sha(2), sha(3)], [sha(culprit)]]
     assert left[0].state is CommitState.BARRED
     assert len(left) == 4 - culprit
+
+
+def test_the_first_red_commit_is_the_oldest_behind_the_last_good_one():
+    """Who made the branch red, and whether it is certain: nothing before it is untested."""
+    good, red, untested = CommitState.PASSED, CommitState.FAILED, CommitState.RECEIVED
+
+    def first(*states):
+        queue = [
+            selection.Candidate(str(n), state, 0.0, False, frozenset()) for n, state in enumerate(states)
+        ]
+        found = selection.first_red(queue)
+        return found and (found.position, found.certain)
+
+    assert first(good, red, red) == (2, True)
+    assert first(red, good) is None
+    assert first(red, good, untested, red) == (4, False)
+    assert first(red, untested) == (1, True)
+    assert first(CommitState.BARRED, untested) is None

@@ -194,12 +194,12 @@ def test_an_order_that_is_too_large_is_413(client, halted):
     assert answer.status == 413
 
 
-def test_a_check_report_is_not_yet(client):
-    """501 with what to do instead."""
-    answer = client.post("/api/commits/abcd1234/checks", BEARER, body=b"{}")
-    assert answer.status == 501
-    assert answer.json["error"] == "NotYet"
-    assert answer.json["remedy"]
+def test_a_check_report_is_refused_while_no_app_waits_for_one(client):
+    """409 with what to set: a report that nobody reads must not look taken."""
+    body = b'{"name": "unit", "state": "success"}'
+    answer = client.post(f"/api/commits/{'a' * 40}/checks", BEARER, body=body)
+    assert answer.status == 409
+    assert "tests.source" in answer.json["remedy"] or "external" in answer.json["remedy"]
 
 
 @pytest.mark.parametrize("path", ["/api/rollouts", "/api/rollouts/1", "/api/hosts", "/api/commits/abcd", "/"])

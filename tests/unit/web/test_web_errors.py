@@ -30,7 +30,6 @@ WANTED = {
     web_errors.Unauthorized: 401,
     web_errors.TooLarge: 413,
     web_errors.TooSlow: 408,
-    web_errors.NotYet: 501,
     web_errors.Busy: 503,
 }
 

@@ -1,0 +1,111 @@
+"""A CI server decides in place of our own test run; what is shipped is built by us all the same (I9)."""
+
+from collections.abc import Sequence
+
+from rollout.config.deploy_file import AppConfig
+from rollout.domain import checks
+from rollout.domain.checks import Decision, Word
+from rollout.domain.model import AppName, Check, CheckState, Commit, Push
+from rollout.domain.states import CommitEvent, CommitState
+from rollout.errors import Conflict
+from rollout.services import bars, turns, views
+from rollout.services.intake import Received
+from rollout.services.ports import Deps
+from rollout.store.store import Transaction
+
+LONGEST_WAIT_S = 600.0  # then it is looked at again
+
+
+def external(app: AppConfig) -> bool:
+    """Whether CI servers decide."""
+    return app.tests.source == "external"
+
+
+def decision(tx: Transaction, app: AppConfig, commit: Commit) -> Decision:
+    """What the reports so far say of the commit."""
+    reported = tx.checks.of(commit.app, commit.sha)
+    age_s = bars.candidate(commit, tx).age_s
+    return checks.decide(app.tests.required, reported, age_s, app.tests.deadline)
+
+
+def put_off(tx: Transaction, app: AppConfig, commit: Commit, why: str) -> None:
+    """It waits for reports: they ring; and its time limit does."""
+    left_s = app.tests.deadline - bars.candidate(commit, tx).age_s
+    tx.commits.update(commit, reason=why, due_at=tx.now() + min(LONGEST_WAIT_S, max(0.0, left_s)))
+
+
+def receive(push: Push, apps: Sequence[AppConfig], deps: Deps) -> Received:
+    """A verified webhook with a report: kept for every app of its repository that lets CI servers decide."""
+    taking = [app for app in apps if external(app)]
+    if push.check is not None and push.head:
+        for app in taking:
+            report(app, push.head, push.check, deps)
+    name = AppName(apps[0].name) if apps else None
+    outcome, reason = "reported", f"a report on commit {push.head}"
+    if not apps:
+        outcome, reason = "ignored", "not a repository of ours"
+    elif not taking:
+        outcome, reason = "ignored", 'a report, and tests.source is not "external"'
+    with deps.store.transaction() as tx:
+        number = tx.deliveries.add(push, name, outcome, reason)
+    return Received(number, outcome, reason)
+
+
+def report(app: AppConfig, sha: str, check: Check, deps: Deps) -> str:
+    """Keep the report, and do what follows from it; what that is, in words. Conflict when CI servers do not decide."""
+    if not external(app):
+        raise Conflict(
+            f"{app.name} runs its own tests",
+            remedy='to let reports decide: [apps.X.tests] source = "external"',
+        )
+    name = AppName(app.name)
+    with deps.store.transaction() as tx:
+        tx.apps.lock(name)
+        tx.checks.put(name, sha, check)
+        commit = tx.commits.lock(name, sha)
+        said = "kept until the commit is known" if commit is None else _follow(tx, app, commit, check)
+        rings = turns.take(tx, app, deps)
+    deps.bell.ring(rings)
+    return said
+
+
+def _follow(tx: Transaction, app: AppConfig, commit: Commit, check: Check) -> str:
+    if check.name not in app.tests.required:
+        return "kept; not a required check"
+    match commit.state:
+        case CommitState.RECEIVED:
+            tx.commits.update(commit, due_at=tx.now())
+        case CommitState.FAILED if (
+            decision(tx, app, commit).word is Word.PASS
+        ):  # late, or run again over there
+            tx.commits.change(
+                commit,
+                CommitEvent.TEST,
+                who=check.source,
+                why=f"check {check.name} is a success after all",
+                lease_owner=None,
+                lease_until=0.0,
+                reason=None,
+                lost=0,
+            )
+        case CommitState.PASSED if check.state is CheckState.FAILURE:
+            _contradicted(tx, app, commit, check)
+        case _:
+            return f"kept; the commit is {commit.state}"
+    return "taken"
+
+
+def _contradicted(tx: Transaction, app: AppConfig, commit: Commit, check: Check) -> None:
+    """A failure after the commit had passed: it is kept in, or, when it is on its way, people are told and decide."""
+    why = f"check {check.name} failed after the commit had passed"
+    if views.carrying(tx, commit.app, commit.sha) is None:
+        bars.bar_locked(tx, commit, who=check.source, why=why)
+        return
+    tx.record(commit.app, f"commit {commit.sha}", "check failed late", who=check.source, why=why)
+    short = commit.sha[:12]
+    tx.notices.add(
+        commit.app,
+        None,
+        f"{app.name}: {why}",
+        f"Commit {short} is out or on its way, and a report stops no rollout.\nNext: rollout status, or rollout bar {short}",
+    )

@@ -1,0 +1,74 @@
+"""What people are told of tests: who made the branch red, which commit is flaky, that the suite has grown slow."""
+
+from rollout.config.deploy_file import AppConfig
+from rollout.domain import selection
+from rollout.domain.model import AppName, Commit, TestResult
+from rollout.domain.states import CommitState
+from rollout.services import bars, planning
+from rollout.store.store import Transaction
+
+SLOW_S = 300.0  # a suite that takes longer keeps every commit waiting
+
+
+def first_red(tx: Transaction, app: AppName) -> Commit | None:
+    """The commit that made the branch red, as far as tests have come; None while its newest result is good."""
+    queue = planning.waiting(tx, app)
+    found = selection.first_red([bars.candidate(commit, tx) for commit in queue])
+    return None if found is None else queue[found.position - 1]
+
+
+def where(commit: Commit) -> str:
+    """Where a commit that is received or in test stands, in a few words."""
+    words = "tests run" if commit.state is CommitState.TESTING else commit.reason or "waits for its tests"
+    return f"{words} again: {commit.reds} red so far" if commit.reds else words
+
+
+def told_of_tests(commit: Commit) -> list[str]:
+    """What the last run of its tests deserves to have said about it, a line each."""
+    lines = []
+    if commit.flaky:
+        lines.append(f"flaky: passed after {commit.reds} red")
+    if commit.took_s is not None:
+        slow = f", more than {SLOW_S / 60:.0f} min" if commit.took_s > SLOW_S else ""
+        lines.append(f"the tests took {commit.took_s:.1f} s{slow}")
+    return lines
+
+
+def red_branch(tx: Transaction, app: AppConfig) -> None:
+    """One notice for each first red commit, once all before it are tested and it is certain."""
+    name = AppName(app.name)
+    queue = planning.waiting(tx, name)
+    found = selection.first_red([bars.candidate(commit, tx) for commit in queue])
+    if found is None:
+        tx.apps.tell_red(name, None)
+        return
+    red = queue[found.position - 1]
+    if found.certain and tx.apps.tell_red(name, red.sha):
+        tx.record(name, f"commit {red.sha}", "branch red", who="tests", why=red.reason)
+        tx.notices.add(
+            name,
+            None,
+            f"{name}: {app.branch} is red since {red.sha[:12]} by {red.author}",
+            f"{red.subject}\n{red.reason}\n\nNothing newer ships until a commit passes.\nNext: rollout log {red.sha[:12]}",
+        )
+
+
+def flaky_or_slow(tx: Transaction, app: AppConfig, commit: Commit, result: TestResult, reds: int) -> None:
+    """A flaky commit each time; a slow suite when it becomes slow, not at every commit."""
+    short = commit.sha[:12]
+    if result.passed and reds:
+        tx.notices.add(
+            commit.app,
+            None,
+            f"{app.name}: commit {short} is flaky",
+            f"Its tests were red {reds} of {reds + 1} times, on the same bytes. It may ship.\nNext: rollout log {short}",
+        )
+    took_s, before_s = result.took_s or 0.0, tx.commits.last_took(commit) or 0.0
+    if took_s > SLOW_S >= before_s:
+        tx.notices.add(
+            commit.app,
+            None,
+            f"{app.name}: the tests took {took_s / 60:.1f} min",
+            f"Every commit waits for them; more than {SLOW_S / 60:.0f} min and the queue grows at a busy hour. Commit {short} is"
+            " the first one that took so long.\nMake them faster, split them, or raise tests.parallel.",
+        )

@@ -1,0 +1,30 @@
+"""Ringing for tests: whose turn it is, and no more of an app at a time than its `tests.parallel`."""
+
+from rollout.config.deploy_file import AppConfig
+from rollout.domain.model import AppName
+from rollout.domain.pipeline import Ring, run_tests
+from rollout.services.ports import Deps
+from rollout.store.store import Transaction
+
+
+def take(tx: Transaction, app: AppConfig, deps: Deps) -> list[Ring]:
+    """The messages for the commits whose turn it is; they count as under way. To be rung after the commit."""
+    again_s = deps.settings.ring_again_s
+    due = tx.commits.due_for_tests(AppName(app.name), again_s, app.tests.parallel)
+    tx.commits.rung([commit.id for commit in due], again_s)
+    return [run_tests(commit.id) for commit in due]
+
+
+def any_due(tx: Transaction, app: AppConfig, deps: Deps) -> bool:
+    """Whether `take` would find something; for reading transactions."""
+    return bool(tx.commits.due_for_tests(AppName(app.name), deps.settings.ring_again_s, app.tests.parallel))
+
+
+def ring(app: AppConfig, deps: Deps) -> None:
+    """Room has become free: the next ones."""
+    with deps.store.reading() as tx:
+        if not any_due(tx, app, deps):
+            return
+    with deps.store.transaction() as tx:
+        rings = take(tx, app, deps)
+    deps.bell.ring(rings)

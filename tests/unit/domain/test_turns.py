@@ -1,0 +1,44 @@
+"""Whose tests come next: oldest first, but of too many the newest ones, and nobody waits for ever."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollout.domain.turns import NEXT_OUT, TOO_MANY, Waiting, in_turn
+
+
+def waiting(*positions):
+    return [Waiting(number, position) for number, position in enumerate(positions)]
+
+
+def order(positions, tried):
+    return [one.position for one in in_turn(waiting(*positions), tried)]
+
+
+def test_few_are_tested_in_the_order_in_which_they_ship():
+    """While no more than TOO_MANY wait, the oldest comes first, whatever order they were received in."""
+    assert order([5, 3, 4], 2) == [3, 4, 5]
+    assert order(range(1, TOO_MANY + 1), None) == list(range(1, TOO_MANY + 1))
+
+
+def test_of_too_many_the_head_comes_first_when_nothing_near_it_was_tried():
+    """A branch that is red now says so after one suite, not after a hundred."""
+    assert order(range(1, 21), None) == [20, 1, 2, 3, *range(19, 3, -1)]
+
+
+def test_after_the_head_come_those_that_can_ship_and_then_the_newest():
+    """With a result near the head, the oldest ones have their turn: a flood cannot hold them up."""
+    assert order(range(1, 21), 21) == [1, 2, 3, *range(20, 3, -1)]
+
+
+def test_a_commit_without_a_place_is_the_newest():
+    """A webhook is faster than git: its commit is not taken for an old one."""
+    assert order([None, 7], 6) == [7, None]
+
+
+@given(st.sets(st.integers(1, 400)), st.none() | st.integers(1, 400))
+def test_everybody_has_a_turn_and_the_oldest_have_it_soon(positions, tried):
+    """Nobody is left out or named twice, and the oldest is first or second."""
+    turns = order(positions, tried)
+    assert sorted(turns) == sorted(positions)
+    assert not positions or min(positions) in turns[:2]
+    assert NEXT_OUT < TOO_MANY

@@ -1,0 +1,173 @@
+"""Runs of a commit's tests: tried again when red, bounded, so many at a time, apps in turn, and told to people."""
+
+import pytest
+
+from rollout.domain import model
+from rollout.domain.pipeline import run_tests
+from rollout.domain.states import CommitState
+from rollout.services import reconcile, telling, testing, turns, views
+from rollout.services.testing import MOST_LOST
+from tests.support.fakes import a_commit, a_deps
+from tests.support.world import World
+
+LEASE_S = 15.0
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    return World(tmp_path, monkeypatch, hosts=2)
+
+
+def commit_of(world, sha):
+    with world.store.reading() as tx:
+        return tx.commits.get("shop", sha)
+
+
+def with_results(world, *passed):
+    """The next runs of tests end like that; the last one's end is that of all further ones."""
+    left, runs = list(passed), []
+
+    def run(_app, _config, commit, *, go_on):
+        assert go_on()
+        runs.append(commit)
+        good = left.pop(0) if len(left) > 1 else left[0]
+        return model.TestResult(good, "ok" if good else "exit status 1", f"output {len(runs)}")
+
+    world.workshop.run_tests = run
+    return runs
+
+
+def titles(world):
+    with world.store.reading() as tx:
+        return [notice.title for notice in tx.notices.claim(0.0, limit=100)]
+
+
+def test_a_commit_that_passes_after_a_red_run_is_flaky_visibly(world):
+    """It may ship; its row, the API's JSON and a notice say that it was red on the same bytes."""
+    runs = with_results(world, False, True)
+    sha = world.push()
+    world.run(seconds=20)
+    commit = commit_of(world, sha)
+    assert (commit.state, commit.flaky, commit.reds, len(runs)) == (CommitState.PASSED, True, 1, 2)
+    assert "output 1" in commit.output
+    assert "output 2" in commit.output
+    with world.store.reading() as tx:
+        assert views.commit(tx, commit)["tests"] | {"took_s": 0} == {
+            "runs": 2,
+            "red": 1,
+            "flaky": True,
+            "took_s": 0,
+        }
+    assert any("is flaky" in title for title, _ in world.notifier.sent)
+    assert "flaky: passed after 1 red" in telling.told_of_tests(commit)
+
+
+def test_red_runs_are_bounded(world):
+    """With `retries = 1` the second red run is the last one, and a commit that only passes is not flaky."""
+    runs = with_results(world, False)
+    sha = world.push()
+    world.run(seconds=120)
+    commit = commit_of(world, sha)
+    assert (commit.state, commit.flaky, len(runs)) == (CommitState.FAILED, False, 2)
+    with_results(world, True)
+    assert not commit_of(world, world.push()).flaky
+
+
+def test_a_commit_that_kills_its_worker_is_given_up(world):
+    """D5: after MOST_LOST runs that ended with their worker it has failed, and says that its tests did it."""
+    sha = world.workshop.push()
+    runs = []
+
+    def die(*_args, **_more):
+        runs.append(1)
+        raise KeyboardInterrupt
+
+    world.workshop.run_tests = die
+    testing.intake.read_branch(world.config.app(None), world.deps, who="test", why="pushed")
+    for _ in range(MOST_LOST + 3):
+        with_dying_worker(world, commit_of(world, sha))
+    commit = commit_of(world, sha)
+    assert (commit.state, len(runs)) == (CommitState.FAILED, MOST_LOST)
+    assert f"ended with their worker {MOST_LOST} times" in commit.reason
+
+
+def with_dying_worker(world, commit):
+    try:
+        testing.run_tests(commit.id, world.deps)
+    except KeyboardInterrupt:
+        world.seconds += LEASE_S + 1
+
+
+def test_a_git_server_that_is_down_is_not_a_lost_worker(world):
+    """A worker that lives to report begins the count anew: only tests that end it are given up."""
+    sha = world.workshop.push()
+    testing.intake.read_branch(world.config.app(None), world.deps, who="test", why="pushed")
+    with world.store.transaction() as tx:
+        tx.commits.update(tx.commits.get("shop", sha), lost=MOST_LOST - 1)
+    testing.run_tests(commit_of(world, sha).id, world.deps)
+    assert (commit_of(world, sha).state, commit_of(world, sha).lost) == (CommitState.PASSED, 0)
+
+
+def parallel_of(deps, app, number):
+    tests = deps.config.app(app).tests.model_copy(update={"parallel": number})
+    object.__setattr__(deps.config.apps[app], "tests", tests)
+
+
+def test_no_more_are_tested_at_a_time_than_the_app_says(tmp_path):
+    """A message too many finds no room, and its commit waits."""
+    deps = a_deps(tmp_path)
+    parallel_of(deps, "shop", 2)
+    commits = [a_commit(deps, passed=None) for _ in range(3)]
+    with deps.store.transaction() as tx:
+        claims = [tx.commits.claim_tests(one.id, f"w{one.id}", LEASE_S, parallel=2) for one in commits]
+    assert [claim is not None for claim in claims] == [True, True, False]
+    testing.run_tests(commits[2].id, deps)
+    with deps.store.reading() as tx:
+        assert tx.commits.by_id(commits[2].id).state is CommitState.RECEIVED
+        assert not turns.any_due(tx, deps.config.app("shop"), deps)
+
+
+def test_apps_take_turns(tmp_path):
+    """However many of one app's commits wait, another app's first one has as many messages before it as fit at a time."""
+    deps = a_deps(tmp_path, apps=("shop", "blog"))
+    flood = [a_commit(deps, passed=None) for _ in range(40)]
+    other = a_commit(deps, app="blog", passed=None)
+    reconcile._ring_part(reconcile._due_tests, deps, None)
+    first = run_tests(flood[-1].id)  # too many wait: the head shows at once whether the branch is red
+    assert [ring.arguments for ring in deps.bell.rung] == [first.arguments, run_tests(other.id).arguments]
+    testing.run_tests(flood[-1].id, deps)
+    tested = [ring for ring in deps.bell.rung[2:] if ring.task == first.task]
+    assert [ring.arguments for ring in tested] == [run_tests(flood[0].id).arguments]
+
+
+def test_a_red_branch_names_its_first_red_commit_and_author_once(world):
+    """People are told who made it red, once, and not of those that came on top; green again, it is forgotten."""
+    world.push()
+    world.settle()
+    red = world.push(fails=True)
+    world.push(fails=True)
+    world.run(seconds=60)
+    told = [title for title, _ in world.notifier.sent if "is red since" in title]
+    assert told == [f"shop: main is red since {red[:12]} by Ann <ann@example.com>"]
+    with world.store.reading() as tx:
+        assert telling.first_red(tx, "shop").sha == red
+    world.push()
+    world.settle()
+    with world.store.reading() as tx:
+        assert telling.first_red(tx, "shop") is None
+
+
+def test_a_suite_that_becomes_slow_is_told_once(tmp_path):
+    """More than five minutes earn a warning when it begins, in a notice and beside the output."""
+    deps = a_deps(tmp_path)
+    app = deps.config.app("shop")
+    slow = model.TestResult(passed=True, reason="ok", output="", took_s=301.0)
+    for _ in range(2):
+        commit = a_commit(deps)
+        with deps.store.transaction() as tx:
+            telling.flaky_or_slow(tx, app, commit, slow, 0)
+            commit = tx.commits.update(tx.commits.by_id(commit.id), took_s=301.0, tested_at=tx.today())
+    with deps.store.transaction() as tx:
+        notices = tx.notices.claim(1.0, limit=10)
+    assert [notice.title for notice in notices] == ["shop: the tests took 5.0 min"]
+    assert telling.told_of_tests(commit) == ["the tests took 301.0 s, more than 5 min"]

@@ -1,0 +1,96 @@
+"""Reports of CI servers over HTTP: who may say something, in which shapes, and what is answered."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from rollout.domain.states import CommitState
+from tests.support.web import BEARER, signature
+
+SHA = f"{1:040x}"
+XML = ("content-type", "application/xml")
+GOOD = b'<testsuite><testcase name="a"/></testsuite>'
+
+
+@pytest.fixture
+def client(world, serve):
+    """`shop` waits for the checks `unit` and `lint`."""
+    app = world.deps.config.app("shop")
+    tests = app.tests.model_copy(update={"source": "external", "required": ("unit", "lint")})
+    config = replace(world.deps.config, apps={"shop": app.model_copy(update={"tests": tests})})
+    world.config, world.deps = config, replace(world.deps, config=config)
+    return serve(world.deps)
+
+
+def reported(world):
+    with world.store.reading() as tx:
+        return {check.name: (str(check.state), check.source) for check in tx.checks.of("shop", SHA)}
+
+
+def status(state="success"):
+    body = {"sha": SHA, "context": "lint", "state": state, "repository": {"full_name": "acme/shop"}}
+    return json.dumps(body).encode()
+
+
+def hook(body, secret=None):
+    signed = signature(body, secret) if secret else signature(body)
+    return (
+        ("X-GitHub-Event", "status"),
+        ("X-GitHub-Delivery", "d-1"),
+        ("X-Hub-Signature-256", f"sha256={signed}"),
+        ("content-type", "application/json"),
+    )
+
+
+def test_json_junit_and_a_webhook_together_pass_a_commit(client, world):
+    """Each way of reporting counts, and the commit's JSON shows what was said."""
+    sha = world.push()
+    xml = client.post(f"/api/commits/{sha}/checks?name=unit", BEARER, XML, body=GOOD)
+    assert (xml.status, xml.json["state"], xml.json["apps"]) == (
+        202,
+        "success",
+        [{"app": "shop", "said": "taken"}],
+    )
+    answer = client.post("/webhooks/github", *hook(status()), body=status())
+    assert (answer.status, answer.json["outcome"]) == (202, "reported")
+    world.run(seconds=10)
+    with world.store.reading() as tx:
+        assert tx.commits.get("shop", sha).state is CommitState.PASSED
+    shown = client.get(f"/api/commits/{sha}", BEARER).json["checks"]
+    assert [(one["name"], one["source"]) for one in shown] == [("lint", "github"), ("unit", "api")]
+
+
+def test_a_forged_report_leaves_nothing(client, world):
+    """Without the token, or signed by somebody else: 401, and no row."""
+    body = b'{"name": "unit", "state": "success"}'
+    assert client.post(f"/api/commits/{SHA}/checks", body=body).status == 401
+    forged = hook(status(), "another secret")
+    assert client.post("/webhooks/github", *forged, body=status()).status == 401
+    assert reported(world) == {}
+
+
+def test_a_report_of_another_repository_is_ignored(client, world):
+    """Signed all the same, it is none of ours."""
+    body = status().replace(b"acme/shop", b"acme/blog")
+    answer = client.post("/webhooks/github", *hook(body), body=body)
+    assert (answer.status, answer.json["outcome"]) == (202, "ignored")
+    assert reported(world) == {}
+
+
+@pytest.mark.parametrize(
+    ("address", "headers", "body"),
+    [
+        (f"/api/commits/{SHA}/checks", (), b'{"name": "unit", "state": "fine"}'),
+        (f"/api/commits/{SHA}/checks", (), b'{"name": "unit", "state": "success", "more": 1}'),
+        (f"/api/commits/{SHA}/checks", (), b'{"name": "a\\nb", "state": "success"}'),
+        (f"/api/commits/{SHA}/checks", (), b'{"name": "a", "state": "success", "url": "x\\u0000"}'),
+        (f"/api/commits/{SHA[:12]}/checks", (), b'{"name": "unit", "state": "success"}'),
+        (f"/api/commits/{SHA}/checks", (XML,), GOOD),
+        (f"/api/commits/{SHA}/checks?name=unit", (XML,), b'<!DOCTYPE s [<!ENTITY e "x">]><s><testcase/></s>'),
+    ],
+)
+def test_a_report_that_makes_no_sense_is_400(client, world, address, headers, body):
+    """Nothing is guessed and nothing kept."""
+    assert client.post(address, BEARER, *headers, body=body).status == 400
+    assert reported(world) == {}

@@ -1,0 +1,119 @@
+"""Reports of CI servers in webhooks, and JUnit XML: what they come to, and what is refused."""
+
+import json
+
+import pytest
+
+from rollout.domain.model import CheckState
+from rollout.errors import Unreadable
+from rollout.webhooks import PROVIDERS, junit
+
+SHA = "a" * 40
+OURS = {"full_name": "acme/shop", "clone_url": "https://github.com/acme/shop.git"}
+PROJECT = {"path_with_namespace": "acme/shop", "git_http_url": "https://gitlab.example.com/acme/shop.git"}
+
+
+def github(event, body):
+    headers = {"X-GitHub-Event": event, "X-GitHub-Delivery": "1-2-3", "Content-Type": "application/json"}
+    return PROVIDERS["github"].parse(headers, json.dumps(body).encode())
+
+
+def gitlab(status, **more):
+    attributes = {"sha": SHA, "status": status, "url": "https://gitlab.example.com/1"} | more
+    body = {"object_kind": "pipeline", "object_attributes": attributes, "project": PROJECT}
+    return PROVIDERS["gitlab"].parse({"Content-Type": "application/json"}, json.dumps(body).encode())
+
+
+@pytest.mark.parametrize(
+    ("said", "state"),
+    [
+        ("success", "success"),
+        ("pending", "pending"),
+        ("failure", "failure"),
+        ("error", "failure"),
+        ("?", "failure"),
+    ],
+)
+def test_githubs_statuses(said, state):
+    """A status names its check by `context`; a word that nobody knows is nothing good."""
+    push = github("status", {"sha": SHA, "context": "ci/unit", "state": said, "repository": OURS})
+    assert (push.kind, push.head, push.check.name, push.check.state) == ("report", SHA, "ci/unit", state)
+    assert push.full_name == "acme/shop"
+
+
+@pytest.mark.parametrize("event", ["check_run", "workflow_run"])
+@pytest.mark.parametrize(
+    ("status", "conclusion", "state"),
+    [
+        ("in_progress", None, "pending"),
+        ("completed", "success", "success"),
+        ("completed", "neutral", "success"),
+        ("completed", "skipped", "failure"),
+        ("completed", "timed_out", "failure"),
+        ("queued", "success", "pending"),
+    ],
+)
+def test_githubs_runs(event, status, conclusion, state):
+    """A run counts once it is completed; what did not run says nothing good."""
+    run = {
+        "name": "unit",
+        "head_sha": SHA,
+        "status": status,
+        "conclusion": conclusion,
+        "html_url": "https://x/1",
+    }
+    push = github(event, {event: run, "repository": OURS})
+    assert (push.kind, push.head, push.check.name, push.check.state) == ("report", SHA, "unit", state)
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [("success", "success"), ("failed", "failure"), ("canceled", "failure"), ("running", "pending")],
+)
+def test_gitlabs_pipelines(status, state):
+    """Its check is called "pipeline", whatever name the pipeline gave itself."""
+    push = gitlab(status, name="my own")
+    assert (push.kind, push.head, push.check.name, push.check.state) == ("report", SHA, "pipeline", state)
+
+
+def test_a_report_without_its_commit_is_unreadable():
+    """Nothing is guessed."""
+    with pytest.raises(Unreadable):
+        gitlab("success", sha=None)
+    with pytest.raises(Unreadable):
+        github("status", {"sha": SHA, "state": "success", "repository": OURS})
+
+
+GOOD = b'<testsuites><testsuite><testcase classname="a" name="b"/><testcase name="c"><skipped/></testcase></testsuite></testsuites>'
+BAD = b'<testsuite><testcase classname="a" name="b"><failure message="1 is not 2"/><error/></testcase><testcase name="c"/></testsuite>'
+
+
+def test_junit_is_counted_and_failed_cases_are_named():
+    """A case counts once, however much is wrong with it."""
+    assert junit.read(GOOD) == (CheckState.SUCCESS, "0 of 2 test cases failed, 1 skipped")
+    assert junit.read(BAD) == (CheckState.FAILURE, "1 of 2 test cases failed, 0 skipped\na.b: 1 is not 2")
+
+
+def test_a_long_junit_report_is_cut():
+    """However many cases fail, and whatever they say, what is kept is bounded."""
+    case = b'<testcase name="x"><failure message="' + b"y" * 900 + b'"/></testcase>'
+    _, told = junit.read(b"<s>" + case * 500 + b"</s>")
+    assert len(told) < (junit.LONGEST + 1) * (junit.MOST_NAMED + 2)
+    assert told.endswith("and 450 more")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><s><testcase name="&b;"/></s>',
+        b'<!DOCTYPE x SYSTEM "file:///etc/passwd"><s><testcase/></s>',
+        b"<s><testcase></s>",
+        b"not xml",
+        b"",
+        b"<s/>",
+    ],
+)
+def test_junit_that_is_a_trap_or_empty_is_refused(body):
+    """Entities are refused with the type that declares them; a report without cases is no success."""
+    with pytest.raises(Unreadable):
+        junit.read(body)
