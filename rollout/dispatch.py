@@ -42,7 +42,6 @@ def celery_app(broker_url: str, settings: Settings) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options={
-            "visibility_timeout": settings.visibility_timeout_s,
             "queue_order_strategy": "priority",
             "priority_steps": list(range(10)),
             "socket_keepalive": True,

@@ -38,7 +38,6 @@ class Settings(BaseSettings):
     gate_s: Seconds = 0.25
     slots: Annotated[int, Field(ge=1, le=2000)] = 40  # threads of a hosts worker
     ring_again_s: Seconds = 10.0
-    visibility_timeout_s: Annotated[int, Field(ge=60)] = 3600  # the same in every process
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
 

@@ -156,7 +156,23 @@ def test_a_stop_empties_the_queue_of_its_rollout_and_of_no_other(probe):
     mine_called = [call for call in probe.calls() if call.startswith(("deploy_host 10", "deploy_host 110"))]
     assert len(mine_called) == 2
     assert sum(call.startswith(f"deploy_canary {mine} ") for call in probe.calls()) == 1
-    probe.until(lambda: probe.redis.hlen("unacked") == 0, "a dropped task was not acknowledged")
+
+
+def test_a_worker_that_ends_puts_back_what_it_has(tmp_path):
+    """A message under way is known to its worker alone, nowhere in Redis; a worker that ends in good order puts it back."""
+    probe = Probe(tmp_path)
+    try:
+        probe.bell.ring([pipeline.pipeline(LOOKS_LATER)])
+        probe.until(lambda: len(probe.calls()) == 1, "the first look was not taken")
+        # The next look is under way: in the queue for a moment, then in the worker until its time has come.
+        probe.until(lambda: probe.waiting() == 0, "the worker did not take its own message")
+        assert not [key for key in probe.redis.scan_iter() if "unacked" in key]
+        worker = probe.processes.pop()
+        worker.terminate()
+        worker.wait(60)
+        assert probe.waiting() == 1
+    finally:
+        probe.end()
 
 
 def test_only_json_is_read(probe):
