@@ -10,7 +10,6 @@ from kombu.exceptions import KombuError, OperationalError
 from redis.exceptions import RedisError
 
 from rollout import broker, crashpoints
-from rollout.config.settings import Settings
 from rollout.domain.pipeline import CONTROL, HOSTS, QUEUES, TESTS, Ring
 
 log = structlog.get_logger()
@@ -19,7 +18,7 @@ REVOCABLE = "revocable"  # on those that a stop drops
 _BROKER_TROUBLE = (OperationalError, KombuError, RedisError, OSError)
 
 
-def celery_app(broker_url: str, settings: Settings) -> Celery:
+def celery_app(broker_url: str) -> Celery:
     """The Celery application, the same in every process: workers, web, command line."""
     broker.use()
     app = Celery("rollout", broker=broker_url, set_as_current=True)

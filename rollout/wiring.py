@@ -31,7 +31,7 @@ def wire(config: Config, *, role: str) -> Deps:
         fleet=fleet,
         workshop=GitWorkshop(config.server.state_dir),
         metrics={name: source(name, fleet, settings) for name in SOURCES},
-        bell=CeleryBell(celery_app(config.server.broker_url, settings)),
+        bell=CeleryBell(celery_app(config.server.broker_url)),
         notifier=AppriseNotifier(),
         leases=LeaseKeeper(store, worker, settings.lease_s),
         worker=worker,

@@ -17,7 +17,7 @@ from workers.schedule import SCHEDULE
 
 _config = deploy_file.load()
 _settings = Settings.load(_config)
-app = celery_app(_config.server.broker_url, _settings)
+app = celery_app(_config.server.broker_url)
 app.conf.include = ["workers.tasks"]
 app.steps["consumer"].add(EventsInBatches)
 app.conf.beat_schedule = SCHEDULE

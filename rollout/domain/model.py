@@ -20,6 +20,7 @@ Epoch = NewType("Epoch", int)  # fencing number, milliseconds since 1970 or one 
 
 FOREIGN = "foreign"  # `current` pointed somewhere that is none of our releases
 UNREAD = "unknown"  # of a host that nobody could look at: what it runs is not guessed
+NOT_ON_BRANCH = "not on branch"  # so begins the reason of a commit that failed for nothing else
 
 
 class Role(StrEnum):

@@ -6,7 +6,7 @@ import structlog
 
 from rollout import crashpoints
 from rollout.config.deploy_file import AppConfig
-from rollout.domain.model import AppName, Commit, Push
+from rollout.domain.model import AppName, BranchCommit, Commit, Push
 from rollout.domain.pipeline import run_tests
 from rollout.domain.retry import backoff_s
 from rollout.domain.states import CommitEvent, CommitState
@@ -17,7 +17,8 @@ from rollout.store.apps import LONGEST_BACKOFF_S
 from rollout.store.store import Transaction
 
 log = structlog.get_logger()
-BRANCH_LIMIT = 500  # commits of the branch that are looked at
+BRANCH_LIMIT = 500  # commits of the branch that are looked at, and all above what runs
+QUEUE_LIMIT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,9 @@ def receive(push: Push, app: AppConfig | None, deps: Deps) -> Received:
             )
             outcome = "accepted" if new else "duplicate"
             reason = f"commit {push.head}" if new else f"commit {push.head} is known already"
+            if not new and _may_have_moved(tx, commit):
+                tx.apps.look(commit.app)
+                reason += "; the branch is looked at"
             commit = commit if new else None
         number = tx.deliveries.add(push, AppName(app.name) if app else None, outcome, reason)
         if commit is not None:
@@ -55,6 +59,12 @@ def receive(push: Push, app: AppConfig | None, deps: Deps) -> Received:
         deps.bell.ring([run_tests(commit.id)])
     log.info("webhook_stored", delivery=number, provider=push.provider, outcome=outcome, reason=reason)
     return Received(number, outcome, reason)
+
+
+def _may_have_moved(tx: Transaction, head: Commit) -> bool:
+    """A known commit is the branch's head, and not the newest of those that we take for the branch's: a force-push."""
+    newest = tx.commits.newest(head.app)
+    return newest is None or newest.sha != head.sha
 
 
 def _why_ignored(push: Push, app: AppConfig | None) -> str | None:
@@ -70,20 +80,35 @@ def _why_ignored(push: Push, app: AppConfig | None) -> str | None:
 def read_branch(app: AppConfig, deps: Deps, *, who: str, why: str) -> str:
     """Fetch the branch, give every commit of the queue its row, and ring for those to be tested; the head.
 
-    ServiceUnavailable when the repository does not answer, NotFound when it has no such branch.
+    ServiceUnavailable when the repository does not answer, NotFound when it has no such branch, Conflict when it is so far
+    ahead of what runs that nobody means it.
     """
     head = deps.workshop.fetch(app.name, app)
-    branch = deps.workshop.branch(app.name, app, BRANCH_LIMIT)
     name = AppName(app.name)
-    with deps.store.transaction() as tx:
+    with deps.store.reading() as tx:
         last = _released_position(tx, name)
-        for told in branch:
-            if told.sha == head or (last is not None and told.position > last):
-                tx.commits.add(name, told.sha, who=who, why=why)
+    branch = _branch_above(last, app, deps)
+    queue = [told for told in branch if told.sha == head or (last is not None and told.position > last)]
+    with deps.store.transaction() as tx:
+        tx.commits.add_all(name, queue, who=who, why=why)
         tx.commits.place(name, branch)
         rings = turns.take(tx, app, deps)
     deps.bell.ring(rings)
     return head
+
+
+def _branch_above(last: int | None, app: AppConfig, deps: Deps) -> list[BranchCommit]:
+    """The branch's newest commits, oldest first, and all of them above `last`: a commit without a row would ship unseen."""
+    branch = deps.workshop.branch(app.name, app, BRANCH_LIMIT)
+    if last is None or not branch or branch[0].position <= last + 1:
+        return branch
+    ahead = branch[-1].position - last
+    if ahead > QUEUE_LIMIT:
+        raise Conflict(
+            f"branch {app.branch} of {app.repository} is {ahead} commits ahead of what {app.name} runs",
+            remedy=f"is it the right branch? If so, go there in steps of {QUEUE_LIMIT} at most: `branch` may name one in between",
+        )
+    return deps.workshop.branch(app.name, app, ahead)
 
 
 def _released_position(tx: Transaction, app: AppName) -> int | None:
@@ -95,10 +120,8 @@ def poll(app_name: str, deps: Deps, *, force: bool = False) -> None:
     """Find what a lost webhook did not say; one `ls-remote` an interval, rarer while the git server is down."""
     app = deps.config.app(app_name)
     name = AppName(app.name)
-    if app.poll <= 0 and not force:
-        return
     with deps.store.transaction() as tx:
-        if not tx.apps.claim_poll(name, max(app.poll, 60.0)) and not force:
+        if not tx.apps.claim_poll(name, app.poll) and not force:
             return
         failures = tx.apps.poll_failures(name)
     try:
@@ -136,7 +159,9 @@ def enqueue(app: AppConfig, name: str | None, deps: Deps, *, who: str, now: Wish
     """
     head = read_branch(app, deps, who=who, why="enqueued by hand")
     sha = head if name is None else deps.workshop.resolve(app.name, name)
-    branch = {told.sha: told for told in deps.workshop.branch(app.name, app, BRANCH_LIMIT)}
+    with deps.store.reading() as tx:
+        last = _released_position(tx, AppName(app.name))
+    branch = {told.sha: told for told in _branch_above(last, app, deps)}
     if sha not in branch:
         raise NotFound(
             f"commit {sha[:12]} is not on branch {app.branch} of {app.repository}",

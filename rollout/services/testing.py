@@ -11,7 +11,7 @@ import structlog
 from rollout import crashpoints
 from rollout.config.deploy_file import AppConfig
 from rollout.domain.checks import Decision, Word
-from rollout.domain.model import AppName, Commit, CommitId, Release, TestResult
+from rollout.domain.model import NOT_ON_BRANCH, AppName, Commit, CommitId, Release, TestResult
 from rollout.domain.retry import backoff_s
 from rollout.domain.states import CommitEvent, CommitState
 from rollout.errors import LeaseLost, NotFound, ReleaseError, RolloutError, ServiceUnavailable, StaleWrite
@@ -140,7 +140,7 @@ def _on_branch(commit: Commit, app: AppConfig, deps: Deps) -> None:
     with deps.store.reading() as tx:
         fresh = tx.commits.by_id(commit.id)
     if fresh is None or fresh.position is None or not fresh.on_branch:
-        missing = f"not on branch {app.branch} of {app.repository}"
+        missing = f"{NOT_ON_BRANCH} {app.branch} of {app.repository}"
         if commit.attempt < PATIENT_ATTEMPTS:
             raise ServiceUnavailable(f"{missing} yet")
         raise NotFound(missing)

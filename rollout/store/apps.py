@@ -6,7 +6,7 @@ import functools
 import time
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, bindparam, func, insert, or_, select, update
+from sqlalchemy import BigInteger, and_, bindparam, case, func, insert, or_, select, update
 
 from rollout.domain.model import AppName, Epoch
 from rollout.store.tables import apps
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rollout.store.store import Transaction
 
 _NAMED = select(apps.c.name).where(apps.c.name == bindparam("its_name"))
+HOLD_S = 60.0  # whoever looks at a branch has this long before another one does
 LONGEST_BACKOFF_S = 600.0  # of a poll while the git server does not answer
 
 
@@ -50,26 +51,33 @@ class Apps:
         return Epoch(int(found))
 
     def claim_poll(self, app: AppName, every_s: float) -> bool:
-        """True for one caller an interval."""
+        """True for one caller an interval; without an interval (0) only for what `look` asked for."""
         self.ensure(app)
         now = self._tx.now()
+        # Much later than it can be: the store's clock was set back.
+        due = or_(apps.c.poll_due_at <= now, apps.c.poll_due_at > now + every_s + LONGEST_BACKOFF_S)
+        if every_s <= 0:
+            due = or_(apps.c.poll_due_at < 0, and_(apps.c.poll_failures > 0, due))
         claimed = self._tx.connection.execute(
-            update(apps)
-            .where(
-                apps.c.name == app,
-                # Much later than it can be: the store's clock was set back.
-                or_(apps.c.poll_due_at <= now, apps.c.poll_due_at > now + every_s + LONGEST_BACKOFF_S),
-            )
-            .values(poll_due_at=now + every_s)
+            update(apps).where(apps.c.name == app, due).values(poll_due_at=now + max(every_s, HOLD_S))
         )
         return claimed.rowcount == 1
+
+    def look(self, app: AppName) -> None:
+        """The branch may not be what we know: the next poll is due, also of an app that is not polled."""
+        self.ensure(app)
+        self._tx.connection.execute(update(apps).where(apps.c.name == app).values(poll_due_at=-1.0))
 
     def polled(self, app: AppName, *, next_s: float, failures: int) -> None:
         """When to poll again, and how often in a row it has failed."""
         self._tx.connection.execute(
             update(apps)
             .where(apps.c.name == app)
-            .values(poll_due_at=self._tx.now() + next_s, poll_failures=failures)
+            .values(
+                # What was asked for while this one looked is still due.
+                poll_due_at=case((apps.c.poll_due_at < 0, apps.c.poll_due_at), else_=self._tx.now() + next_s),
+                poll_failures=failures,
+            )
         )
 
     def poll_failures(self, app: AppName) -> int:

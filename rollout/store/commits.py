@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import and_, bindparam, func, insert, or_, select, update
 
 from rollout.domain import turns as turn
-from rollout.domain.model import AppName, BranchCommit, Commit, CommitId, Release
+from rollout.domain.model import NOT_ON_BRANCH, AppName, BranchCommit, Commit, CommitId, Release
 from rollout.domain.states import CommitEvent, CommitState, next_commit_state
 from rollout.errors import StaleWrite
 from rollout.store.rows import columns, load, load_all, load_one
@@ -27,6 +27,14 @@ _OF_SHA = select(*columns(Commit, commits)).where(
 )
 _ADD = insert(commits)
 _RUNG = update(commits).where(commits.c.id.in_(bindparam("ids", expanding=True)))
+
+_PLACED = (
+    commits.c.id, commits.c.sha, commits.c.state,
+    commits.c.position, commits.c.on_branch, commits.c.subject, commits.c.author, commits.c.message,
+)  # fmt: skip
+_ONE = commits.c.id == bindparam("its_id")
+_PLACE = update(commits).where(_ONE)
+_GONE = update(commits).where(_ONE).values(on_branch=False)
 
 
 class Commits:
@@ -80,33 +88,71 @@ class Commits:
         return added, True
 
     def place(self, app: AppName, branch: Sequence[BranchCommit]) -> None:
-        """Write what git tells of the branch's newest commits into the rows that are there.
+        """Write what git tells of the branch's newest commits into the rows that are there, where it is news.
 
-        A commit that is no longer among them, though as young as they are, has left the branch (a force-push).
+        A commit that is no longer among them, though as young as they are, has left the branch (a force-push). One that
+        failed for nothing but not being on it, and is now, is received again.
         """
         if not branch:
             return
-        for told in branch:
-            self._tx.connection.execute(
-                update(commits)
-                .where(commits.c.app == app, commits.c.sha == told.sha)
-                .values(
-                    position=told.position,
-                    on_branch=True,
-                    subject=told.subject,
-                    author=told.author,
-                    message=told.message,
-                )
-            )
-        self._tx.connection.execute(
-            update(commits)
-            .where(
+        self._tx.apps.lock(app)
+        told = {one.sha: _placed(one) for one in branch}
+        rows = self._tx.connection.execute(
+            select(*_PLACED).where(
                 commits.c.app == app,
-                commits.c.position >= branch[0].position,
-                commits.c.sha.not_in([told.sha for told in branch]),
+                or_(commits.c.sha.in_(list(told)), commits.c.position >= branch[0].position),
             )
-            .values(on_branch=False)
+        ).all()
+        here = [row for row in rows if row.sha in told]
+        news = [
+            {"its_id": row.id, **told[row.sha]} for row in here if row[3:] != tuple(told[row.sha].values())
+        ]
+        gone = [{"its_id": row.id} for row in rows if row.on_branch and row.sha not in told]
+        for statement, values in ((_PLACE, news), (_GONE, gone)):
+            if values:
+                self._tx.connection.execute(statement, values)
+        for row in here:
+            if row.state == CommitState.FAILED:
+                self._receive_again(app, row.sha)
+
+    def _receive_again(self, app: AppName, sha: str) -> None:
+        commit = self.get(app, sha)
+        if commit is not None and (commit.reason or "").startswith(NOT_ON_BRANCH):
+            self.change(
+                commit,
+                CommitEvent.TEST,  # with a lease that has run out: the next worker takes it
+                who="git",
+                why="it is on the branch now",
+                lease_owner=None,
+                lease_until=0.0,
+                reason=None,
+                attempt=0,
+                lost=0,
+            )
+
+    def add_all(self, app: AppName, branch: Sequence[BranchCommit], *, who: str, why: str) -> None:
+        """Rows for those that have none; placed. However many: in a few statements."""
+        self._tx.apps.lock(app)
+        hashes = [told.sha for told in branch]
+        known = set(
+            self._tx.connection.execute(
+                select(commits.c.sha).where(commits.c.app == app, commits.c.sha.in_(hashes))
+            ).scalars()
         )
+        new = [told for told in branch if told.sha not in known]
+        if not new:
+            return
+        received = CommitState.RECEIVED
+        first = {
+            "app": app,
+            "state": received,
+            "received_at": self._tx.today(),
+            "received_s": self._tx.now(),
+            "due_at": 0.0,
+        }
+        self._tx.connection.execute(_ADD, [first | {"sha": told.sha, **_placed(told)} for told in new])
+        for told in new:
+            self._tx.record(app, f"commit {told.sha}", "receive", who=who, why=why, states=(None, received))
 
     def after(self, app: AppName, position: int) -> list[Commit]:
         """The branch's commits above this position, oldest first."""
@@ -332,3 +378,13 @@ class Commits:
                 f"commit {commit.sha[:12]} has changed meanwhile", remedy="look again and repeat"
             )
         return replace(commit, version=commit.version + 1, **values)
+
+
+def _placed(told: BranchCommit) -> dict[str, Any]:
+    return {
+        "position": told.position,
+        "on_branch": True,
+        "subject": told.subject,
+        "author": told.author,
+        "message": told.message,
+    }

@@ -325,7 +325,7 @@ def _void_leases_of_another_boot(tx: Transaction) -> None:
     tx.connection.execute(update(facts).where(facts.c.name == "boot").values(value=boot))
     for column in (*_DUE, *_LEASES):
         tx.connection.execute(update(column.table).where(column.is_not(None)).values({column: 0.0}))
-    tx.connection.execute(update(tables.apps).values(poll_due_at=0.0))
+    tx.connection.execute(update(tables.apps).where(tables.apps.c.poll_due_at > 0).values(poll_due_at=0.0))
     tx.connection.execute(update(tables.commits).values(received_s=None))
     tx.connection.execute(update(tables.rollouts).values(began_s=None))
     # A canary under watch is measured anew, since its t = 0 is.

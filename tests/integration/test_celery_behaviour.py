@@ -12,7 +12,6 @@ import pytest
 import redis
 
 from rollout.config import deploy_file
-from rollout.config.settings import Settings
 from rollout.dispatch import CeleryBell, celery_app
 from rollout.domain import pipeline
 from rollout.domain.pipeline import Ring
@@ -49,7 +48,7 @@ class Probe:
         self.broker.prepare()
         self.processes = [subprocess.Popen(self.broker.command(), stdout=subprocess.DEVNULL)]
         self.broker.wait()
-        self.app = celery_app(config.server.broker_url, Settings())
+        self.app = celery_app(config.server.broker_url)
         self.bell = CeleryBell(self.app)
         self.redis = redis.Redis(unix_socket_path=str(self.broker.socket), decode_responses=True)
         environment = os.environ | {"ROLLOUT_CONFIG": str(file), "PROBE": str(folder)}

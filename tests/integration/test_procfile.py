@@ -13,7 +13,6 @@ import pytest
 import redis
 
 from rollout.config import deploy_file
-from rollout.config.settings import Settings
 from rollout.dispatch import celery_app
 from rollout.supervisor import flower
 from rollout.supervisor.broker import Broker
@@ -131,7 +130,7 @@ def test_web(start) -> None:
 def test_workers(start, name) -> None:
     """Each worker line answers under its own name, consumes its own queue, and ends at TERM."""
     worker = start(name)
-    app = celery_app(worker.config.server.broker_url, Settings.load(worker.config))
+    app = celery_app(worker.config.server.broker_url)
 
     def queues() -> dict[str, list[str]]:
         answers = app.control.inspect(timeout=2).active_queues() or {}

@@ -12,7 +12,6 @@ import pytest
 import redis
 
 from rollout.config import deploy_file
-from rollout.config.settings import Settings
 from rollout.dispatch import celery_app
 from rollout.supervisor import flower
 from rollout.supervisor.broker import Broker
@@ -74,7 +73,7 @@ class Up:
         until(lambda: len(self.workers()) == 3, what="three workers", timeout_s=90)
 
     def workers(self) -> list[str]:
-        with celery_app(self.config.server.broker_url, Settings.load(self.config)) as app:
+        with celery_app(self.config.server.broker_url) as app:
             return [host for answer in app.control.ping(timeout=1) for host in answer]
 
     def pids(self) -> list[int]:

@@ -1,0 +1,139 @@
+"""Branches that move in ways that a webhook does not tell: far ahead at once, back, and back again."""
+
+import pytest
+
+from rollout.domain.model import BranchCommit, Push
+from rollout.domain.states import CommitState, RolloutState
+from rollout.errors import Conflict
+from rollout.services import intake, reconcile
+from tests.support.world import World
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    return World(tmp_path, monkeypatch, hosts=3)
+
+
+def commit_of(world, sha):
+    with world.store.reading() as tx:
+        return tx.commits.get("shop", sha)
+
+
+def webhook(world, head):
+    """GitHub says that the branch's head is this one."""
+    push = Push("github", "delivery", "push", full_name="ann/shop", branch="main", head=head)
+    return intake.receive(push, world.config.app(None), world.deps)
+
+
+def many(world, amount):
+    """So many commits on the branch, by one push."""
+    first = len(world.workshop.commits) + 1
+    world.workshop.commits += [
+        BranchCommit(f"{number:040x}", number, "a change", "Ann", "a change")
+        for number in range(first, first + amount)
+    ]
+    return world.workshop.commits[-1].sha
+
+
+def test_every_commit_of_a_push_of_two_thousand_has_its_row_and_none_ships_unseen(world):
+    """However many commits come at once, each above the running one has its row, and no rollout carries more than three."""
+    world.push()
+    world.settle()
+    head = many(world, 2000)
+    webhook(world, head)
+    intake.read_branch(world.config.app(None), world.deps, who="test", why="pushed")
+    with world.store.reading() as tx:
+        rows = tx.commits.after("shop", 1)
+    assert [row.position for row in rows] == list(range(2, 2002))
+    world.run(seconds=60, until=lambda: world.newest().id > 1)
+    assert world.newest().commits == (f"{2:040x}",)
+
+
+def test_a_branch_that_is_absurdly_far_ahead_is_refused(world, monkeypatch):
+    """Rather than ship commits that have no row, rollout says that it does not follow."""
+    world.push()
+    world.settle()
+    monkeypatch.setattr(intake, "QUEUE_LIMIT", 600)
+    many(world, 601)
+    with pytest.raises(Conflict, match="601 commits ahead"):
+        intake.read_branch(world.config.app(None), world.deps, who="test", why="pushed")
+    world.run(seconds=60)
+    assert world.newest().id == 1
+
+
+@pytest.mark.parametrize("poll", [30.0, 0.0], ids=["polled", "not polled"])
+def test_a_webhook_of_a_known_head_makes_the_branch_be_looked_at(world, monkeypatch, poll):
+    """A force-push back to an older commit: what it dropped does not ship, also when nothing is polled."""
+    app = world.config.app(None)
+    monkeypatch.setitem(app.__dict__, "poll", poll)
+    world.push()
+    kept = world.push()
+    world.settle()
+    world.settle()
+    dropped = world.workshop.push()
+    intake.read_branch(app, world.deps, who="test", why="pushed")
+    intake.poll("shop", world.deps)
+    world.workshop.commits.pop()
+    received = webhook(world, kept)
+    assert received.outcome == "duplicate"
+    assert "looked at" in received.reason
+    reconcile.poll_all(world.deps)
+    assert not commit_of(world, dropped).on_branch
+    world.run(seconds=120)
+    assert set(world.runs().values()) == {kept}
+
+
+def test_a_replayed_webhook_of_the_head_asks_nobody(world, monkeypatch):
+    """The head's webhook once more is a duplicate, and no reason to ask the git server."""
+    head = world.push()
+    world.settle()
+    intake.poll("shop", world.deps)
+    monkeypatch.setattr(world.workshop, "remote_head", lambda *_: pytest.fail("asked"))
+    assert webhook(world, head).reason == f"commit {head} is known already"
+    intake.poll("shop", world.deps)
+
+
+def test_what_was_asked_for_while_a_poll_looked_is_looked_at_next(world, monkeypatch):
+    """A webhook that comes in the middle of a look is not answered by it."""
+    world.push()
+    kept = world.push()
+    world.settle()
+    intake.poll("shop", world.deps)
+    dropped = world.workshop.push()
+    intake.read_branch(world.config.app(None), world.deps, who="test", why="pushed")
+    true = world.workshop.remote_head
+
+    def meanwhile(app, config):
+        head = true(app, config)
+        world.workshop.commits.pop()
+        webhook(world, kept)
+        return head
+
+    monkeypatch.setattr(world.workshop, "remote_head", meanwhile)
+    intake.poll("shop", world.deps, force=True)
+    monkeypatch.setattr(world.workshop, "remote_head", true)
+    assert commit_of(world, dropped).on_branch
+    intake.poll("shop", world.deps)
+    assert not commit_of(world, dropped).on_branch
+
+
+def test_a_commit_that_was_not_on_the_branch_yet_is_tested_when_it_is(world):
+    """It failed for nothing else: a git server's replica was late, or it was dropped and pushed again."""
+    world.push()
+    world.settle()
+    late = f"{2:040x}"
+    webhook(world, late)
+    world.run(seconds=120, until=lambda: commit_of(world, late).state is CommitState.FAILED)
+    assert "not on branch" in commit_of(world, late).reason
+    assert many(world, 1) == late
+    intake.poll("shop", world.deps, force=True)
+    world.run(seconds=120, until=lambda: world.newest().id == 2 and world.newest().state is RolloutState.DONE)
+    assert set(world.runs().values()) == {late}
+
+
+def test_one_that_failed_its_tests_is_not_tested_again_by_a_look(world):
+    """Only what failed for not being there has another chance by being there."""
+    bad = world.push(fails=True)
+    world.run(seconds=60)
+    intake.read_branch(world.config.app(None), world.deps, who="test", why="looked")
+    assert commit_of(world, bad).state is CommitState.FAILED
