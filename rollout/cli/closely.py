@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from rollout.cli import canary_chart, finding, output, scene, shapes, waiting
 from rollout.cli.call import Call
-from rollout.domain.model import RolloutId
+from rollout.domain.model import Commit, RolloutId
 from rollout.domain.states import FINISHED
 from rollout.errors import NotFound
 from rollout.services import bars, telling, views
@@ -29,7 +29,12 @@ def show(call: Call, number: int, *, events: bool) -> int:
         commit = tx.commits.get(found.app, found.commit)
         screen = canary_chart.console()
         evidence = canary_evidence(tx, found, canary_chart.columns(screen), closely=True)
+        barred, suspects = bars.blamed(tx, found)
     _head(view, output.clean(commit.subject) if commit else "", drawn=bool(evidence["bins"]))
+    for commit in barred:
+        _line("culprit", f"{_by(commit)}; barred: {output.clean(commit.reason or '')}")
+    for commit in suspects:
+        _line("suspect", f"{_by(commit)}; goes out by itself next, unless another one is found before it")
     _chart(evidence, screen)
     _hosts(view)
     _failures(number, failures)
@@ -125,7 +130,15 @@ def _head(view: View, subject: str, *, drawn: bool) -> None:
     }
     for name, text in lines.items():
         if text:
-            output.say(f"  {name.ljust(11)} {text}")
+            _line(name, text)
+
+
+def _line(name: str, text: str) -> None:
+    output.say(f"  {name.ljust(11)} {text}")
+
+
+def _by(commit: Commit) -> str:
+    return output.clean(f'{commit.sha[:12]} "{commit.subject}" by {commit.author}')
 
 
 def _canary(view: View, *, drawn: bool) -> str:

@@ -151,6 +151,12 @@ def suspects(batch: Sequence[Candidate]) -> list[str]:
     return [*alone, shipped.sha]
 
 
+def last_suspect(queue: Sequence[Candidate]) -> str | None:
+    """The culprit by elimination: the only suspect of a batch that is left, when another one of it is out and well."""
+    left = [one.sha for one in queue if one.suspect and one.state is CommitState.PASSED]
+    return left[0] if len(left) == 1 else None
+
+
 def _shippable(queue: Sequence[Candidate]) -> Iterator[int]:
     """Positions that passed, are not blocked, and do not lie behind too many reds in a row; rising."""
     blocks = _blocks(queue)

@@ -37,6 +37,52 @@ def after_trouble(tx: Transaction, rollout: Rollout, *, who: str, why: str) -> N
             tx.record(rollout.app, f"commit {commit.sha}", "suspect", who=who, why=why)
         else:
             bar_locked(tx, commit, who=who, why=why)
+            if commit.suspect:  # the culprit is found: what comes after it waits for its fix only
+                tx.commits.clear_suspects(rollout.app)
+
+
+def after_success(tx: Transaction, rollout: Rollout, *, who: str) -> None:
+    """A suspect is out and well: the only one of its batch that is left is the culprit, and costs no canary of its own."""
+    shipped = tx.commits.get(rollout.app, rollout.commit)
+    if shipped is None or not shipped.suspect:
+        return
+    left = tx.commits.after(rollout.app, shipped.position or 0)
+    culprit = selection.last_suspect([candidate(commit, tx) for commit in left])
+    if culprit is None:
+        return
+    commit = next(one for one in left if one.sha == culprit)
+    why = (
+        f"its batch went wrong, and all others of it are out and well, the last one with rollout {rollout.id}"
+    )
+    bar_locked(tx, commit, who=who, why=why)
+    tx.notices.add(
+        rollout.app,
+        rollout.id,
+        f"{rollout.app}: commit {culprit[:12]} is barred",
+        f"{commit.subject}, by {commit.author}: {why}.\nNext: revert it and push, or rollout unbar {culprit[:12]} --reason …",
+    )
+
+
+def blamed(tx: Transaction, rollout: Rollout) -> tuple[list[Commit], list[Commit]]:
+    """Of a rollout's commits: the barred ones, and those that are suspect still."""
+    batch = [commit for sha in rollout.commits if (commit := tx.commits.get(rollout.app, sha)) is not None]
+    barred = [commit for commit in batch if commit.state is CommitState.BARRED]
+    return barred, [commit for commit in batch if commit.suspect and commit.state is CommitState.PASSED]
+
+
+def same_bytes(tx: Transaction, commit: Commit, digest: str) -> str | None:
+    """Why a commit must not ship although it passed: a barred one has the same release, under another hash.
+
+    Not when the fleet runs these very bytes: then whatever the barred one was barred for, it was not for them.
+    """
+    other = tx.commits.barred_with(commit.app, digest)
+    if other is None or other.sha == commit.sha:
+        return None
+    running = tx.rollouts.released(commit.app)
+    release = tx.commits.release(commit.app, running) if running else None
+    if release is not None and release.digest == digest:
+        return None
+    return f"the same bytes as {other.sha[:12]}, which is barred: {other.reason}"
 
 
 def bar(app: str, name: str, deps: Deps, *, who: str, why: str) -> Commit:

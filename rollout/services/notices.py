@@ -15,7 +15,12 @@ HOLD_S = 60.0
 def add(tx: Transaction, rollout: Rollout, what: str, why: str, command: str) -> None:
     """`what` happened to the rollout and why; `command` is the next one to type."""
     title = f"{rollout.app}: rollout {rollout.id} {what}"
-    body = f"{why}\n\nCommit {rollout.commit[:12]} to {rollout.total} hosts, asked for by {rollout.requested_by}.\nNext: {command}"
+    commit = tx.commits.get(rollout.app, rollout.commit)
+    its = f' ("{commit.subject}" by {commit.author})' if commit else ""
+    more = len(rollout.commits) - 1
+    batch = f" and the {more} before it" if more else ""
+    told = f"Commit {rollout.commit[:12]}{its}{batch} to {rollout.total} hosts, asked for by {rollout.requested_by}."
+    body = f"{why}\n\n{told}\nNext: {command}"
     tx.notices.add(rollout.app, rollout.id, title, body)
 
 

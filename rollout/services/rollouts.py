@@ -11,7 +11,7 @@ from rollout.domain.model import Role, Rollout, RolloutHost, RolloutId
 from rollout.domain.pipeline import Ring, deploy_host, pipeline, prepare_host, watch_fan_out
 from rollout.domain.states import STAGES, CommitState, HostState, RolloutEvent, RolloutState
 from rollout.errors import Unhealthy
-from rollout.services import notices, planning, stopping
+from rollout.services import bars, notices, planning, stopping
 from rollout.services.policies import policy
 from rollout.services.ports import Deps
 from rollout.services.steps import Again, End, GoOn, Step
@@ -127,7 +127,9 @@ def _decide(tx: Transaction, rollout: Rollout, deps: Deps) -> tuple[list[Ring], 
     if rollout.state is R.DEPLOYING_CANARY:
         rollout = _decide_canary(tx, rollout, deps.worker)
     elif rollout.state is R.FANNING_OUT and tx.hosts.all_settled(rollout.id):
-        return [], tx.rollouts.change(rollout, RE.FINISH, who=deps.worker, due_at=None, reason=None)
+        done = tx.rollouts.change(rollout, RE.FINISH, who=deps.worker, due_at=None, reason=None)
+        bars.after_success(tx, done, who="automation")
+        return [], done
     return (hand_out(tx, rollout, deps) if rollout.state in STAGES else []), rollout
 
 

@@ -15,7 +15,7 @@ from rollout.domain.model import NOT_ON_BRANCH, AppName, Commit, CommitId, Relea
 from rollout.domain.retry import backoff_s
 from rollout.domain.states import CommitEvent, CommitState
 from rollout.errors import LeaseLost, NotFound, ReleaseError, RolloutError, ServiceUnavailable, StaleWrite
-from rollout.services import checks, intake, planning, telling, turns
+from rollout.services import bars, checks, intake, planning, telling, turns
 from rollout.services.ports import Deps
 from rollout.store.store import Transaction
 
@@ -218,8 +218,10 @@ def _passed(tx: Transaction, commit: Commit, release: Release, values: dict[str,
         commit, CommitEvent.PASS, reason=reason, digest=release.digest, flaky=commit.reds > 0, **values
     )
     fresh = tx.commits.by_id(passed.id)
-    if fresh is not None and fresh.bar_wanted is not None:
-        tx.commits.change(fresh, CommitEvent.BAR, who="bar", why=fresh.bar_wanted, reason=fresh.bar_wanted)
+    assert fresh is not None
+    why = fresh.bar_wanted or bars.same_bytes(tx, fresh, release.digest)
+    if why is not None:
+        tx.commits.change(fresh, CommitEvent.BAR, who="bar", why=why, reason=why)
 
 
 def _outputs(commit: Commit, result: TestResult) -> str:

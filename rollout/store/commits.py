@@ -182,6 +182,24 @@ class Commits:
             .limit(1)
         ).scalar_one_or_none()
 
+    def barred_with(self, app: AppName, digest: str) -> Commit | None:
+        """A barred commit whose release has this digest; the one that was barred first."""
+        row = self._tx.connection.execute(
+            select(*columns(Commit, commits))
+            .where(commits.c.app == app, commits.c.state == CommitState.BARRED, commits.c.digest == digest)
+            .order_by(commits.c.id)
+            .limit(1)
+        ).first()
+        return load(Commit, row, state=CommitState)
+
+    def clear_suspects(self, app: AppName) -> None:
+        """Nobody is suspected any more of what went wrong."""
+        self._tx.connection.execute(
+            update(commits)
+            .where(commits.c.app == app, commits.c.suspect, commits.c.state == CommitState.PASSED)
+            .values(suspect=False, version=commits.c.version + 1)
+        )
+
     def wanted_now(self, app: AppName) -> list[Commit]:
         """Commits that a person wants out before the queue, newest wish first."""
         rows = self._tx.connection.execute(

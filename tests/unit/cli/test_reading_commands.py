@@ -3,6 +3,7 @@
 import pytest
 
 from rollout.errors import Unreachable
+from rollout.services import bars
 from tests.support.fakes import a_commit, a_rollout
 
 COUNTS = {
@@ -101,6 +102,21 @@ def test_status_names_commits_in_test(cli, deps):
     """A commit that waits for its tests is shown."""
     commit = a_commit(deps, passed=None)
     assert f"commit {commit.sha[:12]} waits for its tests" in cli("status").out
+
+
+def test_show_names_the_culprit_with_its_author_and_the_suspects(cli, deps):
+    """Who can say what is wrong stands there, not only a hash."""
+    commit = a_commit(deps)
+    rollout = a_rollout(deps, commit=commit)
+    assert "culprit" not in cli("show", rollout.id).out
+    with deps.store.transaction() as tx:
+        tx.commits.update(tx.commits.get("shop", commit.sha), suspect=True)
+    assert f"suspect     {commit.sha[:12]}" in cli("show", rollout.id).out
+    bars.bar("shop", commit.sha, deps, who="me", why="it is slow")
+    assert (
+        f'culprit     {commit.sha[:12]} "{commit.subject}" by {commit.author}; barred: it is slow'
+        in cli("show", rollout.id).out
+    )
 
 
 def test_show_groups_failures_by_their_cause(cli, deps):

@@ -1,0 +1,160 @@
+"""A bad commit is found in its batch, barred, and never ships again, under whatever hash."""
+
+import pytest
+
+from rollout.domain import model
+from rollout.domain.model import BranchCommit, Push, Release
+from rollout.domain.states import CommitState, RolloutState
+from rollout.services import bars, intake, planning, reconcile, stopping, testing
+from tests.support.world import World
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """Three hosts with a first release."""
+    world = World(tmp_path, monkeypatch, hosts=3)
+    world.push()
+    world.settle()
+    return world
+
+
+def commit_of(world, sha):
+    with world.store.reading() as tx:
+        return tx.commits.get("shop", sha)
+
+
+def goes_bad(world, sha):
+    """The release of this commit, and of every one that has it, answers errors."""
+    bad = world.workshop.commits.index(next(one for one in world.workshop.commits if one.sha == sha))
+
+    def share(_name, role, _at):
+        newest = world.newest()
+        position = next(n for n, one in enumerate(world.workshop.commits) if one.sha == newest.commit)
+        return 0.0 if role == "canary" and position >= bad else 1.0
+
+    world.metrics.share_of = share
+
+
+def batch_of_three(world, monkeypatch):
+    """Three commits that go out together: they have waited for long, and all of them passed."""
+    hashes = [world.workshop.push() for _ in range(3)]
+    intake.read_branch(world.config.app(None), world.deps, who="test", why="pushed")
+    with world.store.transaction() as tx:
+        for sha in hashes:
+            commit = tx.commits.get("shop", sha)
+            tx.commits.update(commit, received_s=tx.now() - 1500.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(planning, "start_next", lambda *_: None)
+        for sha in hashes:
+            testing.run_tests(commit_of(world, sha).id, world.deps)
+    planning.start_next("shop", world.deps)
+    return hashes
+
+
+def rollouts_of(world):
+    with world.store.reading() as tx:
+        return [tx.rollouts.get(number) for number in range(2, world.newest().id + 1)]
+
+
+@pytest.mark.parametrize("culprit", [1, 2, 3])
+def test_the_culprit_of_a_batch_is_barred_after_two_more_canaries_at_most(world, monkeypatch, culprit):
+    """At position 1, 2 or 3: the innocent before it ship, it is barred, and those after it wait for its fix."""
+    hashes = batch_of_three(world, monkeypatch)
+    goes_bad(world, hashes[culprit - 1])
+    world.run(seconds=900)
+    assert commit_of(world, hashes[culprit - 1]).state is CommitState.BARRED
+    first, *others = rollouts_of(world)
+    assert first.commits == tuple(hashes)
+    assert [one.commits for one in others] == [(sha,) for sha in hashes[: min(culprit, 2)]]
+    expected = hashes[culprit - 2] if culprit > 1 else f"{1:040x}"
+    assert set(world.runs().values()) == {expected}
+    for later in hashes[culprit:]:
+        assert commit_of(world, later).state is CommitState.PASSED
+        assert not commit_of(world, later).suspect
+    if culprit == 3:
+        assert any(hashes[2][:12] in str(told) and "Ann" in str(told) for told in world.notifier.sent)
+
+
+def same_release(world, monkeypatch, sha, other):
+    """Both have the same bytes."""
+    build = world.workshop.build
+
+    def built(app, config, commit):
+        if commit == sha:
+            return Release(sha, other + "0" * 24, f"/nowhere/{sha}.tar.gz", 1000), model.TestResult(
+                True, "built", ""
+            )
+        return build(app, config, commit)
+
+    monkeypatch.setattr(world.workshop, "build", built)
+
+
+def barred(world):
+    """A commit whose canary answered errors."""
+    bad = world.push()
+    goes_bad(world, bad)
+    world.settle()
+    world.run(seconds=60)
+    assert commit_of(world, bad).state is CommitState.BARRED
+    world.metrics.share_of = lambda *_: 1.0
+    return bad
+
+
+def amended(world, number):
+    """The newest commit of the branch, under another hash."""
+    again = f"{number:x}" * 40
+    position = len(world.workshop.commits)
+    world.workshop.commits[-1] = BranchCommit(again, position, "amended", "Ann", "amended")
+    return again
+
+
+def test_the_same_bytes_do_not_ship_under_another_hash(world, monkeypatch):
+    """An amended commit of a barred one, or a revert of its revert, is barred when it passes, until a person says otherwise."""
+    bad = barred(world)
+    again = amended(world, 15)
+    same_release(world, monkeypatch, again, bad)
+    intake.poll("shop", world.deps, force=True)
+    world.run(seconds=120)
+    commit = commit_of(world, again)
+    assert commit.state is CommitState.BARRED
+    assert f"the same bytes as {bad[:12]}" in commit.reason
+    assert again not in world.runs().values()
+    bars.unbar("shop", again, world.deps, who="me", why="it was the network")
+    world.run(seconds=120)
+    assert set(world.runs().values()) == {again}
+
+
+def test_bytes_that_the_fleet_runs_are_not_barred_for_a_neighbours_sake(world, monkeypatch):
+    """A commit that changes nothing in the release was barred: the one that undoes it ships."""
+    good = f"{1:040x}"
+    same_release(world, monkeypatch, f"{2:040x}", good)
+    bad = barred(world)
+    fix = f"{3:040x}"
+    same_release(world, monkeypatch, fix, good)
+    world.workshop.commits.append(BranchCommit(fix, 3, "Revert", "Ann", f"This reverts commit {bad}."))
+    intake.read_branch(world.config.app(None), world.deps, who="test", why="pushed")
+    world.run(seconds=120)
+    assert set(world.runs().values()) == {fix}
+
+
+@pytest.mark.parametrize("way", ["webhook", "poll", "sweep", "deploy of the head"])
+def test_after_a_rollback_nothing_ships_the_same_again(world, way):
+    """Neither a replayed webhook, nor the poller, nor the reconciler, nor a deploy without --now."""
+    bad = world.push()
+    assert world.settle().state is RolloutState.DONE
+    stopping.roll_back_done(world.config.app(None), world.deps, to=None, who="me", why="it is slow")
+    world.run(seconds=120)
+    match way:
+        case "webhook":
+            push = Push("github", "again", "push", full_name="ann/shop", branch="main", head=bad)
+            intake.receive(push, world.config.app(None), world.deps)
+        case "poll":
+            intake.poll("shop", world.deps, force=True)
+        case "sweep":
+            reconcile.sweep(world.deps)
+        case "deploy of the head":
+            with pytest.raises(Exception, match="is barred"):
+                intake.enqueue(world.config.app(None), None, world.deps, who="me")
+    world.run(seconds=300)
+    assert set(world.runs().values()) == {f"{1:040x}"}
+    assert world.newest().state is RolloutState.ROLLED_BACK
