@@ -8,7 +8,7 @@ from rollout import crashpoints
 from rollout.config.deploy_file import AppConfig
 from rollout.domain.model import AppName, BranchCommit, Commit, Push
 from rollout.domain.pipeline import run_tests
-from rollout.domain.retry import backoff_s
+from rollout.domain.retry import backoff_s, spread
 from rollout.domain.states import CommitEvent, CommitState
 from rollout.errors import Conflict, NotFound, RolloutError
 from rollout.services import planning, turns
@@ -140,7 +140,8 @@ def poll(app_name: str, deps: Deps, *, force: bool = False) -> None:
             if failures == 0
             else max(app.poll, backoff_s(failures, first=app.poll or 30.0, most=LONGEST_BACKOFF_S))
         )
-        tx.apps.polled(name, next_s=wait, failures=failures)
+        # The apps of one git server ask it neither all at once nor, when it is back, all together again.
+        tx.apps.polled(name, next_s=spread(wait, app.name, failures), failures=failures)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ class Apps:
         self.ensure(app)
         now = self._tx.now()
         # Much later than it can be: the store's clock was set back.
-        due = or_(apps.c.poll_due_at <= now, apps.c.poll_due_at > now + every_s + LONGEST_BACKOFF_S)
+        due = or_(apps.c.poll_due_at <= now, apps.c.poll_due_at > now + 2 * (every_s + LONGEST_BACKOFF_S))
         if every_s <= 0:
             due = or_(apps.c.poll_due_at < 0, and_(apps.c.poll_failures > 0, due))
         claimed = self._tx.connection.execute(

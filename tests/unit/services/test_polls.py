@@ -1,0 +1,65 @@
+"""How often the git server is asked."""
+
+from itertools import pairwise
+
+import pytest
+
+from rollout.domain.retry import spread
+from rollout.errors import ServiceUnavailable
+from rollout.services import intake
+from tests.support.world import World
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    return World(tmp_path, monkeypatch, hosts=3)
+
+
+def asked(world, seconds, callers=4):
+    """When the server was asked, while several workers and beat look every second."""
+    moments, ask = [], world.workshop.remote_head
+
+    def counted(app, config):
+        moments.append(world.seconds)
+        return ask(app, config)
+
+    world.workshop.remote_head = counted
+    for _ in range(seconds):
+        for _ in range(callers):
+            intake.poll("shop", world.deps)
+        world.seconds += 1
+    return moments
+
+
+def test_one_question_an_interval_however_many_ask(world):
+    """Three workers and beat cost the git server one `ls-remote` in 30 s, or a little less."""
+    world.push()
+    moments = asked(world, 300)
+    waits = [later - before for before, later in pairwise(moments)]
+    assert all(30 <= wait <= 37 for wait in waits), waits
+    assert len(waits) >= 7
+
+
+def test_a_server_that_is_down_is_asked_more_and_more_rarely(world):
+    """The waits double up to ten minutes, a fifth more at most; the first answer makes them short again."""
+    world.push()
+
+    def down(_app, _config):
+        raise ServiceUnavailable("no answer")
+
+    answers, world.workshop.remote_head = world.workshop.remote_head, down
+    moments = asked(world, 4000, callers=1)
+    waits = [later - before for before, later in pairwise(moments)]
+    for least, wait in zip([30, 60, 120, 240, 480, 600], waits, strict=False):
+        assert least <= wait <= 1.2 * least + 1, waits
+    world.workshop.remote_head = answers
+    world.seconds += 800
+    assert len(asked(world, 80, callers=1)) == 3
+
+
+def test_apps_do_not_ask_together():
+    """Fifty apps that failed at once come back at many different moments, the same each time it is worked out."""
+    moments = {spread(600.0, f"app-{number}", 5) for number in range(50)}
+    assert len(moments) == 50
+    assert all(600.0 <= moment <= 720.0 for moment in moments)
+    assert spread(600.0, "shop", 1) == spread(600.0, "shop", 1) != spread(600.0, "shop", 2)
