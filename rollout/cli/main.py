@@ -13,6 +13,7 @@ from rollout.cli import (
     demo_command,
     deploy,
     failures,
+    freeze,
     halts,
     hosts,
     init,
@@ -141,6 +142,15 @@ for _panel, _command, _examples in (
     (TROUBLE, stop.rollback, (f"rollout rollback {SAY}", "rollout rollback --to 1a2b3c4 --wait")),
     (TROUBLE, halts.exclude, ("rollout exclude web003 --reason 'bad disk'",)),
     (TROUBLE, halts.include, ("rollout include web003",)),
+    (
+        TROUBLE,
+        freeze.freeze,
+        (
+            "rollout freeze --reason 'the sale is on' --until 18:00",
+            "rollout freeze --reason 'audit' --until 3d",
+        ),
+    ),
+    (TROUBLE, freeze.unfreeze, ("rollout unfreeze",)),
     (TROUBLE, bars.bar, ("rollout bar 1a2b3c4 --reason 'leaks memory'",)),
     (TROUBLE, bars.unbar, ("rollout unbar 1a2b3c4",)),
     (PARTS, parts.web, ("rollout web --config /etc/rollout/rollout.toml",)),

@@ -6,7 +6,7 @@ from rollout.cli.scene import Bar
 from rollout.cli.tellers import teller
 from rollout.domain.model import AppName
 from rollout.domain.states import FINISHED
-from rollout.services import planning, telling, views
+from rollout.services import freezes, planning, telling, views
 from rollout.store.store import Transaction
 
 SHOWN_COMMITS = 5
@@ -73,6 +73,9 @@ def _say_app(call: Call, tx: Transaction, app: AppName) -> None:
     found = views.rollouts(tx, tx.rollouts.unfinished(app))
     for view in found:
         _say_rollout(view, indent="  ")
+    frozen = freezes.frozen(tx, call.config.app(app))
+    if frozen is not None and found:  # else it is why nothing is next
+        output.say(f"  next: {output.clean(frozen)}")
     red = telling.first_red(tx, app)
     if red is not None:
         words = f"red since {output.short(red.sha)} by {red.author}: {red.reason}"

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictInt, StrictStr
 
@@ -26,6 +27,7 @@ from rollout.config.fleet import FleetConfig
 from rollout.config.table import Clash, Table
 from rollout.domain import template
 from rollout.domain.share import Share
+from rollout.domain.windows import Window
 
 LEAST_CONCURRENCY = 10
 LEAST_RESTART_LIMIT, MOST_RESTART_LIMIT = 60.0, 300.0
@@ -88,6 +90,33 @@ class TestsConfig(Table):
             yield Clash("required", [], 'the names of the checks that decide (source is "external")')
         if self.source == "command" and self.required:
             yield Clash("source", "command", '"external", as there are required checks')
+
+
+def _window(given: str) -> str:
+    Window.parse(given)
+    return given
+
+
+def _time_zone(given: str) -> str:
+    try:
+        ZoneInfo(given)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError('the name of a time zone, such as "Europe/Berlin"') from None
+    return given
+
+
+class QueueConfig(Table):
+    """The `[apps.X.queue]` table: what goes out when."""
+
+    most: Annotated[StrictInt, AfterValidator(within(1, 100, "a number of commits from 1 to 100"))] = 3
+    goal: SomeTime = 1800.0
+    freeze: tuple[Annotated[StrictStr, AfterValidator(_window)], ...] = ()
+    time_zone: Annotated[StrictStr, AfterValidator(_time_zone)] = "UTC"
+
+    @property
+    def windows(self) -> list[Window]:
+        """In which automation starts nothing."""
+        return [Window.parse(one) for one in self.freeze]
 
 
 class ReleaseConfig(Table):
@@ -205,6 +234,7 @@ class AppConfig(Table):
         StrictStr, AfterValidator(matching(r"(\S+/\S+)?", 'a full name such as "acme/shop"'))
     ] = ""
     poll: Duration = 30.0
+    queue: QueueConfig = QueueConfig()
     tests: TestsConfig = TestsConfig()
     release: ReleaseConfig
     canary: CanaryConfig

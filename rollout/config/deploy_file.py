@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from rollout.config import rules
-from rollout.config.app import AppConfig, CanaryConfig, FanOutConfig, ReleaseConfig, TestsConfig
+from rollout.config.app import AppConfig, CanaryConfig, FanOutConfig, QueueConfig, ReleaseConfig, TestsConfig
 from rollout.config.fleet import FleetConfig
 from rollout.config.notify import NotifyConfig
 from rollout.config.problems import Problem, from_validation, refuse, unknown_key, wrong
@@ -25,6 +25,7 @@ __all__ = [
     "FanOutConfig",
     "FleetConfig",
     "NotifyConfig",
+    "QueueConfig",
     "ReleaseConfig",
     "ServerConfig",
     "TestsConfig",

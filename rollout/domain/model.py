@@ -201,6 +201,16 @@ class Event:
     why: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Freeze:
+    """Automation starts nothing for an app, as a person said."""
+
+    at: datetime
+    until: datetime | None  # None: until somebody says otherwise
+    by: str
+    reason: str
+
+
 class CheckState(StrEnum):
     """What a CI server says of one check of a commit."""
 

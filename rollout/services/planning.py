@@ -9,13 +9,14 @@ from rollout.domain.model import AppName, Commit, Member, Rollout
 from rollout.domain.pipeline import pipeline
 from rollout.domain.states import CommitState
 from rollout.errors import ConfigError, Conflict, ReleaseError
-from rollout.services import bars
+from rollout.services import bars, freezes
 from rollout.services.ports import Deps
 from rollout.store.rollouts import Planned
 from rollout.store.store import Transaction
 
 log = structlog.get_logger()
 UNDER_WAY = "a rollout is under way"
+AUTOMATION = "automation"  # who asks for a rollout that no person asked for
 
 
 @crashpoints.stage("plan")
@@ -94,13 +95,19 @@ def _choose(tx: Transaction, app: AppConfig) -> tuple[Commit | None, str]:
     for wanted in tx.commits.wanted_now(name):
         reachable = wanted.on_branch if gone else any(commit.id == wanted.id for commit in queue)
         if wanted.state is CommitState.PASSED and reachable:
-            return wanted, f"{wanted.now_by}: {wanted.now_reason}"
+            frozen = freezes.frozen(tx, app)
+            past = f"hotfix, although {frozen}; " if frozen else ""
+            return wanted, f"{past}{wanted.now_by}: {wanted.now_reason}"
+    frozen = freezes.frozen(tx, app)
+    if frozen is not None:
+        return None, frozen
     if gone:
         return None, (
             "the commit that runs is no longer on the branch (a force-push), and automation does not guess what replaces it;"
             " a person may: `rollout deploy COMMIT --now --reason …`"
         )
-    choice = selection.choose([bars.candidate(commit, tx) for commit in queue], tx.rollouts.durations(name))
+    candidates = [bars.candidate(commit, tx) for commit in queue]
+    choice = selection.choose(candidates, tx.rollouts.durations(name), app.queue.goal, app.queue.most)
     return (None if choice.position is None else queue[choice.position - 1]), choice.reason
 
 
@@ -148,7 +155,7 @@ def _add(tx: Transaction, app: AppConfig, chosen: Commit, fleet: list[Member], w
             commits=taken or [chosen.sha],
             previous=tx.rollouts.released(chosen.app),
             digest=release.digest,
-            requested_by=chosen.now_by or "automation",
+            requested_by=chosen.now_by or AUTOMATION,
             policy=app.policy(),
             max_failed=limits.max_failed,
             mode=limits.mode,

@@ -11,7 +11,7 @@ from rollout.domain.model import Role, Rollout, RolloutHost, RolloutId
 from rollout.domain.pipeline import Ring, deploy_host, pipeline, prepare_host, watch_fan_out
 from rollout.domain.states import STAGES, CommitState, HostState, RolloutEvent, RolloutState
 from rollout.errors import Unhealthy
-from rollout.services import bars, notices, planning, stopping
+from rollout.services import bars, freezes, notices, planning, stopping
 from rollout.services.policies import policy
 from rollout.services.ports import Deps
 from rollout.services.steps import Again, End, GoOn, Step
@@ -95,6 +95,11 @@ def _start(tx: Transaction, rollout: Rollout, deps: Deps) -> Rollout:
     commit = tx.commits.get(rollout.app, rollout.commit)
     if commit is None or commit.state is not CommitState.PASSED:
         why = f"commit {rollout.commit[:12]} is {commit.state if commit else 'gone'} since it was planned"
+        return tx.rollouts.change(rollout, RE.GIVE_UP, who=deps.worker, why=why, reason=why, due_at=None)
+    if rollout.requested_by == planning.AUTOMATION and (
+        frozen := freezes.frozen(tx, deps.config.app(rollout.app))
+    ):
+        why = f"{frozen}: nothing was touched, and it is planned anew afterwards"
         return tx.rollouts.change(rollout, RE.GIVE_UP, who=deps.worker, why=why, reason=why, due_at=None)
     started = tx.rollouts.change(rollout, RE.START, who=deps.worker, due_at=0.0)
     return _confirm(tx, started, CANARY_CONFIRM)

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import BigInteger, and_, bindparam, case, func, insert, or_, select, update
 
-from rollout.domain.model import AppName, Epoch
+from rollout.domain.model import AppName, Epoch, Freeze
 from rollout.store.tables import apps
 
 if TYPE_CHECKING:
     from rollout.store.store import Transaction
 
 _NAMED = select(apps.c.name).where(apps.c.name == bindparam("its_name"))
+_FROZEN = select(apps.c.frozen_at, apps.c.frozen_until, apps.c.frozen_by, apps.c.frozen_reason).where(
+    apps.c.name == bindparam("its_name")
+)
 HOLD_S = 60.0  # whoever looks at a branch has this long before another one does
 LONGEST_BACKOFF_S = 600.0  # of a poll while the git server does not answer
 
@@ -103,6 +106,24 @@ class Apps:
             update(apps).where(apps.c.name == app, apps.c.red_told.is_distinct_from(sha)).values(red_told=sha)
         )
         return changed.rowcount == 1
+
+    def set_frozen(self, app: AppName, freeze: Freeze | None) -> None:
+        """Automation stands still for the app, or not."""
+        self.ensure(app)
+        its = (None,) * 4 if freeze is None else (freeze.at, freeze.until, freeze.by, freeze.reason)
+        values = dict(
+            zip(
+                (apps.c.frozen_at, apps.c.frozen_until, apps.c.frozen_by, apps.c.frozen_reason),
+                its,
+                strict=True,
+            )
+        )
+        self._tx.connection.execute(update(apps).where(apps.c.name == app).values(values))
+
+    def frozen(self, app: AppName) -> Freeze | None:
+        """What a person said; its end may be over."""
+        row = self._tx.connection.execute(_FROZEN, {"its_name": app}).first()
+        return None if row is None or row.frozen_at is None else Freeze(*row)
 
     def noted(self, app: AppName) -> str | None:
         """Why nothing is being started."""

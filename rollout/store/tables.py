@@ -71,6 +71,10 @@ apps = Table(
     Column("poll_due_at", Float, nullable=False, default=0.0),
     Column("poll_failures", Integer, nullable=False, default=0),
     Column("note", Text),  # why nothing is being started now, for people
+    Column("frozen_at", Utc),
+    Column("frozen_until", Utc),
+    Column("frozen_by", Text),
+    Column("frozen_reason", Text),
     Column("red_told", String(40)),  # the first red commit of the branch that people were told of
 )
 

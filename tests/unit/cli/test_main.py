@@ -39,6 +39,8 @@ OF_THE_CONTRACT = {
     "rollback",
     "bar",
     "unbar",
+    "freeze",
+    "unfreeze",
     "hosts",
     "demo",
 }

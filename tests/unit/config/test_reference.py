@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from rollout.config import reference
-from rollout.config.app import CanaryConfig, FanOutConfig, ReleaseConfig, TestsConfig
+from rollout.config.app import CanaryConfig, FanOutConfig, QueueConfig, ReleaseConfig, TestsConfig
 from rollout.config.deploy_file import AppConfig, load
 from rollout.config.fleet import FleetConfig
 from rollout.config.notify import NotifyConfig
@@ -19,6 +19,7 @@ TABLES = {
     "server": ServerConfig,
     "apps.shop": AppConfig,
     "apps.shop.tests": TestsConfig,
+    "apps.shop.queue": QueueConfig,
     "apps.shop.release": ReleaseConfig,
     "apps.shop.canary": CanaryConfig,
     "apps.shop.fan_out": FanOutConfig,

@@ -1,12 +1,12 @@
 """How a commit's tests went: how often red, flaky or not, how long; what CI servers reported.
 
-Revision: 0005, after 0003.
+Revision: 0004, after 0003.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0005"
+revision = "0004"
 down_revision = "0003"
 branch_labels = None
 depends_on = None

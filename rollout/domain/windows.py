@@ -1,0 +1,61 @@
+"""Weekly windows in which nothing starts: "Fri 16:00 - Mon 08:00", or every day "22:00 - 06:00".
+
+They go by the clock on the wall of their time zone. A day with 23 or 25 hours shortens or prolongs them, as it does the day.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+DAY, WEEK = 24 * 60, 7 * 24 * 60  # minutes
+_POINT = r"(?:(Mon|Tue|Wed|Thu|Fri|Sat|Sun) )?([01][0-9]|2[0-3]):([0-5][0-9])"
+_WINDOW = re.compile(rf"{_POINT} ?- ?{_POINT}")
+EXPECTED = 'a window such as "Fri 16:00 - Mon 08:00", or every day "22:00 - 06:00"'
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """From `start`, so many minutes: in a week that begins on Monday, or in each day."""
+
+    start: int
+    minutes: int
+    weekly: bool
+
+    @classmethod
+    def parse(cls, text: str) -> "Window":
+        """ValueError says what was expected."""
+        found = _WINDOW.fullmatch(text)
+        if found is None or (found[1] is None) != (found[4] is None):
+            raise ValueError(EXPECTED)
+        weekly = found[1] is not None
+        start, end = _minute(*found.group(1, 2, 3)), _minute(*found.group(4, 5, 6))
+        length = (end - start) % (WEEK if weekly else DAY)
+        if length == 0:
+            raise ValueError(f"{EXPECTED}, whose end is not its beginning")
+        return cls(start, length, weekly)
+
+    def ends(self, now: datetime) -> datetime | None:
+        """When the window that `now` (with its time zone) is in ends; None outside of it."""
+        minute = now.weekday() * DAY + now.hour * 60 + now.minute
+        passed = (minute - self.start) % (WEEK if self.weekly else DAY)
+        if passed >= self.minutes:
+            return None
+        wall = now.replace(tzinfo=None, second=0, microsecond=0) + timedelta(minutes=self.minutes - passed)
+        return wall.replace(tzinfo=now.tzinfo)
+
+
+def ends(windows: Sequence[Window], now: datetime) -> datetime | None:
+    """When whatever windows `now` is in have ended, also those that begin before one of them ends; None outside of all."""
+    end: datetime | None = None
+    for _ in range(len(windows) + 1):
+        later = [one for window in windows if (one := window.ends(end or now)) is not None]
+        if not later:
+            break
+        end = max(later)
+    return end
+
+
+def _minute(day: str | None, hour: str, minute: str) -> int:
+    return (DAYS.index(day) if day else 0) * DAY + int(hour) * 60 + int(minute)

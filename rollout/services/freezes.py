@@ -1,0 +1,57 @@
+"""A freeze: automation starts nothing for an app. Stops, rollbacks and ways back never ask."""
+
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+from rollout.config.deploy_file import AppConfig
+from rollout.domain import windows
+from rollout.domain.model import AppName, Freeze
+from rollout.errors import Conflict
+from rollout.services.ports import Deps
+from rollout.store.store import Transaction
+
+
+def freeze(app: AppConfig, deps: Deps, *, who: str, why: str, until: datetime | None) -> Freeze:
+    """From now on, until then or until somebody says `unfreeze`; a second one replaces the first."""
+    name = AppName(app.name)
+    with deps.store.transaction() as tx:
+        tx.apps.lock(name)
+        if until is not None and until <= tx.today():
+            raise Conflict(f"{_text(app, until)} is over", remedy="give --until a moment in the future")
+        its = Freeze(tx.today(), None if until is None else until.astimezone(UTC), who, why)
+        tx.apps.set_frozen(name, its)
+        end = f", until {_text(app, until)}" if until else ""
+        tx.record(name, "automation", "freeze", who=who, why=why + end)
+    return its
+
+
+def unfreeze(app: AppConfig, deps: Deps, *, who: str, why: str) -> None:
+    """Automation may go on; Conflict when nobody had frozen it."""
+    name = AppName(app.name)
+    with deps.store.transaction() as tx:
+        tx.apps.lock(name)
+        if tx.apps.frozen(name) is None:
+            window = frozen(tx, app)
+            raise Conflict(
+                f"{app.name} is not frozen by anybody" + (f"; it is {window}" if window else ""),
+                remedy="a hotfix goes out with rollout deploy COMMIT --now --reason …"
+                if window
+                else "automation works",
+            )
+        tx.apps.set_frozen(name, None)
+        tx.record(name, "automation", "unfreeze", who=who, why=why)
+
+
+def frozen(tx: Transaction, app: AppConfig) -> str | None:
+    """In words for people, until when, by whom and why; None when automation may start something."""
+    now = tx.today()
+    found = tx.apps.frozen(AppName(app.name))
+    if found is not None and (found.until is None or now < found.until):
+        end = f" until {_text(app, found.until)}" if found.until else ""
+        return f"frozen{end} by {found.by}: {found.reason}"
+    over = windows.ends(app.queue.windows, now.astimezone(ZoneInfo(app.queue.time_zone)))
+    return f"frozen until {_text(app, over)}, by a window of rollout.toml" if over else None
+
+
+def _text(app: AppConfig, moment: datetime) -> str:
+    return f"{moment.astimezone(ZoneInfo(app.queue.time_zone)):%a %Y-%m-%d %H:%M %Z}"

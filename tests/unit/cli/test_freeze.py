@@ -1,0 +1,58 @@
+"""freeze, unfreeze: what is typed, and what is told."""
+
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from rollout.cli.freeze import moment
+from tests.support.fakes import a_commit, a_rollout
+
+NOW = datetime(2026, 11, 28, 12, 30, tzinfo=ZoneInfo("Europe/Berlin"))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("17:00", "2026-11-28T17:00:00+01:00"),
+        ("8:05", "2026-11-29T08:05:00+01:00"),  # the next one
+        ("2h", "2026-11-28T14:30:00+01:00"),
+        ("3d", "2026-12-01T12:30:00+01:00"),
+        ("2027-07-01T08:00", "2027-07-01T08:00:00+02:00"),
+        ("2026-11-28T20:00:00Z", "2026-11-28T20:00:00+00:00"),
+    ],
+)
+def test_until_takes_a_clock_a_duration_and_a_moment(given, expected):
+    """As people say it; without a zone it is the queue's."""
+    assert moment(given, NOW).isoformat() == expected
+
+
+def test_a_freeze_is_told_and_shown_and_ended(cli, deps):
+    """`status` says why nothing is next, also beside a rollout that is under way; `unfreeze` ends it."""
+    a_commit(deps)
+    assert cli("freeze", "--until", "2h", "--reason", "the sale").code == 0
+    assert "frozen until" in cli("status").out
+    assert "the sale" in cli("status").out
+    a_rollout(deps, commit=a_commit(deps))
+    assert "the sale" in cli("status").out
+    assert cli("unfreeze").code == 0
+    assert "the sale" not in cli("status").out
+
+
+def test_the_documents_of_both(cli):
+    """Programs read whether it is frozen, until when in UTC, and why."""
+    told = cli("freeze", "--reason", "audit", "--json").json
+    assert told == {"app": "shop", "frozen": True, "until": None, "reason": "audit"}
+    assert cli("freeze", "--until", "2027-01-01T00:00:00+01:00", "--reason", "audit", "--json").json[
+        "until"
+    ] == ("2026-12-31T23:00:00+00:00")
+    assert cli("unfreeze", "--json").json == {"app": "shop", "frozen": False, "until": None, "reason": None}
+
+
+def test_what_cannot_be_is_refused_and_changes_nothing(cli):
+    """A time that is none is wrong usage, one that is over and an unfreeze of nothing are conflicts; a reason is needed."""
+    assert cli("freeze", "--until", "soon", "--reason", "x").code == 2
+    assert cli("freeze").code == 2
+    assert cli("freeze", "--until", "2020-01-01", "--reason", "x").code == 4
+    assert cli("unfreeze").code == 4
+    assert "frozen" not in cli("status").out

@@ -1,0 +1,80 @@
+"""When weekly windows are open, by the clock on the wall of a time zone."""
+
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollout.domain.windows import Window, ends
+
+BERLIN = ZoneInfo("Europe/Berlin")
+
+
+def at(text, zone=BERLIN):
+    return datetime.fromisoformat(text).replace(tzinfo=zone)
+
+
+WEEKEND = Window.parse("Fri 16:00 - Mon 08:00")
+NIGHT = Window.parse("22:00 - 06:00")
+
+
+@pytest.mark.parametrize(
+    ("window", "now", "end"),
+    [
+        (WEEKEND, "2026-11-27T15:59", None),
+        (WEEKEND, "2026-11-27T16:00", "2026-11-30T08:00"),
+        (WEEKEND, "2026-11-29T23:59", "2026-11-30T08:00"),  # across the week's end
+        (WEEKEND, "2026-11-30T07:59", "2026-11-30T08:00"),
+        (WEEKEND, "2026-11-30T08:00", None),
+        (NIGHT, "2026-11-25T21:59", None),
+        (NIGHT, "2026-11-25T22:00", "2026-11-26T06:00"),  # across midnight
+        (NIGHT, "2026-11-26T05:59", "2026-11-26T06:00"),
+        (NIGHT, "2026-11-26T06:00", None),
+        (NIGHT, "2026-12-31T23:00", "2027-01-01T06:00"),
+    ],
+)
+def test_a_window_is_open_from_its_first_minute_to_its_last(window, now, end):
+    """Whatever it crosses, midnight, the week's end or the year's, it ends when it says."""
+    assert window.ends(at(now)) == (at(end) if end else None)
+
+
+@pytest.mark.parametrize("change", ["2026-03-29", "2026-10-25"], ids=["an hour less", "an hour more"])
+def test_daylight_saving_moves_no_end(change):
+    """A night with 23 or 25 hours ends at six on the wall all the same."""
+    end = NIGHT.ends(at(f"{change}T01:30"))
+    assert (end.hour, end.minute, end.date().isoformat()) == (6, 0, change)
+    assert WEEKEND.ends(at(f"{change}T12:00")).hour == 8
+
+
+def test_windows_that_follow_each_other_are_one():
+    """What people are told is when something may start, not when the next window begins."""
+    assert ends([WEEKEND, Window.parse("Mon 08:00 - Mon 12:00")], at("2026-11-28T00:00")) == at(
+        "2026-11-30T12:00"
+    )
+    assert ends([], at("2026-11-28T00:00")) is None
+
+
+def test_windows_that_leave_no_gap_end_sometime_in_words():
+    """Two windows that cover the whole day: it is asked no further than each of them once more."""
+    all_day = [Window.parse("00:00 - 12:00"), Window.parse("12:00 - 00:00")]
+    assert ends(all_day, at("2026-11-28T00:00")) is not None
+
+
+@given(st.integers(0, 10079), st.integers(1, 10079), st.integers(0, 10079))
+def test_a_window_is_open_for_as_many_minutes_as_it_has(start, minutes, passed):
+    """At any minute of any week, it is open exactly when fewer minutes have passed since its beginning than it has."""
+    window = Window(start, minutes, weekly=True)
+    now = at("2026-06-01T00:00", ZoneInfo("UTC")) + timedelta(minutes=start + passed)
+    assert (window.ends(now) is not None) == (passed < minutes)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "Fri 16:00", "Fri 16:00 - 08:00", "Fri 24:00 - Mon 08:00", "Fr 16:00 - Mo 08:00", "10:00 - 10:00"],
+)
+def test_what_is_no_window_is_refused(text):
+    """With what was expected."""
+    with pytest.raises(ValueError, match="a window such as"):
+        Window.parse(text)

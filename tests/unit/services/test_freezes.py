@@ -1,0 +1,143 @@
+"""A freeze binds automation, and nobody who repairs something."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from rollout.domain.states import CommitState, RolloutState
+from rollout.errors import Conflict
+from rollout.services import freezes, intake, planning, reconcile, stopping
+from rollout.services.intake import Wish
+from rollout.store.store import Transaction
+from tests.support.world import World
+
+NOW = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)  # a Saturday
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """Three hosts with a first release, at noon of a Saturday."""
+    world = World(tmp_path, monkeypatch, hosts=3)
+    world.today = NOW
+    monkeypatch.setattr(Transaction, "today", staticmethod(lambda: world.today))
+    world.push()
+    world.settle()
+    return world
+
+
+def frozen(world, until=None):
+    freezes.freeze(app(world), world.deps, who="ann", why="the sale", until=until)
+
+
+def app(world):
+    return world.config.app(None)
+
+
+def waits_for(world):
+    with world.store.reading() as tx:
+        return planning.waits_for(app(world), tx)
+
+
+def test_automation_starts_nothing_until_the_freeze_is_over(world):
+    """A commit is tested, waits, and goes out by itself when the time has come."""
+    first = world.newest().commit
+    frozen(world, until=NOW + timedelta(hours=2))
+    held = world.push()
+    world.run(seconds=120)
+    with world.store.reading() as tx:
+        assert tx.commits.get("shop", held).state is CommitState.PASSED
+    assert set(world.runs().values()) == {first}
+    assert waits_for(world) == "frozen until Sat 2026-11-28 14:00 UTC by ann: the sale"
+    world.today = NOW + timedelta(hours=2)
+    world.run(seconds=120)
+    assert set(world.runs().values()) == {held}
+
+
+def test_without_an_end_it_lasts_until_somebody_ends_it(world):
+    """`unfreeze` is what ends it; of what is not frozen it is a conflict."""
+    with pytest.raises(Conflict, match="not frozen by anybody"):
+        freezes.unfreeze(app(world), world.deps, who="ann", why="-")
+    frozen(world)
+    held = world.push()
+    world.today += timedelta(days=400)
+    world.run(seconds=60)
+    assert held not in world.runs().values()
+    freezes.unfreeze(app(world), world.deps, who="bob", why="sold out")
+    world.run(seconds=120)
+    assert set(world.runs().values()) == {held}
+    with world.store.reading() as tx:
+        told = [(event.what, event.who) for event in tx.events.of_subject("shop", "automation")]
+    assert told == [("freeze", "ann"), ("unfreeze", "bob")]
+
+
+def test_a_hotfix_goes_out_and_says_that_it_is_one(world):
+    """`deploy --now` with a reason is the way past a freeze, and stands in the audit as that."""
+    frozen(world)
+    fix = world.push()
+    intake.enqueue(app(world), fix, world.deps, who="ann", now=Wish("mends the till", "ann"))
+    assert world.settle().state is RolloutState.DONE
+    assert set(world.runs().values()) == {fix}
+    with world.store.reading() as tx:
+        plan = next(one for one in tx.events.of_rollout(world.newest().id) if one.what == "plan")
+    assert plan.why == "hotfix, although frozen by ann: the sale; ann: mends the till"
+
+
+def test_stops_rollbacks_and_ways_back_are_never_frozen(world):
+    """What is under way goes on and can be stopped; what is out can be taken back; hosts that could not go back still do."""
+    first = world.newest().commit
+    world.push()
+    world.settle()
+    frozen(world)
+    host = next(iter(world.fleet.hosts.values()))
+    host.unreachable = True
+    stopping.roll_back_done(app(world), world.deps, to=None, who="ann", why="slow")
+    world.run(seconds=120)
+    assert world.newest().state is RolloutState.ROLLED_BACK
+    host.unreachable = False
+    world.run(seconds=600, until=lambda: set(world.runs().values()) == {first})
+    assert set(world.runs().values()) == {first}
+
+
+def test_what_was_planned_at_that_moment_does_not_begin(world):
+    """A pending rollout of automation's is given up before it touches a host, and planned anew afterwards."""
+    sha = world.push()
+    world.run(until=lambda: world.newest().state is RolloutState.PENDING)
+    frozen(world)
+    world.run(seconds=60)
+    assert world.newest().state is RolloutState.ERROR
+    assert "planned anew" in world.newest().reason
+    assert sha not in world.runs().values()
+    freezes.unfreeze(app(world), world.deps, who="ann", why="-")
+    world.run(seconds=120)
+    assert set(world.runs().values()) == {sha}
+
+
+def test_a_rollout_that_has_begun_goes_on(world):
+    """Half a fleet on each release is no state to be frozen in."""
+    sha = world.push()
+    world.run(until=lambda: world.newest().state is RolloutState.EVALUATING_CANARY)
+    frozen(world)
+    world.run(seconds=120)
+    assert set(world.runs().values()) == {sha}
+
+
+def test_a_window_of_the_configuration_binds_as_a_person_does(world, monkeypatch):
+    """In the window nothing starts, and after it the reconciler does it by itself."""
+    queue = app(world).queue.model_copy(
+        update={"freeze": ("Fri 16:00 - Mon 08:00",), "time_zone": "Europe/Berlin"}
+    )
+    monkeypatch.setitem(app(world).__dict__, "queue", queue)
+    held = world.push()
+    world.run(seconds=60)
+    assert held not in world.runs().values()
+    assert waits_for(world) == "frozen until Mon 2026-11-30 08:00 CET, by a window of rollout.toml"
+    world.today = datetime(2026, 11, 30, 7, 0, tzinfo=UTC)
+    reconcile.sweep(world.deps)
+    world.run(seconds=120)
+    assert set(world.runs().values()) == {held}
+
+
+def test_an_end_that_is_over_is_refused(world):
+    """It would be a freeze that nobody gets."""
+    with pytest.raises(Conflict, match="is over"):
+        frozen(world, until=NOW - timedelta(minutes=1))
