@@ -99,7 +99,11 @@ def bar_locked(tx: Transaction, commit: Commit, *, who: str, why: str) -> Commit
     commit = tx.commits.lock(commit.app, commit.sha) or commit  # its tests may be passing at this moment
     match commit.state:
         case CommitState.PASSED:
-            return tx.commits.change(commit, CommitEvent.BAR, who=who, why=why, reason=why)
+            barred = tx.commits.change(commit, CommitEvent.BAR, who=who, why=why, reason=why)
+            for twin in tx.commits.passed_with(barred):
+                if same := same_bytes(tx, twin, twin.digest or ""):
+                    bar_locked(tx, twin, who="bar", why=same)
+            return barred
         case CommitState.RECEIVED | CommitState.TESTING:
             tx.record(commit.app, f"commit {commit.sha}", "bar as soon as it passes", who=who, why=why)
             return tx.commits.wish_bar(commit, why)

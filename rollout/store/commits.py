@@ -192,6 +192,21 @@ class Commits:
         ).first()
         return load(Commit, row, state=CommitState)
 
+    def passed_with(self, commit: Commit) -> list[Commit]:
+        """Later commits of the branch that passed with the same release as this one."""
+        if commit.digest is None or commit.position is None:
+            return []
+        rows = self._tx.connection.execute(
+            select(*columns(Commit, commits)).where(
+                commits.c.app == commit.app,
+                commits.c.digest == commit.digest,
+                commits.c.state == CommitState.PASSED,
+                commits.c.on_branch,
+                commits.c.position >= commit.position,  # an amended one took its place
+            )
+        )
+        return load_all(Commit, rows, state=CommitState)
+
     def clear_suspects(self, app: AppName) -> None:
         """Nobody is suspected any more of what went wrong."""
         self._tx.connection.execute(

@@ -5,7 +5,8 @@ import pytest
 from rollout.domain import model
 from rollout.domain.model import BranchCommit, Push, Release
 from rollout.domain.states import CommitState, RolloutState
-from rollout.services import bars, intake, planning, reconcile, stopping, testing
+from rollout.errors import Conflict
+from rollout.services import bars, halts, intake, planning, reconcile, stopping, testing
 from tests.support.world import World
 
 
@@ -158,3 +159,45 @@ def test_after_a_rollback_nothing_ships_the_same_again(world, way):
     world.run(seconds=300)
     assert set(world.runs().values()) == {f"{1:040x}"}
     assert world.newest().state is RolloutState.ROLLED_BACK
+
+
+def test_the_revert_of_the_revert_does_not_ship(world, monkeypatch):
+    """The revert goes out; what brings the bad bytes back is barred when it passes."""
+    bad = barred(world)
+    revert = world.push(f"This reverts commit {bad}.")
+    world.run(seconds=120)
+    assert set(world.runs().values()) == {revert}
+    again = f"{4:040x}"
+    same_release(world, monkeypatch, again, bad)
+    assert world.push(f"This reverts commit {revert}.") == again
+    world.run(seconds=120)
+    assert commit_of(world, again).state is CommitState.BARRED
+    assert set(world.runs().values()) == {revert}
+
+
+def test_a_twin_that_has_passed_already_is_barred_with_the_first(world, monkeypatch):
+    """It waits in the queue, tested, when its bytes fail under the other hash."""
+    bad, twin = f"{2:040x}", f"{3:040x}"
+    same_release(world, monkeypatch, twin, bad)
+    world.push()
+    goes_bad(world, bad)
+    world.run(seconds=60, until=lambda: world.newest().commit == bad)
+    world.push()
+    world.run(seconds=1, until=lambda: commit_of(world, twin).state is CommitState.PASSED)
+    assert commit_of(world, twin).state is CommitState.PASSED
+    world.run(seconds=300)
+    assert commit_of(world, twin).state is CommitState.BARRED
+    assert set(world.runs().values()) == {f"{1:040x}"}
+
+
+def test_a_rolled_back_rollout_is_not_retried(world):
+    """`retry` of it is refused, and nothing goes out."""
+    world.push()
+    world.settle()
+    stopping.roll_back_done(world.config.app(None), world.deps, to=None, who="me", why="it is slow")
+    rolled = world.settle()
+    with pytest.raises(Conflict):
+        halts.retry(rolled.id, world.deps, who="me")
+    world.run(seconds=120)
+    assert world.newest().id == rolled.id
+    assert set(world.runs().values()) == {f"{1:040x}"}
