@@ -73,10 +73,11 @@ def blamed(tx: Transaction, rollout: Rollout) -> tuple[list[Commit], list[Commit
 def same_bytes(tx: Transaction, commit: Commit, digest: str) -> str | None:
     """Why a commit must not ship although it passed: a barred one has the same release, under another hash.
 
-    Not when the fleet runs these very bytes: then whatever the barred one was barred for, it was not for them.
+    Not when its author says that it mends that one: what was wrong may have been elsewhere, and the word of a person is
+    what lifts a bar. Nor when the fleet runs these very bytes: it was not them that the other was barred for.
     """
     other = tx.commits.barred_with(commit.app, digest)
-    if other is None or other.sha == commit.sha:
+    if other is None or other.sha == commit.sha or selection.is_fix_of(candidate(commit, tx), other.sha):
         return None
     running = tx.rollouts.released(commit.app)
     release = tx.commits.release(commit.app, running) if running else None

@@ -183,11 +183,11 @@ class Commits:
         ).scalar_one_or_none()
 
     def barred_with(self, app: AppName, digest: str) -> Commit | None:
-        """A barred commit whose release has this digest; the one that was barred first."""
+        """The newest barred commit whose release has this digest."""
         row = self._tx.connection.execute(
             select(*columns(Commit, commits))
             .where(commits.c.app == app, commits.c.state == CommitState.BARRED, commits.c.digest == digest)
-            .order_by(commits.c.id)
+            .order_by(commits.c.id.desc())
             .limit(1)
         ).first()
         return load(Commit, row, state=CommitState)

@@ -125,6 +125,17 @@ def test_the_same_bytes_do_not_ship_under_another_hash(world, monkeypatch):
     assert set(world.runs().values()) == {again}
 
 
+def test_the_word_of_a_person_lifts_also_the_bar_of_bytes(world, monkeypatch):
+    """A commit that changes nothing and says that it mends the barred one ships: what was wrong was elsewhere."""
+    bad = barred(world)
+    fix = f"{3:040x}"
+    same_release(world, monkeypatch, fix, bad)
+    world.workshop.commits.append(BranchCommit(fix, 3, "Again", "Ann", f"Again\n\nRollout-Fixes: {bad}"))
+    intake.read_branch(world.config.app(None), world.deps, who="test", why="pushed")
+    world.run(seconds=120)
+    assert set(world.runs().values()) == {fix}
+
+
 def test_bytes_that_the_fleet_runs_are_not_barred_for_a_neighbours_sake(world, monkeypatch):
     """A commit that changes nothing in the release was barred: the one that undoes it ships."""
     good = f"{1:040x}"
