@@ -23,6 +23,7 @@ from rollout.cli import (
     show,
     status,
     stop,
+    why,
 )
 from rollout.cli import verb as verbs
 from rollout.cli.call import Call
@@ -137,6 +138,7 @@ for _panel, _command, _examples in (
             "rollout judge --last 50 --minimum-good 99%",
         ),
     ),
+    (LOOK, why.why, ("rollout why 1a2b3c4", "rollout why 1a2b3c4 --json")),
     (LOOK, hosts.hosts, ("rollout hosts", "rollout hosts --verify")),
     (TROUBLE, stop.stop, ("rollout stop", f"rollout stop 7 {SAY} --wait", "rollout stop 7 --keep")),
     (TROUBLE, stop.rollback, (f"rollout rollback {SAY}", "rollout rollback --to 1a2b3c4 --wait")),

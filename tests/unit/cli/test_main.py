@@ -40,6 +40,7 @@ OF_THE_CONTRACT = {
     "bar",
     "unbar",
     "freeze",
+    "why",
     "unfreeze",
     "hosts",
     "demo",
