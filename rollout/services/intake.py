@@ -120,6 +120,9 @@ def poll(app_name: str, deps: Deps, *, force: bool = False) -> None:
     """Find what a lost webhook did not say; one `ls-remote` an interval, rarer while the git server is down."""
     app = deps.config.app(app_name)
     name = AppName(app.name)
+    with deps.store.reading() as tx:
+        if not tx.apps.poll_is_due(name, app.poll) and not force:
+            return
     with deps.store.transaction() as tx:
         if not tx.apps.claim_poll(name, app.poll) and not force:
             return

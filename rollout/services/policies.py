@@ -17,20 +17,22 @@ def policy(rollout: Rollout) -> AppConfig:
 class Plans:
     """Rollouts as this process saw them first: of these rows only what planning fixed is still true (commit, digest, limits, policy).
 
-    Read once: a row has forty columns, and thousands of hosts ask.
+    Read once: a row has forty columns, and thousands of hosts ask. A database that was put back gives numbers a second time,
+    so whether it is the same rollout is asked each time.
     """
 
     MOST = 64
 
     def __init__(self) -> None:
-        self._known: OrderedDict[RolloutId, tuple[Rollout, AppConfig]] = OrderedDict()
+        self._known: OrderedDict[tuple[object, ...], tuple[Rollout, AppConfig]] = OrderedDict()
 
     def of(self, tx: Transaction, rollout: RolloutId) -> tuple[Rollout, AppConfig]:
         """The rollout as planned, and its policy."""
-        found = self._known.get(rollout)
+        identity = tx.rollouts.identity(rollout)
+        found = self._known.get(identity)
         if found is None:
             planned = tx.rollouts.get(rollout)
-            found = self._known[rollout] = (planned, policy(planned))
+            found = self._known[identity] = (planned, policy(planned))
             if len(self._known) > self.MOST:
                 self._known.popitem(last=False)
         return found

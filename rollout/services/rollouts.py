@@ -96,9 +96,9 @@ def _start(tx: Transaction, rollout: Rollout, deps: Deps) -> Rollout:
     if commit is None or commit.state is not CommitState.PASSED:
         why = f"commit {rollout.commit[:12]} is {commit.state if commit else 'gone'} since it was planned"
         return tx.rollouts.change(rollout, RE.GIVE_UP, who=deps.worker, why=why, reason=why, due_at=None)
-    if rollout.requested_by == planning.AUTOMATION and (
-        frozen := freezes.frozen(tx, deps.config.app(rollout.app))
-    ):
+    configured = deps.config.apps.get(rollout.app)  # None: it was taken out of rollout.toml meanwhile
+    by_itself = rollout.requested_by == planning.AUTOMATION
+    if configured is not None and by_itself and (frozen := freezes.frozen(tx, configured)):
         why = f"{frozen}: nothing was touched, and it is planned anew afterwards"
         return tx.rollouts.change(rollout, RE.GIVE_UP, who=deps.worker, why=why, reason=why, due_at=None)
     started = tx.rollouts.change(rollout, RE.START, who=deps.worker, due_at=0.0)

@@ -53,18 +53,27 @@ class Apps:
             found = self._tx.connection.execute(statement, values).scalar_one()
         return Epoch(int(found))
 
+    def poll_is_due(self, app: AppName, every_s: float) -> bool:
+        """Whether `claim_poll` may be true; for reading transactions."""
+        known = self._tx.connection.execute(_NAMED, {"its_name": app}).first() is not None
+        due = select(apps.c.name).where(apps.c.name == app, self._due(every_s))
+        return self._tx.connection.execute(due).first() is not None if known else every_s > 0
+
     def claim_poll(self, app: AppName, every_s: float) -> bool:
         """True for one caller an interval; without an interval (0) only for what `look` asked for."""
         self.ensure(app)
+        claimed = self._tx.connection.execute(
+            update(apps)
+            .where(apps.c.name == app, self._due(every_s))
+            .values(poll_due_at=self._tx.now() + max(every_s, HOLD_S))
+        )
+        return claimed.rowcount == 1
+
+    def _due(self, every_s: float) -> Any:
         now = self._tx.now()
         # Much later than it can be: the store's clock was set back.
         due = or_(apps.c.poll_due_at <= now, apps.c.poll_due_at > now + 2 * (every_s + LONGEST_BACKOFF_S))
-        if every_s <= 0:
-            due = or_(apps.c.poll_due_at < 0, and_(apps.c.poll_failures > 0, due))
-        claimed = self._tx.connection.execute(
-            update(apps).where(apps.c.name == app, due).values(poll_due_at=now + max(every_s, HOLD_S))
-        )
-        return claimed.rowcount == 1
+        return due if every_s > 0 else or_(apps.c.poll_due_at < 0, and_(apps.c.poll_failures > 0, due))
 
     def look(self, app: AppName) -> None:
         """The branch may not be what we know: the next poll is due, also of an app that is not polled."""

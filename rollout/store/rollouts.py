@@ -108,6 +108,10 @@ class Rollouts:
             )
         return self.get(rollout)
 
+    def identity(self, rollout: RolloutId) -> tuple[object, ...]:
+        """What tells it from every other, also from one that had its number in a database that was put back."""
+        return tuple(self._tx.connection.execute(_IDENTITY, {"rollout": rollout}).one())
+
     def lock_window(self, rollout: RolloutId) -> int:
         """How many of its hosts may be at risk now; nobody else changes that until the transaction ends."""
         statement = _WINDOW.with_for_update() if self._tx.is_postgresql else _WINDOW
@@ -467,6 +471,7 @@ def _differences(before: Count, after: Count) -> dict[str, int]:
 
 _THIS = rollouts.c.id == bindparam("rollout")
 _BY_ID = select(*columns(Rollout, rollouts)).where(_THIS)
+_IDENTITY = select(rollouts.c.id, rollouts.c.commit, rollouts.c.digest, rollouts.c.started_at).where(_THIS)
 _WINDOW = select(rollouts.c.window).where(_THIS)
 _ROLLBACK_TO = select(rollouts.c.rollback_to).where(_THIS)
 _UNFINISHED_COMMITS = select(rollouts.c.commit).where(
