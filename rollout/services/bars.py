@@ -37,8 +37,6 @@ def after_trouble(tx: Transaction, rollout: Rollout, *, who: str, why: str) -> N
             tx.record(rollout.app, f"commit {commit.sha}", "suspect", who=who, why=why)
         else:
             bar_locked(tx, commit, who=who, why=why)
-            if commit.suspect:  # the culprit is found: what comes after it waits for its fix only
-                tx.commits.clear_suspects(rollout.app)
 
 
 def after_success(tx: Transaction, rollout: Rollout, *, who: str) -> None:
@@ -101,6 +99,10 @@ def bar_locked(tx: Transaction, commit: Commit, *, who: str, why: str) -> Commit
     match commit.state:
         case CommitState.PASSED:
             barred = tx.commits.change(commit, CommitEvent.BAR, who=who, why=why, reason=why)
+            if (
+                commit.suspect
+            ):  # the culprit is found, or a person says so: what comes after it waits for its fix only
+                tx.commits.clear_suspects(commit.app)
             for twin in tx.commits.passed_with(barred):
                 if same := same_bytes(tx, twin, twin.digest or ""):
                     bar_locked(tx, twin, who="bar", why=same)
@@ -125,7 +127,10 @@ def unbar(app: str, name: str, deps: Deps, *, who: str, why: str) -> Commit:
         tx.record(commit.app, f"commit {commit.sha}", "unbar", who=who, why=why)
         if commit.bar_wanted is not None:
             return tx.commits.wish_bar(commit, None)
-        return tx.commits.update(commit, suspect=False)
+        tx.commits.clear_suspects(
+            commit.app
+        )  # of the others nothing follows any more when one is cleared by word
+        return tx.commits.by_id(commit.id) or commit
 
 
 def named(tx: Transaction, app: str, name: str) -> Commit:

@@ -1,7 +1,7 @@
 """Where a commit is, what it waits for, and when it should be out: one sentence and a time for every state."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from statistics import median
 
@@ -14,6 +14,7 @@ from rollout.services import bars, freezes, planning, telling, views
 from rollout.store.store import Transaction
 
 R = RolloutState
+_UNTESTED = {CommitState.RECEIVED, CommitState.TESTING}
 TYPICAL_S = 600.0  # a rollout's duration until one is measured
 TESTS_S = 60.0  # a test run's
 
@@ -93,15 +94,50 @@ def _before_tests(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
     running = sum(one.state is CommitState.TESTING for one in waiting)
     its = telling.where(commit)
     others = (
-        f", {len(waiting)} others wait or run" if waiting and commit.state is CommitState.RECEIVED else ""
+        f", {len(waiting)} other{'s' * (len(waiting) > 1)} before or beside it"
+        if waiting and commit.state is CommitState.RECEIVED
+        else ""
     )
     took = tx.commits.last_took(commit) or TESTS_S
     turns = 1 if commit.state is CommitState.TESTING else 1 + max(len(waiting), running) / app.tests.parallel
-    held = freezes.frozen(tx, app)
-    then = f"; then {held}" if held else ", then it is next for a rollout"
-    left = turns * took + _active_s(tx, commit.app) + _typical_s(tx, commit.app)
-    known = None if held or app.tests.source == "external" else _after(tx, left)
+    then, left = _then(tx, app, commit)
+    known = None if left is None or app.tests.source == "external" else _after(tx, turns * took + left)
     return Why(f"{its}{others}{then}", known)
+
+
+def _then(tx: Transaction, app: AppConfig, commit: Commit) -> tuple[str, float | None]:
+    """What follows when its tests are good, and in how many seconds it is out then; None when nobody can tell."""
+    held = freezes.frozen(tx, app)
+    if held is not None and commit.now_reason is None:
+        return f"; then {held}", None
+    active = tx.rollouts.active(commit.app)
+    if active is not None and active.state is R.HALTED:
+        return f"; then it waits for rollout {active.id}, which is halted", None
+    queue = _behind(planning.waiting(tx, commit.app), active)
+    place = next((at for at, one in enumerate(queue) if one.id == commit.id), len(queue))
+    good = [
+        replace(bars.candidate(one, tx), state=CommitState.PASSED)
+        if one.state in _UNTESTED
+        else bars.candidate(one, tx)
+        for one in queue[: place + 1]
+    ]
+    if place == len(queue):  # nobody has placed it on the branch yet
+        good.append(replace(bars.candidate(commit, tx), state=CommitState.PASSED))
+    rounds, _, stuck = _rounds(good, place, app, tx.rollouts.durations(commit.app))
+    if stuck is not None:
+        return f"; then {stuck}", None
+    between = f"; {rounds} rollout{'s' * (rounds > 1)} before it" if rounds else ""
+    return f"{between}, then it is next for a rollout", _active_s(tx, commit.app) + (rounds + 1) * _typical_s(
+        tx, commit.app
+    )
+
+
+def _behind(queue: list[Commit], active: Rollout | None) -> list[Commit]:
+    """What the active rollout leaves."""
+    if active is None:
+        return queue
+    at = next((at for at, one in enumerate(queue, start=1) if one.sha == active.commit), 0)
+    return queue[at:]
 
 
 def _in_queue(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
@@ -109,10 +145,7 @@ def _in_queue(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
     if held is not None and commit.now_reason is None:
         return Why(f"tested, and {held}")
     active = tx.rollouts.active(commit.app) or tx.rollouts.pending(commit.app)
-    queue = planning.waiting(tx, commit.app)
-    if active is not None:
-        behind = next((at for at, one in enumerate(queue, start=1) if one.sha == active.commit), 0)
-        queue = queue[behind:]
+    queue = _behind(planning.waiting(tx, commit.app), active)
     before = _waits_for(active)
     if active is not None and active.state is R.HALTED:
         return Why(f"tested{before}")

@@ -53,5 +53,11 @@ def frozen(tx: Transaction, app: AppConfig) -> str | None:
     return f"frozen until {_text(app, over)}, by a window of rollout.toml" if over else None
 
 
+def ends_by_itself(tx: Transaction, app: AppConfig) -> bool:
+    """Whether automation goes on without anybody's word."""
+    found = tx.apps.frozen(AppName(app.name))
+    return found is None or found.until is not None
+
+
 def _text(app: AppConfig, moment: datetime) -> str:
     return f"{moment.astimezone(ZoneInfo(app.queue.time_zone)):%a %Y-%m-%d %H:%M %Z}"

@@ -62,6 +62,8 @@ def stuck(app: AppConfig, tx: Transaction) -> str | None:
     """Why nothing will start until a person acts or somebody pushes; None while something is under way or about to be."""
     if _busy(tx, app) or tx.commits.unfinished(AppName(app.name)):
         return None
+    if freezes.frozen(tx, app) is not None and freezes.ends_by_itself(tx, app):
+        return None
     chosen, why = _choose(tx, app)
     return why if chosen is None else None
 

@@ -76,6 +76,18 @@ def test_the_culprit_of_a_batch_is_barred_after_two_more_canaries_at_most(world,
         assert any(hashes[2][:12] in str(told) and "Ann" in str(told) for told in world.notifier.sent)
 
 
+@pytest.mark.parametrize("word", ["bar", "unbar"])
+def test_a_persons_word_on_one_suspect_ends_the_elimination(world, monkeypatch, word):
+    """When a person has barred or cleared one of three, the one that is left at last is not guilty for that."""
+    hashes = batch_of_three(world, monkeypatch)
+    world.metrics.share_of = lambda _name, role, _at: 0.0 if role == "canary" else 1.0
+    world.run(seconds=300, until=lambda: all(commit_of(world, sha).suspect for sha in hashes))
+    getattr(bars, word)("shop", hashes[1], world.deps, who="ann", why="mine")
+    world.metrics.share_of = lambda *_: 1.0
+    world.run(seconds=300)
+    assert commit_of(world, hashes[2]).state is CommitState.PASSED
+
+
 def same_release(world, monkeypatch, sha, other):
     """Both have the same bytes."""
     build = world.workshop.build

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from rollout.domain.states import CommitState, RolloutState
-from rollout.services import explaining, freezes, intake, planning, stopping, testing
+from rollout.services import bars, explaining, freezes, intake, planning, stopping, testing
 from tests.support.world import World
 
 
@@ -49,13 +49,24 @@ def test_before_and_in_its_tests(world):
     read(world)
     assert (
         why(world, first).because
-        == "waits for its tests, 1 others wait or run, then it is next for a rollout"
+        == "waits for its tests, 1 other before or beside it, then it is next for a rollout"
     )
     assert why(world, first).expected_at is not None
     with world.store.transaction() as tx:
         tx.commits.claim_tests(commit_of(world, first).id, "worker", 15.0)
     assert why(world, first).because == "tests run, then it is next for a rollout"
     assert why(world, second).expected_at > why(world, first).expected_at
+
+
+def test_before_its_tests_it_says_what_will_be_in_the_way(world):
+    """Behind a barred commit nothing is promised, though it is not tested yet."""
+    bad = world.push()
+    bars.bar("shop", bad, world.deps, who="ann", why="slow")
+    world.run(seconds=30)
+    later = world.workshop.push()
+    read(world)
+    assert f"; then {bad[:12]} is barred" in why(world, later).because
+    assert why(world, later).expected_at is None
 
 
 def test_what_failed_says_where_its_output_is(world):
