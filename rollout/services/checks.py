@@ -6,7 +6,7 @@ from rollout.config.deploy_file import AppConfig
 from rollout.domain import checks
 from rollout.domain.checks import Decision, Word
 from rollout.domain.model import AppName, Check, CheckState, Commit, Push
-from rollout.domain.states import CommitEvent, CommitState
+from rollout.domain.states import CommitState
 from rollout.errors import Conflict
 from rollout.services import bars, turns, views
 from rollout.services.intake import Received
@@ -75,19 +75,10 @@ def _follow(tx: Transaction, app: AppConfig, commit: Commit, check: Check) -> st
     match commit.state:
         case CommitState.RECEIVED:
             tx.commits.update(commit, due_at=tx.now())
-        case CommitState.FAILED if (
-            decision(tx, app, commit).word is Word.PASS
-        ):  # late, or run again over there
-            tx.commits.change(
-                commit,
-                CommitEvent.TEST,
-                who=check.source,
-                why=f"check {check.name} is a success after all",
-                lease_owner=None,
-                lease_until=0.0,
-                reason=None,
-                lost=0,
-            )
+        # It came late, or was run again over there.
+        case CommitState.FAILED if decision(tx, app, commit).word is Word.PASS:
+            why = f"check {check.name} is a success after all"
+            tx.commits.test_again(commit, who=check.source, why=why)
         case CommitState.PASSED if check.state is CheckState.FAILURE:
             _contradicted(tx, app, commit, check)
         case _:

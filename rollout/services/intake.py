@@ -9,7 +9,7 @@ from rollout.config.deploy_file import AppConfig
 from rollout.domain.model import AppName, BranchCommit, Commit, Push
 from rollout.domain.pipeline import run_tests
 from rollout.domain.retry import backoff_s, spread
-from rollout.domain.states import CommitEvent, CommitState
+from rollout.domain.states import CommitState
 from rollout.errors import Conflict, NotFound, RolloutError
 from rollout.services import planning, turns
 from rollout.services.ports import Deps
@@ -178,7 +178,7 @@ def enqueue(app: AppConfig, name: str | None, deps: Deps, *, who: str, now: Wish
         assert placed is not None
         _refuse_conflicts(tx, app, placed, now=now is not None)
         if placed.state is CommitState.FAILED:
-            placed = _test_again(tx, placed, who)
+            placed = tx.commits.test_again(placed, who=who, why="tried again by hand", reds=0)
         if now is not None:
             placed = tx.commits.wish_now(placed, now.reason, now.by)
             tx.record(placed.app, f"commit {sha}", "deploy now", who=now.by, why=now.reason)
@@ -187,21 +187,6 @@ def enqueue(app: AppConfig, name: str | None, deps: Deps, *, who: str, now: Wish
     else:
         deps.bell.ring([run_tests(placed.id)])
     return placed
-
-
-def _test_again(tx: Transaction, commit: Commit, who: str) -> Commit:
-    """`failed → testing` by hand: with a lease that has run out, so that the next worker takes it."""
-    return tx.commits.change(
-        commit,
-        CommitEvent.TEST,
-        who=who,
-        why="tried again by hand",
-        lease_owner=None,
-        lease_until=0.0,
-        reason=None,
-        reds=0,
-        lost=0,
-    )
 
 
 def _refuse_conflicts(tx: Transaction, app: AppConfig, commit: Commit, *, now: bool) -> None:

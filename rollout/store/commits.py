@@ -118,17 +118,7 @@ class Commits:
     def _receive_again(self, app: AppName, sha: str) -> None:
         commit = self.get(app, sha)
         if commit is not None and (commit.reason or "").startswith(NOT_ON_BRANCH):
-            self.change(
-                commit,
-                CommitEvent.TEST,  # with a lease that has run out: the next worker takes it
-                who="git",
-                why="it is on the branch now",
-                lease_owner=None,
-                lease_until=0.0,
-                reason=None,
-                attempt=0,
-                lost=0,
-            )
+            self.test_again(commit, who="git", why="it is on the branch now", attempt=0)
 
     def add_all(self, app: AppName, branch: Sequence[BranchCommit], *, who: str, why: str) -> None:
         """Rows for those that have none; placed. However many: in a few statements."""
@@ -328,6 +318,11 @@ class Commits:
     def _room(self, app: AppName, parallel: int | None, now: float) -> bool:
         live = and_(commits.c.app == app, commits.c.state == CommitState.TESTING, commits.c.lease_until > now)
         return parallel is None or self._count(live) < parallel
+
+    def test_again(self, commit: Commit, *, who: str, why: str, **values: Any) -> Commit:
+        """`failed → testing`: with a lease that nobody has, so that the next worker takes it."""
+        values |= {"lease_owner": None, "lease_until": 0.0, "reason": None, "lost": 0}
+        return self.change(commit, CommitEvent.TEST, who=who, why=why, **values)
 
     def change(
         self, commit: Commit, what: CommitEvent, *, who: str, why: str | None = None, **values: Any
