@@ -2,7 +2,6 @@
 
 from datetime import timedelta
 from typing import Annotated
-from zoneinfo import ZoneInfo
 
 import typer
 
@@ -32,7 +31,7 @@ def why(call: Call, commit: Name) -> int:
         return 0
     at = ""
     if told.expected_at is not None:
-        wall = told.expected_at.astimezone(ZoneInfo(app.queue.time_zone))
+        wall = told.expected_at.astimezone(app.queue.zone)
         day = "%a %H:%M" if told.expected_at - now > timedelta(hours=12) else "%H:%M"
         at = f", at about {wall:{day}} {wall:%Z}"
     output.say(f"commit {output.short(found.sha)}: {output.clean(told.because)}{at}")

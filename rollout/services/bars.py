@@ -99,9 +99,8 @@ def bar_locked(tx: Transaction, commit: Commit, *, who: str, why: str) -> Commit
     match commit.state:
         case CommitState.PASSED:
             barred = tx.commits.change(commit, CommitEvent.BAR, who=who, why=why, reason=why)
-            if (
-                commit.suspect
-            ):  # the culprit is found, or a person says so: what comes after it waits for its fix only
+            # The culprit is found, or a person says so: what comes after it waits for its fix only
+            if commit.suspect:
                 tx.commits.clear_suspects(commit.app)
             for twin in tx.commits.passed_with(barred):
                 if same := same_bytes(tx, twin, twin.digest or ""):

@@ -9,7 +9,7 @@ from rollout.config.deploy_file import AppConfig
 from rollout.domain import selection
 from rollout.domain.model import AppName, Commit, Rollout
 from rollout.domain.selection import Candidate
-from rollout.domain.states import ACTIVE, STAGES, CommitState, RolloutState
+from rollout.domain.states import STAGES, CommitState, RolloutState
 from rollout.services import bars, freezes, planning, telling, views
 from rollout.store.store import Transaction
 
@@ -91,7 +91,6 @@ def _stage(rollout: Rollout) -> str:
 
 def _before_tests(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
     waiting = [one for one in tx.commits.unfinished(commit.app) if one.id != commit.id]
-    running = sum(one.state is CommitState.TESTING for one in waiting)
     its = telling.where(commit)
     others = (
         f", {len(waiting)} other{'s' * (len(waiting) > 1)} before or beside it"
@@ -99,7 +98,7 @@ def _before_tests(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
         else ""
     )
     took = tx.commits.last_took(commit) or TESTS_S
-    turns = 1 if commit.state is CommitState.TESTING else 1 + max(len(waiting), running) / app.tests.parallel
+    turns = 1 if commit.state is CommitState.TESTING else 1 + len(waiting) / app.tests.parallel
     then, left = _then(tx, app, commit)
     known = None if left is None or app.tests.source == "external" else _after(tx, turns * took + left)
     return Why(f"{its}{others}{then}", known)
@@ -190,7 +189,7 @@ def _rounds(
 
 def _active_s(tx: Transaction, app: AppName) -> float:
     active = tx.rollouts.active(app)
-    return 0.0 if active is None or active.state not in ACTIVE else _left_s(tx, active)
+    return 0.0 if active is None else _left_s(tx, active)
 
 
 def _left_s(tx: Transaction, rollout: Rollout) -> float:

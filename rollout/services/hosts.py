@@ -123,7 +123,6 @@ def _report_prepare(
     following: list[RolloutHost] = []
 
     def report(tx: Transaction) -> bool:
-        following.clear()
         if error is not None or last:
             return _prepared(tx, job, error, refused=refused)
         its = tx.hosts.claim_next_prepare(job.rollout.id, deps.worker, deps.settings.lease_s)

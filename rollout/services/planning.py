@@ -75,8 +75,12 @@ def released(tx: Transaction, app: AppName) -> Commit | None:
 
 
 def waiting(tx: Transaction, app: AppName) -> list[Commit]:
-    """The branch behind the last done release, oldest first."""
-    return _queue(tx, app)
+    """The branch behind the last done release, oldest first; the head alone when there is none."""
+    running = released(tx, app)
+    if running is None:
+        newest = tx.commits.newest(app)
+        return [newest] if newest else []
+    return [] if _gone(tx, app) else tx.commits.after(app, _position(running))
 
 
 def _note(app: AppConfig, why: str, deps: Deps) -> None:
@@ -93,7 +97,7 @@ def _busy(tx: Transaction, app: AppConfig) -> bool:
 
 def _choose(tx: Transaction, app: AppConfig) -> tuple[Commit | None, str]:
     name = AppName(app.name)
-    queue, gone = _queue(tx, name), _gone(tx, name)
+    queue, gone = waiting(tx, name), _gone(tx, name)
     for wanted in tx.commits.wanted_now(name):
         reachable = wanted.on_branch if gone else any(commit.id == wanted.id for commit in queue)
         if wanted.state is CommitState.PASSED and reachable:
@@ -111,15 +115,6 @@ def _choose(tx: Transaction, app: AppConfig) -> tuple[Commit | None, str]:
     candidates = [bars.candidate(commit, tx) for commit in queue]
     choice = selection.choose(candidates, tx.rollouts.durations(name), app.queue.goal, app.queue.most)
     return (None if choice.position is None else queue[choice.position - 1]), choice.reason
-
-
-def _queue(tx: Transaction, app: AppName) -> list[Commit]:
-    """The branch behind the last done release, oldest first; the head alone when there is none."""
-    running = released(tx, app)
-    if running is None:
-        newest = tx.commits.newest(app)
-        return [newest] if newest else []
-    return [] if _gone(tx, app) else tx.commits.after(app, _position(running))
 
 
 def _gone(tx: Transaction, app: AppName) -> bool:
@@ -149,7 +144,7 @@ def _add(tx: Transaction, app: AppConfig, chosen: Commit, fleet: list[Member], w
         mode=budget.Mode(app.fan_out.mode),
     )
     tx.commits.wish_now(chosen, None, None)  # granted: were it stopped, the same would go out again
-    taken = [commit.sha for commit in _queue(tx, chosen.app) if _position(commit) <= _position(chosen)]
+    taken = [commit.sha for commit in waiting(tx, chosen.app) if _position(commit) <= _position(chosen)]
     return tx.rollouts.add(
         Planned(
             app=chosen.app,

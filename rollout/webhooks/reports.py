@@ -40,7 +40,7 @@ def gitlab(delivery: str, found: payload.Table, keys: tuple[str, ...]) -> Push:
     """As `github`; a pipeline's check is called "pipeline"."""
     project, run = payload.table(found, "project"), payload.table(found, "object_attributes")
     state = _ENDED.get(payload.text(run, "status"), CheckState.PENDING)
-    check = _check({"name": PIPELINE, **run} | {"name": PIPELINE}, "name", "url", state)
+    check = _check({**run, "name": PIPELINE}, "name", "url", state)
     full_name = payload.text(project, "path_with_namespace")
     return _report(
         "gitlab", delivery, payload.texts(project, *keys), full_name, payload.head(run, "sha"), check
