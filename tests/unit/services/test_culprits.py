@@ -177,7 +177,7 @@ def test_after_a_rollback_nothing_ships_the_same_again(world, way):
         case "sweep":
             reconcile.sweep(world.deps)
         case "deploy of the head":
-            with pytest.raises(Exception, match="is barred"):
+            with pytest.raises(Conflict, match="is barred"):
                 intake.enqueue(world.config.app(None), None, world.deps, who="me")
     world.run(seconds=300)
     assert set(world.runs().values()) == {f"{1:040x}"}
