@@ -3,7 +3,6 @@
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
-from zoneinfo import ZoneInfo
 
 import typer
 
@@ -28,7 +27,7 @@ def freeze(call: Call, *, until: Until = None, reason: NeededReason) -> int:
     from rollout.services import freezes
 
     app = call.app()
-    now = datetime.now(ZoneInfo(app.queue.time_zone))
+    now = datetime.now(app.queue.zone)
     end = None if until is None else moment(until, now)
     frozen = freezes.freeze(app, call.deps, who=who(), why=reason, until=end)
     if call.json:
@@ -45,29 +44,41 @@ def unfreeze(call: Call, *, reason: Reason = None) -> int:
     from rollout.services import freezes, planning
 
     app = call.app()
-    freezes.unfreeze(app, call.deps, who=who(), why=reason or f"by {who()}")
+    window = freezes.unfreeze(app, call.deps, who=who(), why=reason or f"by {who()}")
     planning.start_next(app.name, call.deps)
     if call.json:
-        output.document({"app": app.name, "frozen": False, "until": None, "reason": None})
-    else:
+        until = None if window is None else window.astimezone(UTC).isoformat()
+        its = None if window is None else "a window of rollout.toml"
+        output.document({"app": app.name, "frozen": window is not None, "until": until, "reason": its})
+    elif window is None:
         output.say(f"{app.name} is no longer frozen")
+    else:
+        output.say(
+            f"nobody freezes {app.name} any more, but a window of rollout.toml does until {window:%a %Y-%m-%d %H:%M %Z};"
+            " a hotfix goes out with rollout deploy COMMIT --now --reason …"
+        )
     return 0
 
 
 def moment(given: str, now: datetime) -> datetime:
     """The next time that the clock says so, a duration from now, or a moment; without a zone it is `now`'s."""
-    clock = _CLOCK.fullmatch(given)
-    if clock is not None:
-        today = now.replace(hour=int(clock[1]), minute=int(clock[2]), second=0, microsecond=0)
-        return today if today > now else today + timedelta(days=1)
     try:
-        return now + timedelta(seconds=durations.parse(given))
-    except ValueError:
-        pass
-    try:
-        told = datetime.fromisoformat(given)
-    except ValueError:
+        told = _moment(given, now)
+        told.astimezone(UTC)  # also the end of the calendar is there in every zone
+    except (ValueError, OverflowError):
         raise WrongUsage(
             f"--until {given}: not a time", remedy="give 17:00, 2h or 2027-01-02T08:00"
         ) from None
+    return told
+
+
+def _moment(given: str, now: datetime) -> datetime:
+    clock = _CLOCK.fullmatch(given)
+    if clock is not None:
+        today = now.replace(hour=int(clock[1]), minute=int(clock[2]), second=0, microsecond=0, fold=0)
+        times = (today, today.replace(fold=1), today + timedelta(days=1))  # fold: the clock shows it twice
+        return next(one for one in times if one.timestamp() > now.timestamp())
+    if durations.DURATION.fullmatch(given):  # so long in truth, also when the clock is moved meanwhile
+        return (now.astimezone(UTC) + timedelta(seconds=durations.parse(given))).astimezone(now.tzinfo)
+    told = datetime.fromisoformat(given)
     return told if told.tzinfo else told.replace(tzinfo=now.tzinfo)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, tzinfo
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -99,10 +100,15 @@ def _window(given: str) -> str:
 
 def _time_zone(given: str) -> str:
     try:
-        ZoneInfo(given)
+        _zone(given)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise ValueError('the name of a time zone, such as "Europe/Berlin"') from None
     return given
+
+
+def _zone(name: str) -> tzinfo:
+    """UTC also on a machine that has no list of time zones."""
+    return UTC if name == "UTC" else ZoneInfo(name)
 
 
 class QueueConfig(Table):
@@ -117,6 +123,11 @@ class QueueConfig(Table):
     def windows(self) -> list[Window]:
         """In which automation starts nothing."""
         return [Window.parse(one) for one in self.freeze]
+
+    @property
+    def zone(self) -> tzinfo:
+        """Whose clock the windows go by."""
+        return _zone(self.time_zone)
 
 
 class ReleaseConfig(Table):

@@ -1,12 +1,13 @@
 """Weekly windows in which nothing starts: "Fri 16:00 - Mon 08:00", or every day "22:00 - 06:00".
 
-They go by the clock on the wall of their time zone. A day with 23 or 25 hours shortens or prolongs them, as it does the day.
+They go by the clock on the wall of their time zone. Where it is moved, the longer reading holds: a time that comes twice
+begins a window at the first and ends it at the second, and one that is left out never cuts a window short.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 DAY, WEEK = 24 * 60, 7 * 24 * 60  # minutes
@@ -38,12 +39,16 @@ class Window:
 
     def ends(self, now: datetime) -> datetime | None:
         """When the window that `now` (with its time zone) is in ends; None outside of it."""
-        minute = now.weekday() * DAY + now.hour * 60 + now.minute
-        passed = (minute - self.start) % (WEEK if self.weekly else DAY)
-        if passed >= self.minutes:
-            return None
-        wall = now.replace(tzinfo=None, second=0, microsecond=0) + timedelta(minutes=self.minutes - passed)
-        return wall.replace(tzinfo=now.tzinfo)
+        period = WEEK if self.weekly else DAY
+        wall = now.replace(tzinfo=None, second=0, microsecond=0)
+        passed = (wall.weekday() * DAY + wall.hour * 60 + wall.minute - self.start) % period
+        latest = wall - timedelta(minutes=passed)
+        again = latest + timedelta(minutes=period)  # begun already where the clock was set back since
+        for begin in (latest, again):
+            end = max(_readings(begin + timedelta(minutes=self.minutes), now))
+            if min(_readings(begin, now)) <= now.astimezone(UTC) < end:
+                return end.astimezone(now.tzinfo)
+        return None
 
 
 def ends(windows: Sequence[Window], now: datetime) -> datetime | None:
@@ -55,6 +60,11 @@ def ends(windows: Sequence[Window], now: datetime) -> datetime | None:
             break
         end = max(later)
     return end
+
+
+def _readings(wall: datetime, now: datetime) -> list[datetime]:
+    """The moments that this time may mean in `now`'s zone: two where it comes twice or is left out."""
+    return [wall.replace(tzinfo=now.tzinfo, fold=fold).astimezone(UTC) for fold in (0, 1)]
 
 
 def _minute(day: str | None, hour: str, minute: str) -> int:

@@ -1,7 +1,6 @@
 """A freeze: automation starts nothing for an app. Stops, rollbacks and ways back never ask."""
 
 from datetime import UTC, datetime
-from zoneinfo import ZoneInfo
 
 from rollout.config.deploy_file import AppConfig
 from rollout.domain import windows
@@ -25,12 +24,12 @@ def freeze(app: AppConfig, deps: Deps, *, who: str, why: str, until: datetime | 
     return its
 
 
-def unfreeze(app: AppConfig, deps: Deps, *, who: str, why: str) -> None:
-    """Automation may go on; Conflict when nobody had frozen it."""
+def unfreeze(app: AppConfig, deps: Deps, *, who: str, why: str) -> datetime | None:
+    """Automation may go on, unless a window of rollout.toml binds it: when that ends. Conflict when nobody had frozen it."""
     name = AppName(app.name)
     with deps.store.transaction() as tx:
         tx.apps.lock(name)
-        if tx.apps.frozen(name) is None:
+        if _by_somebody(tx, app) is None:
             window = frozen(tx, app)
             raise Conflict(
                 f"{app.name} is not frozen by anybody" + (f"; it is {window}" if window else ""),
@@ -40,16 +39,16 @@ def unfreeze(app: AppConfig, deps: Deps, *, who: str, why: str) -> None:
             )
         tx.apps.set_frozen(name, None)
         tx.record(name, "automation", "unfreeze", who=who, why=why)
+        return _by_a_window(tx, app)
 
 
 def frozen(tx: Transaction, app: AppConfig) -> str | None:
     """In words for people, until when, by whom and why; None when automation may start something."""
-    now = tx.today()
-    found = tx.apps.frozen(AppName(app.name))
-    if found is not None and (found.until is None or now < found.until):
+    found = _by_somebody(tx, app)
+    if found is not None:
         end = f" until {_text(app, found.until)}" if found.until else ""
         return f"frozen{end} by {found.by}: {found.reason}"
-    over = windows.ends(app.queue.windows, now.astimezone(ZoneInfo(app.queue.time_zone)))
+    over = _by_a_window(tx, app)
     return f"frozen until {_text(app, over)}, by a window of rollout.toml" if over else None
 
 
@@ -59,5 +58,15 @@ def ends_by_itself(tx: Transaction, app: AppConfig) -> bool:
     return found is None or found.until is not None
 
 
+def _by_somebody(tx: Transaction, app: AppConfig) -> Freeze | None:
+    """A person's freeze that is not over."""
+    found = tx.apps.frozen(AppName(app.name))
+    return found if found is not None and (found.until is None or tx.today() < found.until) else None
+
+
+def _by_a_window(tx: Transaction, app: AppConfig) -> datetime | None:
+    return windows.ends(app.queue.windows, tx.today().astimezone(app.queue.zone))
+
+
 def _text(app: AppConfig, moment: datetime) -> str:
-    return f"{moment.astimezone(ZoneInfo(app.queue.time_zone)):%a %Y-%m-%d %H:%M %Z}"
+    return f"{moment.astimezone(app.queue.zone):%a %Y-%m-%d %H:%M %Z}"

@@ -1,6 +1,6 @@
 """freeze, unfreeze: what is typed, and what is told."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -27,6 +27,22 @@ def test_until_takes_a_clock_a_duration_and_a_moment(given, expected):
     assert moment(given, NOW).isoformat() == expected
 
 
+@pytest.mark.parametrize(
+    ("given", "now", "expected"),
+    [
+        ("2h", "2026-10-25T01:30+02:00", "2026-10-25T01:30"),  # the hour from two to three comes twice
+        ("2h", "2026-03-29T01:30+01:00", "2026-03-29T02:30"),  # and is left out
+        ("2:45", "2026-10-25T02:15+02:00", "2026-10-25T00:45"),
+        ("2:45", "2026-10-25T02:15+01:00", "2026-10-25T01:45"),
+        ("2:45", "2026-10-25T02:50+02:00", "2026-10-25T01:45"),
+    ],
+)
+def test_until_across_a_clock_that_is_moved(given, now, expected):
+    """A duration lasts as long as it says; a time that comes twice is the next one of the two."""
+    started = datetime.fromisoformat(now).astimezone(NOW.tzinfo)
+    assert moment(given, started).astimezone(UTC) == datetime.fromisoformat(expected).replace(tzinfo=UTC)
+
+
 def test_a_freeze_is_told_and_shown_and_ended(cli, deps):
     """`status` says why nothing is next, also beside a rollout that is under way; `unfreeze` ends it."""
     a_commit(deps)
@@ -49,9 +65,25 @@ def test_the_documents_of_both(cli):
     assert cli("unfreeze", "--json").json == {"app": "shop", "frozen": False, "until": None, "reason": None}
 
 
+def test_unfreeze_does_not_call_free_what_a_window_binds(cli, monkeypatch):
+    """People and programs read that the window still freezes, and until when."""
+    ends = datetime(2027, 1, 4, 7, 0, tzinfo=UTC)
+    monkeypatch.setattr("rollout.services.freezes._by_a_window", lambda *_: ends)
+    cli("freeze", "--reason", "audit")
+    assert "a window of rollout.toml does until Mon 2027-01-04 07:00 UTC" in cli("unfreeze").out
+    cli("freeze", "--reason", "audit")
+    assert cli("unfreeze", "--json").json == {
+        "app": "shop",
+        "frozen": True,
+        "until": "2027-01-04T07:00:00+00:00",
+        "reason": "a window of rollout.toml",
+    }
+
+
 def test_what_cannot_be_is_refused_and_changes_nothing(cli):
     """A time that is none is wrong usage, one that is over and an unfreeze of nothing are conflicts; a reason is needed."""
-    assert cli("freeze", "--until", "soon", "--reason", "x").code == 2
+    for senseless in ("soon", "999999999d", "0001-01-01T00:00+10:00"):
+        assert cli("freeze", "--until", senseless, "--reason", "x").code == 2
     assert cli("freeze").code == 2
     assert cli("freeze", "--until", "2020-01-01", "--reason", "x").code == 4
     assert cli("unfreeze").code == 4

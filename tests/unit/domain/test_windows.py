@@ -1,6 +1,6 @@
 """When weekly windows are open, by the clock on the wall of a time zone."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -46,6 +46,32 @@ def test_daylight_saving_moves_no_end(change):
     end = NIGHT.ends(at(f"{change}T01:30"))
     assert (end.hour, end.minute, end.date().isoformat()) == (6, 0, change)
     assert WEEKEND.ends(at(f"{change}T12:00")).hour == 8
+
+
+@pytest.mark.parametrize(
+    ("window", "first", "last"),  # the moments in UTC: open from the first, no longer at the last
+    [
+        # 2026-10-25: 02:00 to 03:00 comes twice, until 01:00 and until 02:00 UTC
+        ("22:00 - 02:30", "2026-10-24T20:00", "2026-10-25T01:30"),
+        ("02:30 - 04:00", "2026-10-25T00:30", "2026-10-25T03:00"),
+        ("02:00 - 03:00", "2026-10-25T00:00", "2026-10-25T02:00"),
+        ("Sun 02:15 - Sun 02:45", "2026-10-25T00:15", "2026-10-25T01:45"),
+        ("Sat 23:00 - Mon 08:00", "2026-10-24T21:00", "2026-10-26T07:00"),
+        # 2026-03-29: 02:00 to 03:00 is left out at 01:00 UTC
+        ("22:00 - 02:30", "2026-03-28T21:00", "2026-03-29T01:30"),
+        ("02:30 - 04:00", "2026-03-29T00:30", "2026-03-29T02:00"),
+        ("Sat 23:00 - Mon 08:00", "2026-03-28T22:00", "2026-03-30T06:00"),
+    ],
+)
+def test_a_clock_that_is_moved_makes_no_hole_and_cuts_nothing_short(window, first, last):
+    """Minute by minute: open without a gap from its beginning to the one end that is told all the while."""
+    first, last = at(first, UTC), at(last, UTC)
+    tried = Window.parse(window)
+    moment = first - timedelta(minutes=30)
+    while moment < last + timedelta(minutes=30):
+        end = tried.ends(moment.astimezone(BERLIN))
+        assert (end and end.astimezone(UTC)) == (last if first <= moment < last else None), moment
+        moment += timedelta(minutes=1)
 
 
 def test_windows_that_follow_each_other_are_one():

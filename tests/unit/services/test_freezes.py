@@ -121,12 +121,16 @@ def test_a_rollout_that_has_begun_goes_on(world):
     assert set(world.runs().values()) == {sha}
 
 
-def test_a_window_of_the_configuration_binds_as_a_person_does(world, monkeypatch):
-    """In the window nothing starts, and after it the reconciler does it by itself."""
+def in_a_window(world, monkeypatch):
     queue = app(world).queue.model_copy(
         update={"freeze": ("Fri 16:00 - Mon 08:00",), "time_zone": "Europe/Berlin"}
     )
     monkeypatch.setitem(app(world).__dict__, "queue", queue)
+
+
+def test_a_window_of_the_configuration_binds_as_a_person_does(world, monkeypatch):
+    """In the window nothing starts, and after it the reconciler does it by itself."""
+    in_a_window(world, monkeypatch)
     held = world.push()
     world.run(seconds=60)
     assert held not in world.runs().values()
@@ -135,6 +139,47 @@ def test_a_window_of_the_configuration_binds_as_a_person_does(world, monkeypatch
     reconcile.sweep(world.deps)
     world.run(seconds=120)
     assert set(world.runs().values()) == {held}
+
+
+def test_unfreeze_in_a_window_says_that_the_window_still_binds(world, monkeypatch):
+    """What a person froze is over, what the configuration freezes is not, and nothing starts."""
+    in_a_window(world, monkeypatch)
+    frozen(world)
+    held = world.push()
+    ends = freezes.unfreeze(app(world), world.deps, who="ann", why="-")
+    assert ends == datetime(2026, 11, 30, 7, 0, tzinfo=UTC)
+    world.run(seconds=60)
+    assert held not in world.runs().values()
+    with pytest.raises(Conflict, match=r"not frozen by anybody; it is frozen until Mon 2026-11-30 08:00 CET"):
+        freezes.unfreeze(app(world), world.deps, who="ann", why="-")
+
+
+def test_what_is_over_needs_no_unfreeze(world):
+    """A freeze that has ended by itself is nobody's any more."""
+    frozen(world, until=NOW + timedelta(hours=2))
+    world.today += timedelta(hours=2)
+    with pytest.raises(Conflict, match="not frozen by anybody"):
+        freezes.unfreeze(app(world), world.deps, who="ann", why="-")
+
+
+def test_a_stop_is_never_frozen(world):
+    """Neither the order nor the way back asks: the touched hosts run what they ran before."""
+    first = world.newest().commit
+    world.push()
+    world.run(until=lambda: world.newest().state is RolloutState.EVALUATING_CANARY)
+    frozen(world)
+    stopping.stop(world.newest().id, world.deps, who="ann", why="slow")
+    world.run(seconds=120)
+    assert world.newest().state is RolloutState.ROLLED_BACK
+    assert set(world.runs().values()) == {first}
+
+
+def test_without_a_list_of_time_zones_utc_is_there(world, monkeypatch):
+    """A minimal machine has none: the default configuration has to plan all the same."""
+    monkeypatch.setattr("rollout.config.app.ZoneInfo", lambda name: pytest.fail(f"looked for {name}"))
+    sha = world.push()
+    world.run(seconds=120)
+    assert set(world.runs().values()) == {sha}
 
 
 def test_an_end_that_is_over_is_refused(world):
