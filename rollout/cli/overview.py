@@ -90,6 +90,8 @@ def _say_app(call: Call, tx: Transaction, app: AppName) -> None:
 def _say_rollout(view: scene.View, indent: str = "") -> None:
     words = f"rollout {view['id']}  {output.state(view['state'])}  {output.short(view['commit'])}"
     output.say(f"{indent}{words}  {scene.progress(view['counts'])}")
+    if view["hotfix"]:
+        output.say(f"{indent}  hotfix, {output.clean(view['hotfix'])}")
     if view["reason"]:
         output.say(f"{indent}  {output.clean(view['reason'])}")
     if view["state"] == "halted":

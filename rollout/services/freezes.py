@@ -9,6 +9,8 @@ from rollout.errors import Conflict
 from rollout.services.ports import Deps
 from rollout.store.store import Transaction
 
+HOTFIX = "hotfix, although "  # so begins why a rollout was planned past a freeze
+
 
 def freeze(app: AppConfig, deps: Deps, *, who: str, why: str, until: datetime | None) -> Freeze:
     """From now on, until then or until somebody says `unfreeze`; a second one replaces the first."""

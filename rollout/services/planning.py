@@ -98,7 +98,7 @@ def _choose(tx: Transaction, app: AppConfig) -> tuple[Commit | None, str]:
         reachable = wanted.on_branch if gone else any(commit.id == wanted.id for commit in queue)
         if wanted.state is CommitState.PASSED and reachable:
             frozen = freezes.frozen(tx, app)
-            past = f"hotfix, although {frozen}; " if frozen else ""
+            past = f"{freezes.HOTFIX}{frozen}; " if frozen else ""
             return wanted, f"{past}{wanted.now_by}: {wanted.now_reason}"
     frozen = freezes.frozen(tx, app)
     if frozen is not None:

@@ -4,9 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from rollout.domain.model import RolloutId
 from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import Conflict
-from rollout.services import freezes, intake, planning, reconcile, stopping
+from rollout.services import freezes, intake, planning, reconcile, stopping, views
 from rollout.services.intake import Wish
 from rollout.store.store import Transaction
 from tests.support.world import World
@@ -79,7 +80,11 @@ def test_a_hotfix_goes_out_and_says_that_it_is_one(world):
     assert set(world.runs().values()) == {fix}
     with world.store.reading() as tx:
         plan = next(one for one in tx.events.of_rollout(world.newest().id) if one.what == "plan")
+        (shown,) = views.rollouts(tx, [world.newest()])
+        (before,) = views.rollouts(tx, [tx.rollouts.get(RolloutId(1))])
     assert plan.why == "hotfix, although frozen by ann: the sale; ann: mends the till"
+    assert shown["hotfix"] == "although frozen by ann: the sale; ann: mends the till"
+    assert before["hotfix"] is None
 
 
 def test_stops_rollbacks_and_ways_back_are_never_frozen(world):
