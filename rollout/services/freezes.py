@@ -17,10 +17,10 @@ def freeze(app: AppConfig, deps: Deps, *, who: str, why: str, until: datetime | 
     with deps.store.transaction() as tx:
         tx.apps.lock(name)
         if until is not None and until <= tx.today():
-            raise Conflict(f"{_text(app, until)} is over", remedy="give --until a moment in the future")
+            raise Conflict(f"{text(app, until)} is over", remedy="give --until a moment in the future")
         its = Freeze(tx.today(), None if until is None else until.astimezone(UTC), who, why)
         tx.apps.set_frozen(name, its)
-        end = f", until {_text(app, until)}" if until else ""
+        end = f", until {text(app, until)}" if until else ""
         tx.record(name, "automation", "freeze", who=who, why=why + end)
     return its
 
@@ -47,17 +47,25 @@ def frozen(tx: Transaction, app: AppConfig) -> str | None:
     now = tx.today()
     found = tx.apps.frozen(AppName(app.name))
     if found is not None and (found.until is None or now < found.until):
-        end = f" until {_text(app, found.until)}" if found.until else ""
+        end = f" until {text(app, found.until)}" if found.until else ""
         return f"frozen{end} by {found.by}: {found.reason}"
     over = windows.ends(app.queue.windows, now.astimezone(ZoneInfo(app.queue.time_zone)))
-    return f"frozen until {_text(app, over)}, by a window of rollout.toml" if over else None
+    return f"frozen until {text(app, over)}, by a window of rollout.toml" if over else None
 
 
-def ends_by_itself(tx: Transaction, app: AppConfig) -> bool:
-    """Whether automation goes on without anybody's word."""
+def over_at(tx: Transaction, app: AppConfig) -> datetime | None:
+    """When the freeze of now ends, and no window goes on with it; None when nothing is frozen, or nobody has said when."""
+    now = tx.today()
     found = tx.apps.frozen(AppName(app.name))
-    return found is None or found.until is not None
+    until = None
+    if found is not None and (found.until is None or now < found.until):
+        if found.until is None:
+            return None
+        until = found.until
+    wall = (until or now).astimezone(ZoneInfo(app.queue.time_zone))
+    return windows.ends(app.queue.windows, wall) or until
 
 
-def _text(app: AppConfig, moment: datetime) -> str:
+def text(app: AppConfig, moment: datetime) -> str:
+    """A moment for people, on the clock of the app's time zone."""
     return f"{moment.astimezone(ZoneInfo(app.queue.time_zone)):%a %Y-%m-%d %H:%M %Z}"

@@ -7,7 +7,7 @@ from rollout.config.deploy_file import AppConfig
 from rollout.domain import budget, plan, selection
 from rollout.domain.model import AppName, Commit, Member, Rollout
 from rollout.domain.pipeline import pipeline
-from rollout.domain.states import CommitState
+from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import ConfigError, Conflict, ReleaseError
 from rollout.services import bars, freezes
 from rollout.services.ports import Deps
@@ -62,7 +62,7 @@ def stuck(app: AppConfig, tx: Transaction) -> str | None:
     """Why nothing will start until a person acts or somebody pushes; None while something is under way or about to be."""
     if _busy(tx, app) or tx.commits.unfinished(AppName(app.name)):
         return None
-    if freezes.frozen(tx, app) is not None and freezes.ends_by_itself(tx, app):
+    if freezes.over_at(tx, app) is not None:
         return None
     chosen, why = _choose(tx, app)
     return why if chosen is None else None
@@ -79,6 +79,22 @@ def waiting(tx: Transaction, app: AppName) -> list[Commit]:
     return _queue(tx, app)
 
 
+def under_way(tx: Transaction, app: AppName) -> Rollout | None:
+    """The app's rollout that is active, or planned and about to begin."""
+    return tx.rollouts.active(app) or tx.rollouts.pending(app)
+
+
+def ahead(tx: Transaction, app: AppName) -> list[Commit]:
+    """The branch behind what is on its way out, oldest first: what will wait when that is done. Else as `waiting`."""
+    rollout = under_way(tx, app)
+    if rollout is None or rollout.state in {RolloutState.STOPPING, RolloutState.ROLLING_BACK}:
+        return _queue(tx, app)
+    brought = tx.commits.get(app, rollout.commit)
+    if brought is None or brought.position is None or not brought.on_branch:
+        return []
+    return tx.commits.after(app, brought.position)
+
+
 def _note(app: AppConfig, why: str, deps: Deps) -> None:
     with deps.store.transaction() as tx:
         news = tx.apps.note(AppName(app.name), why)
@@ -87,8 +103,7 @@ def _note(app: AppConfig, why: str, deps: Deps) -> None:
 
 
 def _busy(tx: Transaction, app: AppConfig) -> bool:
-    name = AppName(app.name)
-    return tx.rollouts.active(name) is not None or tx.rollouts.pending(name) is not None
+    return under_way(tx, AppName(app.name)) is not None
 
 
 def _choose(tx: Transaction, app: AppConfig) -> tuple[Commit | None, str]:
