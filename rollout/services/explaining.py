@@ -41,6 +41,28 @@ class Forecast:
     stuck: str = ""  # why none is foreseen
 
 
+@dataclass(frozen=True, slots=True)
+class Lasts:
+    """How long a rollout of the app takes, from those that are done."""
+
+    measured: int  # how many of them; none: the times are assumed
+    half_s: float  # half of them took no longer
+    most_s: float | None  # nine of ten took no longer; None until there are enough to say so
+
+
+def lasts(tx: Transaction, app: AppName) -> Lasts:
+    """As measured."""
+    durations_s = tx.rollouts.durations(app)
+    enough = len(durations_s) >= selection.ENOUGH_ROLLOUTS
+    most_s = selection.duration_s(durations_s) if enough else None
+    return Lasts(len(durations_s), typical_s(tx, app), most_s)
+
+
+def may_go(commit: Commit) -> bool:
+    """Whether automation may make it the commit of a rollout, should its tests pass."""
+    return commit.state not in {CommitState.FAILED, CommitState.BARRED} and commit.bar_wanted is None
+
+
 def why(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
     """What becomes of the commit."""
     rollout = views.carrying(tx, commit.app, commit.sha)
