@@ -14,6 +14,8 @@ from rollout.domain.model import AppName, Commit, Rollout
 from rollout.domain.selection import Candidate
 from rollout.domain.states import STAGES, CommitState, RolloutState
 from rollout.services import bars, freezes, planning, telling, views
+from rollout.services.policies import policy
+from rollout.services.rollouts import CANARY_CONFIRM, FAN_OUT_CONFIRM
 from rollout.store.store import Transaction
 
 R = RolloutState
@@ -136,9 +138,9 @@ def _in_rollout(tx: Transaction, app: AppConfig, rollout: Rollout) -> Why | None
     number, reason = rollout.id, rollout.reason
     match rollout.state:
         case R.PENDING:
-            return Why(f"planned as rollout {number}, which begins at once", _ends_at(tx, rollout))
+            words = f"planned as rollout {number}, which begins at once"
         case R.DEPLOYING_CANARY | R.EVALUATING_CANARY | R.FANNING_OUT:
-            return Why(f"in rollout {number}: {_stage(rollout)}", _ends_at(tx, rollout))
+            words = f"in rollout {number}: {_stage(rollout)}"
         case R.HALTED:
             return Why(
                 f"in rollout {number}, which is halted: {reason}; a person decides: rollout show {number}"
@@ -150,7 +152,18 @@ def _in_rollout(tx: Transaction, app: AppConfig, rollout: Rollout) -> Why | None
             now = "and runs" if newest == rollout.commit else f"and {(newest or 'nothing')[:12]} runs since"
             on = f" on {freezes.text(app, rollout.ended_at)}" if rollout.ended_at else ""
             return Why(f"went out with rollout {number}{on}, {now}")
-    return None
+        case _:
+            return None
+    if _asks(rollout):
+        return Why(f"{words}; then a person is asked whether it goes on")
+    return Why(words, _ends_at(tx, rollout))
+
+
+def _asks(rollout: Rollout) -> bool:
+    """Whether a stage that is still to come waits for a person's yes (`confirm`)."""
+    asked = set(policy(rollout).fan_out.confirm) - set(rollout.confirmed)
+    ahead = {R.PENDING: {CANARY_CONFIRM, FAN_OUT_CONFIRM}, R.FANNING_OUT: set()}
+    return bool(asked & ahead.get(rollout.state, {FAN_OUT_CONFIRM}))
 
 
 def _stage(rollout: Rollout) -> str:
@@ -244,13 +257,18 @@ def _count(number: int, thing: str) -> str:
 
 
 def _out_at(tx: Transaction, app: AppConfig, commit: Commit, foreseen: Forecast) -> datetime | None:
-    """Tests run beside rollouts, so the later of the two counts. Nobody can tell when somebody else's tests end."""
+    """Tests run beside rollouts, so the later of the two counts.
+
+    Nobody can tell when a person says yes to a stage (`confirm`), or when somebody else's tests end.
+    """
+    rollout = planning.under_way(tx, commit.app)
+    healthy = rollout is not None and rollout.state in {R.PENDING, *STAGES}
+    if app.fan_out.confirm or (rollout is not None and healthy and _asks(rollout)):
+        return None
     if foreseen.untested and app.tests.source == "external":
         return None
     turns = max(1.0, foreseen.untested / app.tests.parallel) if foreseen.untested else 0.0
     tested_at = tx.today() + timedelta(seconds=turns * (tx.commits.last_took(commit) or TESTS_S))
-    rollout = planning.under_way(tx, commit.app)
-    healthy = rollout is not None and rollout.state in {R.PENDING, *STAGES}
     free_at = _ends_at(tx, rollout) if rollout is not None and healthy else tx.today()
     if commit.now_reason is None:
         free_at = max(free_at, freezes.over_at(tx, app) or free_at)

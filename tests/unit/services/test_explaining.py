@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from rollout.domain.states import FINISHED, STAGES, CommitState, RolloutState
+from rollout.domain.states import FINISHED, STAGES, CommitState, RolloutEvent, RolloutState
 from rollout.services import bars, explaining, freezes, intake, planning, stopping, testing
 from tests.support.fakes import a_commit, a_deps, a_rollout
 from tests.support.world import World
@@ -267,6 +267,27 @@ def test_a_check_of_somebody_else_has_no_time(world, monkeypatch):
         app = config.model_copy(update={"tests": tests})
         told = explaining.why(tx, app, tx.commits.get("shop", sha))
     assert told == explaining.Why("waits for its tests, then goes out by itself")
+
+
+def test_where_a_person_is_asked_there_is_no_time(tmp_path):
+    """With `confirm` a stage to come waits for a yes: null until it is given, and for all that comes behind."""
+    deps = a_deps(tmp_path, fan_out='confirm = ["fan_out"]')
+    a_rollout(deps, state="done")
+    own, later = a_commit(deps), a_commit(deps)
+
+    def told(commit):
+        with deps.store.reading() as tx:
+            return explaining.why(tx, deps.config.app("shop"), commit)
+
+    rollout = a_rollout(deps, state="evaluating_canary", commit=own)
+    asked = "in rollout 2: its canary is watched; then a person is asked whether it goes on"
+    assert told(own) == explaining.Why(asked)
+    assert told(later).expected_at is None
+    with deps.store.transaction() as tx:
+        tx.rollouts.change(tx.rollouts.get(rollout.id), RolloutEvent.CANARY_PASSED, who="test")
+    assert told(own).because == "in rollout 2: 0 of 4 hosts have it"
+    assert told(own).expected_at is not None
+    assert told(later).expected_at is None
 
 
 def test_beyond_what_is_foreseen(world, monkeypatch):
