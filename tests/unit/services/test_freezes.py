@@ -191,3 +191,21 @@ def test_an_end_that_is_over_is_refused(world):
     """It would be a freeze that nobody gets."""
     with pytest.raises(Conflict, match="is over"):
         frozen(world, until=NOW - timedelta(minutes=1))
+
+
+def test_when_a_freeze_is_over_counts_the_windows_that_go_on_with_it(world):
+    """Until the last of both has ended; of an open end, and without a freeze, nobody can say."""
+    queue = app(world).queue.model_copy(update={"freeze": ("Sat 13:00 - Mon 08:00",)})
+    windowed = app(world).model_copy(update={"queue": queue})
+
+    def over_at():
+        with world.store.reading() as tx:
+            return freezes.over_at(tx, windowed)
+
+    assert over_at() is None
+    frozen(world)
+    assert over_at() is None
+    frozen(world, until=NOW + timedelta(minutes=30))
+    assert over_at() == NOW + timedelta(minutes=30)
+    frozen(world, until=NOW + timedelta(hours=2))
+    assert over_at() == datetime(2026, 11, 30, 8, 0, tzinfo=UTC)
