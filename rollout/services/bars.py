@@ -127,10 +127,9 @@ def unbar(app: str, name: str, deps: Deps, *, who: str, why: str) -> Commit:
         tx.record(commit.app, f"commit {commit.sha}", "unbar", who=who, why=why)
         if commit.bar_wanted is not None:
             return tx.commits.wish_bar(commit, None)
-        tx.commits.clear_suspects(
-            commit.app
-        )  # of the others nothing follows any more when one is cleared by word
-        return tx.commits.by_id(commit.id) or commit
+        cleared = tx.commits.update(commit, suspect=False)
+        tx.commits.clear_suspects(commit.app)  # when a word clears one, nothing follows for the others
+        return cleared
 
 
 def named(tx: Transaction, app: str, name: str) -> Commit:
