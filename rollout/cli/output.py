@@ -5,8 +5,11 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
-from typing import Any, TextIO
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rollout.config.deploy_file import AppConfig
 
 COLOURS = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "bold": "1", "dim": "2"}
 STATES = {
@@ -133,6 +136,15 @@ def ago(at: datetime | None) -> str:
     if at is None:
         return "-"
     return f"{seconds(max(0.0, (datetime.now(UTC) - at).total_seconds()))} ago"
+
+
+def expected(because: str, at: datetime | None, app: "AppConfig") -> str:
+    """A sentence of others, and when it should be so: on the clock of the app's time zone, with the day when it is far."""
+    if at is None:
+        return clean(because)
+    wall = at.astimezone(app.queue.zone)
+    day = "%a %H:%M" if at - datetime.now(UTC) > timedelta(hours=12) else "%H:%M"
+    return f"{clean(because)}, at about {wall:{day}} {wall:%Z}"
 
 
 def count(number: int, thing: str) -> str:

@@ -1,4 +1,4 @@
-"""What `rollout status` shows: each app's release, its unfinished rollouts, and what is next."""
+"""What `rollout status` shows: what is done (each app's release), what is being done, and what is next."""
 
 from rollout.cli import finding, following, output, scene, shapes, waiting
 from rollout.cli.call import Call
@@ -6,7 +6,7 @@ from rollout.cli.scene import Bar
 from rollout.cli.tellers import teller
 from rollout.domain.model import AppName
 from rollout.domain.states import FINISHED
-from rollout.services import freezes, planning, telling, views
+from rollout.services import explaining, telling, views
 from rollout.store.store import Transaction
 
 SHOWN_COMMITS = 5
@@ -55,13 +55,14 @@ def _bars(call: Call, number: int | None) -> list[Bar]:
         for app in call.apps():
             found = views.rollouts(tx, tx.rollouts.unfinished(app))
             bars += [bar for view in found for bar in scene.of_rollout(view)]
-            if not found:
-                bars.append(Bar(app, 0, None, _next(call, tx, app)))
+            bars.append(Bar(f"{app} next" if found else app, 0, None, _next(call, tx, app)))
     return bars
 
 
 def _next(call: Call, tx: Transaction, app: AppName) -> str:
-    return output.clean(planning.waits_for(call.config.app(app), tx))
+    configured = call.config.app(app)
+    told = explaining.coming(tx, configured)
+    return output.expected(told.because, told.expected_at, configured)
 
 
 def _say_app(call: Call, tx: Transaction, app: AppName) -> None:
@@ -73,9 +74,6 @@ def _say_app(call: Call, tx: Transaction, app: AppName) -> None:
     found = views.rollouts(tx, tx.rollouts.unfinished(app))
     for view in found:
         _say_rollout(view, indent="  ")
-    frozen = freezes.frozen(tx, call.config.app(app))
-    if frozen is not None and found:  # else it is why nothing is next
-        output.say(f"  next: {output.clean(frozen)}")
     red = telling.first_red(tx, app)
     if red is not None:
         words = f"red since {output.short(red.sha)} by {red.author}: {red.reason}"
@@ -83,13 +81,14 @@ def _say_app(call: Call, tx: Transaction, app: AppName) -> None:
     for commit in tx.commits.unfinished(app)[:SHOWN_COMMITS]:
         words = f"commit {output.short(commit.sha)} {telling.where(commit)}"
         output.say(f"  {output.clean(words)}  {output.clean(commit.subject)}".rstrip())
-    if not found:
-        output.say(f"  next: {_next(call, tx, app)}")
+    output.say(f"  next: {_next(call, tx, app)}")
 
 
 def _say_rollout(view: scene.View, indent: str = "") -> None:
     words = f"rollout {view['id']}  {output.state(view['state'])}  {output.short(view['commit'])}"
     output.say(f"{indent}{words}  {scene.progress(view['counts'])}")
+    if view["hotfix"]:
+        output.say(f"{indent}  hotfix, {output.clean(view['hotfix'])}")
     if view["reason"]:
         output.say(f"{indent}  {output.clean(view['reason'])}")
     if view["state"] == "halted":

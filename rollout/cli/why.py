@@ -1,6 +1,5 @@
 """`rollout why`: where a commit is, what it waits for, and when it should be out."""
 
-from datetime import timedelta
 from typing import Annotated
 
 import typer
@@ -18,7 +17,7 @@ def why(call: Call, commit: Name) -> int:
     app = call.app()
     with call.store.reading() as tx:
         found = bars.named(tx, app.name, commit)
-        told, now = explaining.why(tx, app, found), tx.today()
+        told = explaining.why(tx, app, found)
     if call.json:
         expected = views.moment(told.expected_at)
         document = {
@@ -29,10 +28,5 @@ def why(call: Call, commit: Name) -> int:
         }
         output.document(document)
         return 0
-    at = ""
-    if told.expected_at is not None:
-        wall = told.expected_at.astimezone(app.queue.zone)
-        day = "%a %H:%M" if told.expected_at - now > timedelta(hours=12) else "%H:%M"
-        at = f", at about {wall:{day}} {wall:%Z}"
-    output.say(f"commit {output.short(found.sha)}: {output.clean(told.because)}{at}")
+    output.say(f"commit {output.short(found.sha)}: {output.expected(told.because, told.expected_at, app)}")
     return 0

@@ -1,6 +1,9 @@
-"""Where a commit is, what it waits for, and when it should be out: one sentence and a time for every state."""
+"""Where a commit is, what it waits for, and when it should be out: one sentence and a time for every state.
 
-from collections.abc import Sequence
+What is to come is foreseen with the rules that will decide: selection is asked round by round, as if the tests that are
+still to come passed and what is under way went well, and a rollout is taken to last as long as half of the recent ones did.
+"""
+
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from statistics import median
@@ -11,12 +14,15 @@ from rollout.domain.model import AppName, Commit, Rollout
 from rollout.domain.selection import Candidate
 from rollout.domain.states import STAGES, CommitState, RolloutState
 from rollout.services import bars, freezes, planning, telling, views
+from rollout.services.policies import policy
+from rollout.services.rollouts import CANARY_CONFIRM, FAN_OUT_CONFIRM
 from rollout.store.store import Transaction
 
 R = RolloutState
-_UNTESTED = {CommitState.RECEIVED, CommitState.TESTING}
 TYPICAL_S = 600.0  # a rollout's duration until one is measured
 TESTS_S = 60.0  # a test run's
+MOST_ROUNDS = 100  # rollouts that are foreseen
+_UNTESTED = frozenset({CommitState.RECEIVED, CommitState.TESTING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,58 +33,137 @@ class Why:
     expected_at: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """The rollout that should bring a commit."""
+
+    commits: tuple[Commit, ...] = ()  # oldest first, the shipped one last; none when no rollout is foreseen
+    rounds: int = 0  # rollouts before it, the one under way not counted
+    untested: int = 0  # commits to be tested before it
+    stuck: str = ""  # why none is foreseen
+
+
+@dataclass(frozen=True, slots=True)
+class Lasts:
+    """How long a rollout of the app takes, from those that are done."""
+
+    measured: int  # how many of them; none: the times are assumed
+    half_s: float  # half of them took no longer
+    most_s: float | None  # nine of ten took no longer; None until there are enough to say so
+
+
+def lasts(tx: Transaction, app: AppName) -> Lasts:
+    """As measured."""
+    durations_s = tx.rollouts.durations(app)
+    enough = len(durations_s) >= selection.ENOUGH_ROLLOUTS
+    most_s = selection.duration_s(durations_s) if enough else None
+    return Lasts(len(durations_s), typical_s(tx, app), most_s)
+
+
+def may_go(commit: Commit) -> bool:
+    """Whether automation may make it the commit of a rollout, should its tests pass."""
+    return commit.state not in {CommitState.FAILED, CommitState.BARRED} and commit.bar_wanted is None
+
+
 def why(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
     """What becomes of the commit."""
     rollout = views.carrying(tx, commit.app, commit.sha)
-    told = None if rollout is None else _in_rollout(tx, commit, rollout)
-    if told is None:
-        told = _will_not(tx, app, commit)
-    if told is None:
-        told = (
-            _in_queue(tx, app, commit)
-            if commit.state is CommitState.PASSED
-            else _before_tests(tx, app, commit)
-        )
-    return told
+    told = None if rollout is None else _in_rollout(tx, app, rollout)
+    return (
+        told or _will_not(tx, app, commit) or _inside_another(tx, app, commit) or _in_queue(tx, app, commit)
+    )
 
 
-def _will_not(tx: Transaction, app: AppConfig, commit: Commit) -> Why | None:
-    """Why nothing becomes of it by itself."""
-    short = commit.sha[:12]
-    if commit.state is CommitState.BARRED:
-        return Why(
-            f"barred: {commit.reason}; a later commit that says so may mend it, or: rollout unbar {short}"
-        )
-    if commit.state is CommitState.FAILED:
-        return Why(f"not good: {commit.reason}; what it printed: rollout log {short}")
-    if commit.position is not None and not commit.on_branch:
-        return Why(f"no longer on branch {app.branch}")
-    running = planning.released(tx, commit.app)
-    if running is not None and commit.position is not None and commit.position <= (running.position or 0):
-        return Why(f"older than {running.sha[:12]}, which runs: what it changed is in there")
-    return None
-
-
-def _in_rollout(tx: Transaction, commit: Commit, rollout: Rollout) -> Why | None:
-    """None when the rollout is over and decides nothing any more."""
-    number = rollout.id
-    if rollout.state is R.PENDING:
-        return Why(
-            f"planned as rollout {number}, which begins at once", _after(tx, _typical_s(tx, commit.app))
-        )
-    if rollout.state in STAGES:
-        return Why(f"in rollout {number}: {_stage(rollout)}", _after(tx, _left_s(tx, rollout)))
+def coming(tx: Transaction, app: AppConfig) -> Why:
+    """What goes out next, also while something is under way; or why nothing does."""
+    rollout = planning.under_way(tx, AppName(app.name))
+    if rollout is None:
+        return Why(planning.waits_for(app, tx))
     if rollout.state is R.HALTED:
-        return Why(
-            f"in rollout {number}, which is halted: {rollout.reason}; a person decides: rollout show {number}"
-        )
-    if rollout.state in {R.STOPPING, R.ROLLING_BACK}:
-        return Why(f"in rollout {number}, which is being taken back: {rollout.reason or 'a person said so'}")
-    if rollout.state is R.DONE:
-        newest = tx.rollouts.released(commit.app)
-        now = "and runs" if newest == rollout.commit else f"and {(newest or 'nothing')[:12]} runs since"
-        return Why(f"went out with rollout {number}, {now}")
-    return None
+        return Why(f"a person decides about rollout {rollout.id} first: rollout show {rollout.id}")
+    if not planning.ahead(tx, rollout.app):
+        return Why(freezes.frozen(tx, app) or "no commit waits behind it")
+    foreseen = forecast(tx, app)
+    if not foreseen.commits:
+        return Why(freezes.frozen(tx, app) or foreseen.stuck)
+    shipped = foreseen.commits[-1]
+    told = why(tx, app, shipped)
+    return Why(f"commit {shipped.sha[:12]}: {told.because}", told.expected_at)
+
+
+def forecast(tx: Transaction, app: AppConfig, wanted: Commit | None = None) -> Forecast:
+    """The rollout that should bring `wanted`; without one, the next rollout after the one under way."""
+    name = AppName(app.name)
+    queue = planning.ahead(tx, name)
+    if wanted is not None and wanted.position is None:  # the mirror does not have it yet: it is the newest
+        queue.append(wanted)
+    place = 0 if wanted is None else next((at for at, one in enumerate(queue) if one.id == wanted.id), None)
+    if place is None:
+        return Forecast(stuck=planning.waits_for(app, tx))
+    known = [bars.candidate(commit, tx) for commit in queue]
+    hoped = [replace(one, state=CommitState.PASSED) if one.state in _UNTESTED else one for one in known]
+    durations_s = tx.rollouts.durations(name)
+    start = 0
+    for rounds in range(MOST_ROUNDS):
+        choice = _choose(app, queue[start:], hoped[start:], durations_s)
+        if not rounds and planning.under_way(tx, name) is None:
+            now = _choose(app, queue, known, durations_s)
+            choice = choice if now.position is None else now  # what can go out waits for nobody's tests
+        if choice.position is None:
+            return Forecast(stuck=choice.reason)
+        end = start + choice.position
+        if place < end:
+            untested = sum(one.state in _UNTESTED for one in queue[:end])
+            return Forecast(tuple(queue[start:end]), rounds, untested)
+        start = end
+    return Forecast(stuck=f"more than {MOST_ROUNDS} rollouts go before it")
+
+
+def _choose(
+    app: AppConfig, queue: list[Commit], candidates: list[Candidate], durations_s: list[float]
+) -> selection.Choice:
+    """As planning would: what a person wants out before the queue, the newest wish first; else by selection."""
+    wishes = [
+        (commit.id, position)
+        for position, (commit, seen) in enumerate(zip(queue, candidates, strict=True), start=1)
+        if commit.now_reason and seen.state is CommitState.PASSED
+    ]
+    if wishes:
+        return selection.Choice(max(wishes)[1], "a person wants it")
+    return selection.choose(candidates, durations_s, app.queue.goal, app.queue.most)
+
+
+def _in_rollout(tx: Transaction, app: AppConfig, rollout: Rollout) -> Why | None:
+    """None when the rollout is over and decides nothing any more."""
+    number, reason = rollout.id, rollout.reason
+    match rollout.state:
+        case R.PENDING:
+            words = f"planned as rollout {number}, which begins at once"
+        case R.DEPLOYING_CANARY | R.EVALUATING_CANARY | R.FANNING_OUT:
+            words = f"in rollout {number}: {_stage(rollout)}"
+        case R.HALTED:
+            return Why(
+                f"in rollout {number}, which is halted: {reason}; a person decides: rollout show {number}"
+            )
+        case R.STOPPING | R.ROLLING_BACK:
+            return Why(f"in rollout {number}, which is being taken back: {reason or 'a person said so'}")
+        case R.DONE:
+            newest = tx.rollouts.released(rollout.app)
+            now = "and runs" if newest == rollout.commit else f"and {(newest or 'nothing')[:12]} runs since"
+            on = f" on {freezes.text(app, rollout.ended_at)}" if rollout.ended_at else ""
+            return Why(f"went out with rollout {number}{on}, {now}")
+        case _:
+            return None
+    if _asks(rollout):
+        return Why(f"{words}; then a person is asked whether it goes on")
+    return Why(words, _ends_at(tx, rollout))
+
+
+def _asks(rollout: Rollout) -> bool:
+    """Whether a stage that is still to come waits for a person's yes (`confirm`)."""
+    asked = set(policy(rollout).fan_out.confirm) - set(rollout.confirmed)
+    ahead = {R.PENDING: {CANARY_CONFIRM, FAN_OUT_CONFIRM}, R.FANNING_OUT: set()}
+    return bool(asked & ahead.get(rollout.state, {FAN_OUT_CONFIRM}))
 
 
 def _stage(rollout: Rollout) -> str:
@@ -89,117 +174,113 @@ def _stage(rollout: Rollout) -> str:
     return f"{rollout.done} of {rollout.total} hosts have it"
 
 
-def _before_tests(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
-    waiting = [one for one in tx.commits.unfinished(commit.app) if one.id != commit.id]
-    its = telling.where(commit)
-    others = (
-        f", {len(waiting)} other{'s' * (len(waiting) > 1)} before or beside it"
-        if waiting and commit.state is CommitState.RECEIVED
-        else ""
-    )
-    took = tx.commits.last_took(commit) or TESTS_S
-    turns = 1 if commit.state is CommitState.TESTING else 1 + len(waiting) / app.tests.parallel
-    then, left = _then(tx, app, commit)
-    known = None if left is None or app.tests.source == "external" else _after(tx, turns * took + left)
-    return Why(f"{its}{others}{then}", known)
+def _will_not(tx: Transaction, app: AppConfig, commit: Commit) -> Why | None:
+    """Why nothing becomes of it by itself."""
+    short = commit.sha[:12]
+    running = planning.released(tx, commit.app)
+    if running is not None and running.on_branch and commit.on_branch and _is_below(commit, running):
+        return Why(f"older than {running.sha[:12]}, which runs: what it changed is in there")
+    if commit.state is CommitState.BARRED:
+        return Why(
+            f"barred: {commit.reason}; a later commit that says so may mend it, or: rollout unbar {short}"
+        )
+    if commit.state is CommitState.FAILED:
+        return Why(f"not good: {commit.reason}; what it printed: rollout log {short}")
+    if commit.position is not None and not commit.on_branch:
+        return Why(f"no longer on branch {app.branch}")
+    if commit.bar_wanted is not None and commit.state in _UNTESTED:
+        return Why(f"{telling.where(commit)}, and it is barred as soon as it passes: {commit.bar_wanted}")
+    return None
 
 
-def _then(tx: Transaction, app: AppConfig, commit: Commit) -> tuple[str, float | None]:
-    """What follows when its tests are good, and in how many seconds it is out then; None when nobody can tell."""
-    held = freezes.frozen(tx, app)
-    if held is not None and commit.now_reason is None:
-        return f"; then {held}", None
-    active = tx.rollouts.active(commit.app)
-    if active is not None and active.state is R.HALTED:
-        return f"; then it waits for rollout {active.id}, which is halted", None
-    queue = _behind(planning.waiting(tx, commit.app), active)
-    place = next((at for at, one in enumerate(queue) if one.id == commit.id), len(queue))
-    good = [
-        replace(bars.candidate(one, tx), state=CommitState.PASSED)
-        if one.state in _UNTESTED
-        else bars.candidate(one, tx)
-        for one in queue[: place + 1]
-    ]
-    if place == len(queue):  # nobody has placed it on the branch yet
-        good.append(replace(bars.candidate(commit, tx), state=CommitState.PASSED))
-    rounds, _, stuck = _rounds(good, place, app, tx.rollouts.durations(commit.app))
-    if stuck is not None:
-        return f"; then {stuck}", None
-    between = f"; {rounds} rollout{'s' * (rounds > 1)} before it" if rounds else ""
-    return f"{between}, then it is next for a rollout", _active_s(tx, commit.app) + (rounds + 1) * _typical_s(
-        tx, commit.app
-    )
+def _inside_another(tx: Transaction, app: AppConfig, commit: Commit) -> Why | None:
+    """Before the first release the branch's head goes out alone, and everything older is in it."""
+    rollout = planning.under_way(tx, commit.app)
+    if rollout is not None:
+        brought = tx.commits.get(commit.app, rollout.commit)
+        told = _in_rollout(tx, app, rollout)
+    else:
+        brought, told = tx.commits.newest(commit.app), None
+        if planning.released(tx, commit.app) is not None:
+            return None
+    if brought is None or brought.id == commit.id or not brought.on_branch or not _is_below(commit, brought):
+        return None
+    told = told or why(tx, app, brought)
+    return Why(f"older than {brought.sha[:12]}, and inside of it; that is {told.because}", told.expected_at)
 
 
-def _behind(queue: list[Commit], active: Rollout | None) -> list[Commit]:
-    """What the active rollout leaves."""
-    if active is None:
-        return queue
-    at = next((at for at, one in enumerate(queue, start=1) if one.sha == active.commit), 0)
-    return queue[at:]
+def _is_below(commit: Commit, other: Commit) -> bool:
+    return commit.position is not None and commit.position <= (other.position or 0)
 
 
 def _in_queue(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
-    held = freezes.frozen(tx, app)
-    if held is not None and commit.now_reason is None:
-        return Why(f"tested, and {held}")
-    active = tx.rollouts.active(commit.app) or tx.rollouts.pending(commit.app)
-    queue = _behind(planning.waiting(tx, commit.app), active)
-    before = _waits_for(active)
-    if active is not None and active.state is R.HALTED:
-        return Why(f"tested{before}")
-    place = next((at for at, one in enumerate(queue) if one.id == commit.id), None)
-    if place is None:
-        return Why(f"tested{before}; {planning.waits_for(app, tx)}")
-    rounds, others, stuck = _rounds(
-        [bars.candidate(one, tx) for one in queue], place, app, tx.rollouts.durations(commit.app)
-    )
-    if stuck is not None:
-        return Why(f"tested{before}; {stuck}")
-    company = f"with {others} other{'s' * (others > 1)}" if others else "by itself"
-    between = f" {rounds} rollout{'s' * (rounds > 1)} before it," if rounds else ""
-    left = _active_s(tx, commit.app) + (rounds + 1) * _typical_s(tx, commit.app)
-    return Why(f"tested{before},{between} then goes out {company}", _after(tx, left))
+    """Of a commit that may go out, or may when its tests pass."""
+    words = ["tested" if commit.state is CommitState.PASSED else telling.where(commit)]
+    rollout = planning.under_way(tx, commit.app)
+    if rollout is not None and rollout.state is R.HALTED:
+        number = rollout.id
+        words.append(f"waits for rollout {number}, which is halted; a person decides: rollout show {number}")
+        return Why(", ".join(words))
+    foreseen = forecast(tx, app, commit)
+    others = sum(one.state in _UNTESTED for one in foreseen.commits[:-1] if one.id != commit.id)
+    if others and commit.state is CommitState.PASSED:
+        words.append(f"waits for the tests of {_count(others, 'commit')} below it")
+    if rollout is not None:
+        words.append(_waits_for(rollout))
+    held = freezes.frozen(tx, app) if commit.now_reason is None else None
+    if held is not None:
+        words.append(held)
+    if held is not None and freezes.over_at(tx, app) is None:
+        return Why(", ".join(words))
+    if not foreseen.commits:
+        return Why(f"{', '.join(words)}; {foreseen.stuck}")
+    if foreseen.rounds:
+        words.append(f"{_count(foreseen.rounds, 'rollout')} before it")
+    words.append(f"then goes out {_company(len(foreseen.commits) - 1)}")
+    if commit.now_reason is not None:
+        words.append(f"before the queue: {commit.now_by}: {commit.now_reason}")
+    return Why(", ".join(words), _out_at(tx, app, commit, foreseen))
 
 
-def _waits_for(active: Rollout | None) -> str:
-    if active is None:
-        return ""
-    if active.state is R.HALTED:
-        return f", waits for rollout {active.id}, which is halted; a person decides: rollout show {active.id}"
-    return f", waits for rollout {active.id} ({active.done} of {active.total} hosts)"
+def _waits_for(rollout: Rollout) -> str:
+    if rollout.state in {R.STOPPING, R.ROLLING_BACK}:
+        return f"waits until rollout {rollout.id} is taken back"
+    return f"waits for rollout {rollout.id} ({rollout.done} of {rollout.total} hosts)"
 
 
-def _rounds(
-    queue: Sequence[Candidate], place: int, app: AppConfig, durations_s: Sequence[float]
-) -> tuple[int, int, str | None]:
-    """How many rollouts go before the one that takes the commit at `place`, how many others that one takes, or why it waits.
+def _company(others: int) -> str:
+    return f"with {_count(others, 'other')}" if others else "by itself"
 
-    As selection would choose by what is known now.
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'s' * (number != 1)}"
+
+
+def _out_at(tx: Transaction, app: AppConfig, commit: Commit, foreseen: Forecast) -> datetime | None:
+    """Tests run beside rollouts, so the later of the two counts.
+
+    Nobody can tell when a person says yes to a stage (`confirm`), or when somebody else's tests end.
     """
-    rounds = 0
-    while True:
-        choice = selection.choose(queue, durations_s, app.queue.goal, app.queue.most)
-        if choice.position is None:
-            return rounds, 0, choice.reason
-        if place < choice.position:
-            return rounds, choice.position - 1, None
-        queue, place, rounds = queue[choice.position :], place - choice.position, rounds + 1
+    rollout = planning.under_way(tx, commit.app)
+    healthy = rollout is not None and rollout.state in {R.PENDING, *STAGES}
+    if app.fan_out.confirm or (rollout is not None and healthy and _asks(rollout)):
+        return None
+    if foreseen.untested and app.tests.source == "external":
+        return None
+    turns = max(1.0, foreseen.untested / app.tests.parallel) if foreseen.untested else 0.0
+    tested_at = tx.today() + timedelta(seconds=turns * (tx.commits.last_took(commit) or TESTS_S))
+    free_at = _ends_at(tx, rollout) if rollout is not None and healthy else tx.today()
+    if commit.now_reason is None:
+        free_at = max(free_at, freezes.over_at(tx, app) or free_at)
+    each = timedelta(seconds=typical_s(tx, commit.app))
+    return max(tested_at, free_at + foreseen.rounds * each) + each
 
 
-def _active_s(tx: Transaction, app: AppName) -> float:
-    active = tx.rollouts.active(app)
-    return 0.0 if active is None else _left_s(tx, active)
+def _ends_at(tx: Transaction, rollout: Rollout) -> datetime:
+    left_s = max(0.0, typical_s(tx, rollout.app) - tx.rollouts.age_s(rollout))
+    return tx.today() + timedelta(seconds=left_s)
 
 
-def _left_s(tx: Transaction, rollout: Rollout) -> float:
-    passed = (tx.today() - rollout.started_at).total_seconds()
-    return max(0.0, _typical_s(tx, rollout.app) - passed)
-
-
-def _typical_s(tx: Transaction, app: AppName) -> float:
+def typical_s(tx: Transaction, app: AppName) -> float:
+    """How long a rollout takes: half of the recent ones took no longer."""
     return median(tx.rollouts.durations(app) or [TYPICAL_S])
-
-
-def _after(tx: Transaction, seconds: float) -> datetime:
-    return tx.today() + timedelta(seconds=seconds)

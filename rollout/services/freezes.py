@@ -9,6 +9,8 @@ from rollout.errors import Conflict
 from rollout.services.ports import Deps
 from rollout.store.store import Transaction
 
+HOTFIX = "hotfix, although "  # so begins why a rollout was planned past a freeze
+
 
 def freeze(app: AppConfig, deps: Deps, *, who: str, why: str, until: datetime | None) -> Freeze:
     """From now on, until then or until somebody says `unfreeze`; a second one replaces the first."""
@@ -16,10 +18,10 @@ def freeze(app: AppConfig, deps: Deps, *, who: str, why: str, until: datetime | 
     with deps.store.transaction() as tx:
         tx.apps.lock(name)
         if until is not None and until <= tx.today():
-            raise Conflict(f"{_text(app, until)} is over", remedy="give --until a moment in the future")
+            raise Conflict(f"{text(app, until)} is over", remedy="give --until a moment in the future")
         its = Freeze(tx.today(), None if until is None else until.astimezone(UTC), who, why)
         tx.apps.set_frozen(name, its)
-        end = f", until {_text(app, until)}" if until else ""
+        end = f", until {text(app, until)}" if until else ""
         tx.record(name, "automation", "freeze", who=who, why=why + end)
     return its
 
@@ -46,16 +48,25 @@ def frozen(tx: Transaction, app: AppConfig) -> str | None:
     """In words for people, until when, by whom and why; None when automation may start something."""
     found = _by_somebody(tx, app)
     if found is not None:
-        end = f" until {_text(app, found.until)}" if found.until else ""
+        end = f" until {text(app, found.until)}" if found.until else ""
         return f"frozen{end} by {found.by}: {found.reason}"
     over = _by_a_window(tx, app)
-    return f"frozen until {_text(app, over)}, by a window of rollout.toml" if over else None
+    return f"frozen until {text(app, over)}, by a window of rollout.toml" if over else None
 
 
-def ends_by_itself(tx: Transaction, app: AppConfig) -> bool:
-    """Whether automation goes on without anybody's word."""
-    found = tx.apps.frozen(AppName(app.name))
-    return found is None or found.until is not None
+def over_at(tx: Transaction, app: AppConfig) -> datetime | None:
+    """When the freeze of now ends, and no window goes on with it; None when nothing is frozen, or nobody has said when."""
+    found = _by_somebody(tx, app)
+    if found is None:
+        return _by_a_window(tx, app)
+    if found.until is None:
+        return None
+    return windows.ends(app.queue.windows, found.until.astimezone(app.queue.zone)) or found.until
+
+
+def text(app: AppConfig, moment: datetime) -> str:
+    """A moment for people, on the clock of the app's time zone."""
+    return f"{moment.astimezone(app.queue.zone):%a %Y-%m-%d %H:%M %Z}"
 
 
 def _by_somebody(tx: Transaction, app: AppConfig) -> Freeze | None:
@@ -66,7 +77,3 @@ def _by_somebody(tx: Transaction, app: AppConfig) -> Freeze | None:
 
 def _by_a_window(tx: Transaction, app: AppConfig) -> datetime | None:
     return windows.ends(app.queue.windows, tx.today().astimezone(app.queue.zone))
-
-
-def _text(app: AppConfig, moment: datetime) -> str:
-    return f"{moment.astimezone(app.queue.zone):%a %Y-%m-%d %H:%M %Z}"

@@ -1,13 +1,15 @@
 """Which commit goes out next, and how: a pending rollout with its fleet and its limits frozen."""
 
+from dataclasses import dataclass
+
 import structlog
 
 from rollout import crashpoints
 from rollout.config.deploy_file import AppConfig
 from rollout.domain import budget, plan, selection
-from rollout.domain.model import AppName, Commit, Member, Rollout
+from rollout.domain.model import AppName, Commit, Member, Role, Rollout
 from rollout.domain.pipeline import pipeline
-from rollout.domain.states import CommitState
+from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import ConfigError, Conflict, ReleaseError
 from rollout.services import bars, freezes
 from rollout.services.ports import Deps
@@ -17,6 +19,15 @@ from rollout.store.store import Transaction
 log = structlog.get_logger()
 UNDER_WAY = "a rollout is under way"
 AUTOMATION = "automation"  # who asks for a rollout that no person asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a rollout would be: nothing of it is written."""
+
+    commits: tuple[Commit, ...]  # oldest first, the shipped one last
+    fleet: tuple[tuple[Member, Role], ...]  # in the order of activation
+    limits: budget.Limits
 
 
 @crashpoints.stage("plan")
@@ -62,7 +73,7 @@ def stuck(app: AppConfig, tx: Transaction) -> str | None:
     """Why nothing will start until a person acts or somebody pushes; None while something is under way or about to be."""
     if _busy(tx, app) or tx.commits.unfinished(AppName(app.name)):
         return None
-    if freezes.frozen(tx, app) is not None and freezes.ends_by_itself(tx, app):
+    if freezes.over_at(tx, app) is not None:
         return None
     chosen, why = _choose(tx, app)
     return why if chosen is None else None
@@ -83,6 +94,22 @@ def waiting(tx: Transaction, app: AppName) -> list[Commit]:
     return [] if _gone(tx, app) else tx.commits.after(app, _position(running))
 
 
+def under_way(tx: Transaction, app: AppName) -> Rollout | None:
+    """The app's rollout that is active, or planned and about to begin."""
+    return tx.rollouts.active(app) or tx.rollouts.pending(app)
+
+
+def ahead(tx: Transaction, app: AppName) -> list[Commit]:
+    """The branch behind what is on its way out, oldest first: what will wait when that is done. Else as `waiting`."""
+    rollout = under_way(tx, app)
+    if rollout is None or rollout.state in {RolloutState.STOPPING, RolloutState.ROLLING_BACK}:
+        return waiting(tx, app)
+    brought = tx.commits.get(app, rollout.commit)
+    if brought is None or brought.position is None or not brought.on_branch:
+        return []
+    return tx.commits.after(app, brought.position)
+
+
 def _note(app: AppConfig, why: str, deps: Deps) -> None:
     with deps.store.transaction() as tx:
         news = tx.apps.note(AppName(app.name), why)
@@ -91,8 +118,7 @@ def _note(app: AppConfig, why: str, deps: Deps) -> None:
 
 
 def _busy(tx: Transaction, app: AppConfig) -> bool:
-    name = AppName(app.name)
-    return tx.rollouts.active(name) is not None or tx.rollouts.pending(name) is not None
+    return under_way(tx, AppName(app.name)) is not None
 
 
 def _choose(tx: Transaction, app: AppConfig) -> tuple[Commit | None, str]:
@@ -102,7 +128,7 @@ def _choose(tx: Transaction, app: AppConfig) -> tuple[Commit | None, str]:
         reachable = wanted.on_branch if gone else any(commit.id == wanted.id for commit in queue)
         if wanted.state is CommitState.PASSED and reachable:
             frozen = freezes.frozen(tx, app)
-            past = f"hotfix, although {frozen}; " if frozen else ""
+            past = f"{freezes.HOTFIX}{frozen}; " if frozen else ""
             return wanted, f"{past}{wanted.now_by}: {wanted.now_reason}"
     frozen = freezes.frozen(tx, app)
     if frozen is not None:
@@ -123,13 +149,9 @@ def _gone(tx: Transaction, app: AppName) -> bool:
     return running is not None and (running.position is None or not running.on_branch)
 
 
-def _add(tx: Transaction, app: AppConfig, chosen: Commit, fleet: list[Member], why: str) -> Rollout:
-    release = tx.commits.release(chosen.app, chosen.sha)
-    if release is None:
-        raise ReleaseError(
-            f"commit {chosen.sha} passed, and its release is gone", remedy="test it again: rollout deploy"
-        )
-    excluded = {host.name for host in tx.hosts.fleet(chosen.app) if host.excluded is not None}
+def draft(tx: Transaction, app: AppConfig, commits: list[Commit], fleet: list[Member]) -> Draft:
+    """The rollout of these commits on this fleet, were it planned now. Reads only."""
+    excluded = {host.name for host in tx.hosts.fleet(AppName(app.name)) if host.excluded is not None}
     members = {member.name: member for member in fleet if member.name not in excluded}
     names = list(members)
     total = len(names)
@@ -143,22 +165,32 @@ def _add(tx: Transaction, app: AppConfig, chosen: Commit, fleet: list[Member], w
         concurrency=max(1, min(app.fan_out.at_once(total), total)),
         mode=budget.Mode(app.fan_out.mode),
     )
+    return Draft(tuple(commits), tuple((members[place.name], place.role) for place in places), limits)
+
+
+def _add(tx: Transaction, app: AppConfig, chosen: Commit, fleet: list[Member], why: str) -> Rollout:
+    release = tx.commits.release(chosen.app, chosen.sha)
+    if release is None:
+        raise ReleaseError(
+            f"commit {chosen.sha} passed, and its release is gone", remedy="test it again: rollout deploy"
+        )
+    taken = [commit for commit in waiting(tx, chosen.app) if _position(commit) <= _position(chosen)]
+    drafted = draft(tx, app, taken or [chosen], fleet)
     tx.commits.wish_now(chosen, None, None)  # granted: were it stopped, the same would go out again
-    taken = [commit.sha for commit in waiting(tx, chosen.app) if _position(commit) <= _position(chosen)]
     return tx.rollouts.add(
         Planned(
             app=chosen.app,
             commit=chosen.sha,
-            commits=taken or [chosen.sha],
+            commits=[commit.sha for commit in drafted.commits],
             previous=tx.rollouts.released(chosen.app),
             digest=release.digest,
             requested_by=chosen.now_by or AUTOMATION,
             policy=app.policy(),
-            max_failed=limits.max_failed,
-            mode=limits.mode,
-            concurrency=limits.concurrency,
-            worst_case=budget.worst_case(limits, total),
-            fleet=[(members[place.name], place.role) for place in places],
+            max_failed=drafted.limits.max_failed,
+            mode=drafted.limits.mode,
+            concurrency=drafted.limits.concurrency,
+            worst_case=budget.worst_case(drafted.limits, len(drafted.fleet)),
+            fleet=drafted.fleet,
         ),
         why=why,
     )

@@ -7,6 +7,7 @@ from typing import Any
 from rollout.domain.model import UNREAD, AppName, Commit, FleetHost, Rollout, RolloutHost, RolloutId
 from rollout.domain.states import HostState, outcome
 from rollout.errors import HostError
+from rollout.services import freezes
 from rollout.services.ports import Deps
 from rollout.services.targets import member_target
 from rollout.store.store import Transaction
@@ -23,7 +24,12 @@ def rollouts(tx: Transaction, found: list[Rollout]) -> list[dict[str, Any]]:
     """Elements of `status` and `history`: without hosts."""
     ids = [rollout.id for rollout in found]
     counts, canaries = tx.rollouts.host_counts(ids), tx.hosts.canary_names(ids)
-    return [_rollout(rollout, counts[rollout.id], canaries.get(rollout.id, [])) for rollout in found]
+    because = tx.events.planned_because(ids)
+    return [
+        _rollout(rollout, counts[rollout.id], canaries.get(rollout.id, []))
+        | _hotfix(because.get(rollout.id, ""))
+        for rollout in found
+    ]
 
 
 def rollout(tx: Transaction, found: Rollout) -> dict[str, Any]:
@@ -50,6 +56,12 @@ def _rollout(found: Rollout, counts: dict[str, int], canaries: list[str]) -> dic
         "budget": {"max_failed": found.max_failed, "worst_case": found.worst_case},
         "canary": {"status": found.canary_status, "reason": found.canary_reason, "hosts": canaries},
     }
+
+
+def _hotfix(because: str) -> dict[str, Any]:
+    """Which freeze a person went past with `deploy --now`, and why; null for what is no hotfix."""
+    its = because.removeprefix(freezes.HOTFIX)
+    return {"hotfix": None if its == because else f"although {its}"}
 
 
 def _host(host: RolloutHost) -> dict[str, Any]:

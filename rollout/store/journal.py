@@ -65,6 +65,12 @@ class Events:
         """Everything that happened to one thing, in order."""
         return self._list(events.c.app == app, events.c.subject == subject)
 
+    def planned_because(self, ids: Sequence[RolloutId]) -> dict[RolloutId, str]:
+        """Why each of these rollouts was planned."""
+        its = events.c.rollout.in_(ids) & (events.c.what == "plan")
+        rows = self._tx.connection.execute(select(events.c.rollout, events.c.why).where(its))
+        return {RolloutId(number): why or "" for number, why in rows}
+
     def _list(self, *where: Any) -> list[Event]:
         rows = self._tx.connection.execute(
             select(*columns(Event, events)).where(*where).order_by(events.c.id)

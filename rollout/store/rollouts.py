@@ -240,6 +240,15 @@ class Rollouts:
             for took, started, ended in rows
         ]
 
+    def age_s(self, rollout: Rollout) -> float:
+        """Seconds since it was planned, by the same clock as its duration will be."""
+        began = self._tx.connection.execute(
+            select(rollouts.c.began_s).where(rollouts.c.id == rollout.id)
+        ).scalar_one()
+        if began is None:
+            return (self._tx.today() - rollout.started_at).total_seconds()
+        return self._tx.now() - float(began)
+
     def due(self) -> list[Rollout]:
         """Unfinished ones that nobody has looked at for too long, or with outcomes to count."""
         return self._list(

@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from rollout.domain.states import CommitState, HostState, RolloutState
 from rollout.errors import RolloutError
+from rollout.services import freezes
 from rollout.services.ports import Deps
 from rollout.store.census import Census, Counts
 from rollout.web.fresh import Fresh
@@ -80,6 +81,9 @@ class FromStore(Collector):
             yield _by_state("rollout_hosts", "Hosts of unfinished rollouts", census.hosts(), apps, HostState)
             yield _by_state("rollout_commits", "Commits", census.commits(), apps, CommitState)
             oldest = census.oldest_unfinished_s()
+            configured = self._deps.config.apps.items()
+            frozen = {name: float(freezes.frozen(tx, app) is not None) for name, app in configured}
+        yield _by_name("rollout_frozen", "1 while automation starts nothing for the app", "app", frozen)
         yield _by_name(
             "rollout_deliveries",
             "Stored webhooks (the newest 100000)",

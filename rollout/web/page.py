@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse, Response
 from rollout.config.deploy_file import AppConfig
 from rollout.domain.model import AppName, Commit, Rollout
 from rollout.domain.states import HostState
-from rollout.services import planning, telling, views
+from rollout.services import freezes, planning, telling, views
 from rollout.store.store import Transaction
 from rollout.web.plain import plain
 from rollout.web.service import Service
@@ -51,6 +51,7 @@ class AppSection:
     name: str
     running: tuple[Shown, ...]
     waits_for: str | None
+    frozen: str | None  # beside a rollout that is under way; else it is what is waited for
     red: Commit | None
     coming: tuple[Commit, ...]
     more: int
@@ -115,6 +116,7 @@ def section(tx: Transaction, app: AppConfig) -> AppSection:
         name=app.name,
         running=tuple(_shown(tx, running)),
         waits_for=None if running else planning.waits_for(app, tx),
+        frozen=freezes.frozen(tx, app) if running else None,
         red=telling.first_red(tx, name),
         coming=tuple(coming[:NEXT]),
         more=max(0, len(coming) - NEXT),

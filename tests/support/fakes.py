@@ -230,7 +230,17 @@ def a_commit(deps, *, app="shop", message="a change", passed=True):
         )
 
 
-def a_rollout(deps, *, app="shop", state="fanning_out", hosts=None, commit=None, reason=None, previous=None):
+def a_rollout(
+    deps,
+    *,
+    app="shop",
+    state="fanning_out",
+    hosts=None,
+    commit=None,
+    reason=None,
+    previous=None,
+    why="a test",
+):
     """A rollout of a new commit in this state. `hosts` maps names to states, in order; the first one is the canary.
 
     By default every host is done in a done rollout, and pending otherwise. What hosts run is set on the fake fleet too.
@@ -261,7 +271,7 @@ def a_rollout(deps, *, app="shop", state="fanning_out", hosts=None, commit=None,
                 worst_case=10,
                 fleet=[(by_name[place.name], place.role) for place in places],
             ),
-            why="a test",
+            why=why,
         )
         if previous is not None and tx.commits.release(AppName(app), previous) is None:
             tx.commits.add_release(

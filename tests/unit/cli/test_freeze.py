@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from rollout.cli.freeze import moment
+from rollout.services.freezes import HOTFIX
 from tests.support.fakes import a_commit, a_rollout
 
 NOW = datetime(2026, 11, 28, 12, 30, tzinfo=ZoneInfo("Europe/Berlin"))
@@ -53,6 +54,15 @@ def test_a_freeze_is_told_and_shown_and_ended(cli, deps):
     assert "the sale" in cli("status").out
     assert cli("unfreeze").code == 0
     assert "the sale" not in cli("status").out
+
+
+def test_a_hotfix_is_shown_as_one(cli, deps):
+    """`status` and `show` say which freeze it went past, and why; of what was planned as always they say nothing."""
+    usual = a_rollout(deps, state="done")
+    assert "hotfix" not in cli("show", str(usual.id)).out
+    fix = a_rollout(deps, why=f"{HOTFIX}frozen by ann: the sale; bob: mends the till")
+    assert "hotfix, although frozen by ann: the sale; bob: mends the till" in cli("status").out
+    assert "hotfix      although frozen by ann: the sale; bob: mends the till" in cli("show", str(fix.id)).out
 
 
 def test_the_documents_of_both(cli):

@@ -40,8 +40,9 @@ OF_THE_CONTRACT = {
     "bar",
     "unbar",
     "freeze",
-    "why",
     "unfreeze",
+    "plan",
+    "why",
     "hosts",
     "demo",
 }

@@ -98,6 +98,57 @@ def test_status_tells_people_what_runs_and_what_is_next(cli, deps):
     assert f"rollout resume|retry|stop {halted.id}" in told
 
 
+def test_status_tells_what_is_next_while_something_runs(cli, deps):
+    """Done, doing and next: the commit behind the rollout under way, with the others that go with it, and when."""
+    done = a_rollout(deps, state="done")
+    running = a_rollout(deps, hosts={"shop01": "done"})
+    assert "  next: no commit waits behind it\n" in cli("status").out
+    commit = a_commit(deps)
+    told = cli("status").out
+    assert f"shop runs {done.commit[:12]} (rollout {done.id}" in told
+    assert f"  rollout {running.id}  fanning_out" in told
+    assert (
+        f"  next: commit {commit.sha[:12]}: tested, waits for rollout {running.id} (1 of 4 hosts), then goes out by itself, at about "
+        in told
+    )
+    assert told.count("next:") == 1
+    assert [one["id"] for one in cli("status", "--json").json] == [running.id]
+
+
+def test_watching_tells_what_is_next_too(cli, deps, monkeypatch):
+    """`status --watch` has a line for what comes behind the rollout under way."""
+    running = a_rollout(deps, hosts={"shop01": "done"})
+    commit = a_commit(deps)
+
+    def one_tick():
+        yield 0.0
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rollout.cli.waiting.ticks", one_tick)
+    told = cli("status", "--watch").out
+    assert f"rollout {running.id} hosts 1 of 4" in told
+    assert f"shop next: commit {commit.sha[:12]}: tested, waits for rollout {running.id}" in told
+
+
+def test_status_says_who_decides_what_is_next(cli, deps):
+    """Behind a halted rollout nothing is promised: a person has to say what becomes of it."""
+    a_rollout(deps, state="done")
+    halted = a_rollout(deps, state="halted")
+    a_commit(deps)
+    words = f"  next: a person decides about rollout {halted.id} first: rollout show {halted.id}\n"
+    assert words in cli("status").out
+
+
+def test_status_behind_a_barred_commit_promises_nothing(cli, deps):
+    """What waits for its fix is told beside the rollout that runs, without a time."""
+    a_rollout(deps)
+    bad, _ = a_commit(deps), a_commit(deps)
+    bars.bar("shop", bad.sha, deps, who="me", why="it is slow")
+    told = cli("status").out
+    assert f"  next: {bad.sha[:12]} is barred, and so is all that comes after it" in told
+    assert "at about" not in told
+
+
 def test_status_names_commits_in_test(cli, deps):
     """A commit that waits for its tests is shown."""
     commit = a_commit(deps, passed=None)

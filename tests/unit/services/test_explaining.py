@@ -1,9 +1,12 @@
 """`rollout why`: every state of a commit has its sentence, and a time where one can be known."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
-from rollout.domain.states import CommitState, RolloutState
-from rollout.services import bars, explaining, freezes, intake, planning, rollouts, stopping, testing
+from rollout.domain.states import FINISHED, STAGES, CommitState, RolloutEvent, RolloutState
+from rollout.services import bars, explaining, freezes, intake, planning, stopping, testing
+from tests.support.fakes import a_commit, a_deps, a_rollout
 from tests.support.world import World
 
 
@@ -16,9 +19,24 @@ def world(tmp_path, monkeypatch):
     return world
 
 
+@pytest.fixture
+def measured(world):
+    """With two rollouts more: the first one of an app is shorter, as its canary has nothing to be compared with."""
+    for _ in range(2):
+        world.push()
+        world.settle()
+        world.run(until=lambda: world.newest().state is RolloutState.DONE)
+    return world
+
+
 def why(world, sha):
     with world.store.reading() as tx:
         return explaining.why(tx, world.config.app(None), tx.commits.get("shop", sha))
+
+
+def typical_s(world):
+    with world.store.reading() as tx:
+        return explaining.typical_s(tx, "shop")
 
 
 def commit_of(world, sha):
@@ -31,7 +49,9 @@ def read(world):
 
 
 def until(world, state):
-    world.run(until=lambda: world.newest().id > 1 and world.newest().state is state, seconds=60)
+    begun = world.newest().id
+    last = begun if world.newest().state not in FINISHED else begun + 1
+    world.run(until=lambda: world.newest().id == last and world.newest().state is state, seconds=60)
     assert world.newest().state is state
 
 
@@ -45,14 +65,12 @@ def test_before_and_in_its_tests(world):
     """Who is before it, and when it should be out all the same."""
     first, second = world.workshop.push(), world.workshop.push()
     read(world)
-    assert (
-        why(world, first).because
-        == "waits for its tests, 1 other before or beside it, then it is next for a rollout"
-    )
+    assert why(world, first).because == "waits for its tests, then goes out by itself"
     assert why(world, first).expected_at is not None
     with world.store.transaction() as tx:
         tx.commits.claim_tests(commit_of(world, first).id, "worker", 15.0)
-    assert why(world, first).because == "tests run, then it is next for a rollout"
+    assert why(world, first).because == "tests run, then goes out by itself"
+    assert why(world, second).because == ("waits for its tests, 1 rollout before it, then goes out by itself")
     assert why(world, second).expected_at > why(world, first).expected_at
 
 
@@ -63,7 +81,7 @@ def test_before_its_tests_it_says_what_will_be_in_the_way(world):
     world.run(seconds=30)
     later = world.workshop.push()
     read(world)
-    assert f"; then {bad[:12]} is barred" in why(world, later).because
+    assert why(world, later).because.startswith(f"waits for its tests; {bad[:12]} is barred")
     assert why(world, later).expected_at is None
 
 
@@ -89,8 +107,11 @@ def test_in_each_stage_of_its_rollout(world):
     assert why(world, sha).because == "in rollout 2: 1 of 3 hosts have it"
     assert why(world, sha).expected_at is not None
     until(world, RolloutState.DONE)
-    assert why(world, sha) == explaining.Why("went out with rollout 2, and runs")
-    assert why(world, f"{1:040x}").because == f"went out with rollout 1, and {sha[:12]} runs since"
+    told = why(world, sha)
+    assert told.because.startswith("went out with rollout 2 on ")
+    assert told.because.endswith(" UTC, and runs")
+    assert told.expected_at is None
+    assert why(world, f"{1:040x}").because.endswith(f", and {sha[:12]} runs since")
 
 
 def test_behind_a_rollout_it_says_with_whom_it_goes_out(world, monkeypatch):
@@ -118,6 +139,8 @@ def test_halted_and_taken_back(world):
     sha = world.push()
     until(world, RolloutState.EVALUATING_CANARY)
     with world.store.transaction() as tx:
+        from rollout.services import rollouts
+
         rollouts.halt(tx, tx.rollouts.lock(world.newest().id), "too many failed")
     assert why(world, sha) == explaining.Why(
         "in rollout 2, which is halted: too many failed; a person decides: rollout show 2"
@@ -142,9 +165,17 @@ def test_frozen_dropped_and_outrun(world):
     """A freeze says until when, a commit that left the branch and one that runs inside another say so."""
     freezes.freeze(world.config.app(None), world.deps, who="ann", why="the sale", until=None)
     held = world.push()
-    assert "then frozen by ann: the sale" in why(world, held).because
+    assert why(world, held) == explaining.Why("waits for its tests, frozen by ann: the sale")
     world.run(seconds=30)
-    assert why(world, held) == explaining.Why("tested, and frozen by ann: the sale")
+    assert why(world, held) == explaining.Why("tested, frozen by ann: the sale")
+    freezes.freeze(
+        world.config.app(None), world.deps, who="ann", why="the sale", until=datetime(2100, 1, 1, tzinfo=UTC)
+    )
+    told = why(world, held)
+    assert told.because == (
+        "tested, frozen until Fri 2100-01-01 00:00 UTC by ann: the sale, then goes out by itself"
+    )
+    assert told.expected_at - datetime(2100, 1, 1, tzinfo=UTC) == timedelta(seconds=typical_s(world))
     world.workshop.commits.pop()
     world.push()
     read(world)
@@ -153,30 +184,209 @@ def test_frozen_dropped_and_outrun(world):
     assert why(world, held) == explaining.Why("no longer on branch main")
     with world.store.transaction() as tx:
         tx.commits.update(tx.commits.get("shop", held), on_branch=True, position=0)
-    assert why(
-        world, held
-    ).because == f"older than {1:012d}, which runs: what it changed is in there".replace(
-        f"{1:012d}", f"{1:040x}"[:12]
+    assert why(world, held).because == "older than 000000000000, which runs: what it changed is in there"
+
+
+@pytest.mark.parametrize("from_state", [None, RolloutState.PENDING, RolloutState.EVALUATING_CANARY])
+def test_the_expected_time_is_right_within_a_fifth(measured, from_state):
+    """Foreseen when it passed its tests, when it was planned and halfway of its canary: when the clock says done."""
+    sha = measured.push()
+    begun = measured.seconds
+    if from_state is None:
+        passed(measured, sha)
+    else:
+        until(measured, from_state)
+    if from_state is RolloutState.EVALUATING_CANARY:
+        measured.run(seconds=15)
+    left = why(measured, sha).expected_at - datetime.now(UTC)  # the world's clock stands still meanwhile
+    asked = measured.seconds
+    until(measured, RolloutState.DONE)
+    assert left.total_seconds() > 0
+    assert abs(asked + left.total_seconds() - measured.seconds) < (measured.seconds - begun) / 5
+
+
+def test_commits_behind_a_rollout_go_out_when_it_was_foreseen(measured):
+    """The sum of what is left of the one under way and of its own: one after the other, as the sentence says."""
+    measured.push()
+    until(measured, RolloutState.EVALUATING_CANARY)
+    sha = measured.push()
+    passed(measured, sha)
+    begun, left = measured.seconds, why(measured, sha).expected_at - datetime.now(UTC)
+    assert why(measured, sha).because == (
+        "tested, waits for rollout 4 (1 of 3 hosts), then goes out by itself"
     )
+    measured.run(until=lambda: measured.newest().id == 5 and measured.newest().state is RolloutState.DONE)
+    assert measured.newest().commit == sha
+    assert abs(left.total_seconds() - (measured.seconds - begun)) < (measured.seconds - begun) / 5
 
 
-def test_the_expected_time_is_what_was_measured(world, monkeypatch):
-    """The app's own rollouts say how long one takes; only before the first does a guess."""
+def test_waiting_for_the_tests_of_one_below(world, monkeypatch):
+    """A commit that passed and goes out with an older one says whose tests it waits for, and when all the same."""
+    monkeypatch.setattr(planning, "start_next", lambda *_: None)
+    below, above = world.workshop.push(), world.workshop.push()
+    read(world)
+    passed(world, above)
+    with world.store.transaction() as tx:
+        for sha in (below, above):
+            tx.commits.update(tx.commits.get("shop", sha), received_s=tx.now() - 1500.0)
+    told = why(world, above)
+    assert told.because == "tested, waits for the tests of 1 commit below it, then goes out with 1 other"
+    assert told.expected_at is not None
+
+
+def test_what_a_person_wants_out_goes_before_the_queue(world, monkeypatch):
+    """`deploy --now` waits for nobody but what is under way, and says who wanted it and why."""
+    monkeypatch.setattr(planning, "start_next", lambda *_: None)
+    hashes = [world.workshop.push() for _ in range(5)]
+    read(world)
+    passed(world, *hashes)
+    assert "1 rollout before it" in why(world, hashes[-3]).because
+    with world.store.transaction() as tx:
+        tx.commits.wish_now(tx.commits.get("shop", hashes[-1]), "the login", "ann")
+    told = why(world, hashes[-1])
+    assert told.because == "tested, then goes out with 4 others, before the queue: ann: the login"
+    assert told.expected_at is not None
+
+
+def test_before_the_first_release_the_older_ones_are_inside_the_head(tmp_path, monkeypatch):
+    """Only the head goes out first: an older one says in which, and when that is."""
+    world = World(tmp_path, monkeypatch, hosts=3)
+    monkeypatch.setattr(planning, "start_next", lambda *_: None)
+    older, head = world.push(), world.push()
+    told = why(world, older)
+    assert told.because.startswith(f"older than {head[:12]}, and inside of it; that is waits for its tests")
+    assert told.expected_at is not None
+
+
+def test_a_check_of_somebody_else_has_no_time(world, monkeypatch):
+    """Nobody can tell when a CI server reports: null."""
     sha = world.push()
-    until(world, RolloutState.PENDING)
-    monkeypatch.setattr(explaining, "_after", lambda _tx, seconds: seconds)
+    config = world.config.app(None)
+    tests = config.tests.model_copy(update={"source": "external", "required": ("unit",)})
     with world.store.reading() as tx:
-        (measured,) = tx.rollouts.durations("shop")
-    assert why(world, sha).expected_at == measured != explaining.TYPICAL_S
-    monkeypatch.setattr(type(tx.rollouts), "durations", lambda *_: [])
-    assert why(world, sha).expected_at == explaining.TYPICAL_S
+        app = config.model_copy(update={"tests": tests})
+        told = explaining.why(tx, app, tx.commits.get("shop", sha))
+    assert told == explaining.Why("waits for its tests, then goes out by itself")
 
 
-def test_every_state_has_its_sentence(world):
-    """Whatever state is added to a commit, `why` knows it."""
-    sha = world.push()
-    world.run(seconds=1)
-    for state in CommitState:
-        with world.store.transaction() as tx:
-            tx.commits.update(tx.commits.get("shop", sha), state=state, reason="because")
-        assert why(world, sha).because
+def test_where_a_person_is_asked_there_is_no_time(tmp_path):
+    """With `confirm` a stage to come waits for a yes: null until it is given, and for all that comes behind."""
+    deps = a_deps(tmp_path, fan_out='confirm = ["fan_out"]')
+    a_rollout(deps, state="done")
+    own, later = a_commit(deps), a_commit(deps)
+
+    def told(commit):
+        with deps.store.reading() as tx:
+            return explaining.why(tx, deps.config.app("shop"), commit)
+
+    rollout = a_rollout(deps, state="evaluating_canary", commit=own)
+    asked = "in rollout 2: its canary is watched; then a person is asked whether it goes on"
+    assert told(own) == explaining.Why(asked)
+    assert told(later).expected_at is None
+    with deps.store.transaction() as tx:
+        tx.rollouts.change(tx.rollouts.get(rollout.id), RolloutEvent.CANARY_PASSED, who="test")
+    assert told(own).because == "in rollout 2: 0 of 4 hosts have it"
+    assert told(own).expected_at is not None
+    assert told(later).expected_at is None
+
+
+def test_beyond_what_is_foreseen(world, monkeypatch):
+    """A commit behind very many says that, and no time."""
+    monkeypatch.setattr(explaining, "MOST_ROUNDS", 2)
+    monkeypatch.setattr(planning, "start_next", lambda *_: None)
+    hashes = [world.workshop.push() for _ in range(9)]
+    read(world)
+    passed(world, *hashes)
+    assert why(world, hashes[-1]) == explaining.Why("tested; more than 2 rollouts go before it")
+
+
+C, R = CommitState, RolloutState
+UNDER_WAY = [
+    R.PENDING,
+    R.DEPLOYING_CANARY,
+    R.EVALUATING_CANARY,
+    R.FANNING_OUT,
+    R.HALTED,
+    R.STOPPING,
+    R.ROLLING_BACK,
+]
+OWN = {
+    R.PENDING: "planned as rollout 2, which begins at once",
+    R.DEPLOYING_CANARY: "in rollout 2: its canary is being switched",
+    R.EVALUATING_CANARY: "in rollout 2: its canary is watched",
+    R.FANNING_OUT: "in rollout 2: 0 of 4 hosts have it",
+    R.HALTED: "in rollout 2, which is halted: 2 of 4 hosts failed; a person decides",
+    R.STOPPING: "in rollout 2, which is being taken back: stopped by a test",
+    R.ROLLING_BACK: "in rollout 2, which is being taken back: stopped by a test",
+    R.DONE: "went out with rollout 2 on ",
+    R.ROLLED_BACK: None,
+    R.STOPPED: None,
+    R.ERROR: None,
+}
+ALONE = {
+    C.RECEIVED: "waits for its tests",
+    C.TESTING: "tests run",
+    C.PASSED: "tested",
+    C.FAILED: "not good: because",
+    C.BARRED: "barred: because",
+}
+ENDS = {C.FAILED, C.BARRED}
+
+
+def behind(state):
+    """Of a commit that waits behind another one's rollout."""
+    if state is R.HALTED:
+        return "waits for rollout 2, which is halted; a person decides"
+    if state in {R.STOPPING, R.ROLLING_BACK}:
+        return "waits until rollout 2 is taken back"
+    return "waits for rollout 2 (0 of 4 hosts), then goes out by itself"
+
+
+SITUATIONS = {
+    **{f"own {state}": (state, None, OWN[state] or "") for state in R},
+    **{f"behind {state}": (None, state, behind(state)) for state in UNDER_WAY},
+    "alone": (None, None, "then goes out by itself"),
+    "frozen": (None, None, "frozen by ann: the sale"),
+    "wanted": (None, None, "before the queue: ann: the login"),
+    "off the branch": (None, None, "no longer on branch main"),
+    "outrun": (None, None, "older than"),
+    "barred later": (None, None, "it is barred as soon as it passes: slow"),
+}
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_every_state_has_its_sentence_in_every_situation(tmp_path, situation):
+    """What a commit is and what happens around it: one line for each, and a time only where nobody has to act."""
+    deps = a_deps(tmp_path)
+    own, other, words = SITUATIONS[situation]
+    a_rollout(deps, state="done")
+    if other is not None:
+        a_rollout(deps, state=other)
+    commit = a_commit(deps)
+    if own is not None:
+        a_rollout(deps, state=own, commit=commit)
+    values = {
+        "wanted": {"now_by": "ann", "now_reason": "the login"},
+        "off the branch": {"on_branch": False},
+        "outrun": {"position": 0},
+        "barred later": {"bar_wanted": "slow"},
+    }.get(situation, {})
+    if situation == "frozen":
+        freezes.freeze(deps.config.app("shop"), deps, who="ann", why="the sale", until=None)
+    for state in C:
+        with deps.store.transaction() as tx:
+            reason = "because" if state in ENDS else None
+            tx.commits.update(tx.commits.get("shop", commit.sha), state=state, reason=reason, **values)
+        with deps.store.reading() as tx:
+            told = explaining.why(tx, deps.config.app("shop"), tx.commits.get("shop", commit.sha))
+        assert "\n" not in told.because
+        own_word = situation == "outrun" or OWN.get(own) is not None
+        own_word |= situation == "off the branch" and state not in ENDS
+        assert told.because.startswith(words if own_word else ALONE[state])
+        unbarred = situation == "barred later" and state is C.PASSED  # the wish was granted, and lifted since
+        assert own_word or state in ENDS or unbarred or words in told.because
+        over = situation in {"frozen", "off the branch", "outrun"} or other is R.HALTED
+        over |= own in {R.HALTED, R.STOPPING, R.ROLLING_BACK, R.DONE}
+        over |= state in ENDS and own not in {R.PENDING, *STAGES}
+        over |= situation == "barred later" and not unbarred
+        assert (told.expected_at is None) == over

@@ -4,9 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from rollout.domain.model import RolloutId
 from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import Conflict
-from rollout.services import freezes, intake, planning, reconcile, stopping
+from rollout.services import freezes, intake, planning, reconcile, stopping, views
 from rollout.services.intake import Wish
 from rollout.store.store import Transaction
 from tests.support.world import World
@@ -79,7 +80,11 @@ def test_a_hotfix_goes_out_and_says_that_it_is_one(world):
     assert set(world.runs().values()) == {fix}
     with world.store.reading() as tx:
         plan = next(one for one in tx.events.of_rollout(world.newest().id) if one.what == "plan")
+        (shown,) = views.rollouts(tx, [world.newest()])
+        (before,) = views.rollouts(tx, [tx.rollouts.get(RolloutId(1))])
     assert plan.why == "hotfix, although frozen by ann: the sale; ann: mends the till"
+    assert shown["hotfix"] == "although frozen by ann: the sale; ann: mends the till"
+    assert before["hotfix"] is None
 
 
 def test_stops_rollbacks_and_ways_back_are_never_frozen(world):
@@ -186,3 +191,21 @@ def test_an_end_that_is_over_is_refused(world):
     """It would be a freeze that nobody gets."""
     with pytest.raises(Conflict, match="is over"):
         frozen(world, until=NOW - timedelta(minutes=1))
+
+
+def test_when_a_freeze_is_over_counts_the_windows_that_go_on_with_it(world):
+    """Until the last of both has ended; of an open end, and without a freeze, nobody can say."""
+    queue = app(world).queue.model_copy(update={"freeze": ("Sat 13:00 - Mon 08:00",)})
+    windowed = app(world).model_copy(update={"queue": queue})
+
+    def over_at():
+        with world.store.reading() as tx:
+            return freezes.over_at(tx, windowed)
+
+    assert over_at() is None
+    frozen(world)
+    assert over_at() is None
+    frozen(world, until=NOW + timedelta(minutes=30))
+    assert over_at() == NOW + timedelta(minutes=30)
+    frozen(world, until=NOW + timedelta(hours=2))
+    assert over_at() == datetime(2026, 11, 30, 8, 0, tzinfo=UTC)

@@ -8,6 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from rollout.domain.states import CommitState, HostState, RolloutState
+from rollout.services import freezes
 from rollout.store.store import Store
 from rollout.web.service import Limits
 from tests.support.web import github, push_body
@@ -92,8 +93,15 @@ def test_numbers_of_an_empty_store(client):
     assert found["rollout_hosts"] == {("shop", str(state)): 0.0 for state in HostState}
     assert found["rollout_deliveries"] == {("accepted",): 0.0, ("duplicate",): 0.0, ("ignored",): 0.0}
     assert found["rollout_oldest_unfinished_seconds"] == {("commit",): 0.0, ("rollout",): 0.0}
+    assert found["rollout_frozen"] == {("shop",): 0.0}
     assert found["rollout_store_answers"] == {(): 1.0}
     assert "rollout_build_info" in found
+
+
+def test_a_frozen_app_is_counted_as_one(world, client):
+    """So that an alert can tell a freeze that somebody forgot from a quiet day."""
+    freezes.freeze(world.config.app("shop"), world.deps, who="ann", why="the sale", until=None)
+    assert numbers(client)["rollout_frozen"] == {("shop",): 1.0}
 
 
 def test_numbers_of_a_halted_rollout(client, halted):

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import pytest
 
 from rollout.domain.states import HostState
-from rollout.services import intake
+from rollout.services import freezes, intake, stopping
 from rollout.web.page import bar
 from rollout.web.plain import cleaned, plain
 from tests.support.web import BEARER
@@ -70,6 +70,15 @@ def test_it_shows_what_runs_what_is_next_and_what_was(world, client, halted):
     assert "the third" in after
     assert "the first" in after.split("Last")[1]
     assert answer.text.count("<rect") == len(re.findall(r"■", answer.text))
+
+
+def test_a_freeze_is_shown_also_beside_a_rollout(world, client, halted):
+    """Until when, by whom and why: while something is under way, and as the reason why nothing is."""
+    freezes.freeze(world.config.app("shop"), world.deps, who="ann", why="the <sale>", until=None)
+    assert "Next frozen by ann: the <sale>" in read(client)[1].text
+    stopping.stop(halted.id, world.deps, who="ann", why="-")
+    world.run(seconds=120)
+    assert "Nothing is being rolled out: frozen by ann: the <sale>" in read(client)[1].text
 
 
 @pytest.mark.parametrize("where", ["subject", "author", "reason", "host"])

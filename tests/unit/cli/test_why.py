@@ -1,0 +1,37 @@
+"""why: what is printed, and the document of the contract."""
+
+from datetime import UTC, datetime, timedelta
+
+from tests.support.fakes import a_commit, a_rollout
+
+
+def test_why_is_one_sentence_with_a_time(cli, deps):
+    """Where it is, what it waits for, with how many others it goes out, and when."""
+    a_rollout(deps, state="done")
+    running = a_rollout(deps, hosts={"shop01": "done"})
+    commit = a_commit(deps)
+    told = cli("why", commit.sha)
+    assert told.code == 0
+    assert told.out.startswith(
+        f"commit {commit.sha[:12]}: tested, waits for rollout {running.id} (1 of 4 hosts), then goes out by itself, at about "
+    )
+    assert told.out.endswith(" UTC\n")
+    assert told.out.count("\n") == 1
+
+
+def test_the_document_has_the_keys_of_the_contract(cli, deps):
+    """Four keys; the time is UTC, and null where a person decides."""
+    a_rollout(deps, state="done")
+    commit = a_commit(deps)
+    told = cli("why", commit.sha, "--json").json
+    assert set(told) == {"commit", "state", "because", "expected_at"}
+    assert (told["commit"], told["state"]) == (commit.sha, "passed")
+    expected = datetime.fromisoformat(told["expected_at"])
+    assert timedelta() < expected - datetime.now(UTC) < timedelta(minutes=11)
+    a_rollout(deps, state="halted")
+    assert cli("why", commit.sha, "--json").json["expected_at"] is None
+
+
+def test_an_unknown_commit_is_3(cli, deps):
+    """What nobody has pushed is not found."""
+    assert cli("why", "beef").code == 3
