@@ -53,7 +53,10 @@ log = structlog.get_logger()
 H, HE = HostState, HostEvent
 
 READ_AGAIN_S = 2.0
-IN_A_ROW = 16  # prepares on one message; then others have their turn
+IN_A_ROW, ROW_S = (
+    16,
+    1.0,
+)  # hosts on one message, one after another; then others have their turn (decision 0012)
 _FOUND: dict[str, Any] = {"unreadable": False, "lost_at": None}
 # An accepted failure stays accepted when it turns out to be one. Of a host that is switched anew nobody has accepted anything.
 _UNTOUCHED: dict[str, Any] = {**_FOUND, "accepted": False}
@@ -78,10 +81,21 @@ class _Job:
     rollout: Rollout  # as it was planned; its state, counters and goal may be others by now
     app: AppConfig
     began: float  # monotonic
+    number: int  # in its row of hosts on one message, from 1
+    row_began: float
 
     @property
     def took_s(self) -> float:
         return round(time.monotonic() - self.began, 3)
+
+    @property
+    def last(self) -> bool:
+        """Of its row."""
+        return self.number >= IN_A_ROW or time.monotonic() - self.row_began > ROW_S
+
+    def following(self, host: RolloutHost) -> "_Job":
+        """The next host of the row, which is claimed."""
+        return replace(self, host=host, began=time.monotonic(), number=self.number + 1)
 
 
 # -- prepare -----------------------------------------------------------------------------------------------------------
@@ -90,16 +104,17 @@ class _Job:
 @crashpoints.stage("prepare")
 def prepare(host_id: HostId, deps: Deps) -> None:
     """Put the release on a pending host, and while the canary bakes on those that wait behind it: harmless, cut by a stop."""
-    lease_s = deps.settings.lease_s
-    job = _begin(deps, lambda tx: tx.hosts.claim_prepare(host_id, deps.worker, lease_s))
-    for number in range(1, IN_A_ROW + 1):
-        if job is None:
-            return
-        error, refused = _prepare(job, deps)
-        job = _report_prepare(job, deps, error, refused=refused, last=number == IN_A_ROW)
+    job = _begin(deps, lambda tx: tx.hosts.claim_prepare(host_id, deps.worker, deps.settings.lease_s))
+    while job is not None:
+        job = _prepare(job, deps)
 
 
-def _prepare(job: _Job, deps: Deps) -> tuple[HostError | None, str]:
+def _prepare(job: _Job, deps: Deps) -> _Job | None:
+    error, refused = _send(job, deps)
+    return _report_and_go_on(deps, job, lambda tx: _prepared_and_next(tx, job, deps, error, refused))
+
+
+def _send(job: _Job, deps: Deps) -> tuple[HostError | None, str]:
     """What went wrong, and the fence's word if it refused."""
     with deps.leases.hold("host", job.host.id):
         try:
@@ -116,25 +131,16 @@ def _prepare(job: _Job, deps: Deps) -> tuple[HostError | None, str]:
     return _error_of(outcome, job.host), outcome.reason if outcome.answer is Answer.REFUSED else ""
 
 
-def _report_prepare(
-    job: _Job, deps: Deps, error: HostError | None, *, refused: str, last: bool
-) -> _Job | None:
-    """As `_report`, and the claim of the next host in the same transaction: a message for each costs more than its preparing."""
-    following: list[RolloutHost] = []
-
-    def report(tx: Transaction) -> bool:
-        if error is not None or last:
-            return _prepared(tx, job, error, refused=refused)
-        its = tx.hosts.claim_next_prepare(job.rollout.id, deps.worker, deps.settings.lease_s)
-        if its is None:
-            return _prepared(tx, job, None, refused="")
-        following.append(its)
-        tx.hosts.change_uncounted(job.host, HE.PREPARED, who=job.host.lease_owner or "", took_s=job.took_s)
-        return False
-
-    if not _report(deps, job, report) or not following:
-        return None
-    return _Job(following[0], job.rollout, job.app, time.monotonic())
+def _prepared_and_next(
+    tx: Transaction, job: _Job, deps: Deps, error: HostError | None, refused: str
+) -> tuple[bool, RolloutHost | None]:
+    """The next one is claimed in the same transaction while the canary bakes: a message for each costs more than its preparing."""
+    following = None
+    if error is None and not job.last:
+        following = tx.hosts.claim_next_prepare(job.rollout.id, deps.worker, deps.settings.lease_s)
+    if following is None:
+        return _prepared(tx, job, error, refused=refused), None
+    return _change(tx, job, HE.PREPARED, tell=False), following
 
 
 def _prepare_order(job: _Job, deps: Deps) -> PrepareOrder:
@@ -200,10 +206,14 @@ def _prepared(tx: Transaction, job: _Job, error: HostError | None, *, refused: s
 def deploy(host_id: HostId, deps: Deps) -> None:
     """Switch a prepared host, or read one whose outcome is unknown."""
     job = _begin(deps, lambda tx: tx.hosts.claim_activation(host_id, deps.worker, deps.settings.lease_s))
-    if job is not None:
+    if job is None:
+        _read(host_id, deps)
+    while job is not None:
         with crashpoints.stage("canary" if job.host.role is Role.CANARY else "activate"):
-            _activate(job, deps)
-        return
+            job = _activate(job, deps)
+
+
+def _read(host_id: HostId, deps: Deps) -> None:
     with deps.store.reading() as tx:
         host = tx.hosts.get(host_id)
     if host is None:
@@ -214,7 +224,7 @@ def deploy(host_id: HostId, deps: Deps) -> None:
         look(host_id, deps)
 
 
-def _activate(job: _Job, deps: Deps) -> None:
+def _activate(job: _Job, deps: Deps) -> _Job | None:
     assert job.host.operation is not None
     order = _order(job.host, job.app, job.host.operation, job.rollout.commit, job.rollout.digest)
     order = replace(order, owes=job.host.owes, owed=job.host.owed)
@@ -226,12 +236,12 @@ def _activate(job: _Job, deps: Deps) -> None:
         except LeaseLost as failure:
             why = str(failure)
             _report(deps, job, lambda tx: _change(tx, job, HE.FOUND_UNTOUCHED, why=why, token=False))
-            return
+            return None
         except HostError as failure:
             lost = failure
             _report(deps, job, lambda tx: _not_switched(tx, job, lost))
-            return
-    _report(deps, job, lambda tx: _switched(tx, job, outcome))
+            return None
+    return _report_and_go_on(deps, job, lambda tx: _switched_and_next(tx, job, deps, outcome))
 
 
 def _permit(host: RolloutHost, deps: Deps) -> Permit:
@@ -267,6 +277,25 @@ def _order(
         restart_limit_s=int(app.release.restart_limit),
         health_timeout_s=max(1, int(app.release.health_timeout)),
     )
+
+
+def _switched_and_next(
+    tx: Transaction, job: _Job, deps: Deps, outcome: Outcome
+) -> tuple[bool, RolloutHost | None]:
+    """The token of a host that is done goes to the next one, for the same worker and in the same transaction."""
+    host = job.host
+    if outcome.answer is not Answer.DONE or host.role is Role.CANARY or job.last:
+        return _switched(tx, job, outcome), None
+    before = tx.rollouts.lock_window(job.rollout.id)
+    window = budget.window_after_done(before, limits(job.rollout))
+    following = tx.hosts.claim_next_activation(host, window, deps.worker, deps.settings.lease_s)
+    if following is None:
+        return _switched(tx, job, outcome), None
+    tx.outputs.add(host.rollout, host.name, "activate", host.attempt, outcome.output)
+    tx.hosts.runs(host, job.rollout.commit, settled=True)
+    tx.hosts.change_counted(host, HE.DONE, who=host.lease_owner or "", **_as_done(tx, job))
+    # Whoever counts hands the tokens out that a wider window has room for.
+    return window > before and tx.rollouts.to_count(job.rollout.id), following
 
 
 def _switched(tx: Transaction, job: _Job, outcome: Outcome) -> bool:
@@ -400,7 +429,7 @@ def _put_back(job: _Job, deps: Deps, *, unhealthy: bool) -> None:
     except StaleWrite:
         log.info("report_overtaken", rollout=job.host.rollout, host=job.host.name, attempt=job.host.attempt)
         return
-    again = _Job(host, job.rollout, job.app, job.began)
+    again = replace(job, host=host)
     order = _order(host, job.app, epoch, host.way_back, release.digest if release else None)
     try:
         outcome = deps.fleet.roll_back(
@@ -495,29 +524,50 @@ def _looked(tx: Transaction, job: _Job, status: HostStatus | None) -> bool:
 def roll_back(host_id: HostId, deps: Deps) -> None:
     """Bring a touched host back to what it ran (or to the commit that a person named)."""
     job = _begin(deps, lambda tx: tx.hosts.claim_roll_back(host_id, deps.worker, deps.settings.lease_s))
-    if job is None:
-        return
+    while job is not None:
+        job = _roll_back(job, deps)
+
+
+def _roll_back(job: _Job, deps: Deps) -> _Job | None:
     with deps.store.reading() as tx:
         goal = tx.rollouts.rollback_to(job.rollout.id) or job.host.way_back
         release = tx.commits.release(job.host.app, goal) if goal and goal != FOREIGN else None
     assert job.host.operation is not None
     order = _order(job.host, job.app, job.host.operation, goal, release.digest if release else None)
-    with deps.leases.hold("host", host_id):
+    with deps.leases.hold("host", job.host.id):
         try:
             outcome = deps.fleet.roll_back(
                 target_of(job.host, job.app), order, _permit(job.host, deps), timeout_s=_step_timeout(job.app)
             )
             error = _error_of(outcome, job.host)
         except LeaseLost:
-            return  # another worker has it
+            return None  # another worker has it
         except HostError as failure:
             outcome, error = None, failure
         if outcome is not None and error is not None and _again_later(outcome) and _still_has_time(job, deps):
             why = error
             _report(deps, job, lambda tx: _ask_again(tx, job, why))
-            return
+            return None
         runs = goal if error is None else _what_runs(job, outcome, deps)
-    _report(deps, job, lambda tx: _rolled_back(tx, job, goal, runs, outcome, error))
+    return _report_and_go_on(
+        deps, job, lambda tx: _rolled_back_and_next(tx, job, deps, goal, runs, outcome, error)
+    )
+
+
+def _rolled_back_and_next(
+    tx: Transaction,
+    job: _Job,
+    deps: Deps,
+    goal: str | None,
+    runs: str | None,
+    outcome: Outcome | None,
+    error: HostError | None,
+) -> tuple[bool, RolloutHost | None]:
+    """Whoever brought one host back goes on with the next that nobody works on."""
+    following = None
+    if error is None and not job.last:
+        following = tx.hosts.claim_next_roll_back(job.rollout.id, deps.worker, deps.settings.lease_s)
+    return _rolled_back(tx, job, goal, runs, outcome, error, tell=following is None), following
 
 
 def _has_time(tx: Transaction, job: _Job) -> bool:
@@ -562,6 +612,8 @@ def _rolled_back(
     runs: str | None,
     outcome: Outcome | None,
     error: HostError | None,
+    *,
+    tell: bool,
 ) -> bool:
     host = job.host
     if outcome is not None:
@@ -572,7 +624,7 @@ def _rolled_back(
         tx.hosts.runs(host, runs, settled=error is None)
     if error is None:
         told = {"error": None, "cause": None}
-        return _change(tx, job, HE.ROLLED_BACK, token=False, release=runs, **told)
+        return _change(tx, job, HE.ROLLED_BACK, tell=tell, token=False, release=runs, **told)
     tx.hosts.owe(host, goal)
     failures = host.failures + 1
     wait = tx.now() + retry.backoff_s(failures, first=5.0, most=300.0)
@@ -603,7 +655,8 @@ def _begin(deps: Deps, claim: Callable[[Transaction], RolloutHost | None]) -> _J
     except StaleWrite:
         return None  # another worker was faster
     crashpoints.reach("after-claim")
-    return _Job(host, rollout, app, time.monotonic())
+    now = time.monotonic()
+    return _Job(host, rollout, app, began=now, number=1, row_began=now)
 
 
 def _report(deps: Deps, job: _Job, report: Callable[[Transaction], bool]) -> bool:
@@ -621,6 +674,20 @@ def _report(deps: Deps, job: _Job, report: Callable[[Transaction], bool]) -> boo
     return True
 
 
+def _report_and_go_on(
+    deps: Deps, job: _Job, report: Callable[[Transaction], tuple[bool, RolloutHost | None]]
+) -> _Job | None:
+    """As `_report`; the host that the report claimed is the next one of the row."""
+    claimed: list[RolloutHost] = []
+
+    def both(tx: Transaction) -> bool:
+        ring, following = report(tx)
+        claimed.extend([following] if following else [])
+        return ring
+
+    return job.following(claimed[0]) if _report(deps, job, both) and claimed else None
+
+
 def _change(
     tx: Transaction,
     job: _Job,
@@ -628,11 +695,12 @@ def _change(
     *,
     why: str | None = None,
     window: int | None = None,
+    tell: bool = True,
     **values: Any,
 ) -> bool:
     values.setdefault("took_s", job.took_s)
     _, ring = tx.hosts.change(
-        job.host, what, who=job.host.lease_owner or "", why=why, window=window, **values
+        job.host, what, who=job.host.lease_owner or "", why=why, window=window, tell=tell, **values
     )
     return ring
 
@@ -646,18 +714,12 @@ def _done(tx: Transaction, job: _Job) -> bool:
     window = None
     if job.host.role is not Role.CANARY:
         window = budget.window_after_done(tx.rollouts.lock_window(job.rollout.id), limits(job.rollout))
-    return _change(
-        tx,
-        job,
-        HE.DONE,
-        window=window,
-        token=False,
-        switched_at=tx.now(),
-        **_FOUND,
-        release=job.rollout.commit,
-        error=None,
-        cause=None,
-    )
+    return _change(tx, job, HE.DONE, window=window, **_as_done(tx, job))
+
+
+def _as_done(tx: Transaction, job: _Job) -> dict[str, Any]:
+    its = {"token": False, "release": job.rollout.commit, "error": None, "cause": None}
+    return {**its, **_FOUND, "switched_at": tx.now(), "took_s": job.took_s}
 
 
 def _fail(tx: Transaction, job: _Job, error: HostError, **values: Any) -> bool:

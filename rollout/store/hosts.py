@@ -271,6 +271,25 @@ class Hosts:
         found = replace(found, token=True)
         return self._claim(found, HE.ACTIVATE, owner, lease_s, token=True, **values)
 
+    def claim_next_activation(
+        self, done: RolloutHost, window: int, owner: str, lease_s: float
+    ) -> RolloutHost | None:
+        """As `claim_activation` for the next host that no message is under way for, with the token of one that is done.
+
+        That one is counted here, and the window with it; its own row is the caller's to change. None, and nothing is
+        written, when no host waits or there is no room.
+        """
+        row = self._tx.connection.execute(
+            _NEXT_TO_ACTIVATE, {"rollout": done.rollout, "now": self._tx.now()}
+        ).first()
+        if row is None or not self._tx.rollouts.pass_token_on(done.rollout, window):
+            return None
+        found = replace(load_one(RolloutHost, row, **_CONVERTERS), token=True)
+        values: dict[str, Any] = {"token": True, "accepted": False}
+        if not found.touched:
+            values |= {"owes": row.it_owes, "owed": row.it_owed}
+        return self._claim(found, HE.ACTIVATE, owner, lease_s, **values)
+
     def claim_reading(self, host: HostId, owner: str, lease_s: float) -> RolloutHost | None:
         """The right to read an unknown host, with an epoch that seals it; None when somebody else reads it."""
         found = self._unleased(host, H.UNKNOWN)
@@ -317,6 +336,11 @@ class Hosts:
         return self._claim(
             found, HE.ROLL_BACK, owner, lease_s, unless_moot=row.stage == RolloutState.ROLLED_BACK
         )
+
+    def claim_next_roll_back(self, rollout: RolloutId, owner: str, lease_s: float) -> RolloutHost | None:
+        """As `claim_roll_back` for the next host that nobody works on and no message is under way for."""
+        found = self.to_roll_back(rollout, 1)
+        return self.claim_roll_back(found[0].id, owner, lease_s) if found else None
 
     def renew(self, owner: str, ids: Sequence[HostId], lease_s: float) -> None:
         """Leases that have not run out last `lease_s` from now; not for what a stop has ended."""
@@ -367,22 +391,27 @@ class Hosts:
         who: str,
         why: str | None = None,
         window: int | None = None,
+        tell: bool = True,
         **values: Any,
     ) -> tuple[RolloutHost, bool]:
         """Take an edge of the host's state machine; StaleWrite when the row has moved.
 
         Moves the rollout's counters in the same transaction. Returns the changed host, and whether the caller must
-        ring count_outcome.
+        ring count_outcome; never when nobody needs to decide about it (`tell`).
         """
         values.setdefault("busy_since", None)
         after = replace(host, state=next_host_state(host.state, what), **values)
         # The rollout's row first, then the host's: everyone locks in this order.
-        ring = self._tx.rollouts.add_counts(host.rollout, count(host), count(after), window=window)
+        if tell:
+            ring = self._tx.rollouts.add_counts(host.rollout, count(host), count(after), window=window)
+        else:
+            ring = False
+            if count(host) != count(after):
+                self._tx.rollouts.move_counts(host.rollout, count(host), count(after), window=window)
         return self._take_edge(host, what, who=who, why=why, **values), ring
 
-    def change_uncounted(self, host: RolloutHost, what: HostEvent, *, who: str, **values: Any) -> RolloutHost:
-        """As `change`, of an edge that moves no counter, when nobody needs to decide about it."""
-        assert count(host) == count(replace(host, state=next_host_state(host.state, what)))
+    def change_counted(self, host: RolloutHost, what: HostEvent, *, who: str, **values: Any) -> RolloutHost:
+        """As `change`, when the counters have been moved already."""
         return self._take_edge(host, what, who=who, busy_since=None, **values)
 
     def set_unreadable(
@@ -659,19 +688,15 @@ _UNDER_WAY = select(
     ),
     func.count().filter(and_(rollout_hosts.c.state == H.PREPARED, ~rollout_hosts.c.token, _IS_RUNG)),
 ).where(rollout_hosts.c.rollout == bindparam("rollout"))
-_WITH_DEBT = (
-    select(
-        *columns(RolloutHost, rollout_hosts),
-        func.coalesce(fleet_hosts.c.owes, false()).label("it_owes"),
-        fleet_hosts.c.owed.label("it_owed"),
-    )
-    .outerjoin(
-        fleet_hosts,
-        and_(fleet_hosts.c.app == rollout_hosts.c.app, fleet_hosts.c.name == rollout_hosts.c.name),
-    )
-    .where(rollout_hosts.c.id == bindparam("host"))
+_WITH_DEBT = select(
+    *columns(RolloutHost, rollout_hosts),
+    func.coalesce(fleet_hosts.c.owes, false()).label("it_owes"),
+    fleet_hosts.c.owed.label("it_owed"),
+).outerjoin(
+    fleet_hosts,
+    and_(fleet_hosts.c.app == rollout_hosts.c.app, fleet_hosts.c.name == rollout_hosts.c.name),
 )
-_TO_ACTIVATE = _WITH_DEBT.where(rollout_hosts.c.state == H.PREPARED)
+_TO_ACTIVATE = _WITH_DEBT.where(rollout_hosts.c.id == bindparam("host"), rollout_hosts.c.state == H.PREPARED)
 _TO_ROLL_BACK = select(
     *columns(RolloutHost, rollout_hosts), rollouts.c.stop_epoch, rollouts.c.state.label("stage")
 ).where(
@@ -798,11 +823,21 @@ _TO_LOOK_AT = (
 )
 
 
+def _ready(*, canary: bool) -> Any:
+    its_role = (rollout_hosts.c.role == Role.CANARY) if canary else (rollout_hosts.c.role != Role.CANARY)
+    return and_(rollout_hosts.c.state == H.PREPARED, ~rollout_hosts.c.token, its_role)
+
+
 @functools.cache
 def _startable(*, canary: bool) -> Any:
-    its_role = (rollout_hosts.c.role == Role.CANARY) if canary else (rollout_hosts.c.role != Role.CANARY)
-    ready = _DUE_OF.where(rollout_hosts.c.state == H.PREPARED, ~rollout_hosts.c.token, its_role)
-    return ready.limit(bindparam("most"))
+    return _DUE_OF.where(_ready(canary=canary)).limit(bindparam("most"))
+
+
+_NEXT_TO_ACTIVATE = (
+    _WITH_DEBT.where(rollout_hosts.c.rollout == bindparam("rollout"), _IS_DUE, _ready(canary=False))
+    .order_by(rollout_hosts.c.position)
+    .limit(1)
+)
 
 
 @functools.cache

@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import Integer, and_, bindparam, func, insert, or_, select, update
 
 from rollout.domain.counting import Count, count
 from rollout.domain.model import AppName, Member, Role, Rollout, RolloutId
@@ -307,6 +307,11 @@ class Rollouts:
         taken = self._tx.connection.execute(_take_token(canary=canary), {"rollout": rollout})
         return taken.rowcount == 1
 
+    def pass_token_on(self, rollout: RolloutId, window: int) -> bool:
+        """One host is done, and another one takes its place: as `take_token` after the first one's was given back."""
+        passed = self._tx.connection.execute(_PASS_TOKEN_ON, {"rollout": rollout, "new_window": window})
+        return passed.rowcount == 1
+
     def room_to_fail(self, rollout: RolloutId) -> bool:
         """Whether one more host without a token may be counted as failed; the row stays locked."""
         found = self._tx.connection.execute(
@@ -337,7 +342,13 @@ class Rollouts:
         One ring serves every outcome since the last one was counted.
         """
         self.move_counts(rollout, before, after, window=window)
-        # Asked under the lock that the move took: while somebody counts, PostgreSQL would show the flag as it was before.
+        return self.to_count(rollout)
+
+    def to_count(self, rollout: RolloutId) -> bool:
+        """Somebody has to decide; True when the caller must ring count_outcome for it. The row is locked by the caller.
+
+        Asked under that lock: while somebody counts, PostgreSQL would show the flag as it was before.
+        """
         return self._tx.connection.execute(_COUNTING, {"rollout": rollout}).rowcount == 1
 
     def move_counts(
@@ -489,6 +500,15 @@ _UNFINISHED_COMMITS = select(rollouts.c.commit).where(
 _COUNTING = update(rollouts).where(_THIS, ~rollouts.c.counting).values(counting=True)
 
 
+def _has_room(*, in_flight: Any, window: Any) -> Any:
+    """Of the budget, for one more host at risk."""
+    return and_(
+        rollouts.c.failed + rollouts.c.unknown + in_flight < rollouts.c.max_failed + window,
+        rollouts.c.failed + rollouts.c.unreadable <= rollouts.c.max_failed,
+        in_flight + rollouts.c.unknown - rollouts.c.unreadable < rollouts.c.concurrency,
+    )
+
+
 @functools.cache
 def _take_token(*, canary: bool) -> Any:
     return (
@@ -496,13 +516,21 @@ def _take_token(*, canary: bool) -> Any:
         .where(
             _THIS,
             *_may_activate(canary=canary),
-            rollouts.c.failed + rollouts.c.unknown + rollouts.c.in_flight
-            < rollouts.c.max_failed + rollouts.c.window,
-            rollouts.c.failed + rollouts.c.unreadable <= rollouts.c.max_failed,
-            rollouts.c.in_flight + rollouts.c.unknown - rollouts.c.unreadable < rollouts.c.concurrency,
+            _has_room(in_flight=rollouts.c.in_flight, window=rollouts.c.window),
         )
         .values(in_flight=rollouts.c.in_flight + 1)
     )
+
+
+_PASS_TOKEN_ON = (
+    update(rollouts)
+    .where(
+        _THIS,
+        *_may_activate(canary=False),
+        _has_room(in_flight=rollouts.c.in_flight - 1, window=bindparam("new_window", type_=Integer)),
+    )
+    .values(done=rollouts.c.done + 1, window=bindparam("new_window", type_=Integer))
+)
 
 
 @functools.cache

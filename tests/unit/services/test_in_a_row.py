@@ -1,0 +1,235 @@
+"""A host's report claims the next one in the same transaction: one message prepares, switches or brings back many."""
+
+import pytest
+
+from rollout.domain import pipeline
+from rollout.domain.states import HostState, RolloutState
+from rollout.services import hosts, stopping
+from rollout.services.hosts import IN_A_ROW
+from tests.support.world import World
+
+HOSTS = 60
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """A good release everywhere, and the next one's canary under watch."""
+    world = World(tmp_path, monkeypatch, hosts=HOSTS)
+    world.prepares = []
+    true = world.fleet.prepare
+    world.fleet.prepare = lambda target, *a, **k: world.prepares.append(target.name) or true(target, *a, **k)
+    world.push()
+    world.settle()
+    world.prepares.clear()
+    world.push()
+    return world
+
+
+def counted(world, *states):
+    """How many hosts of the newest rollout are in these states."""
+    return sum(host.state in states for host in world.rollout_hosts())
+
+
+def prepare_messages(world):
+    return [entry for entry in world.bell.queue if entry[1][0] == pipeline.PREPARE_HOST]
+
+
+def bake(world):
+    """Until the canary is watched, without preparing anybody beyond it."""
+
+    def baking():
+        newest = world.newest()
+        return newest is not None and newest.id == 2 and newest.state is RolloutState.EVALUATING_CANARY
+
+    seconds = world.seconds
+    while not baking():
+        canary = [
+            entry
+            for entry in world.bell.queue
+            if entry[1][0] != pipeline.PREPARE_HOST or entry[2][1] == HOSTS + 1
+        ]
+        due = [entry for entry in canary if entry[0] <= world.seconds]
+        if not due:
+            world.seconds += 0.5
+            assert world.seconds < seconds + 60, "no canary"
+            continue
+        world.bell.queue.remove(due[0])
+        world.step(due[0])
+
+
+def test_one_message_prepares_many_and_then_others_have_their_turn(world):
+    """A message prepares its host and the next ones that no message is under way for, sixteen at most, each of them once."""
+    bake(world)
+    entry = prepare_messages(world)[0]
+    world.bell.queue.remove(entry)
+    before = len(world.prepares)
+    world.step(entry)
+    assert len(world.prepares) - before == IN_A_ROW
+    assert len(set(world.prepares)) == len(world.prepares)
+    assert counted(world, HostState.PREPARING) == 0
+    world.settle()
+    assert world.newest().state is RolloutState.DONE
+    assert len(set(world.prepares)) == len(world.prepares) == HOSTS
+
+
+def test_nobody_is_prepared_in_a_row_after_a_stop(world):
+    """The claim of the next host is no way around a stop: it ends with the host that was being prepared."""
+    bake(world)
+    entry = prepare_messages(world)[0]
+    world.bell.queue.remove(entry)
+    prepare, third = world.fleet.prepare, len(world.prepares) + 3
+
+    def stops_at_the_third(target, order, **rest):
+        outcome = prepare(target, order, **rest)
+        if len(world.prepares) == third:
+            stopping.stop(world.newest().id, world.deps, who="test", why="enough", keep=False)
+        return outcome
+
+    world.fleet.prepare = stops_at_the_third
+    world.step(entry)
+    assert len(world.prepares) == third
+    assert counted(world, HostState.PREPARING) == 0
+
+
+def test_one_that_fails_ends_the_row(world):
+    """A failed prepare is counted before another begins on its message."""
+    bake(world)
+    entry = prepare_messages(world)[0]
+    world.bell.queue.remove(entry)
+    name = entry[2][2]
+    world.fleet.hosts[name].unreachable = True
+    before = len(world.prepares)
+    world.step(entry)
+    assert world.prepares[before:] == [name]
+
+
+def a_wide_window(world):
+    """A fan-out whose window has grown to its concurrency, with no message under way; one of them that has just come."""
+
+    def wide():
+        newest = world.newest()
+        return (
+            newest.id == 2
+            and newest.state is RolloutState.FANNING_OUT
+            and newest.window == newest.concurrency
+        )
+
+    world.fleet.switches = []
+    true = world.fleet.activate
+    world.fleet.activate = lambda target, *a, **k: (
+        world.fleet.switches.append(target.name) or true(target, *a, **k)
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hosts, "IN_A_ROW", 1)  # so that the fleet is not done before
+        world.run(seconds=300, until=wide)
+    assert wide()
+    for waiting in [entry for entry in world.bell.queue if entry[1][0] == pipeline.COUNT_OUTCOME]:
+        world.bell.queue.remove(waiting)
+        world.step(waiting)
+    del world.fleet.switches[:]
+    entry = next(entry for entry in world.bell.queue if entry[1][0] == pipeline.DEPLOY_HOST)
+    world.bell.queue.remove(entry)
+    return entry
+
+
+@pytest.fixture
+def wide(tmp_path, monkeypatch):
+    """As `world`, for a fan-out of two at once."""
+    world = World(tmp_path, monkeypatch, hosts=HOSTS, fan_out='concurrency = 2\nmax_failed = "5%"')
+    world.push()
+    world.settle()
+    world.push()
+    return world
+
+
+def counts(world):
+    return sum(entry[1][0] == pipeline.COUNT_OUTCOME for entry in world.bell.queue)
+
+
+def test_a_token_goes_from_host_to_host(wide):
+    """A message switches its host and the next ones, each once and one at a time, and nobody counts in between."""
+    entry = a_wide_window(wide)
+    before, done = counts(wide), wide.newest().done
+    wide.step(entry)
+    assert len(wide.fleet.switches) == len(set(wide.fleet.switches)) == IN_A_ROW
+    assert wide.newest().done == done + IN_A_ROW
+    assert counted(wide, HostState.ACTIVATING) == 0
+    assert counts(wide) - before == 1  # for the last one, whose token somebody else hands on
+    wide.settle()
+    assert wide.newest().state is RolloutState.DONE
+    assert counted(wide, HostState.DONE) == HOSTS
+
+
+def test_a_row_ends_when_others_have_waited_for_a_second(wide, monkeypatch):
+    """Hosts that take their time have a message each: whoever has an urgent one waits for no row of them."""
+    entry = a_wide_window(wide)
+    monkeypatch.setattr(hosts, "ROW_S", -1.0)
+    wide.step(entry)
+    assert len(wide.fleet.switches) == 1
+
+
+def test_a_row_of_switches_ends_with_a_failure(wide):
+    """A host that fails is counted before another one starts: its token goes to nobody by itself."""
+    entry = a_wide_window(wide)
+    name = entry[2][2]
+    wide.fleet.hosts[name].unhealthy.add(wide.newest().commit)
+    wide.step(entry)
+    assert wide.fleet.switches == [name]
+    assert wide.newest().window == 1
+
+
+@pytest.mark.parametrize("what", ["stop", "halt"])
+def test_a_row_of_switches_is_no_way_around_a_person(wide, what):
+    """The claim of the next host looks at the rollout: after a stop, or when others have failed, it gets none."""
+    entry = a_wide_window(wide)
+    activate = wide.fleet.activate
+
+    def meanwhile(target, *rest, **more):
+        outcome = activate(target, *rest, **more)
+        if len(wide.fleet.switches) == 3:
+            if what == "stop":
+                stopping.stop(wide.newest().id, wide.deps, who="test", why="enough", keep=False)
+            else:
+                with wide.store.transaction() as tx:
+                    rollout = tx.rollouts.lock(wide.newest().id)
+                    tx.rollouts.update(rollout, failed=rollout.max_failed + 1)
+        return outcome
+
+    wide.fleet.activate = meanwhile
+    wide.step(entry)
+    assert len(wide.fleet.switches) == 3
+    assert counted(wide, HostState.ACTIVATING) == 0
+
+
+def test_a_wider_window_is_somebody_elses_to_fill(wide, monkeypatch):
+    """A row keeps its own token alone; whoever counts hands out what a wider window has room for."""
+    entry = a_wide_window(wide)
+    with wide.store.transaction() as tx:
+        tx.rollouts.update(tx.rollouts.lock(wide.newest().id), window=1)
+    monkeypatch.setattr(hosts, "IN_A_ROW", 2)
+    before = counts(wide)
+    wide.step(entry)
+    assert wide.newest().window == 2
+    assert counts(wide) - before == 1
+
+
+def test_many_are_brought_back_on_one_message(wide):
+    """A rollback goes on from host to host, each of them once, and every one comes back."""
+    wide.settle()
+    back = []
+    true = wide.fleet.roll_back
+    wide.fleet.roll_back = lambda target, *a, **k: back.append(target.name) or true(target, *a, **k)
+    app = wide.config.app(None)
+    stopping.roll_back_done(app, wide.deps, to=None, who="test", why="the login")
+    entry = next(entry for entry in wide.bell.queue if entry[1][0] == pipeline.ROLL_BACK_HOST)
+    wide.bell.queue.remove(entry)
+    wide.bell.queue[:] = []  # those that have a message under way are not taken
+    with wide.store.transaction() as tx:
+        for host in tx.hosts.of(2):
+            if host.id != entry[2][1]:
+                tx.hosts.update(host, due_at=None)
+    wide.step(entry)
+    assert len(back) == len(set(back)) == IN_A_ROW
+    wide.settle()
+    assert wide.newest().state is RolloutState.ROLLED_BACK
+    assert len(back) == len(set(back)) == HOSTS
