@@ -5,6 +5,7 @@ for each host.
 """
 
 import contextlib
+import functools
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from typing import Any, ClassVar
 
 import fabric
 import paramiko
-from paramiko.common import MSG_CHANNEL_CLOSE, MSG_CHANNEL_FAILURE, MSG_DEBUG
+from paramiko.common import MSG_CHANNEL_CLOSE, MSG_CHANNEL_FAILURE
 from paramiko.packet import Packetizer
 
 from rollout.domain.model import Target
@@ -33,8 +34,18 @@ class _NoSshConfig(paramiko.SSHConfig):
         return paramiko.SSHConfigDict()
 
 
+class _Config(fabric.Config):  # type: ignore[misc]  # Fabric has no types
+    """Invoke asks for these two at each look into it, and where they are missing writes a list of all that there is: 1 ms."""
+
+    _keypath: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def _root(self) -> "_Config":
+        return self
+
+
 # One for all: each connection would otherwise merge a configuration of its own.
-_CONFIG = fabric.Config(lazy=True, ssh_config=_NoSshConfig())
+_CONFIG = _Config(lazy=True, ssh_config=_NoSshConfig())
 
 _READER_ENDS_S = 1
 _PAUSE_S = 0.25  # before the second try to connect
@@ -70,6 +81,10 @@ class PatientTransport(paramiko.Transport):
 
     _active_check_timeout = 20.0  # private in paramiko, so a test watches that it still works
     _never = 1e9  # paramiko's own limits go by the wall clock and are named wrong; ours are alarms
+    # First those that need no MAC: paramiko compares one byte by byte, in Python.
+    _preferred_ciphers = tuple(
+        sorted(paramiko.Transport._preferred_ciphers, key=lambda name: "gcm" not in name)  # type: ignore[attr-defined]  # noqa: SLF001
+    )
 
     _channel_handler_table: ClassVar[dict[int, Callable[..., None]]] = {
         **paramiko.Transport._channel_handler_table,  # type: ignore[attr-defined]  # noqa: SLF001 -- no other hook
@@ -94,11 +109,18 @@ class PatientTransport(paramiko.Transport):
         options["disabled_algorithms"] = self.disabled
         super().__init__(wire, packetizer_class=PatientPacketizer, **options)
         self._wire = wire
-        # sshd tells each client which line of authorized_keys let it in; paramiko writes it out letter by letter, for a
-        # log that nobody keeps.
-        self._handler_table[MSG_DEBUG] = lambda _message: None  # type: ignore[attr-defined]
         self.banner_timeout = self.auth_timeout = self.channel_timeout = self._never
         self.clear_to_send_timeout = self._never
+
+    def _parse_debug(self, message: object) -> None:
+        """A server says which line of authorized_keys let us in; paramiko writes that out letter by letter."""
+
+    def _log(self, level: int, msg: object, *args: object) -> None:
+        """Nobody reads it: what goes wrong is raised as one of our errors."""
+
+    def _filter_algorithm(self, type_: str) -> tuple[str, ...]:
+        """As paramiko's, which a handshake asks thirty times: twenty times faster."""
+        return _allowed(type_, tuple(getattr(self, f"_preferred_{type_}")))
 
     def close(self) -> None:
         """Shut the socket down first, or the reader sleeps on; and let the reader close it, since it may be in it."""
@@ -117,6 +139,12 @@ class PatientTransport(paramiko.Transport):
         ours = list(options.key_types)
         first = [kind for kind in known if kind in ours]
         options.key_types = first + [kind for kind in ours if kind not in first]
+
+
+@functools.cache
+def _allowed(kind: str, preferred: tuple[str, ...]) -> tuple[str, ...]:
+    disabled = PatientTransport.disabled.get(kind, ())
+    return tuple(name for name in preferred if name not in disabled)
 
 
 class NoKeys(paramiko.HostKeys):

@@ -11,6 +11,7 @@ from typing import Any
 from rollout.fleet.deadline import Deadline
 
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # Linux
+_AT_ONCE = 32_768  # bytes
 _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
 
@@ -25,12 +26,20 @@ class Wire(socket.socket):
             if hasattr(socket, name):
                 self.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
+    _ahead = b""
+
     def recv(self, bufsize: int, flags: int = 0) -> bytes:
-        """Receive, and acknowledge at once: Linux forgets the wish after each time."""
-        if _QUICKACK is not None:
-            with contextlib.suppress(OSError):
-                self.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
-        return super().recv(bufsize, flags)
+        """Receive what has come, for one thread: paramiko asks twice a packet, and each time its thread would sleep and wake.
+
+        It is acknowledged at once: Linux forgets the wish after each time.
+        """
+        if not self._ahead:
+            if _QUICKACK is not None:
+                with contextlib.suppress(OSError):
+                    self.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+            self._ahead = super().recv(max(bufsize, _AT_ONCE), flags)
+        piece, self._ahead = self._ahead[:bufsize], self._ahead[bufsize:]
+        return piece
 
     def hang_up(self) -> None:
         """End it from any thread: whoever waits in recv or send returns at once."""

@@ -288,12 +288,13 @@ def _switched_and_next(
         return _switched(tx, job, outcome), None
     before = tx.rollouts.lock_window(job.rollout.id)
     window = budget.window_after_done(before, limits(job.rollout))
-    following = tx.hosts.claim_next_activation(host, window, deps.worker, deps.settings.lease_s)
-    if following is None:
+    found = tx.hosts.next_to_activate(job.rollout.id)
+    if found is None or not tx.rollouts.pass_token_on(job.rollout.id, window):
         return _switched(tx, job, outcome), None
     tx.outputs.add(host.rollout, host.name, "activate", host.attempt, outcome.output)
     tx.hosts.runs(host, job.rollout.commit, settled=True)
     tx.hosts.change_counted(host, HE.DONE, who=host.lease_owner or "", **_as_done(tx, job))
+    following = tx.hosts.claim_with_token(found, deps.worker, deps.settings.lease_s)
     # Whoever counts hands the tokens out that a wider window has room for.
     return window > before and tx.rollouts.to_count(job.rollout.id), following
 

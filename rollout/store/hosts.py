@@ -167,13 +167,7 @@ class Hosts:
 
     def to_roll_back(self, rollout: RolloutId, limit: int) -> list[RolloutHost]:
         """Touched hosts whose first try to be brought back is not over, and that no message is under way for."""
-        return self._list(
-            rollout_hosts.c.rollout == rollout,
-            _needs_first_try(),
-            self._is_due(),
-            or_(rollout_hosts.c.state != H.ROLLING_BACK, rollout_hosts.c.lease_until <= self._tx.now()),
-            limit=limit,
-        )
+        return self._load(_BACK_NEXT, rollout=rollout, most=limit)
 
     def forget_waits(self, rollout: RolloutId) -> None:
         """Whatever its touched hosts waited for, their way back does not."""
@@ -255,40 +249,24 @@ class Hosts:
         row = self._tx.connection.execute(_TO_ACTIVATE, {"host": host}).first()
         if row is None or (row.lease_until or 0.0) > self._tx.now():
             return None
-        found = load_one(RolloutHost, row, **_CONVERTERS)
-        canary = found.role is Role.CANARY
-        # What was accepted was an earlier attempt's failure; and what an older rollout owes the host is this one's now.
-        values: dict[str, Any] = {"accepted": False}
-        if not found.touched:
-            values |= {"owes": row.it_owes, "owed": row.it_owed}
-        if found.token:
-            if not self._tx.rollouts.may_activate(found.rollout, canary=canary):
-                return None
-            return self._claim(found, HE.ACTIVATE, owner, lease_s, **values)
-        if not self._tx.rollouts.take_token(found.rollout, canary=canary):
-            return None
-        # The token is counted by take_token already.
-        found = replace(found, token=True)
-        return self._claim(found, HE.ACTIVATE, owner, lease_s, token=True, **values)
+        found = _debtor(row)
+        its, canary = found[0], found[0].role is Role.CANARY
+        take = self._tx.rollouts.may_activate if its.token else self._tx.rollouts.take_token
+        return self.claim_with_token(found, owner, lease_s) if take(its.rollout, canary=canary) else None
 
-    def claim_next_activation(
-        self, done: RolloutHost, window: int, owner: str, lease_s: float
-    ) -> RolloutHost | None:
-        """As `claim_activation` for the next host that no message is under way for, with the token of one that is done.
-
-        That one is counted here, and the window with it; its own row is the caller's to change. None, and nothing is
-        written, when no host waits or there is no room.
-        """
+    def next_to_activate(self, rollout: RolloutId) -> Debtor | None:
+        """The next host without a token that no message is under way for."""
         row = self._tx.connection.execute(
-            _NEXT_TO_ACTIVATE, {"rollout": done.rollout, "now": self._tx.now()}
+            _NEXT_TO_ACTIVATE, {"rollout": rollout, "now": self._tx.now()}
         ).first()
-        if row is None or not self._tx.rollouts.pass_token_on(done.rollout, window):
-            return None
-        found = replace(load_one(RolloutHost, row, **_CONVERTERS), token=True)
-        values: dict[str, Any] = {"token": True, "accepted": False}
-        if not found.touched:
-            values |= {"owes": row.it_owes, "owed": row.it_owed}
-        return self._claim(found, HE.ACTIVATE, owner, lease_s, **values)
+        return None if row is None else _debtor(row)
+
+    def claim_with_token(self, found: Debtor, owner: str, lease_s: float) -> RolloutHost | None:
+        """The right to switch a host with a token that is counted already."""
+        host, debt = found
+        # What was accepted was an earlier attempt's failure; and what an older rollout owes the host is this one's now.
+        values: dict[str, Any] = {"token": True, "accepted": False} | ({} if host.touched else debt)
+        return self._claim(replace(host, token=True), HE.ACTIVATE, owner, lease_s, **values)
 
     def claim_reading(self, host: HostId, owner: str, lease_s: float) -> RolloutHost | None:
         """The right to read an unknown host, with an epoch that seals it; None when somebody else reads it."""
@@ -650,6 +628,11 @@ class Hosts:
 
 
 _CONVERTERS = {"state": HostState, "role": Role}
+Debtor = tuple[RolloutHost, dict[str, Any]]  # a host, and what an older rollout owes it, as values of its row
+
+
+def _debtor(row: Any) -> Debtor:
+    return load_one(RolloutHost, row, **_CONVERTERS), {"owes": row.it_owes, "owed": row.it_owed}
 
 
 def _needs_roll_back() -> Any:
@@ -680,6 +663,10 @@ _DUE_OF = (
     .order_by(rollout_hosts.c.position)
 )
 _PREPARABLE = _DUE_OF.where(rollout_hosts.c.state == H.PENDING).limit(bindparam("most"))
+_BACK_NEXT = _DUE_OF.where(
+    _needs_first_try(),
+    or_(rollout_hosts.c.state != H.ROLLING_BACK, rollout_hosts.c.lease_until <= bindparam("now")),
+).limit(bindparam("most"))
 _TO_RETRY = _DUE_OF.where(rollout_hosts.c.state == H.PREPARED, rollout_hosts.c.token)
 _IS_RUNG = rollout_hosts.c.due_at > bindparam("now")
 _UNDER_WAY = select(

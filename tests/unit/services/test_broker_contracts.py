@@ -11,7 +11,7 @@ import pytest
 
 from rollout.domain import pipeline
 from rollout.domain.states import RolloutState
-from rollout.services import reconcile
+from rollout.services import hosts, reconcile
 from tests.support.world import World
 
 FAILING = ("web17", "web33")
@@ -24,7 +24,8 @@ ALL = {pipeline.RUN_TESTS, *OF_A_STAGE, *OF_A_HOST, pipeline.COUNT_OUTCOME}
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
-    """A fleet that runs a first release."""
+    """A fleet that runs a first release. Each host has a message of its own."""
+    monkeypatch.setattr(hosts, "IN_A_ROW", 1)
     world = World(tmp_path, monkeypatch, hosts=50, fan_out='max_failed = "10%"')
     world.push()
     assert world.settle().state is RolloutState.DONE

@@ -20,6 +20,7 @@ H, R = HostState, RolloutState
 @pytest.mark.parametrize("what", ["prepare_host", "deploy_host"])
 def test_a_doubled_message_is_no_second_attempt(tmp_path, monkeypatch, copies, what):
     """A blip of a second and one retry: the wait before it is not cut short by another copy of the first message."""
+    monkeypatch.setattr(hosts, "IN_A_ROW", 1)  # a message for each host
     world = World(tmp_path, monkeypatch, hosts=5, fan_out="max_failed = 0\nretries = 1")
     world.push()
     world.settle()

@@ -11,7 +11,7 @@ from rollout.domain import pipeline
 from rollout.domain.states import HostState, RolloutState
 from rollout.domain.verdict import Status, Verdict
 from rollout.errors import Conflict, Unreachable
-from rollout.services import halts, reconcile, replays, stopping, watching
+from rollout.services import halts, hosts, reconcile, replays, stopping, watching
 from rollout.services.perform import HereAndNow
 from rollout.services.sightings import Sightings
 from rollout.services.steps import Again, End
@@ -32,6 +32,7 @@ def a_world(tmp_path, monkeypatch, **given):
     def a_second_passes(_name):
         world.seconds += 1.0
 
+    monkeypatch.setattr(hosts, "IN_A_ROW", 1)  # as for hosts that take a second
     world.fleet.before_permit = a_second_passes
     return world
 
@@ -496,6 +497,7 @@ def test_probe_asks_no_more_hosts_than_for_the_canary(tmp_path, monkeypatch):
     def a_second_passes(_name):
         world.seconds += 1.0
 
+    monkeypatch.setattr(hosts, "IN_A_ROW", 1)  # as for hosts that take a second
     world.fleet.before_permit = a_second_passes
     world.push()
     assert world.settle().state is R.DONE
