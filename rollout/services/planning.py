@@ -11,7 +11,7 @@ from rollout.domain.model import AppName, Commit, Member, Role, Rollout
 from rollout.domain.pipeline import pipeline
 from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import ConfigError, Conflict, ReleaseError
-from rollout.services import bars, freezes
+from rollout.services import bars, deliveries, freezes
 from rollout.services.ports import Deps
 from rollout.store.rollouts import Planned
 from rollout.store.store import Transaction
@@ -50,6 +50,7 @@ def start_next(app_name: str, deps: Deps) -> Rollout | None:
                 return None
             rollout = _add(tx, app, chosen, fleet, why)
             tx.apps.note(rollout.app, None)
+            deliveries.settle(tx, rollout.app)
             tx.rollouts.ring_again(rollout.id, deps.settings.ring_again_s)
             crashpoints.reach("in-decision")
     except Conflict:

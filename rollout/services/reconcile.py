@@ -20,7 +20,7 @@ from rollout.domain.pipeline import (
 )
 from rollout.domain.states import STAGES, HostEvent, HostState, RolloutState
 from rollout.errors import RolloutError, ServiceUnavailable, StaleWrite
-from rollout.services import intake, notices, planning, rollouts, stopping, turns
+from rollout.services import deliveries, intake, notices, planning, rollouts, stopping, turns
 from rollout.services.perform import HereAndNow
 from rollout.services.ports import Deps
 from rollout.services.watching import PACE as WATCH_PACE
@@ -73,7 +73,8 @@ def tell(deps: Deps) -> None:
 
 
 def tidy(deps: Deps) -> None:
-    """Remove a batch of what is not kept any longer."""
+    """Remove a batch of what is not kept any longer; end what nobody will find out any more."""
+    deliveries.give_up(deps)
     with deps.store.transaction() as tx:
         removed = tx.retention.tidy()
     if any(removed.values()):

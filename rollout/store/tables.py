@@ -90,6 +90,9 @@ deliveries = Table(
     Column("head", String(40)),
     Column("outcome", String(30), nullable=False),
     Column("reason", Text, nullable=False),
+    Column("ref", String(60)),  # what the outcome names: "rollout 7", "commit 1a2b…", "delivery 3"
+    Column("settled_at", Utc),  # null: it has not come to its end yet
+    Index(None, "outcome", "app", "head"),
 )
 
 commits = Table(

@@ -10,12 +10,13 @@ from starlette.responses import Response
 
 from rollout import webhooks
 from rollout.domain.model import Push
-from rollout.errors import RolloutError
+from rollout.errors import RolloutError, Unreadable
 from rollout.services import checks, intake
 from rollout.services.intake import Received
 from rollout.services.ports import Deps
 from rollout.web.errors import Json, status_of
 from rollout.web.service import Service
+from rollout.webhooks import payload
 from rollout.webhooks.payload import MOST_BYTES
 
 log = structlog.get_logger()
@@ -54,7 +55,11 @@ def _store(provider: str, headers: list[tuple[str, str]], body: bytes, deps: Dep
     """What became of it, None for a ping. The signature comes before anything that is in the body."""
     known = webhooks.provider(provider)
     known.verify(headers, body, deps.settings.secret_texts())
-    push = known.parse(headers, body)
+    try:
+        push = known.parse(headers, body)
+    except Unreadable as error:
+        intake.reject(provider, payload.delivery((), body), str(error), deps)
+        raise
     if push.kind == "ping":
         return None
     if push.kind == "report":

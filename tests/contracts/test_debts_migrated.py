@@ -12,6 +12,7 @@ from tests.support.world import World
 
 LATER = {  # what later migrations add to the tables that 0003 left
     "commits": ["flaky", "reds", "lost", "took_s"],
+    "deliveries": ["ref", "settled_at"],
     "apps": ["red_told", "frozen_at", "frozen_until", "frozen_by", "frozen_reason"],
 }
 OF_0003 = {
@@ -32,6 +33,7 @@ def migrated_again(world):
     """What 0003 and those after it added is taken away, and added again by the migration."""
     with world.store.transaction() as tx:
         tx.connection.execute(text("DROP TABLE checks"))
+        tx.connection.execute(text("DROP INDEX ix_deliveries_outcome_app_head"))
         for table, columns in (OF_0003 | LATER).items():
             for column in columns:
                 tx.connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
