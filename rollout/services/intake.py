@@ -98,7 +98,7 @@ def _why_ignored(push: Push, app: AppConfig | None) -> str | None:
     if app is None:
         return "not a repository of ours"
     if push.kind != "push":
-        return f"a {push.kind} event"
+        return "no push to a branch"
     if push.branch != app.branch:
         return f"branch {push.branch!r} is not {app.branch!r}" if push.branch else "not a branch"
     return None if push.head else "the branch was deleted"
