@@ -144,6 +144,13 @@ def _released_position(tx: Transaction, app: AppName) -> int | None:
     return released.position if released else None
 
 
+def due(deps: Deps) -> list[str]:
+    """The apps whose branches are to be looked at now: an interval is over, or somebody asked for it."""
+    with deps.store.reading() as tx:
+        apps = deps.config.apps.values()
+        return [app.name for app in apps if tx.apps.poll_is_due(AppName(app.name), app.poll)]
+
+
 def poll(app_name: str, deps: Deps, *, force: bool = False) -> None:
     """Find what a lost webhook did not say; one `ls-remote` an interval, rarer while the git server is down."""
     app = deps.config.app(app_name)

@@ -61,10 +61,10 @@ def watch(
         _ring([deploy_host(host) for host in unknown], deps, here)
 
 
-def poll_all(deps: Deps) -> None:
-    """Look at every app's branch that is due."""
-    for app in deps.config.apps:
-        intake.poll(app, deps)
+def poll_all(deps: Deps, poll: Callable[[str, Deps], object] | None = None) -> None:
+    """Look at every app's branch that is due; `poll` may do so side by side."""
+    for app in intake.due(deps):
+        (poll or intake.poll)(app, deps)
 
 
 def tell(deps: Deps) -> None:
