@@ -36,8 +36,12 @@ def start_next(app_name: str, deps: Deps) -> Rollout | None:
     app = deps.config.app(app_name)
     with deps.store.reading() as tx:
         chosen, why = (None, UNDER_WAY) if _busy(tx, app) else _choose(tx, app)
+        noted = tx.apps.noted(AppName(app.name))
     if chosen is None:
-        _note(app, why, deps)
+        if (
+            why != noted
+        ):  # every process asks every few seconds for every app: writing it again would keep the others out
+            _note(app, why, deps)
         return None
     try:
         fleet = deps.fleet.members(app)  # an inventory may take its time, so outside the transaction

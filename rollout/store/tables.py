@@ -70,6 +70,7 @@ apps = Table(
     Column("epoch", BigInteger, nullable=False, default=0),
     Column("poll_due_at", Float, nullable=False, default=0.0),
     Column("poll_failures", Integer, nullable=False, default=0),
+    Column("looked_s", Float),  # store clock; when the git server was asked last
     Column("note", Text),  # why nothing is being started now, for people
     Column("frozen_at", Utc),
     Column("frozen_until", Utc),

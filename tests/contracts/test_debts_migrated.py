@@ -13,7 +13,7 @@ from tests.support.world import World
 LATER = {  # what later migrations add to the tables that 0003 left
     "commits": ["flaky", "reds", "lost", "took_s"],
     "deliveries": ["ref", "settled_at"],
-    "apps": ["red_told", "frozen_at", "frozen_until", "frozen_by", "frozen_reason"],
+    "apps": ["looked_s", "red_told", "frozen_at", "frozen_until", "frozen_by", "frozen_reason"],
 }
 OF_0003 = {
     "rollouts": ["passed_t", "accepted_at", "watch_due_at"],
