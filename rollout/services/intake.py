@@ -1,5 +1,6 @@
 """From "there is a new commit" to its row: webhook, poll, or by hand. The row is what counts, the message is a hint."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import structlog
@@ -7,7 +8,7 @@ import structlog
 from rollout import crashpoints
 from rollout.config.deploy_file import AppConfig
 from rollout.domain.deliveries import End, Outcome, known_before
-from rollout.domain.model import AppName, BranchCommit, Commit, Push
+from rollout.domain.model import AppName, BranchCommit, Commit, CommitId, Push
 from rollout.domain.pipeline import run_tests
 from rollout.domain.retry import backoff_s, spread
 from rollout.domain.states import CommitState
@@ -31,35 +32,54 @@ class Received:
     reason: str
 
 
-@crashpoints.stage("webhook")
 def receive(push: Push, app: AppConfig | None, deps: Deps) -> Received:
-    """Store a verified webhook; then, and only then, it may be answered 2xx.
+    """As `receive_all`, one."""
+    return receive_all([(push, app)], deps)[0]
 
-    `app` is the one whose repository the webhook names, None when it is none of ours. One whose commit is on its way is
+
+@crashpoints.stage("webhook")
+def receive_all(told: Sequence[tuple[Push, AppConfig | None]], deps: Deps) -> list[Received]:
+    """Store verified webhooks, in one transaction; then, and only then, they may be answered 2xx.
+
+    The app is the one whose repository the webhook names, None when it is none of ours. One whose commit is on its way is
     "accepted", and comes to its end with what is decided over the commit.
     """
-    ignored = _why_ignored(push, app)
-    commit = None
+    found: dict[int, Received] = {}
+    new: list[CommitId] = []
+    # In one order of apps, so that no two processes wait for each other's.
+    in_order = sorted(range(len(told)), key=lambda one: app.name if (app := told[one][1]) else "")
     with deps.store.transaction() as tx:
-        if ignored is not None or app is None:
-            end = End(Outcome.IGNORED, ignored or "not a repository of ours")
-        else:
-            commit, new = tx.commits.add(
-                AppName(app.name), push.head, who=f"webhook {push.provider}", why="pushed"
-            )
-            end = End(Outcome.ACCEPTED, f"commit {push.head}")
-            if not new:
-                end, commit = _of_known(tx, push, commit), None
-        number = tx.deliveries.add(push, AppName(app.name) if app else None, end)
-        if commit is not None:
-            tx.commits.rung([commit.id], deps.settings.ring_again_s)
+        for one in in_order:
+            push, app = told[one]
+            end, commit = _end_of(tx, push, app)
+            number = tx.deliveries.add(push, AppName(app.name) if app else None, end)
+            found[one] = Received(number, end.outcome, end.reason)
+            new += [commit.id] if commit else []
+        tx.commits.rung(new, deps.settings.ring_again_s)
         crashpoints.reach("in-report")
-    if commit is not None:
-        deps.bell.ring([run_tests(commit.id)])
-    log.info(
-        "webhook_stored", delivery=number, provider=push.provider, outcome=end.outcome, reason=end.reason
-    )
-    return Received(number, end.outcome, end.reason)
+    if new:
+        deps.bell.ring([run_tests(commit) for commit in new])
+    for one, (push, _) in enumerate(told):
+        stored = found[one]
+        log.info(
+            "webhook_stored",
+            delivery=stored.delivery,
+            provider=push.provider,
+            outcome=stored.outcome,
+            reason=stored.reason,
+        )
+    return [found[one] for one in range(len(told))]
+
+
+def _end_of(tx: Transaction, push: Push, app: AppConfig | None) -> tuple[End, Commit | None]:
+    """How the delivery ends as far as that is known, and its commit when nobody knew it before."""
+    ignored = _why_ignored(push, app)
+    if ignored is not None or app is None:
+        return End(Outcome.IGNORED, ignored or "not a repository of ours"), None
+    commit, new = tx.commits.add(AppName(app.name), push.head, who=f"webhook {push.provider}", why="pushed")
+    if not new:
+        return _of_known(tx, push, commit), None
+    return End(Outcome.ACCEPTED, f"commit {push.head}"), commit
 
 
 def reject(provider: str, delivery: str, why: str, deps: Deps) -> int:
