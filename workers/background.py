@@ -9,7 +9,7 @@ from rollout.errors import RolloutError
 from rollout.services import reconcile
 from rollout.services.perform import HereAndNow
 from rollout.services.ports import Deps
-from workers.drivers import SideBySide
+from workers import drivers
 
 log = structlog.get_logger()
 OUTBOX_S = 1.0
@@ -29,10 +29,10 @@ class Background:
             ("sweep", deps.settings.reconcile_s, lambda: reconcile.sweep(deps, here)),
         ]
         if holds_connections:
-            drive = SideBySide()
+            drive = drivers.stops()
             rounds.append(("watch", deps.settings.gate_s, lambda: reconcile.watch(deps, here, drive)))
         else:
-            rounds.append(("poll", POLL_S, lambda: reconcile.poll_all(deps)))
+            rounds.append(("poll", POLL_S, lambda: reconcile.poll_all(deps, drivers.polls())))
             rounds.append(("tell", OUTBOX_S, lambda: reconcile.tell(deps)))
             rounds.append(("tidy", TIDY_S, lambda: reconcile.tidy(deps)))
         for name, every_s, work in rounds:

@@ -1,41 +1,69 @@
-"""Stops of different apps are driven side by side: a silent host of one holds up no other."""
+"""What waits for somebody else is done side by side: a silent host, or a git server that hangs, of one app holds up no other."""
 
+import functools
 import threading
+from collections.abc import Callable, Collection
+from typing import Generic, TypeVar
 
 import structlog
 
+from rollout.config.addresses import comparable
 from rollout.domain.model import RolloutId
 from rollout.errors import RolloutError
-from rollout.services import stopping
+from rollout.services import intake, stopping
 from rollout.services.ports import Deps
 
 log = structlog.get_logger()
+Key = TypeVar("Key", bound=int | str)
+Room = Callable[[Key, Collection[Key], Deps], bool]
+POLLS = 16  # at a time
+POLLS_OF_A_SERVER = 4
 
 
-class SideBySide:
-    """Drives a stop in a thread of its own, unless one is at it: as many threads as there are stops, one for an app."""
+class SideBySide(Generic[Key]):
+    """Does the work for one of several in a thread of its own, unless it is at it, or there is no `room` beside the others."""
 
-    def __init__(self) -> None:
-        self._driven: set[RolloutId] = set()
+    def __init__(self, what: str, work: Callable[[Key, Deps], object], room: Room[Key] | None = None) -> None:
+        self._what, self._work, self._room = what, work, room
+        self._under_way: set[Key] = set()
         self._lock = threading.Lock()
 
-    def __call__(self, rollout: RolloutId, deps: Deps) -> None:
-        """Begin, and come back at once."""
+    def __call__(self, key: Key, deps: Deps) -> None:
+        """Begin, and come back at once; what has no room comes again with the next round."""
         with self._lock:
-            if rollout in self._driven:
+            full = self._room is not None and not self._room(key, self._under_way, deps)
+            if full or key in self._under_way:
                 return
-            self._driven.add(rollout)
-        threading.Thread(
-            target=self._drive, args=(rollout, deps), name=f"drive {rollout}", daemon=True
-        ).start()
+            self._under_way.add(key)
+        threading.Thread(target=self._do, args=(key, deps), name=f"{self._what} {key}", daemon=True).start()
 
-    def _drive(self, rollout: RolloutId, deps: Deps) -> None:
+    def _do(self, key: Key, deps: Deps) -> None:
         try:
-            stopping.drive(rollout, deps)
+            self._work(key, deps)
         except RolloutError as error:
-            log.warning("not_driven", rollout=rollout, error=str(error))
+            log.warning("not_done", what=f"{self._what} {key}", error=str(error))
         except Exception:  # it comes again with the next round
-            log.exception("drive_broke", rollout=rollout)
+            log.exception("driver_broke", what=f"{self._what} {key}")
         finally:
             with self._lock:
-                self._driven.discard(rollout)
+                self._under_way.discard(key)
+
+
+def stops() -> SideBySide[RolloutId]:
+    """As many threads as there are stops, one for an app."""
+    return SideBySide[RolloutId]("drive", stopping.drive)
+
+
+@functools.cache
+def polls() -> SideBySide[str]:
+    """The process's: a few threads, and fewer of one git server: one that hangs with all its apps leaves room for the others'."""
+    return SideBySide[str]("poll", intake.poll, _room)
+
+
+def _room(app: str, under_way: Collection[str], deps: Deps) -> bool:
+    servers = [_server(one, deps) for one in under_way]
+    return len(servers) < POLLS and servers.count(_server(app, deps)) < POLLS_OF_A_SERVER
+
+
+def _server(app: str, deps: Deps) -> str:
+    return comparable(deps.config.app(app).repository).partition("/")[0]

@@ -9,6 +9,7 @@ from rollout.domain.model import CommitId, HostId, RolloutId
 from rollout.services import canaries, hosts, reconcile, rollouts, testing, watching
 from rollout.services.steps import Again, GoOn, Step
 from workers.app import app, deps
+from workers.drivers import polls
 
 TOGETHER_S = 0.01  # what hosts report meanwhile is counted in one go
 
@@ -85,4 +86,4 @@ def reconcile_all() -> None:
 @app.task(name=pipeline.POLL)  # type: ignore[untyped-decorator]
 def poll() -> None:
     """Look at the branches."""
-    reconcile.poll_all(deps())
+    reconcile.poll_all(deps(), polls())

@@ -111,6 +111,31 @@ def history(call: Call, limit: int) -> int:
     return 0
 
 
+def deliveries(call: Call, limit: int) -> int:
+    """The last webhooks, newest first, and what became of each."""
+    apps = call.apps()
+    with call.store.reading() as tx:
+        found = tx.deliveries.newest(apps[0] if len(apps) == 1 else None, limit)
+    if call.json:
+        output.document([views.delivery(one) for one in found])
+        return 0
+    rows = [
+        (
+            one.id,
+            output.ago(one.received_at),
+            one.provider,
+            one.app or "",
+            output.short(one.head) if one.head else "",
+            one.outcome,
+            output.ago(one.settled_at) if one.settled_at else "",
+            one.reason,
+        )
+        for one in found
+    ]
+    output.table(("id", "came", "from", "app", "commit", "outcome", "settled", "reason"), rows)
+    return 0
+
+
 def _head(view: View, subject: str, *, drawn: bool) -> None:
     output.say(
         output.paint(f"rollout {view['id']} of {view['app']}", "bold") + f"  {output.state(view['state'])}"

@@ -129,7 +129,11 @@ for _panel, _command, _examples in (
     (LOOK, status.status, ("rollout status", "rollout status 7 --watch")),
     (LOOK, show.show, ("rollout show 7", "rollout show 7 --json")),
     (LOOK, show.log, ("rollout log 7", "rollout log 7 --host web003 --follow", "rollout log 1a2b3c4d")),
-    (LOOK, show.history, ("rollout history", "rollout history --limit 100 --json")),
+    (
+        LOOK,
+        show.history,
+        ("rollout history", "rollout history --limit 100 --json", "rollout history --deliveries"),
+    ),
     (
         LOOK,
         judge.judge,

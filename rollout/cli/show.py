@@ -62,8 +62,11 @@ def history(
     call: Call,
     *,
     limit: Annotated[int, typer.Option("--limit", help="How many at most.", min=1, max=10_000)] = 20,
+    deliveries: Annotated[
+        bool, typer.Option("--deliveries", help="The last webhooks instead, and what became of each.")
+    ] = False,
 ) -> int:
     """Past rollouts, newest first."""
     from rollout.cli import closely
 
-    return closely.history(call, limit)
+    return closely.deliveries(call, limit) if deliveries else closely.history(call, limit)

@@ -2,10 +2,15 @@
 
 import os
 import secrets
+import time
 from pathlib import Path
+
+import structlog
 
 from rollout.errors import ConfigError
 
+log = structlog.get_logger()
+READ_AGAIN_S = 1.0
 MOST_BYTES = 1 << 16
 MOST_LINES = 20
 
@@ -36,6 +41,40 @@ def read(path: Path | None) -> list[str]:
             remedy=f"write a secret to it (openssl rand -hex 32 > {path}), or remove the file",
         )
     return found
+
+
+class Watched:
+    """The secrets of a file that are exchanged while they are in use: at most a second old.
+
+    A file that is gone, empty or unreadable (it may be in the middle of being written) changes nothing, and the log says so.
+    """
+
+    def __init__(self, path: Path, found: tuple[str, ...]) -> None:
+        self._path, self._found = path, found
+        self._read_at, self._trouble = time.monotonic(), ""
+
+    def lines(self) -> tuple[str, ...]:
+        """As the file is now."""
+        if time.monotonic() - self._read_at >= READ_AGAIN_S:
+            self._read_at = time.monotonic()
+            self._read()
+        return self._found
+
+    def _read(self) -> None:
+        try:
+            found, trouble = tuple(read(self._path)), ""
+        except ConfigError as error:
+            found, trouble = (), str(error)
+        if not found:
+            trouble = trouble or f"{self._path} is gone"
+            if trouble != self._trouble:
+                log.warning(
+                    "webhook_secrets_kept", why=trouble, what="those that were read last are taken still"
+                )
+        elif found != self._found:
+            self._found = found
+            log.info("webhook_secrets_read", file=str(self._path), secrets=len(found))
+        self._trouble = trouble
 
 
 def create(path: Path) -> Path | None:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AliasChoices, BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from rollout.config import secret_files
@@ -40,6 +40,9 @@ class Settings(BaseSettings):
     ring_again_s: Seconds = 10.0
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
+    _watched: secret_files.Watched | None = PrivateAttr(
+        default=None
+    )  # those of the environment stay as they are
 
     @classmethod
     def load(cls, config: Config) -> Self:
@@ -49,17 +52,22 @@ class Settings(BaseSettings):
         except ValidationError as error:
             raise ConfigError(_said(error), remedy="change or unset the variable") from None
         found: dict[str, object] = {}
-        if not settings.webhook_secrets:
-            found["webhook_secrets"] = tuple(
-                map(SecretStr, secret_files.read(config.server.webhook_secret_file))
-            )
+        file = None if settings.webhook_secrets else config.server.webhook_secret_file
+        lines = tuple(secret_files.read(file))
+        if lines:
+            found["webhook_secrets"] = tuple(map(SecretStr, lines))
         if settings.api_token is None:
             token = secret_files.read(config.server.api_token_file)
             found["api_token"] = SecretStr(token[0]) if token else None
-        return settings.model_copy(update=found)
+        settings = settings.model_copy(update=found)
+        if file is not None and lines:
+            settings._watched = secret_files.Watched(file, lines)  # noqa: SLF001  # our own, just made
+        return settings
 
     def secret_texts(self) -> tuple[str, ...]:
-        """The webhook secrets, for verifying a signature."""
+        """The webhook secrets, for verifying a signature: those of a file as it is now."""
+        if self._watched is not None:
+            return self._watched.lines()
         return tuple(secret.get_secret_value() for secret in self.webhook_secrets)
 
 

@@ -202,6 +202,23 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Delivery:
+    """A webhook as it was stored, and what became of it."""
+
+    id: int
+    received_at: datetime
+    provider: str
+    delivery: str  # the server's own id of it
+    app: AppName | None
+    branch: str | None
+    head: str | None
+    outcome: str  # of domain/deliveries.py
+    reason: str
+    ref: str | None
+    settled_at: datetime | None  # None: its commit is on its way
+
+
+@dataclass(frozen=True, slots=True)
 class Freeze:
     """Automation starts nothing for an app, as a person said."""
 

@@ -4,6 +4,7 @@ from rollout.domain import selection
 from rollout.domain.model import AppName, Commit, Rollout
 from rollout.domain.states import CommitEvent, CommitState
 from rollout.errors import Conflict, NotFound
+from rollout.services import deliveries
 from rollout.services.ports import Deps
 from rollout.store.store import Transaction
 
@@ -105,6 +106,7 @@ def bar_locked(tx: Transaction, commit: Commit, *, who: str, why: str) -> Commit
             for twin in tx.commits.passed_with(barred):
                 if same := same_bytes(tx, twin, twin.digest or ""):
                     bar_locked(tx, twin, who="bar", why=same)
+            deliveries.settle(tx, barred.app)
             return barred
         case CommitState.RECEIVED | CommitState.TESTING:
             tx.record(commit.app, f"commit {commit.sha}", "bar as soon as it passes", who=who, why=why)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rollout.config.deploy_file import AppConfig
 from rollout.domain import checks
 from rollout.domain.checks import Decision, Word
+from rollout.domain.deliveries import End, Outcome
 from rollout.domain.model import AppName, Check, CheckState, Commit, Push
 from rollout.domain.states import CommitState
 from rollout.errors import Conflict
@@ -41,14 +42,14 @@ def receive(push: Push, apps: Sequence[AppConfig], deps: Deps) -> Received:
         for app in taking:
             report(app, push.head, push.check, deps)
     name = AppName(apps[0].name) if apps else None
-    outcome, reason = "reported", f"a report on commit {push.head}"
+    end = End(Outcome.REPORTED, f"a report on commit {push.head}")
     if not apps:
-        outcome, reason = "ignored", "not a repository of ours"
+        end = End(Outcome.IGNORED, "not a repository of ours")
     elif not taking:
-        outcome, reason = "ignored", 'a report, and tests.source is not "external"'
+        end = End(Outcome.IGNORED, 'a report, and tests.source is not "external"')
     with deps.store.transaction() as tx:
-        number = tx.deliveries.add(push, name, outcome, reason)
-    return Received(number, outcome, reason)
+        number = tx.deliveries.add(push, name, end)
+    return Received(number, end.outcome, end.reason)
 
 
 def report(app: AppConfig, sha: str, check: Check, deps: Deps) -> str:

@@ -1,17 +1,19 @@
 """From "there is a new commit" to its row: webhook, poll, or by hand. The row is what counts, the message is a hint."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import structlog
 
 from rollout import crashpoints
 from rollout.config.deploy_file import AppConfig
-from rollout.domain.model import AppName, BranchCommit, Commit, Push
+from rollout.domain.deliveries import End, Outcome, known_before
+from rollout.domain.model import AppName, BranchCommit, Commit, CommitId, Push
 from rollout.domain.pipeline import run_tests
 from rollout.domain.retry import backoff_s, spread
 from rollout.domain.states import CommitState
 from rollout.errors import Conflict, NotFound, RolloutError
-from rollout.services import planning, turns
+from rollout.services import deliveries, planning, turns
 from rollout.services.ports import Deps
 from rollout.store.apps import LONGEST_BACKOFF_S
 from rollout.store.store import Transaction
@@ -23,42 +25,87 @@ QUEUE_LIMIT = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """What became of a delivery."""
+    """What became of a delivery so far."""
 
     delivery: int
-    outcome: str  # accepted, duplicate, ignored
+    outcome: str  # of domain/deliveries.py
     reason: str
 
 
-@crashpoints.stage("webhook")
 def receive(push: Push, app: AppConfig | None, deps: Deps) -> Received:
-    """Store a verified webhook with its one outcome; then, and only then, it may be answered 2xx.
+    """As `receive_all`, one."""
+    return receive_all([(push, app)], deps)[0]
 
-    `app` is the one whose repository the webhook names, None when it is none of ours.
+
+@crashpoints.stage("webhook")
+def receive_all(told: Sequence[tuple[Push, AppConfig | None]], deps: Deps) -> list[Received]:
+    """Store verified webhooks, in one transaction; then, and only then, they may be answered 2xx.
+
+    The app is the one whose repository the webhook names, None when it is none of ours. One whose commit is on its way is
+    "accepted", and comes to its end with what is decided over the commit.
     """
-    ignored = _why_ignored(push, app)
-    commit = None
+    found: dict[int, Received] = {}
+    new: list[CommitId] = []
+    # In one order of apps, so that no two processes wait for each other's.
+    in_order = sorted(range(len(told)), key=lambda one: app.name if (app := told[one][1]) else "")
     with deps.store.transaction() as tx:
-        if ignored is not None or app is None:
-            outcome, reason = "ignored", ignored or "not a repository of ours"
-        else:
-            commit, new = tx.commits.add(
-                AppName(app.name), push.head, who=f"webhook {push.provider}", why="pushed"
-            )
-            outcome = "accepted" if new else "duplicate"
-            reason = f"commit {push.head}" if new else f"commit {push.head} is known already"
-            if not new and _may_have_moved(tx, commit):
-                tx.apps.look(commit.app)
-                reason += "; the branch is looked at"
-            commit = commit if new else None
-        number = tx.deliveries.add(push, AppName(app.name) if app else None, outcome, reason)
-        if commit is not None:
-            tx.commits.rung([commit.id], deps.settings.ring_again_s)
+        for one in in_order:
+            push, app = told[one]
+            end, commit = _end_of(tx, push, app)
+            number = tx.deliveries.add(push, AppName(app.name) if app else None, end)
+            found[one] = Received(number, end.outcome, end.reason)
+            new += [commit.id] if commit else []
+        tx.commits.rung(new, deps.settings.ring_again_s)
         crashpoints.reach("in-report")
-    if commit is not None:
-        deps.bell.ring([run_tests(commit.id)])
-    log.info("webhook_stored", delivery=number, provider=push.provider, outcome=outcome, reason=reason)
-    return Received(number, outcome, reason)
+    if new:
+        deps.bell.ring([run_tests(commit) for commit in new])
+    for one, (push, _) in enumerate(told):
+        stored = found[one]
+        log.info(
+            "webhook_stored",
+            delivery=stored.delivery,
+            provider=push.provider,
+            outcome=stored.outcome,
+            reason=stored.reason,
+        )
+    return [found[one] for one in range(len(told))]
+
+
+def _end_of(tx: Transaction, push: Push, app: AppConfig | None) -> tuple[End, Commit | None]:
+    """How the delivery ends as far as that is known, and its commit when nobody knew it before."""
+    ignored = _why_ignored(push, app)
+    if ignored is not None or app is None:
+        return End(Outcome.IGNORED, ignored or "not a repository of ours"), None
+    commit, new = tx.commits.add(AppName(app.name), push.head, who=f"webhook {push.provider}", why="pushed")
+    if not new:
+        return _of_known(tx, push, commit), None
+    return End(Outcome.ACCEPTED, f"commit {push.head}"), commit
+
+
+def reject(provider: str, delivery: str, why: str, deps: Deps) -> int:
+    """Keep that somebody who knows a secret sent what cannot be read; the delivery's number."""
+    with deps.store.transaction() as tx:
+        return tx.deliveries.add(Push(provider, delivery, "other"), None, End(Outcome.REJECTED, why))
+
+
+def _of_known(tx: Transaction, push: Push, commit: Commit) -> End:
+    """Of the delivery that told of it first; or, when it was found in another way, of what was decided already."""
+    first = tx.deliveries.of_head(commit.app, commit.sha)
+    if first is not None:
+        again = (first.provider, first.delivery) == (push.provider, push.delivery)
+        told = "was sent before" if again else f"was told of by delivery {first.id}"
+        end = End(Outcome.DUPLICATE, f"commit {commit.sha} {told}", f"delivery {first.id}")
+    else:
+        decided = deliveries.decided(tx, commit)
+        end = (
+            known_before(decided)
+            if decided
+            else End(Outcome.ACCEPTED, f"commit {commit.sha} is known already")
+        )
+    if _may_have_moved(tx, commit):
+        tx.apps.look(commit.app)
+        return replace(end, reason=f"{end.reason}; the branch is looked at")
+    return end
 
 
 def _may_have_moved(tx: Transaction, head: Commit) -> bool:
@@ -71,7 +118,7 @@ def _why_ignored(push: Push, app: AppConfig | None) -> str | None:
     if app is None:
         return "not a repository of ours"
     if push.kind != "push":
-        return f"a {push.kind} event"
+        return "no push to a branch"
     if push.branch != app.branch:
         return f"branch {push.branch!r} is not {app.branch!r}" if push.branch else "not a branch"
     return None if push.head else "the branch was deleted"
@@ -92,6 +139,7 @@ def read_branch(app: AppConfig, deps: Deps, *, who: str, why: str) -> str:
     with deps.store.transaction() as tx:
         tx.commits.add_all(name, queue, who=who, why=why)
         tx.commits.place(name, branch)
+        deliveries.settle(tx, name)
         rings = turns.take(tx, app, deps)
     deps.bell.ring(rings)
     return head
@@ -114,6 +162,13 @@ def _branch_above(last: int | None, app: AppConfig, deps: Deps) -> list[BranchCo
 def _released_position(tx: Transaction, app: AppName) -> int | None:
     released = planning.released(tx, app)
     return released.position if released else None
+
+
+def due(deps: Deps) -> list[str]:
+    """The apps whose branches are to be looked at now: an interval is over, or somebody asked for it."""
+    with deps.store.reading() as tx:
+        apps = deps.config.apps.values()
+        return [app.name for app in apps if tx.apps.poll_is_due(AppName(app.name), app.poll)]
 
 
 def poll(app_name: str, deps: Deps, *, force: bool = False) -> None:
@@ -174,6 +229,7 @@ def enqueue(app: AppConfig, name: str | None, deps: Deps, *, who: str, now: Wish
     with deps.store.transaction() as tx:
         tx.commits.add(AppName(app.name), sha, who=who, why="enqueued by hand")
         tx.commits.place(AppName(app.name), list(branch.values()))
+        deliveries.settle(tx, AppName(app.name))
         placed = tx.commits.get(AppName(app.name), sha)
         assert placed is not None
         _refuse_conflicts(tx, app, placed, now=now is not None)

@@ -11,7 +11,7 @@ from rollout.domain.model import AppName, Commit, Member, Role, Rollout
 from rollout.domain.pipeline import pipeline
 from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import ConfigError, Conflict, ReleaseError
-from rollout.services import bars, freezes
+from rollout.services import bars, deliveries, freezes
 from rollout.services.ports import Deps
 from rollout.store.rollouts import Planned
 from rollout.store.store import Transaction
@@ -36,8 +36,12 @@ def start_next(app_name: str, deps: Deps) -> Rollout | None:
     app = deps.config.app(app_name)
     with deps.store.reading() as tx:
         chosen, why = (None, UNDER_WAY) if _busy(tx, app) else _choose(tx, app)
+        noted = tx.apps.noted(AppName(app.name))
     if chosen is None:
-        _note(app, why, deps)
+        if (
+            why != noted
+        ):  # every process asks every few seconds for every app: writing it again would keep the others out
+            _note(app, why, deps)
         return None
     try:
         fleet = deps.fleet.members(app)  # an inventory may take its time, so outside the transaction
@@ -50,6 +54,7 @@ def start_next(app_name: str, deps: Deps) -> Rollout | None:
                 return None
             rollout = _add(tx, app, chosen, fleet, why)
             tx.apps.note(rollout.app, None)
+            deliveries.settle(tx, rollout.app)
             tx.rollouts.ring_again(rollout.id, deps.settings.ring_again_s)
             crashpoints.reach("in-decision")
     except Conflict:

@@ -20,7 +20,7 @@ from rollout.domain.pipeline import (
 )
 from rollout.domain.states import STAGES, HostEvent, HostState, RolloutState
 from rollout.errors import RolloutError, ServiceUnavailable, StaleWrite
-from rollout.services import intake, notices, planning, rollouts, stopping, turns
+from rollout.services import deliveries, intake, notices, planning, rollouts, stopping, turns
 from rollout.services.perform import HereAndNow
 from rollout.services.ports import Deps
 from rollout.services.watching import PACE as WATCH_PACE
@@ -61,10 +61,10 @@ def watch(
         _ring([deploy_host(host) for host in unknown], deps, here)
 
 
-def poll_all(deps: Deps) -> None:
-    """Look at every app's branch that is due."""
-    for app in deps.config.apps:
-        intake.poll(app, deps)
+def poll_all(deps: Deps, poll: Callable[[str, Deps], object] | None = None) -> None:
+    """Look at every app's branch that is due; `poll` may do so side by side."""
+    for app in intake.due(deps):
+        (poll or intake.poll)(app, deps)
 
 
 def tell(deps: Deps) -> None:
@@ -73,7 +73,8 @@ def tell(deps: Deps) -> None:
 
 
 def tidy(deps: Deps) -> None:
-    """Remove a batch of what is not kept any longer."""
+    """Remove a batch of what is not kept any longer; end what nobody will find out any more."""
+    deliveries.give_up(deps)
     with deps.store.transaction() as tx:
         removed = tx.retention.tidy()
     if any(removed.values()):

@@ -15,7 +15,7 @@ from rollout.domain.model import NOT_ON_BRANCH, AppName, Commit, CommitId, Relea
 from rollout.domain.retry import backoff_s
 from rollout.domain.states import CommitEvent, CommitState
 from rollout.errors import LeaseLost, NotFound, ReleaseError, RolloutError, ServiceUnavailable, StaleWrite
-from rollout.services import bars, checks, intake, planning, telling, turns
+from rollout.services import bars, checks, deliveries, intake, planning, telling, turns
 from rollout.services.ports import Deps
 from rollout.store.store import Transaction
 
@@ -207,6 +207,7 @@ def _settle(
         tx.commits.change(commit, CommitEvent.FAIL, reason=result.reason, **values)
     else:
         _passed(tx, commit, release, values)
+    deliveries.settle(tx, commit.app)
     telling.flaky_or_slow(tx, app, commit, result, reds)
     telling.red_branch(tx, app)
 

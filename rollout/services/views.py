@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
-from rollout.domain.model import UNREAD, AppName, Commit, FleetHost, Rollout, RolloutHost, RolloutId
+from rollout.domain.model import UNREAD, AppName, Commit, Delivery, FleetHost, Rollout, RolloutHost, RolloutId
 from rollout.domain.states import HostState, outcome
 from rollout.errors import HostError
 from rollout.services import freezes
@@ -158,6 +158,23 @@ def commit(tx: Transaction, found: Commit) -> dict[str, Any]:
             for one in tx.checks.of(found.app, found.sha)
         ],
         "rollout": shipped.id if shipped else None,
+    }
+
+
+def delivery(found: Delivery) -> dict[str, Any]:
+    """An element of `/api/deliveries` and of `history --deliveries`."""
+    return {
+        "id": found.id,
+        "received_at": moment(found.received_at),
+        "provider": found.provider,
+        "delivery": found.delivery,
+        "app": found.app,
+        "branch": found.branch,
+        "commit": found.head,
+        "outcome": found.outcome,
+        "reason": found.reason,
+        "ref": found.ref,
+        "settled_at": moment(found.settled_at),
     }
 
 

@@ -6,7 +6,7 @@ import functools
 import time
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, and_, bindparam, case, func, insert, or_, select, update
+from sqlalchemy import BigInteger, and_, bindparam, case, func, insert, not_, or_, select, update
 
 from rollout.domain.model import AppName, Epoch, Freeze
 from rollout.store.tables import apps
@@ -19,6 +19,7 @@ _FROZEN = select(apps.c.frozen_at, apps.c.frozen_until, apps.c.frozen_by, apps.c
     apps.c.name == bindparam("its_name")
 )
 HOLD_S = 60.0  # whoever looks at a branch has this long before another one does
+LOOK_S = 5.0  # a flood of webhooks costs the git server one question in so long
 LONGEST_BACKOFF_S = 600.0  # of a poll while the git server does not answer
 
 
@@ -65,18 +66,22 @@ class Apps:
         claimed = self._tx.connection.execute(
             update(apps)
             .where(apps.c.name == app, self._due(every_s))
-            .values(poll_due_at=self._tx.now() + max(every_s, HOLD_S))
+            .values(poll_due_at=self._tx.now() + max(every_s, HOLD_S), looked_s=self._tx.now())
         )
         return claimed.rowcount == 1
 
     def _due(self, every_s: float) -> Any:
         now = self._tx.now()
         # Much later than it can be: the store's clock was set back.
-        due = or_(apps.c.poll_due_at <= now, apps.c.poll_due_at > now + 2 * (every_s + LONGEST_BACKOFF_S))
-        return due if every_s > 0 else or_(apps.c.poll_due_at < 0, and_(apps.c.poll_failures > 0, due))
+        due = or_(
+            apps.c.poll_due_at.between(0, now), apps.c.poll_due_at > now + 2 * (every_s + LONGEST_BACKOFF_S)
+        )
+        just_now = and_(apps.c.looked_s > now - LOOK_S, apps.c.looked_s <= now)
+        asked = and_(apps.c.poll_due_at < 0, or_(apps.c.looked_s.is_(None), not_(just_now)))
+        return or_(asked, due) if every_s > 0 else or_(asked, and_(apps.c.poll_failures > 0, due))
 
     def look(self, app: AppName) -> None:
-        """The branch may not be what we know: the next poll is due, also of an app that is not polled."""
+        """The branch may not be what we know: a poll is due, also of an app that is not polled, once in `LOOK_S` at most."""
         self.ensure(app)
         self._tx.connection.execute(update(apps).where(apps.c.name == app).values(poll_due_at=-1.0))
 

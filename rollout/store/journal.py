@@ -1,18 +1,21 @@
-"""What is only ever added: events, deliveries, samples, outputs, notices."""
+"""What is only ever added, or comes to one end: events, deliveries, samples, outputs, notices."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import and_, bindparam, delete, func, insert, select, update
 
-from rollout.domain.model import AppName, Event, Notice, Push, RolloutId
+from rollout.domain.deliveries import End, Outcome, Told
+from rollout.domain.model import AppName, Delivery, Event, Notice, Push, RolloutId
+from rollout.domain.states import CommitState
 from rollout.domain.verdict import Interval
-from rollout.store.rows import columns, load_all
-from rollout.store.tables import deliveries, events, notices, outputs, samples
+from rollout.store.rows import columns, load, load_all
+from rollout.store.tables import commits, deliveries, events, notices, outputs, samples
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from rollout.store.store import Transaction
 
@@ -79,6 +82,30 @@ class Events:
 
 
 _ADD_DELIVERY = insert(deliveries)
+_OF_HEAD = (
+    select(*columns(Delivery, deliveries))
+    .where(
+        deliveries.c.app == bindparam("app"),
+        deliveries.c.head == bindparam("head"),
+        deliveries.c.outcome.in_([Outcome.ACCEPTED, Outcome.STARTED, Outcome.SUPERSEDED, Outcome.REJECTED]),
+    )
+    .order_by(deliveries.c.id)
+    .limit(1)
+)
+_TOLD = (commits.c.sha, commits.c.state, commits.c.position, commits.c.on_branch, commits.c.reason)
+_ITS_COMMIT = and_(commits.c.app == deliveries.c.app, commits.c.sha == deliveries.c.head)
+_WAITING = (
+    select(*_TOLD, deliveries.c.id)
+    .join_from(deliveries, commits, _ITS_COMMIT)
+    .where(deliveries.c.outcome == Outcome.ACCEPTED, deliveries.c.app == bindparam("app"))
+    .order_by(deliveries.c.id)
+)
+_OLDER = (
+    select(*_TOLD, deliveries.c.id, deliveries.c.app)
+    .join_from(deliveries, commits, _ITS_COMMIT, isouter=True)
+    .where(deliveries.c.outcome == Outcome.ACCEPTED, deliveries.c.received_at < bindparam("before"))
+    .order_by(deliveries.c.id)
+)
 
 
 class Deliveries:
@@ -87,17 +114,20 @@ class Deliveries:
     def __init__(self, tx: Transaction) -> None:
         self._tx = tx
 
-    def add(self, push: Push, app: AppName | None, outcome: str, reason: str) -> int:
-        """Store a delivery together with what came of it; its id."""
+    def add(self, push: Push, app: AppName | None, end: End) -> int:
+        """Store a delivery together with what came of it so far; its id."""
+        today = self._tx.today()
         values = {
-            "received_at": self._tx.today(),
+            "received_at": today,
             "provider": push.provider,
             "delivery": push.delivery[:200],
             "app": app,
             "branch": push.branch[:300] or None,
             "head": push.head or None,
-            "outcome": outcome,
-            "reason": reason,
+            "outcome": end.outcome,
+            "reason": end.reason,
+            "ref": end.ref,
+            "settled_at": None if end.outcome is Outcome.ACCEPTED else today,
         }
         key = self._tx.connection.execute(_ADD_DELIVERY, values).inserted_primary_key
         assert key is not None
@@ -106,12 +136,44 @@ class Deliveries:
             self._tx.connection.execute(delete(deliveries).where(deliveries.c.id <= number - KEPT_DELIVERIES))
         return number
 
+    def end(self, number: int, end: End) -> None:
+        """It has come to its end; one that has one keeps it."""
+        self._tx.connection.execute(
+            update(deliveries)
+            .where(deliveries.c.id == number, deliveries.c.outcome == Outcome.ACCEPTED)
+            .values(outcome=end.outcome, reason=end.reason, ref=end.ref, settled_at=self._tx.today())
+        )
+
+    def waiting(self, app: AppName) -> list[tuple[int, Told]]:
+        """The app's that have no end yet, by their numbers, with the commit of each."""
+        rows = self._tx.connection.execute(_WAITING, {"app": app})
+        return [(row.id, _told(row)) for row in rows]
+
+    def older(self, before: datetime) -> list[tuple[int, str | None, Told | None]]:
+        """Of any app, without an end though they came before then: number, app, and the commit if it has a row."""
+        rows = self._tx.connection.execute(_OLDER, {"before": before})
+        return [(row.id, row.app, _told(row) if row.sha else None) for row in rows]
+
+    def of_head(self, app: AppName, head: str) -> Delivery | None:
+        """The first one that told of this commit."""
+        return load(Delivery, self._tx.connection.execute(_OF_HEAD, {"app": app, "head": head}).first())
+
+    def newest(self, app: AppName | None, limit: int) -> list[Delivery]:
+        """The last ones, newest first."""
+        query = select(*columns(Delivery, deliveries)).order_by(deliveries.c.id.desc()).limit(limit)
+        rows = self._tx.connection.execute(query.where(deliveries.c.app == app) if app else query)
+        return load_all(Delivery, rows)
+
     def counts(self) -> dict[str, int]:
         """How many deliveries ended in which outcome."""
         rows = self._tx.connection.execute(
             select(deliveries.c.outcome, func.count()).group_by(deliveries.c.outcome)
         )
         return {str(row[0]): int(row[1]) for row in rows}
+
+
+def _told(row: Any) -> Told:
+    return Told(row.sha, CommitState(row.state), row.position, row.on_branch, row.reason)
 
 
 class Samples:

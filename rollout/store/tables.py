@@ -70,6 +70,7 @@ apps = Table(
     Column("epoch", BigInteger, nullable=False, default=0),
     Column("poll_due_at", Float, nullable=False, default=0.0),
     Column("poll_failures", Integer, nullable=False, default=0),
+    Column("looked_s", Float),  # store clock; when the git server was asked last
     Column("note", Text),  # why nothing is being started now, for people
     Column("frozen_at", Utc),
     Column("frozen_until", Utc),
@@ -90,6 +91,9 @@ deliveries = Table(
     Column("head", String(40)),
     Column("outcome", String(30), nullable=False),
     Column("reason", Text, nullable=False),
+    Column("ref", String(60)),  # what the outcome names: "rollout 7", "commit 1a2b…", "delivery 3"
+    Column("settled_at", Utc),  # null: it has not come to its end yet
+    Index(None, "outcome", "app", "head"),
 )
 
 commits = Table(

@@ -50,6 +50,15 @@ class Reads:
         number = rollout_id(request)
         return Json(await self._service.read(lambda tx: evidence.canary(tx, tx.rollouts.get(number))))
 
+    async def deliveries(self, request: Request) -> Response:
+        """The last webhooks, newest first, and what became of each."""
+        app, limit = self._app(request), _limit(request)
+        return Json(
+            await self._service.read(
+                lambda tx: [views.delivery(one) for one in tx.deliveries.newest(app, limit)]
+            )
+        )
+
     async def hosts(self, request: Request) -> Response:
         """What every host runs, as recorded."""
         app = self._app(request)

@@ -97,6 +97,7 @@ def routes(service: Service, health: Health) -> list[Route]:
         Route("/api/rollouts/{id:int}/stop", orders.stop, methods=["POST"]),
         Route("/api/rollouts/{id:int}/resume", orders.resume, methods=["POST"]),
         Route("/api/rollouts/{id:int}/retry", orders.retry, methods=["POST"]),
+        Route("/api/deliveries", reads.deliveries),
         Route("/api/hosts", reads.hosts),
         Route("/api/commits/{sha}", reads.commit),
         Route("/api/commits/{sha}/checks", Checks(service).report, methods=["POST"]),

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 
+from rollout.domain.deliveries import Outcome
 from rollout.domain.states import CommitState, HostState, RolloutState
 from rollout.errors import RolloutError
 from rollout.services import freezes
@@ -22,7 +23,6 @@ from rollout.web.fresh import Fresh
 from rollout.web.service import Service
 
 log = structlog.get_logger()
-OUTCOMES = ("accepted", "duplicate", "ignored")
 
 
 class Metrics:
@@ -88,7 +88,7 @@ class FromStore(Collector):
             "rollout_deliveries",
             "Stored webhooks (the newest 100000)",
             "outcome",
-            dict.fromkeys(OUTCOMES, 0) | deliveries,
+            dict.fromkeys(map(str, Outcome), 0) | deliveries,
         )
         yield _by_name(
             "rollout_oldest_unfinished_seconds",

@@ -2,13 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 from rollout.services.bell import BackgroundBell
+from rollout.services.intake import Received
 from rollout.services.ports import Deps
 from rollout.store.store import Transaction
+from rollout.web import arrivals
+from rollout.web.arrivals import Arrival
 from rollout.web.body import Bodies
 from rollout.web.lanes import Lane
+from rollout.web.together import Together
 
 T = TypeVar("T")
 
@@ -36,7 +41,14 @@ class Service:
         self.for_webhooks = replace(deps, bell=self.bells.webhooks)
         self.for_orders = replace(deps, bell=self.bells.orders)
         self.lanes = Lanes(
-            webhooks=Lane("webhooks", threads=2, waiting=200, within_s=limits.answer_s),
+            webhooks=Together(
+                "webhooks",
+                partial(arrivals.store, deps=self.for_webhooks),
+                threads=2,
+                most=50,
+                waiting=200,
+                within_s=limits.answer_s,
+            ),
             reads=Lane("reads", threads=4, waiting=60, within_s=limits.answer_s),
             orders=Lane("orders", threads=4, waiting=30, within_s=limits.order_s),
             metrics=Lane("metrics", threads=1, waiting=1, within_s=limits.answer_s),
@@ -72,7 +84,7 @@ class Bells:
 class Lanes:
     """Who waits where."""
 
-    webhooks: Lane
+    webhooks: Together[Arrival, Received | None]
     reads: Lane
     orders: Lane
     metrics: Lane

@@ -12,7 +12,8 @@ from tests.support.world import World
 
 LATER = {  # what later migrations add to the tables that 0003 left
     "commits": ["flaky", "reds", "lost", "took_s"],
-    "apps": ["red_told", "frozen_at", "frozen_until", "frozen_by", "frozen_reason"],
+    "deliveries": ["ref", "settled_at"],
+    "apps": ["looked_s", "red_told", "frozen_at", "frozen_until", "frozen_by", "frozen_reason"],
 }
 OF_0003 = {
     "rollouts": ["passed_t", "accepted_at", "watch_due_at"],
@@ -32,6 +33,7 @@ def migrated_again(world):
     """What 0003 and those after it added is taken away, and added again by the migration."""
     with world.store.transaction() as tx:
         tx.connection.execute(text("DROP TABLE checks"))
+        tx.connection.execute(text("DROP INDEX ix_deliveries_outcome_app_head"))
         for table, columns in (OF_0003 | LATER).items():
             for column in columns:
                 tx.connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))

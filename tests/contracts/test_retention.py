@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import func, select
 
+from rollout.domain.deliveries import End, Outcome
 from rollout.domain.model import Check, CheckState, Member, Push, Role
 from rollout.domain.states import RolloutEvent
 from rollout.domain.verdict import Interval
@@ -50,7 +51,7 @@ def live_through(tx, *, ended):
     tx.record("shop", "host web1", "prepared", who="w", rollout=rollout.id)
     tx.samples.add(rollout.id, [Interval(0.0, 1.0, "web1", "canary", True, {"2xx": 5}, "probe", ())])
     tx.outputs.add(rollout.id, "web1", "activate", 1, "restarted")
-    tx.deliveries.add(Push("github", "1", "push", (), "main", SHA), "shop", "accepted", "")
+    tx.deliveries.add(Push("github", "1", "push", (), "main", SHA), "shop", End(Outcome.ACCEPTED, ""))
     tx.checks.put("shop", SHA, Check("unit", CheckState.SUCCESS))
     tx.notices.add("shop", rollout.id, "told", "of it")
     for notice in tx.notices.claim(0):
@@ -119,7 +120,9 @@ def test_a_batch_is_bounded(store, later, monkeypatch):
     monkeypatch.setattr(retention, "BATCH", 3)
     with store.transaction() as tx:
         for number in range(5):
-            tx.deliveries.add(Push("github", str(number), "push", (), "main", SHA), "shop", "accepted", "")
+            tx.deliveries.add(
+                Push("github", str(number), "push", (), "main", SHA), "shop", End(Outcome.ACCEPTED, "")
+            )
     later(OLD_ENOUGH)
     with store.transaction() as tx:
         assert tx.retention.tidy()["deliveries"] == 3

@@ -3,10 +3,12 @@
 import contextlib
 import threading
 from dataclasses import asdict
+from datetime import timedelta
 
 import pytest
 
 from rollout.domain.counting import count
+from rollout.domain.deliveries import End, Outcome
 from rollout.domain.model import Member, Push, Release, Role
 from rollout.domain.states import CommitEvent, CommitState, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.domain.verdict import Interval
@@ -463,10 +465,39 @@ def test_a_notice_is_claimed_once_and_given_up_in_the_end(store, now):
 def test_a_delivery_keeps_its_one_outcome(store):
     """I4: what was answered 2xx is in the store with what came of it."""
     with store.transaction() as tx:
-        first = tx.deliveries.add(Push("github", "d1", "push", head=SHA), "shop", "accepted", "new")
-        second = tx.deliveries.add(Push("github", "d2", "ping"), None, "ignored", "a ping")
+        push = Push("github", "d1", "push", head=SHA)
+        first = tx.deliveries.add(push, "shop", End(Outcome.ACCEPTED, "new"))
+        second = tx.deliveries.add(Push("github", "d2", "ping"), None, End(Outcome.IGNORED, "a ping"))
         assert second > first
         assert tx.deliveries.counts() == {"accepted": 1, "ignored": 1}
+
+
+def test_a_delivery_ends_once(store):
+    """What was decided first stays, with what it names and when; others keep waiting."""
+    with store.transaction() as tx:
+        tx.commits.add("shop", SHA, who="me", why="pushed")
+        numbers = [
+            tx.deliveries.add(Push("github", name, "push", head=SHA), "shop", End(Outcome.ACCEPTED, "new"))
+            for name in ("a", "b")
+        ]
+        assert [number for number, _ in tx.deliveries.waiting("shop")] == numbers
+        tx.deliveries.end(numbers[0], End(Outcome.STARTED, "out", "rollout 7"))
+        tx.deliveries.end(numbers[0], End(Outcome.REJECTED, "late"))
+        waits, ended = tx.deliveries.newest("shop", 10)
+        assert (ended.outcome, ended.reason, ended.ref) == ("started", "out", "rollout 7")
+        assert ended.settled_at is not None
+        assert (waits.outcome, waits.settled_at) == ("accepted", None)
+        assert [(number, told.sha) for number, told in tx.deliveries.waiting("shop")] == [(numbers[1], SHA)]
+
+
+def test_deliveries_without_an_end_are_found_by_their_age(store):
+    """Also of apps and commits that have no row."""
+    with store.transaction() as tx:
+        gone = Push("github", "a", "push", head="f" * 40)
+        number = tx.deliveries.add(gone, "gone", End(Outcome.ACCEPTED, "new"))
+        tx.deliveries.add(Push("github", "b", "push"), None, End(Outcome.IGNORED, "a tag"))
+        assert tx.deliveries.older(tx.today() - timedelta(hours=1)) == []
+        assert tx.deliveries.older(tx.today() + timedelta(hours=1)) == [(number, "gone", None)]
 
 
 def test_what_is_not_there_is_not_found(store):

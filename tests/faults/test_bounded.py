@@ -1,10 +1,13 @@
 """Too much of everything: webhooks, output, and hosts that take their time. What docs/limits.md states is kept."""
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import json
+import random
 import re
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -66,6 +69,8 @@ class Flood(threading.Thread):
         super().__init__(daemon=True)
         self._requests, self._port, self._rate = requests, port, rate
         self.answers = Counter()
+        self.took = []  # seconds from the moment at which each was due
+        self.numbers = set()  # of the deliveries that are stored by the server's word
 
     def run(self):
         asyncio.run(self._all())
@@ -95,16 +100,22 @@ class Flood(threading.Thread):
             head = answer.split(b"\r\n\r\n")[0].lower()
             again = b" with retry-after" if b"\r\nretry-after: " in head else b""
             self.answers[(head[9:12] + again).decode()] += 1
+            self.numbers |= {int(number) for number in re.findall(rb'"delivery": ?(\d+)', answer)}
+            self.took.append(asyncio.get_running_loop().time() - due)
+
+    def p99(self):
+        """Seconds."""
+        return sorted(self.took)[len(self.took) * 99 // 100]
 
 
-def push(system, sha, number, branch="main"):
+def push(system, sha, number, branch="main", app="shop"):
     """The bytes of a signed push."""
     body = json.dumps(
         {
             "ref": f"refs/heads/{branch}",
             "after": sha,
             "deleted": False,
-            "repository": {"full_name": "acme/shop", "clone_url": f"{system.folder}/shop.git"},
+            "repository": {"full_name": f"acme/{app}", "clone_url": f"{system.folder}/{app}.git"},
         }
     ).encode()
     head = [
@@ -196,6 +207,86 @@ def test_ten_thousand_webhooks_in_a_minute():
 
 def no_tests_wait(system):
     return not [row for row in system.history().rows("commits") if row["state"] in {"received", "testing"}]
+
+
+APPS = 50
+UNFINISHED = """
+SELECT 'delivery', app, head, reason FROM deliveries WHERE settled_at IS NULL
+UNION ALL SELECT 'commit', app, sha, reason FROM commits WHERE state IN ('received', 'testing')
+UNION ALL SELECT 'rollout', app, "commit", reason FROM rollouts WHERE ended_at IS NULL
+"""
+
+
+def to_every_app(system, message):
+    """A commit on the branch of every app; its hash."""
+    sha = system.commit(message)
+    for app in system.apps:
+        system._git("push", "-q", str(system.folder / f"{app}.git"), "main")
+    return sha
+
+
+def of_every_app(system, heads, first):
+    """Half of the webhooks: each app is told of each head, again and again, in any order."""
+    chance = random.Random(first)
+    for number in range(first, first + WEBHOOKS // 2):
+        app = list(system.apps)[number % APPS]
+        yield push(system, chance.choice(heads), number, app=app)
+
+
+def rows(system, query):
+    """What the store says now."""
+    with contextlib.closing(
+        sqlite3.connect(f"file:{system.folder}/state/rollout.db?mode=ro", uri=True)
+    ) as store:
+        return store.execute(query).fetchall()
+
+
+def too_many_rollouts(system):
+    """Apps with more than one rollout that is active, or more than one that is planned; none at any time."""
+    unfinished = Counter(
+        (one["app"], one["state"] == "pending") for one in system.rollouts() if not one["ended_at"]
+    )
+    return [app for app, many in unfinished.items() if many > 1]
+
+
+def test_ten_thousand_webhooks_of_fifty_apps_in_a_minute(figures):
+    """Each is answered and comes to its end, nothing grows out of bounds, and no app has more than one rollout and a next one."""
+    with System(hosts=1, more_apps=APPS - 1, bake="2s", health_timeout="3s") as system:
+        system.reaches(system.push("good"), "done")
+        processes, heads, numbers = Processes(system), [], set()
+        for first in (0, WEBHOOKS // 2):
+            heads += [to_every_app(system, f"change {first} {number}") for number in range(3)]
+            flood = Flood(list(of_every_app(system, heads, first)), system.web, WEBHOOKS / SECONDS)
+            flood.start()
+            while flood.is_alive():
+                assert too_many_rollouts(system) == []
+                flood.join(2)
+            figures(test=f"webhooks of {APPS} apps", **dict(flood.answers), p99_ms=round(flood.p99() * 1000))
+            print(dict(flood.answers), f"p99 {flood.p99() * 1000:.0f} ms")
+            assert set(flood.answers) <= {"202", "503 with retry-after"}
+            assert flood.answers.total() == WEBHOOKS // 2
+            numbers |= flood.numbers
+        wait_for(
+            lambda: not rows(system, UNFINISHED) and too_many_rollouts(system) == [],
+            seconds=600,
+            every=2,
+            why="everything to be decided",
+        )
+        print([(one.name, one.value) for one in processes.measured()])
+        told = history(system, processes)
+        assert check(told) == []
+        deliveries = told.rows("deliveries")
+        print(Counter(row["outcome"] for row in deliveries))
+        # What was answered 503 after 8 s may have been stored all the same.
+        assert numbers <= {row["id"] for row in deliveries}
+        own = {row["id"]: row for row in deliveries if row["outcome"] in {"started", "superseded"}}
+        others = [row for row in deliveries if row["id"] not in own]
+        assert len({(row["app"], row["head"]) for row in own.values()}) == len(own)
+        for row in others:
+            first_one = own.get(int((row["ref"] or "").removeprefix("delivery ") or 0))
+            assert row["outcome"] == "duplicate", row
+            assert first_one is None or (first_one["app"], first_one["head"]) == (row["app"], row["head"])
+        assert {row["outcome"] for row in own.values() if row["head"] == heads[-1]} == {"started"}
 
 
 def test_hosts_that_print_too_much_or_too_slowly():

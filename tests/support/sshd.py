@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -140,9 +140,10 @@ class Sshd:
         )
         return replace(target, **changes)
 
-    def fleet_toml(self, app: str = "shop") -> str:
-        """The `[apps.X.fleet]` table of rollout.toml; use `{root}/srv/shop` as release.path."""
-        doors = [(host, *(host.door or (host.address, self.port))) for host in self.hosts]
+    def fleet_toml(self, app: str = "shop", hosts: Sequence[SshHost] | None = None) -> str:
+        """The `[apps.X.fleet]` table of rollout.toml, all hosts unless some are given; use `{root}/srv/shop` as release.path."""
+        mine = self.hosts if hosts is None else hosts
+        doors = [(host, *(host.door or (host.address, self.port))) for host in mine]
         rows = ",\n".join(
             f'  {{name = "{host.name}", address = "{address}", port = {port}, vars = {{root = "{host.root}"}}}}'
             for host, address, port in doors

@@ -39,32 +39,35 @@ flower = "{flower}"
 webhook_secret_file = "webhook.secret"
 api_token_file = "api.token"
 
-[apps.shop]
-repository = "{folder}/shop.git"
+{apps}
+[notify]
+urls = [{urls}]
+"""
+APP = """\
+[apps.{app}]
+repository = "{folder}/{app}.git"
 poll = "{poll}"
 
-[apps.shop.tests]
+[apps.{app}.tests]
 command = "sh tests.sh"
 timeout = "60s"
 
-[apps.shop.release]
+[apps.{app}.release]
 path = "{{root}}/srv/shop"
 restart = "sh restart.sh"
 health = "sh health.sh {{name}}"
 health_timeout = "{health_timeout}"
 
-[apps.shop.canary]
+[apps.{app}.canary]
 log = "{{root}}/srv/shop/shared/access.log"
 bake = "{bake}"
 deadline = "{deadline}"
 {canary}
 
-[apps.shop.fan_out]
+[apps.{app}.fan_out]
 {fan_out}
 
 {fleet}
-[notify]
-urls = [{urls}]
 """
 
 
@@ -140,10 +143,14 @@ class System:
         urls="",
         environment=None,
         network="127.1",
+        more_apps=0,
     ):
+        """`more_apps` beside `shop`, which has `hosts`: each has a repository and a host of its own, and is else the same."""
         # Not pytest's folder: the broker's socket must stay below 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="rollout-e2e-"))
-        self.sshd = Sshd(self.folder / "sshd", hosts, network=network)
+        self.sshd = Sshd(self.folder / "sshd", hosts + more_apps, network=network)
+        self.apps = {"shop": self.sshd.hosts[:hosts]}
+        self.apps |= {f"app{n + 1:02d}": [host] for n, host in enumerate(self.sshd.hosts[hosts:])}
         self.web, self.flower = free_port(), free_port()
         self.options = {
             "fan_out": fan_out,
@@ -192,7 +199,8 @@ class System:
     def _make_repository(self):
         self.work = self.folder / "work"
         self._git("init", "-q", "-b", "main", str(self.work), cwd=self.folder)
-        self._git("init", "-q", "--bare", "-b", "main", str(self.folder / "shop.git"), cwd=self.folder)
+        for app in self.apps:
+            self._git("init", "-q", "--bare", "-b", "main", str(self.folder / f"{app}.git"), cwd=self.folder)
         self._git("remote", "add", "origin", str(self.folder / "shop.git"))
         self.write(
             {
@@ -205,8 +213,11 @@ class System:
 
     def _configure(self):
         self.config = self.folder / "rollout.toml"
-        text = TOML.format(folder=self.folder, web=self.web, fleet=self.sshd.fleet_toml(), **self.options)
-        self.config.write_text(text)
+        apps = "\n".join(
+            APP.format(app=app, folder=self.folder, fleet=self.sshd.fleet_toml(app, hosts), **self.options)
+            for app, hosts in self.apps.items()
+        )
+        self.config.write_text(TOML.format(web=self.web, apps=apps, **self.options))
         for name, secret in (("webhook.secret", SECRET), ("api.token", TOKEN)):
             (self.folder / name).write_text(secret + "\n")
             (self.folder / name).chmod(0o600)

@@ -3,9 +3,11 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from tests.support.checker.history import History, Violation
+from tests.support.checker.history import History, Row, Violation
 
 HARM = "harm in the fan-out"
+OF_COMMITS = {"accepted", "started", "superseded", "duplicate"}
+OUTCOMES = OF_COMMITS | {"ignored", "reported", "rejected", "error"}
 ACTIVATE_IN = {"deploying_canary", "fanning_out"}
 
 
@@ -22,12 +24,36 @@ def deliveries(history: History) -> Iterator[Violation]:
         if times > 1:
             yield Violation("I4", f"delivery {number}", f"{times} answers share one record")
     for number, row in stored.items():
-        if row["outcome"] not in {"accepted", "duplicate", "ignored", "reported"}:
+        if row["outcome"] not in OUTCOMES:
             yield Violation("I4", f"delivery {number}", f"its outcome is {row['outcome']!r}")
-        elif (
-            row["outcome"] not in {"ignored", "reported"} and (row["app"], row["head"]) not in history.commits
-        ):
+        elif row["outcome"] in OF_COMMITS and (row["app"], row["head"]) not in history.commits:
             yield Violation("I4", f"delivery {number}", f"{row['outcome']}, and {row['head']} has no row")
+        if (row["outcome"] == "accepted") != (row.get("settled_at") is None):
+            yield Violation("I4", f"delivery {number}", f"{row['outcome']}, settled {row['settled_at']}")
+        if row["outcome"] == "accepted" and (why := _decided(history, row["app"], row["head"])):
+            yield Violation("I4", f"delivery {number}", f"has no end, and its commit {why}")
+        if row["outcome"] == "started" and not _carries(history, row):
+            yield Violation("I4", f"delivery {number}", f"started with {row['ref']}, which ships another one")
+
+
+def _decided(history: History, app: str, sha: str) -> str | None:
+    """What has become of a commit; None while it is on its way, or git has not confirmed it."""
+    commit = history.commits.get((app, sha))
+    if commit is None or commit["position"] is None:
+        return None
+    if commit["state"] in {"failed", "barred"}:
+        return f"is {commit['state']}"
+    if not commit["on_branch"]:
+        return "has left the branch"
+    of_app = [row for row in history.rollouts.values() if row["app"] == app]
+    its = [row["id"] for row in of_app if sha == row["commit"] or sha in row.get("commits", ())]
+    return f"is in rollout {its[0]}" if its else None
+
+
+def _carries(history: History, delivery: Row) -> bool:
+    number = (delivery["ref"] or "").removeprefix("rollout ")
+    rollout = history.rollouts.get(int(number)) if number.isdigit() else None
+    return rollout is not None and (rollout["app"], rollout["commit"]) == (delivery["app"], delivery["head"])
 
 
 def tested(history: History) -> Iterator[Violation]:

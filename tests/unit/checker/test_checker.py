@@ -162,12 +162,28 @@ def not_recorded(story):
 
 
 def one_record_for_two(story):
-    story.tables["deliveries"].append({"id": 1, "app": "shop", "head": A, "outcome": "accepted"})
+    story.tables["deliveries"].append(
+        {"id": 1, "app": "shop", "head": A, "outcome": "duplicate", "settled_at": BEGIN}
+    )
     story.options["deeds"] = [Deed(BEGIN, "webhook", {}, {"status": 202, "delivery": 1})] * 2
 
 
 def commit_forgotten(story):
-    story.tables["deliveries"].append({"id": 1, "app": "shop", "head": "d" * 40, "outcome": "accepted"})
+    story.tables["deliveries"].append(
+        {"id": 1, "app": "shop", "head": "d" * 40, "outcome": "accepted", "settled_at": None}
+    )
+
+
+def no_end_though_it_shipped(story):
+    story.tables["deliveries"].append(
+        {"id": 1, "app": "shop", "head": A, "outcome": "accepted", "settled_at": None}
+    )
+
+
+def started_by_another(story):
+    story.tables["deliveries"].append(
+        {"id": 1, "app": "shop", "head": A, "outcome": "started", "settled_at": BEGIN, "ref": "rollout 2"}
+    )
 
 
 def other_release_on_disk(story):
@@ -414,6 +430,8 @@ BAD = [
     ("I4", not_recorded),
     ("I4", one_record_for_two),
     ("I4", commit_forgotten),
+    ("I4", no_end_though_it_shipped),
+    ("I4", started_by_another),
     ("I5", other_release_on_disk),
     ("I5", done_without_a_journal),
     ("I5", failed_for_a_host_that_never_said_so),

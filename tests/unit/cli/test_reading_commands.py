@@ -2,8 +2,9 @@
 
 import pytest
 
+from rollout.domain.model import Push
 from rollout.errors import Unreachable
-from rollout.services import bars
+from rollout.services import bars, intake
 from tests.support.fakes import a_commit, a_rollout
 
 COUNTS = {
@@ -74,6 +75,20 @@ def test_history_lists_the_finished_rollouts_newest_first(cli, deps):
     told = cli("history", "--json").json
     assert [(one["id"], one["outcome"]) for one in told] == [(second.id, "error"), (first.id, "done")]
     assert [one["id"] for one in cli("history", "--limit", "1", "--json").json] == [second.id]
+
+
+def test_history_of_deliveries_shows_what_became_of_each(cli, deps):
+    """As a table and as JSON, newest first."""
+    for head in ("b" * 40, "c" * 40):
+        push = Push("github", f"d-{head[0]}", "push", full_name="shop", branch="main", head=head)
+        intake.receive(push, deps.config.app("shop"), deps)
+    told = cli("history", "--deliveries", "--json").json
+    assert [(one["id"], one["commit"][0], one["outcome"]) for one in told] == [
+        (2, "c", "accepted"),
+        (1, "b", "accepted"),
+    ]
+    assert cli("history", "--deliveries", "--limit", "1", "--json").json == told[:1]
+    assert "accepted" in cli("history", "--deliveries").out
 
 
 def test_lists_are_of_one_app_or_of_all(build, plain):

@@ -82,3 +82,58 @@ def test_a_created_secret_is_private_and_kept(tmp_path):
 def test_programs_do_not_see_our_variables():
     """What we start for others gets the environment without ROLLOUT_ variables."""
     assert for_programs({"PATH": "/bin", "ROLLOUT_API_TOKEN": "x"}) == {"PATH": "/bin"}
+
+
+@pytest.fixture
+def time_passes(monkeypatch):
+    """Moves the clock of whoever watches a file."""
+    now = [1000.0]
+    monkeypatch.setattr(secret_files.time, "monotonic", lambda: now[0])
+
+    def pass_time():
+        now[0] += secret_files.READ_AGAIN_S
+
+    return pass_time
+
+
+def test_secrets_of_a_file_are_exchanged_without_a_restart(loaded, tmp_path, time_passes):
+    """A line more is taken, a line less is refused, within a second; a copy of the settings follows too."""
+    file = tmp_path / "webhook.secret"
+    file.write_text("old\n")
+    settings = Settings.load(loaded()).model_copy(update={"slots": 3})
+    for text, taken in (("old\nnew\n", ("old", "new")), ("new\n", ("new",))):
+        file.write_text(text)
+        time_passes()
+        assert settings.secret_texts() == taken
+
+
+@pytest.mark.parametrize("spoil", ["empty", "gone", "no text"])
+def test_a_file_of_secrets_in_trouble_changes_nothing(loaded, tmp_path, capfd, time_passes, spoil):
+    """Those that were read last are taken, the log says so once, and the next good file counts."""
+    file = tmp_path / "webhook.secret"
+    file.write_text("old\n")
+    settings = Settings.load(loaded())
+    match spoil:
+        case "gone":
+            file.unlink()
+        case "empty":
+            file.write_text("\n")
+        case _:
+            file.write_bytes(b"\xff")
+    for _ in range(3):
+        time_passes()
+        assert settings.secret_texts() == ("old",)
+    printed = "".join(capfd.readouterr())
+    assert printed.count("webhook_secrets_kept") == 1
+    file.write_text("new\n")
+    time_passes()
+    assert settings.secret_texts() == ("new",)
+
+
+def test_secrets_of_the_environment_are_not_watched(loaded, tmp_path, monkeypatch, time_passes):
+    """The file does not count beside them, whatever is written to it."""
+    monkeypatch.setenv("ROLLOUT_WEBHOOK_SECRET", "of the environment")
+    settings = Settings.load(loaded())
+    (tmp_path / "webhook.secret").write_text("of the file\n")
+    time_passes()
+    assert settings.secret_texts() == ("of the environment",)

@@ -6,6 +6,7 @@ from rollout.domain.model import BranchCommit, Push
 from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import Conflict
 from rollout.services import intake, reconcile
+from rollout.store.apps import LOOK_S
 from tests.support.world import World
 
 
@@ -76,7 +77,9 @@ def test_a_webhook_of_a_known_head_makes_the_branch_be_looked_at(world, monkeypa
     world.workshop.commits.pop()
     received = webhook(world, kept)
     assert received.outcome == "duplicate"
+    assert "went out with rollout 1" in received.reason
     assert "looked at" in received.reason
+    world.seconds += LOOK_S
     reconcile.poll_all(world.deps)
     assert not commit_of(world, dropped).on_branch
     world.run(seconds=120)
@@ -89,7 +92,7 @@ def test_a_replayed_webhook_of_the_head_asks_nobody(world, monkeypatch):
     world.settle()
     intake.poll("shop", world.deps)
     monkeypatch.setattr(world.workshop, "remote_head", lambda *_: pytest.fail("asked"))
-    assert webhook(world, head).reason == f"commit {head} is known already"
+    assert webhook(world, head).reason.startswith("known already")
     intake.poll("shop", world.deps)
 
 
@@ -113,8 +116,27 @@ def test_what_was_asked_for_while_a_poll_looked_is_looked_at_next(world, monkeyp
     intake.poll("shop", world.deps, force=True)
     monkeypatch.setattr(world.workshop, "remote_head", true)
     assert commit_of(world, dropped).on_branch
+    world.seconds += LOOK_S
     intake.poll("shop", world.deps)
     assert not commit_of(world, dropped).on_branch
+
+
+@pytest.mark.parametrize("poll", [30.0, 0.0], ids=["polled", "not polled"])
+def test_a_flood_of_known_heads_is_one_question_in_five_seconds(world, monkeypatch, poll):
+    """However many webhooks tell of an old head: the branch is looked at, and the git server is not flooded."""
+    monkeypatch.setitem(world.config.app(None).__dict__, "poll", poll)
+    old = world.push()
+    world.push()
+    world.settle()
+    asked, ask = [], world.workshop.remote_head
+    monkeypatch.setattr(
+        world.workshop, "remote_head", lambda *its: (asked.append(world.seconds), ask(*its))[1]
+    )
+    for _ in range(20):
+        webhook(world, old)
+        reconcile.poll_all(world.deps)
+        world.seconds += 0.5
+    assert 2 <= len(asked) <= 3
 
 
 def test_a_commit_that_was_not_on_the_branch_yet_is_tested_when_it_is(world):

@@ -7,6 +7,7 @@ from threading import Event
 
 import pytest
 
+from rollout.domain.model import Push
 from rollout.domain.states import HostState, RolloutState
 from rollout.services import intake
 from rollout.services.evidence import MOST_BINS
@@ -78,7 +79,7 @@ def test_a_rollout_that_is_no_number_is_404(client, name):
 
 def test_an_app_that_is_not_there_is_404(client):
     """The known names are told."""
-    for path in ("/api/rollouts", "/api/hosts", "/api/commits/abcd"):
+    for path in ("/api/rollouts", "/api/deliveries", "/api/hosts", "/api/commits/abcd"):
         answer = client.get(f"{path}?app=nothing", BEARER)
         assert answer.status == 404
         assert "shop" in answer.json["remedy"]
@@ -89,6 +90,19 @@ def test_hosts_are_what_each_runs(client, halted):
     found = client.get("/api/hosts", BEARER).json
     assert [host["name"] for host in found] == [f"web0{number}" for number in range(1, 7)]
     assert {"app", "name", "address", "release", "verified_at", "drift"} <= found[0].keys()
+
+
+def test_deliveries_are_the_last_webhooks_and_their_ends(client, world, halted):
+    """GET /api/deliveries, newest first, at most `limit`; one that is on its way is not settled."""
+    for number, head in enumerate((halted.commit, "f" * 40)):
+        push = Push("github", f"d{number}", "push", full_name="shop", branch="main", head=head)
+        intake.receive(push, world.config.app("shop"), world.deps)
+    newest, older = client.get("/api/deliveries?app=shop", BEARER).json
+    assert (newest["commit"], newest["outcome"], newest["settled_at"]) == ("f" * 40, "accepted", None)
+    assert (older["outcome"], older["ref"], older["delivery"]) == ("duplicate", f"rollout {halted.id}", "d0")
+    assert older["settled_at"] is not None
+    assert client.get("/api/deliveries?limit=1", BEARER).json == [newest]
+    assert client.get("/api/deliveries?limit=0", BEARER).status == 400
 
 
 def test_a_commit_is_found_by_its_hash_and_its_beginning(client, halted):
@@ -202,7 +216,9 @@ def test_a_check_report_is_refused_while_no_app_waits_for_one(client):
     assert "tests.source" in answer.json["remedy"] or "external" in answer.json["remedy"]
 
 
-@pytest.mark.parametrize("path", ["/api/rollouts", "/api/rollouts/1", "/api/hosts", "/api/commits/abcd", "/"])
+@pytest.mark.parametrize(
+    "path", ["/api/rollouts", "/api/rollouts/1", "/api/deliveries", "/api/hosts", "/api/commits/abcd", "/"]
+)
 def test_a_store_that_does_not_answer_is_503(world, serve, path):
     """Reads say so, with Retry-After."""
     client = serve(replace(world.deps, store=Store("sqlite:////nowhere/at/all/rollout.db")))
@@ -219,9 +235,11 @@ def test_a_stop_gets_through_while_webhooks_and_reads_wait(world, serve, halted)
     async def crowd_and_stop():
         crowd = [
             asyncio.create_task(lane.run(lambda: end.wait(20)))
-            for lane in (lanes.webhooks, lanes.reads, lanes.metrics)
+            for lane in (lanes.reads, lanes.metrics)
             for _ in range(5)
         ]
+        lanes.webhooks._work = lambda some: [end.wait(20) for _ in some]
+        crowd += [asyncio.create_task(lanes.webhooks.run(None)) for _ in range(5)]
         await asyncio.sleep(0)
         answer = await client.asking("POST", f"/api/rollouts/{halted.id}/stop", (BEARER,), b"")
         end.set()

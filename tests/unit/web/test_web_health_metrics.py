@@ -7,6 +7,7 @@ from threading import Event
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from rollout.domain.deliveries import Outcome
 from rollout.domain.states import CommitState, HostState, RolloutState
 from rollout.services import freezes
 from rollout.store.store import Store
@@ -91,7 +92,7 @@ def test_numbers_of_an_empty_store(client):
     assert found["rollout_rollouts"] == {("shop", str(state)): 0.0 for state in RolloutState}
     assert found["rollout_commits"] == {("shop", str(state)): 0.0 for state in CommitState}
     assert found["rollout_hosts"] == {("shop", str(state)): 0.0 for state in HostState}
-    assert found["rollout_deliveries"] == {("accepted",): 0.0, ("duplicate",): 0.0, ("ignored",): 0.0}
+    assert found["rollout_deliveries"] == {(outcome,): 0.0 for outcome in Outcome}
     assert found["rollout_oldest_unfinished_seconds"] == {("commit",): 0.0, ("rollout",): 0.0}
     assert found["rollout_frozen"] == {("shop",): 0.0}
     assert found["rollout_store_answers"] == {(): 1.0}

@@ -153,11 +153,12 @@ def test_without_a_signature_nothing_is_stored(world, client):
     ],
 )
 def test_a_signed_body_that_makes_no_sense_is_400(world, client, body):
-    """Broken, truncated, too deep, doubled keys, not UTF-8: a clear 400, nothing stored."""
+    """Broken, truncated, too deep, doubled keys, not UTF-8: a clear 400, recorded as rejected, and no commit."""
     answer = send(client, body)
     assert answer.status == 400
     assert answer.json["error"] == "Unreadable"
-    assert deliveries(world) == {}
+    assert deliveries(world) == {"rejected": 1}
+    assert commits(world, A) == []
 
 
 def test_nothing_of_an_unsigned_body_is_read(client):

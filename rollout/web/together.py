@@ -1,0 +1,90 @@
+"""Work that costs many together little more than one: a transaction of the store.
+
+What comes while the threads are at work waits, and goes together as soon as one is free: alone when little comes, many
+at a time in a flood.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Generic, TypeVar
+
+from rollout.errors import ServiceUnavailable
+from rollout.web.errors import Busy
+
+One = TypeVar("One")
+Result = TypeVar("Result")
+
+
+class Together(Generic[One, Result]):
+    """`threads` at work on at most `most` each, at most `waiting` before them, each at most `within_s`. For one event loop.
+
+    `work` gives a result or an exception for each one, in their order.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[Sequence[One]], Sequence[Result | Exception]],
+        *,
+        threads: int,
+        most: int,
+        waiting: int,
+        within_s: float,
+    ) -> None:
+        self._name, self._work = name, work
+        self._most, self._room, self._within_s = most, waiting, within_s
+        self._free = threads
+        self._waiting: deque[tuple[One, asyncio.Future[Result]]] = deque()
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"web-{name}")
+
+    async def run(self, one: One) -> Result:
+        """What the work gives for this one; Busy when there is no room, ServiceUnavailable when it takes too long."""
+        if len(self._waiting) >= self._room:
+            raise Busy(f"too many requests at once ({self._name})", remedy="try again in a moment")
+        answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((one, answer))
+        self._begin()
+        try:
+            return await asyncio.wait_for(answer, self._within_s)
+        except TimeoutError:
+            raise ServiceUnavailable(
+                f"no answer within {self._within_s:g} s",
+                remedy="nothing is lost; try again. `rollout check` tells more",
+            ) from None
+
+    def close(self) -> None:
+        """Begin nothing more."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _begin(self) -> None:
+        if not self._free:
+            return
+        batch: list[tuple[One, asyncio.Future[Result]]] = []
+        while self._waiting and len(batch) < self._most:
+            one, answer = self._waiting.popleft()
+            if not answer.done():  # else nobody waits for it any more
+                batch.append((one, answer))
+        if not batch:
+            return
+        self._free -= 1
+        done = asyncio.wrap_future(self._pool.submit(self._work, [one for one, _ in batch]))
+        done.add_done_callback(lambda told: self._tell([answer for _, answer in batch], told))
+
+    def _tell(
+        self,
+        answers: Sequence["asyncio.Future[Result]"],
+        told: "asyncio.Future[Sequence[Result | Exception]]",
+    ) -> None:
+        self._free += 1
+        self._begin()
+        broken = told.exception() if not told.cancelled() else ServiceUnavailable("the service ends")
+        results = [broken] * len(answers) if broken is not None else told.result()
+        for answer, result in zip(answers, results, strict=True):
+            if answer.done():
+                continue
+            if isinstance(result, BaseException):
+                answer.set_exception(result)
+            else:
+                answer.set_result(result)

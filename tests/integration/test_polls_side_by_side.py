@@ -1,0 +1,65 @@
+"""Polls of several apps, with real git, while one git server takes connections and never says a word."""
+
+import socket
+from dataclasses import replace
+
+import pytest
+
+from rollout.releases.workshop import GitWorkshop
+from rollout.services import reconcile
+from tests.support.processes import until
+from tests.support.sources import Source
+from tests.support.world import World
+from workers import drivers
+
+pytestmark = pytest.mark.needs("git")
+
+
+@pytest.fixture
+def silent():
+    """A server that accepts and is silent, until it is closed."""
+    with socket.create_server(("127.0.0.1", 0), backlog=16) as server:
+        yield server
+
+
+def test_a_remote_that_hangs_holds_up_no_other_apps_poll(tmp_path, monkeypatch, silent):
+    """The other app's head is found while the first one's question is still open."""
+    world, source = World(tmp_path / "world", monkeypatch), Source(tmp_path / "source")
+    head = source.commit({"a": "1"})
+    shop = world.config.app("shop")
+    apps = {
+        "hangs": shop.model_copy(
+            update={"name": "hangs", "repository": f"http://127.0.0.1:{silent.getsockname()[1]}/a.git"}
+        ),
+        "shop": shop.model_copy(update={"repository": str(source.path)}),
+    }
+    ended = []
+
+    class Workshop(GitWorkshop):
+        def remote_head(self, app, config):
+            try:
+                return super().remote_head(app, config)
+            finally:
+                ended.append(app)
+
+    monkeypatch.setattr("rollout.releases.mirror.REMOTE_LIMIT_S", 60.0)
+    workshop = Workshop(tmp_path / "state")
+    deps = replace(world.deps, config=replace(world.config, apps=apps), workshop=workshop)
+    drivers.polls.cache_clear()
+    reconcile.poll_all(deps, drivers.polls())
+
+    def found():
+        with world.store.reading() as tx:
+            return tx.commits.newest("shop")
+
+    until(lambda: found() is not None, what="the other app's head")
+    assert found().sha == head
+    assert ended == ["shop"]
+    silent.close()
+
+    def failed():
+        with world.store.reading() as tx:
+            return tx.apps.poll_failures("hangs")
+
+    until(failed, what="the other one to have failed")
+    drivers.polls.cache_clear()

@@ -1,0 +1,150 @@
+"""What comes together is done together; and webhooks that are stored together stay each its own."""
+
+import asyncio
+from threading import Event
+
+import pytest
+
+from rollout.domain.pipeline import RUN_TESTS
+from rollout.errors import Conflict, NotFound, ServiceUnavailable
+from rollout.services import intake
+from rollout.web.errors import Busy
+from rollout.web.together import Together
+from tests.support.processes import until
+from tests.support.web import github, push_body
+
+
+class Work:
+    """Says what it was given, once it may; "bad" is refused, "broken" breaks all."""
+
+    def __init__(self):
+        self.may, self.batches = Event(), []
+
+    def __call__(self, some):
+        self.batches.append(list(some))
+        self.may.wait(20)
+        if "broken" in some:
+            raise ZeroDivisionError
+        return [NotFound("bad") if one == "bad" else one for one in some]
+
+
+@pytest.fixture
+def work():
+    work = Work()
+    yield work
+    work.may.set()
+
+
+@pytest.fixture
+def together(work):
+    """One thread, four at a time, room for six."""
+    made = Together("test", work, threads=1, most=4, waiting=6, within_s=20)
+    yield made
+    made.close()
+
+
+async def crowd(together, work, some, *, at_work=True):
+    """Answers to all of them; the first is at work alone when the others come."""
+    asked = []
+    for one in some:
+        asked.append(asyncio.create_task(together.run(one)))
+        await asyncio.sleep(0)
+    if at_work:
+        work.may.set()
+    return await asyncio.gather(*asked, return_exceptions=True)
+
+
+def test_what_waits_goes_together_in_its_order_and_in_bounds(together, work):
+    """One that comes alone goes alone; those that come meanwhile share a round, so many at most."""
+    assert asyncio.run(crowd(together, work, "abcdefg")) == list("abcdefg")
+    assert work.batches == [["a"], ["b", "c", "d", "e"], ["f", "g"]]
+
+
+def test_what_one_is_refused_is_no_other_ones(together, work):
+    """Each gets its own answer."""
+    a, bad, c = asyncio.run(crowd(together, work, ["a", "bad", "c"]))
+    assert (a, type(bad), c) == ("a", NotFound, "c")
+
+
+def test_work_that_breaks_is_told_to_its_own_and_goes_on(together, work):
+    """The round that broke is told so, the next one is done."""
+    told = asyncio.run(crowd(together, work, ["a", "broken", "b", "c", "d", "e"]))
+    assert [type(one) for one in told[1:5]] == [ZeroDivisionError] * 4
+    assert (told[0], told[5]) == ("a", "e")
+
+
+def test_a_crowd_beyond_the_room_is_told_to_come_again(together, work):
+    """Busy, at once."""
+    told = asyncio.run(crowd(together, work, "abcdefghi"))
+    assert [type(one) for one in told].count(Busy) == 2
+
+
+def test_what_nobody_waits_for_any_more_is_not_done(work):
+    """It was answered that it is not done, so it is not."""
+    together = Together("test", work, threads=1, most=4, waiting=6, within_s=0.2)
+
+    async def late():
+        told = await crowd(together, work, "abc", at_work=False)
+        work.may.set()
+        return told, await together.run("d")
+
+    told, after = asyncio.run(late())
+    assert {type(one) for one in told} == {ServiceUnavailable}
+    assert after == "d"
+    assert work.batches == [["a"], ["d"]]
+    together.close()
+
+
+def deliveries(world):
+    with world.store.reading() as tx:
+        return tx.deliveries.counts()
+
+
+def asked(number, **more):
+    body = push_body(f"{number + 1:040x}", **more)
+    return ("POST", "/webhooks/github", github(body, delivery=f"d-{number}"), body)
+
+
+def test_a_crowd_of_webhooks_costs_few_transactions(world, client, monkeypatch):
+    """A hundred and fifty at once: each is stored with its commit, in a few transactions, and its message is sent."""
+    transactions, receive_all = [], intake.receive_all
+
+    def counted(told, deps):
+        transactions.append(len(told))
+        return receive_all(told, deps)
+
+    monkeypatch.setattr(intake, "receive_all", counted)
+    answers = client.together(*(asked(number) for number in range(150)))
+    assert {answer.status for answer in answers} == {202}
+    assert len({answer.json["delivery"] for answer in answers}) == 150
+    assert deliveries(world) == {"accepted": 150}
+    assert sum(transactions) == 150
+    assert max(transactions) <= 50
+    assert len(transactions) < 30
+    until(lambda: len(world.bell.queue) == 150, what="the rings")
+    assert {entry[1] for entry in world.bell.queue} == {(RUN_TESTS,)}
+
+
+def test_one_webhook_that_breaks_the_transaction_breaks_no_other(world, client, monkeypatch):
+    """The others are stored all the same, each once."""
+    why_ignored, bad = intake._why_ignored, f"{8:040x}"
+
+    def refuse(push, app):
+        if push.head == bad:
+            raise Conflict("this one is bad")
+        return why_ignored(push, app)
+
+    monkeypatch.setattr(intake, "_why_ignored", refuse)
+    answers = client.together(*(asked(number) for number in range(40)))
+    assert [answer.status for answer in answers].count(202) == 39
+    assert answers[7].status == 409
+    assert deliveries(world) == {"accepted": 39}
+
+
+def test_unsigned_and_unreadable_ones_among_many_are_refused_by_themselves(world, client):
+    """401 and 400 are theirs alone."""
+    unsigned = ("POST", "/webhooks/github", (), push_body("9" * 40))
+    unreadable = ("POST", "/webhooks/github", github(b"{"), b"{")
+    answers = client.together(*(asked(number) for number in range(20)), unsigned, unreadable)
+    assert [answer.status for answer in answers] == [202] * 20 + [401, 400]
+    assert deliveries(world) == {"accepted": 20, "rejected": 1}
