@@ -194,8 +194,8 @@ rollouts = Table(
     Column("watch_due_at", Float),
     Column("started_at", Utc, nullable=False),
     Column("ended_at", Utc),
-    Column("began_s", Float),  # store clock; null as above
-    Column("took_s", Float),  # of a done one
+    Column("began_s", Float),  # store clock, later by what it stood halted; null as above
+    Column("took_s", Float),  # halts left out: of a done one, or until it halted
     Column("acknowledged_at", Utc),
 )
 
