@@ -130,8 +130,9 @@ def poll(app_name: str, deps: Deps, *, force: bool = False) -> None:
     try:
         head = deps.workshop.remote_head(app.name, app)
         with deps.store.reading() as tx:
-            known = tx.commits.newest(name)
-        if known is None or known.sha != head:  # a force-push may have left the branch with an old head
+            known, unread = tx.commits.newest(name), planning.unread(tx, name)
+        # A force-push may have left the branch with an old head
+        if known is None or known.sha != head or unread:
             read_branch(app, deps, who="poll", why="found on the branch")
         failures = 0
     except RolloutError as error:
