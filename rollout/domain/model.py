@@ -51,6 +51,7 @@ class Commit:
     reason: str | None  # why it failed or is barred
     bar_wanted: str | None  # bar it as soon as it passes, for this reason
     suspect: bool  # was in a batch that went wrong: goes out alone
+    suspect_of: RolloutId | None  # that batch; None when it was suspected by an older version
     now_reason: str | None  # a person wants it out before the queue, for this reason
     now_by: str | None
     attempt: int  # of its tests, from 1; 0 before the first

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import and_, bindparam, func, insert, or_, select, update
 
 from rollout.domain import turns as turn
-from rollout.domain.model import NOT_ON_BRANCH, AppName, BranchCommit, Commit, CommitId, Release
+from rollout.domain.model import NOT_ON_BRANCH, AppName, BranchCommit, Commit, CommitId, Release, RolloutId
 from rollout.domain.states import CommitEvent, CommitState, next_commit_state
 from rollout.errors import StaleWrite
 from rollout.store.rows import columns, load, load_all, load_one
@@ -197,12 +197,17 @@ class Commits:
         )
         return load_all(Commit, rows, state=CommitState)
 
-    def clear_suspects(self, app: AppName) -> None:
-        """Nobody is suspected any more of what went wrong."""
+    def suspects(self, app: AppName, batch: RolloutId | None) -> list[Commit]:
+        """Who is suspected still of what went wrong with this rollout, also those that have left the branch."""
+        rows = self._tx.connection.execute(
+            select(*columns(Commit, commits)).where(*_suspects(app, batch)).order_by(commits.c.position)
+        )
+        return load_all(Commit, rows, state=CommitState)
+
+    def clear_suspects(self, app: AppName, batch: RolloutId | None) -> None:
+        """Nobody is suspected any more of what went wrong with this rollout."""
         self._tx.connection.execute(
-            update(commits)
-            .where(commits.c.app == app, commits.c.suspect, commits.c.state == CommitState.PASSED)
-            .values(suspect=False, version=commits.c.version + 1)
+            update(commits).where(*_suspects(app, batch)).values(suspect=False, version=commits.c.version + 1)
         )
 
     def wanted_now(self, app: AppName) -> list[Commit]:
@@ -406,6 +411,15 @@ class Commits:
                 f"commit {commit.sha[:12]} has changed meanwhile", remedy="look again and repeat"
             )
         return replace(commit, version=commit.version + 1, **values)
+
+
+def _suspects(app: AppName, batch: RolloutId | None) -> list[Any]:
+    return [
+        commits.c.app == app,
+        commits.c.suspect,
+        commits.c.suspect_of == batch,
+        commits.c.state == CommitState.PASSED,
+    ]
 
 
 def _placed(told: BranchCommit) -> dict[str, Any]:

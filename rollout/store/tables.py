@@ -111,6 +111,7 @@ commits = Table(
     Column("reason", Text),
     Column("bar_wanted", Text),
     Column("suspect", Boolean, nullable=False, default=False),
+    Column("suspect_of", Id),
     Column("now_reason", Text),
     Column("now_by", Text),
     Column("attempt", Integer, nullable=False, default=0),
