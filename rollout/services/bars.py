@@ -102,6 +102,9 @@ def bar_locked(tx: Transaction, commit: Commit, *, who: str, why: str) -> Commit
     """As `bar`, in the caller's transaction; a failed or barred commit stays what it is."""
     commit = tx.commits.lock(commit.app, commit.sha) or commit  # its tests may be passing at this moment
     match commit.state:
+        case CommitState.PASSED if commit.is_pull:
+            tx.record(commit.app, f"commit {commit.sha}", "bar as soon as it is merged", who=who, why=why)
+            return tx.commits.wish_bar(commit, why)
         case CommitState.PASSED:
             barred = tx.commits.change(commit, CommitEvent.BAR, who=who, why=why, reason=why)
             # The culprit is found, or a person says so: what comes after it waits for its fix only

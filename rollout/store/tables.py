@@ -124,6 +124,7 @@ commits = Table(
     Column("lease_owner", String(200)),
     Column("lease_until", Float),
     Column("due_at", Float),
+    Column("pull", Integer),
     UniqueConstraint("app", "sha"),
 )
 

@@ -59,6 +59,8 @@ def _store(provider: str, headers: list[tuple[str, str]], body: bytes, deps: Dep
         return None
     if push.kind == "report":
         return checks.receive(push, webhooks.of_repository(push, deps.config.apps), deps)
+    if push.kind == "pull":
+        return intake.receive_pull(push, webhooks.of_repository(push, deps.config.apps), deps)
     return _for_every_app(push, deps)
 
 
