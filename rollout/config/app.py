@@ -79,6 +79,7 @@ class TestsConfig(Table):
     timeout: SomeTime = 300.0
     retries: Annotated[StrictInt, AfterValidator(within(0, 5, "a number of times from 0 (never) to 5"))] = 1
     parallel: Annotated[StrictInt, AfterValidator(within(1, 64, "a number of commits from 1 to 64"))] = 1
+    pull_requests: StrictBool = False
     source: Literal["command", "external"] = "command"
     required: tuple[
         Annotated[StrictStr, AfterValidator(matching(r"[^\x00-\x1f\x7f]{1,200}", "the name of a check"))], ...
@@ -89,6 +90,10 @@ class TestsConfig(Table):
         """Which reports decide is said by name: a guess could ship what nobody tested."""
         if self.source == "external" and not self.required:
             yield Clash("required", [], 'the names of the checks that decide (source is "external")')
+        if self.source == "external" and self.pull_requests:
+            yield Clash(
+                "pull_requests", "true", 'false, as CI servers test pull requests (source is "external")'
+            )
         if self.source == "command" and self.required:
             yield Clash("source", "command", '"external", as there are required checks')
 

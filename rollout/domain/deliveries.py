@@ -19,7 +19,7 @@ class Outcome(StrEnum):
     SUPERSEDED = "superseded"  # something newer went out, or is the branch's head, in its place
     DUPLICATE = "duplicate"  # of an earlier delivery, or of what was decided before it came
     IGNORED = "ignored"  # no push to a branch of ours
-    REPORTED = "reported"  # a CI server's report
+    REPORTED = "reported"  # a CI server's report, or a pull request
     REJECTED = "rejected"  # its commit must not go out, or its body makes no sense
     ERROR = "error"  # nobody could tell within a day
 

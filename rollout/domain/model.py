@@ -51,6 +51,7 @@ class Commit:
     reason: str | None  # why it failed or is barred
     bar_wanted: str | None  # bar it as soon as it passes, for this reason
     suspect: bool  # was in a batch that went wrong: goes out alone
+    suspect_of: RolloutId | None  # that batch; None when it was suspected by an older version
     now_reason: str | None  # a person wants it out before the queue, for this reason
     now_by: str | None
     attempt: int  # of its tests, from 1; 0 before the first
@@ -63,6 +64,14 @@ class Commit:
     lease_owner: str | None
     lease_until: float | None
     due_at: float | None
+    pull: (
+        int | None
+    )  # the pull request whose head it is; on the branch: it passed there, and waits for its release
+
+    @property
+    def is_pull(self) -> bool:
+        """Head of a pull request that is not merged: never shipped."""
+        return self.pull is not None and self.position is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +262,7 @@ class Push:
 
     provider: str
     delivery: str
-    kind: str  # "push", "ping", "report" (then `check` is of the commit `head`) or "other"
+    kind: str  # "push", "ping", "pull", "report" (then `check` is of the commit `head`) or "other"
     repositories: tuple[str, ...] = ()  # addresses as the server spells them
     full_name: str = ""
     branch: str = ""  # "" when the ref is not a branch
@@ -262,6 +271,18 @@ class Push:
         tuple[str, str], ...
     ] = ()  # (branch, head) of further branches: Bitbucket tells of several at once
     check: Check | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """The head of a pull request in the app's repository."""
+
+    number: int
+    ref: str  # as the git server names it
+    sha: str
+    subject: str = ""
+    author: str = ""
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)

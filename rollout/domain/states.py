@@ -27,6 +27,7 @@ class CommitEvent(StrEnum):
     TESTS_LOST = "tests lost"
     PASS = "pass"  # noqa: S105  # a verdict, not a password
     FAIL = "fail"
+    MERGE = "merge"  # a pull request that passed is on the branch: its release is built
     BAR = "bar"
     UNBAR = "unbar"
 
@@ -105,7 +106,7 @@ C, CE = CommitState, CommitEvent
 COMMITS: Mapping[CommitState, Mapping[CommitEvent, CommitState]] = {
     C.RECEIVED: {CE.TEST: C.TESTING},
     C.TESTING: {CE.PASS: C.PASSED, CE.FAIL: C.FAILED, CE.TESTS_LOST: C.RECEIVED},
-    C.PASSED: {CE.BAR: C.BARRED},
+    C.PASSED: {CE.BAR: C.BARRED, CE.MERGE: C.TESTING},
     C.FAILED: {CE.TEST: C.TESTING},
     C.BARRED: {CE.UNBAR: C.PASSED},
 }

@@ -6,20 +6,25 @@ what was planned or shipped can still be built.
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rollout.domain.model import BranchCommit
+import structlog
+
+from rollout.domain.model import BranchCommit, Pull
 from rollout.errors import NotFound, ServiceUnavailable
 from rollout.releases import filelock
 from rollout.releases.git import Done, Git
-from rollout.releases.limits import FETCH_LIMIT_S, LOCAL_LIMIT_S, MESSAGE_BYTES, REMOTE_LIMIT_S
+from rollout.releases.limits import FETCH_LIMIT_S, LOCAL_LIMIT_S, MESSAGE_BYTES, PULL_LIMIT_S, REMOTE_LIMIT_S
 from rollout.releases.repository import Repository, masked
 
+log = structlog.get_logger()
 _NAME = re.compile(r"(?!.*\.\.)\w[\w.+@/-]{0,250}")
 _SHA = re.compile(r"[0-9a-f]{40}")
+_PULL = re.compile(r"refs/(?:pull|merge-requests)/([1-9][0-9]{0,8})/head")  # GitHub and Gitea; GitLab
+_PULLS = "refs/rollout/pulls"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,46 @@ class Mirror:
             with self._alone():
                 self._prepare(repository)
         return self._ask_head(repository, branch)
+
+    def remote_heads(self, repository: Repository, branch: str) -> tuple[str, list[Pull]]:
+        """The branch's head and those of all pull requests on the server, by one question."""
+        if not self._made:
+            with self._alone():
+                self._prepare(repository)
+        told = self._ask(repository, f"refs/heads/{branch}", "refs/pull/*/head", "refs/merge-requests/*/head")
+        pulls = [
+            Pull(int(named[1]), ref, sha) for ref, sha in told.items() if (named := _PULL.fullmatch(ref))
+        ]
+        return _head_in(told, repository, branch), pulls
+
+    def fetch_pulls(self, repository: Repository, pulls: Sequence[Pull]) -> list[Pull]:
+        """The heads of these pull requests, as fetched; those of others are let go. One that cannot be fetched is left out."""
+        with self._alone():
+            self._prepare(repository)
+            self._sweep_locks()
+            wanted = {f"{_PULLS}/{pull.number}" for pull in pulls}
+            for ref in self._local("for-each-ref", "--format=%(refname)", _PULLS).splitlines():
+                if ref not in wanted:
+                    self._local("update-ref", "-d", ref)
+            return [found for pull in pulls if (found := self._fetch_pull(repository, pull)) is not None]
+
+    def _fetch_pull(self, repository: Repository, pull: Pull) -> Pull | None:
+        ours = f"{_PULLS}/{pull.number}"
+        if self._ref(ours) != pull.sha:
+            done = self.git.run(
+                "fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head", "--force",
+                "--end-of-options", repository.address, f"+{pull.ref}:{ours}",
+                repository=repository, limit_s=PULL_LIMIT_S,
+            )  # fmt: skip
+            if done.status:
+                log.warning("pull_not_fetched", ref=pull.ref, error=done.complaint)
+                return None
+        (record,) = self.git.records(
+            "log", "-z", "--max-count=1", "--encoding=UTF-8", "--format=%H%n%an%n%B",
+            "--end-of-options", ours, "--", longest=4 * MESSAGE_BYTES,
+        )  # fmt: skip
+        told = _commit(record, 0)
+        return replace(pull, sha=told.sha, subject=told.subject, author=told.author, message=told.message)
 
     def resolve(self, name: str) -> str:
         """The full hash of a commit that is named by its hash (at least 4 digits), or by a ref; NotFound."""
@@ -127,7 +172,10 @@ class Mirror:
                 self._local("update-ref", "-d", ref)
 
     def _head(self, branch: str) -> str | None:
-        done = self.git.run("rev-parse", "--verify", "--quiet", "--end-of-options", f"refs/heads/{branch}")
+        return self._ref(f"refs/heads/{branch}")
+
+    def _ref(self, ref: str) -> str | None:
+        done = self.git.run("rev-parse", "--verify", "--quiet", "--end-of-options", ref)
         return done.output or None
 
     def _keep_reachable(self, before: str | None, branch: str) -> None:
@@ -139,20 +187,18 @@ class Mirror:
             self._local("update-ref", f"refs/rollout/gone/{before}", before)
 
     def _ask_head(self, repository: Repository, branch: str) -> str:
-        ref = f"refs/heads/{branch}"
+        return _head_in(self._ask(repository, f"refs/heads/{branch}"), repository, branch)
+
+    def _ask(self, repository: Repository, *patterns: str) -> dict[str, str]:
+        """The server's refs of these patterns, each with its hash."""
         done = self.git.run(
-            "ls-remote", "--quiet", "--end-of-options", repository.address, ref,
+            "ls-remote", "--quiet", "--end-of-options", repository.address, *patterns,
             repository=repository, limit_s=REMOTE_LIMIT_S,
         )  # fmt: skip
         if done.status:
             raise _unavailable(repository, done)
-        for sha, _, name in (line.partition("\t") for line in done.output.splitlines()):
-            if name == ref and _SHA.fullmatch(sha):
-                return sha
-        raise NotFound(
-            f"branch {branch!r} does not exist in {masked(repository.address)}",
-            remedy="correct `branch` in rollout.toml, or push it",
-        )
+        lines = (line.partition("\t") for line in done.output.splitlines())
+        return {ref: sha for sha, _, ref in lines if _SHA.fullmatch(sha)}
 
     def _local(self, *words: str) -> str:
         done = self.git.run(*words)
@@ -162,6 +208,15 @@ class Mirror:
                 remedy="is the disk full or not writable? The mirror may be deleted: it is fetched again",
             )
         return done.output
+
+
+def _head_in(told: Mapping[str, str], repository: Repository, branch: str) -> str:
+    if head := told.get(f"refs/heads/{branch}"):
+        return head
+    raise NotFound(
+        f"branch {branch!r} does not exist in {masked(repository.address)}",
+        remedy="correct `branch` in rollout.toml, or push it",
+    )
 
 
 def _unavailable(repository: Repository, done: Done) -> ServiceUnavailable:

@@ -3,13 +3,13 @@
 import errno
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rollout.config.deploy_file import AppConfig
-from rollout.domain.model import BranchCommit, Delta, Release, TestResult
+from rollout.domain.model import BranchCommit, Delta, Pull, Release, TestResult
 from rollout.errors import ReleaseError, ServiceUnavailable
 from rollout.releases import archive, command, tree
 from rollout.releases.checkout import export
@@ -48,6 +48,16 @@ class GitWorkshop:
         """The head of the branch by one `ls-remote`."""
         with _room(self.state_dir):
             return self._mirror(app).remote_head(Repository.parse(config.repository), config.branch)
+
+    def remote_heads(self, app: str, config: AppConfig) -> tuple[str, list[Pull]]:
+        """The branch's head and those of all pull requests, by one `ls-remote`."""
+        with _room(self.state_dir):
+            return self._mirror(app).remote_heads(Repository.parse(config.repository), config.branch)
+
+    def fetch_pulls(self, app: str, config: AppConfig, pulls: Sequence[Pull]) -> list[Pull]:
+        """Bring these heads into the mirror, and let go of all others."""
+        with _room(self.state_dir):
+            return self._mirror(app).fetch_pulls(Repository.parse(config.repository), pulls)
 
     def resolve(self, app: str, name: str) -> str:
         """The full hash of a commit in the mirror, by hash or ref; NotFound."""

@@ -34,7 +34,7 @@ def after_trouble(tx: Transaction, rollout: Rollout, *, who: str, why: str) -> N
     culprits = [commit for commit in batch if commit.sha in guilty]
     for commit in culprits:
         if len(culprits) > 1:
-            tx.commits.update(commit, suspect=True)
+            tx.commits.update(commit, suspect=True, suspect_of=rollout.id)
             tx.record(rollout.app, f"commit {commit.sha}", "suspect", who=who, why=why)
         else:
             bar_locked(tx, commit, who=who, why=why)
@@ -45,7 +45,7 @@ def after_success(tx: Transaction, rollout: Rollout, *, who: str) -> None:
     shipped = tx.commits.get(rollout.app, rollout.commit)
     if shipped is None or not shipped.suspect:
         return
-    left = tx.commits.after(rollout.app, shipped.position or 0)
+    left = [one for one in tx.commits.suspects(rollout.app, shipped.suspect_of) if not _is_in(one, shipped)]
     culprit = selection.last_suspect([candidate(commit, tx) for commit in left])
     if culprit is None:
         return
@@ -60,6 +60,11 @@ def after_success(tx: Transaction, rollout: Rollout, *, who: str) -> None:
         f"{rollout.app}: commit {culprit[:12]} is barred",
         f"{commit.subject}, by {commit.author}: {why}.\nNext: revert it and push, or rollout unbar {culprit[:12]} --reason …",
     )
+
+
+def _is_in(commit: Commit, shipped: Commit) -> bool:
+    """What has left the branch is not out, and may be what was bad."""
+    return commit.on_branch and (commit.position or 0) <= (shipped.position or 0)
 
 
 def blamed(tx: Transaction, rollout: Rollout) -> tuple[list[Commit], list[Commit]]:
@@ -98,11 +103,14 @@ def bar_locked(tx: Transaction, commit: Commit, *, who: str, why: str) -> Commit
     """As `bar`, in the caller's transaction; a failed or barred commit stays what it is."""
     commit = tx.commits.lock(commit.app, commit.sha) or commit  # its tests may be passing at this moment
     match commit.state:
+        case CommitState.PASSED if commit.is_pull:
+            tx.record(commit.app, f"commit {commit.sha}", "bar as soon as it is merged", who=who, why=why)
+            return tx.commits.wish_bar(commit, why)
         case CommitState.PASSED:
             barred = tx.commits.change(commit, CommitEvent.BAR, who=who, why=why, reason=why)
             # The culprit is found, or a person says so: what comes after it waits for its fix only
             if commit.suspect:
-                tx.commits.clear_suspects(commit.app)
+                tx.commits.clear_suspects(commit.app, commit.suspect_of)
             for twin in tx.commits.passed_with(barred):
                 if same := same_bytes(tx, twin, twin.digest or ""):
                     bar_locked(tx, twin, who="bar", why=same)
@@ -129,7 +137,9 @@ def unbar(app: str, name: str, deps: Deps, *, who: str, why: str) -> Commit:
         if commit.bar_wanted is not None:
             return tx.commits.wish_bar(commit, None)
         cleared = tx.commits.update(commit, suspect=False)
-        tx.commits.clear_suspects(commit.app)  # when a word clears one, nothing follows for the others
+        tx.commits.clear_suspects(
+            commit.app, commit.suspect_of
+        )  # when a word clears one, nothing follows for the others
         return cleared
 
 

@@ -62,11 +62,17 @@ def lasts(tx: Transaction, app: AppName) -> Lasts:
 
 def may_go(commit: Commit) -> bool:
     """Whether automation may make it the commit of a rollout, should its tests pass."""
-    return commit.state not in {CommitState.FAILED, CommitState.BARRED} and commit.bar_wanted is None
+    return (
+        commit.state not in {CommitState.FAILED, CommitState.BARRED}
+        and commit.bar_wanted is None
+        and not commit.is_pull
+    )
 
 
 def why(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
     """What becomes of the commit."""
+    if commit.is_pull:
+        return Why(_as_pull(app, commit))
     rollout = views.carrying(tx, commit.app, commit.sha)
     told = None if rollout is None else _in_rollout(tx, app, rollout)
     return (
@@ -172,6 +178,16 @@ def _stage(rollout: Rollout) -> str:
     if rollout.state is R.EVALUATING_CANARY:
         return "its canary is watched"
     return f"{rollout.done} of {rollout.total} hosts have it"
+
+
+def _as_pull(app: AppConfig, commit: Commit) -> str:
+    """It is never shipped, whatever its tests say."""
+    short, pull = commit.sha[:12], f"head of pull request {commit.pull}"
+    if commit.state is CommitState.FAILED:
+        return f"{pull}, not good: {commit.reason}; what it printed: rollout log {short}"
+    words = "tested" if commit.state is CommitState.PASSED else telling.where(commit)
+    barred = f", and is barred then: {commit.bar_wanted}" if commit.bar_wanted else ""
+    return f"{pull}: {words}; it ships only when it is merged into {app.branch}{barred}"
 
 
 def _will_not(tx: Transaction, app: AppConfig, commit: Commit) -> Why | None:

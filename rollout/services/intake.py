@@ -8,12 +8,12 @@ import structlog
 from rollout import crashpoints
 from rollout.config.deploy_file import AppConfig
 from rollout.domain.deliveries import End, Outcome, known_before
-from rollout.domain.model import AppName, BranchCommit, Commit, CommitId, Push
+from rollout.domain.model import AppName, BranchCommit, Commit, CommitId, Pull, Push
 from rollout.domain.pipeline import run_tests
 from rollout.domain.retry import backoff_s, spread
 from rollout.domain.states import CommitState
 from rollout.errors import Conflict, NotFound, RolloutError
-from rollout.services import deliveries, planning, turns
+from rollout.services import deliveries, planning, pulls, turns
 from rollout.services.ports import Deps
 from rollout.store.apps import LONGEST_BACKOFF_S
 from rollout.store.store import Transaction
@@ -108,6 +108,21 @@ def _of_known(tx: Transaction, push: Push, commit: Commit) -> End:
     return end
 
 
+def receive_pull(push: Push, apps: Sequence[AppConfig], deps: Deps) -> Received:
+    """A verified webhook says that something is new with a pull request: each app that tests them looks at the next poll."""
+    looking = [app for app in apps if app.tests.pull_requests]
+    end = End(Outcome.REPORTED, "a pull request; the repository is looked at")
+    if not apps:
+        end = End(Outcome.IGNORED, "not a repository of ours")
+    elif not looking:
+        end = End(Outcome.IGNORED, "a pull request, and tests.pull_requests is not true")
+    with deps.store.transaction() as tx:
+        for app in looking:
+            tx.apps.look(AppName(app.name))
+        number = tx.deliveries.add(push, AppName(apps[0].name) if apps else None, end)
+    return Received(number, end.outcome, end.reason)
+
+
 def _may_have_moved(tx: Transaction, head: Commit) -> bool:
     """A known commit is the branch's head, and not the newest of those that we take for the branch's: a force-push."""
     newest = tx.commits.newest(head.app)
@@ -183,15 +198,18 @@ def poll(app_name: str, deps: Deps, *, force: bool = False) -> None:
             return
         failures = tx.apps.poll_failures(name)
     try:
-        head = deps.workshop.remote_head(app.name, app)
+        head, heads = _ask(app, deps)
         with deps.store.reading() as tx:
-            known = tx.commits.newest(name)
-        if known is None or known.sha != head:  # a force-push may have left the branch with an old head
+            known, unread = tx.commits.newest(name), planning.unread(tx, name)
+        # A force-push may have left the branch with an old head
+        if known is None or known.sha != head or unread:
             read_branch(app, deps, who="poll", why="found on the branch")
         failures = 0
     except RolloutError as error:
         failures += 1
         log.warning("poll_failed", app=app.name, failures=failures, error=str(error))
+    if failures == 0 and app.tests.pull_requests:
+        pulls.look(app, heads, deps)
     with deps.store.transaction() as tx:
         wait = (
             app.poll
@@ -200,6 +218,13 @@ def poll(app_name: str, deps: Deps, *, force: bool = False) -> None:
         )
         # The apps of one git server ask it neither all at once nor, when it is back, all together again.
         tx.apps.polled(name, next_s=spread(wait, app.name, failures), failures=failures)
+
+
+def _ask(app: AppConfig, deps: Deps) -> tuple[str, list[Pull]]:
+    """The branch's head, and those of pull requests if they are tested, by one `ls-remote`."""
+    if app.tests.pull_requests:
+        return deps.workshop.remote_heads(app.name, app)
+    return deps.workshop.remote_head(app.name, app), []
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +246,13 @@ def enqueue(app: AppConfig, name: str | None, deps: Deps, *, who: str, now: Wish
     with deps.store.reading() as tx:
         last = _released_position(tx, AppName(app.name))
     branch = {told.sha: told for told in _branch_above(last, app, deps)}
+    with deps.store.reading() as tx:
+        known = tx.commits.get(AppName(app.name), sha)
+    if sha not in branch and known is not None and known.is_pull:
+        raise Conflict(
+            f"commit {sha[:12]} is the head of pull request {known.pull}, which is tested and never shipped",
+            remedy=f"merge it into {app.branch}",
+        )
     if sha not in branch:
         raise NotFound(
             f"commit {sha[:12]} is not on branch {app.branch} of {app.repository}",

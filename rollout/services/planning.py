@@ -18,6 +18,7 @@ from rollout.store.store import Transaction
 
 log = structlog.get_logger()
 UNDER_WAY = "a rollout is under way"
+UNREAD = "the branch is read again first: commits of it that would go out are not known yet"
 AUTOMATION = "automation"  # who asks for a rollout that no person asked for
 
 
@@ -99,6 +100,12 @@ def waiting(tx: Transaction, app: AppName) -> list[Commit]:
     return [] if _gone(tx, app) else tx.commits.after(app, _position(running))
 
 
+def unread(tx: Transaction, app: AppName) -> bool:
+    """A commit above what runs has no row, and would ship unseen: something else ran when the branch was read last."""
+    running, queue = released(tx, app), waiting(tx, app)
+    return running is not None and bool(queue) and _position(queue[-1]) - _position(running) != len(queue)
+
+
 def under_way(tx: Transaction, app: AppName) -> Rollout | None:
     """The app's rollout that is active, or planned and about to begin."""
     return tx.rollouts.active(app) or tx.rollouts.pending(app)
@@ -118,6 +125,8 @@ def ahead(tx: Transaction, app: AppName) -> list[Commit]:
 def _note(app: AppConfig, why: str, deps: Deps) -> None:
     with deps.store.transaction() as tx:
         news = tx.apps.note(AppName(app.name), why)
+        if why == UNREAD:
+            tx.apps.look(AppName(app.name))
     if news:
         log.info("nothing_started", app=app.name, why=why)
 
@@ -129,6 +138,8 @@ def _busy(tx: Transaction, app: AppConfig) -> bool:
 def _choose(tx: Transaction, app: AppConfig) -> tuple[Commit | None, str]:
     name = AppName(app.name)
     queue, gone = waiting(tx, name), _gone(tx, name)
+    if unread(tx, name):
+        return None, UNREAD
     for wanted in tx.commits.wanted_now(name):
         reachable = wanted.on_branch if gone else any(commit.id == wanted.id for commit in queue)
         if wanted.state is CommitState.PASSED and reachable:

@@ -15,6 +15,7 @@ from rollout.domain.model import (
     Member,
     Outcome,
     PrepareOrder,
+    Pull,
     Release,
     SwitchOrder,
     Target,
@@ -83,6 +84,12 @@ class Workshop(Protocol):
 
     def remote_head(self, app: str, config: AppConfig) -> str:
         """The head of the branch by one `ls-remote`."""
+
+    def remote_heads(self, app: str, config: AppConfig) -> tuple[str, list[Pull]]:
+        """As `remote_head`, and the heads of all pull requests, open or not, by the same `ls-remote`."""
+
+    def fetch_pulls(self, app: str, config: AppConfig, pulls: Sequence[Pull]) -> list[Pull]:
+        """Bring these heads into the mirror, and let go of all others; as fetched, without those that could not be."""
 
     def resolve(self, app: str, name: str) -> str:
         """The full hash of a commit in the mirror; NotFound."""

@@ -26,6 +26,8 @@ def where(commit: Commit) -> str:
 def told_of_tests(commit: Commit) -> list[str]:
     """What the last run of its tests deserves to have said about it, a line each."""
     lines = []
+    if commit.is_pull:
+        lines.append(f"head of pull request {commit.pull}: never shipped as such")
     if commit.flaky:
         lines.append(f"flaky: passed after {commit.reds} red")
     if commit.took_s is not None:

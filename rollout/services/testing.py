@@ -15,12 +15,13 @@ from rollout.domain.model import NOT_ON_BRANCH, AppName, Commit, CommitId, Relea
 from rollout.domain.retry import backoff_s
 from rollout.domain.states import CommitEvent, CommitState
 from rollout.errors import LeaseLost, NotFound, ReleaseError, RolloutError, ServiceUnavailable, StaleWrite
-from rollout.services import bars, checks, deliveries, intake, planning, telling, turns
+from rollout.services import bars, checks, deliveries, intake, planning, pulls, telling, turns
 from rollout.services.ports import Deps
 from rollout.store.store import Transaction
 
 log = structlog.get_logger()
 PATIENT_ATTEMPTS = 3  # a webhook may be faster than the git server's own copies
+MERGED = "it was merged at this very moment: it is tested again, and built"
 MOST_LOST = 5  # runs in a row that end with their worker: then it is the tests that end it
 
 
@@ -43,6 +44,9 @@ def _claim(commit_id: CommitId, deps: Deps) -> Commit | None:
             return None
         app = deps.config.app(known.app)
         tx.apps.lock(known.app)
+        if known.is_pull and not app.tests.pull_requests:
+            tx.commits.current_pulls(known.app, [])
+            return None
         told = checks.decision(tx, app, known) if checks.external(app) else None
         if told is not None and told.word is Word.WAIT and known.state is CommitState.RECEIVED:
             checks.put_off(tx, app, tx.commits.lock(known.app, known.sha) or known, told.why)
@@ -98,21 +102,24 @@ def _test(commit: Commit, deps: Deps) -> bool:
 
 
 def _test_and_build(commit: Commit, app: AppConfig, deps: Deps) -> tuple[TestResult, Release | None]:
-    _on_branch(commit, app, deps)
+    if not commit.is_pull:
+        _on_branch(commit, app, deps)
 
     def go_on() -> bool:
         crashpoints.reach("tests-running")
         with deps.store.reading() as tx:
             return tx.commits.still_leased(commit)
 
-    if checks.external(app):
+    if _passed_as_pull(commit):
+        tests = TestResult(True, f"passed as pull request {commit.pull}", commit.output, commit.took_s)
+    elif checks.external(app):
         tests = _reported(commit, app, deps)
     else:
         began = time.monotonic()
         tests = deps.workshop.run_tests(app.name, app, commit.sha, go_on=go_on)
         tests = replace(tests, took_s=round(time.monotonic() - began, 3))
     crashpoints.reach("after-tests")
-    if not tests.passed:
+    if not tests.passed or (commit.is_pull and not _merged(commit, deps)):
         return tests, None
     release, built = deps.workshop.build(app.name, app, commit.sha)
     crashpoints.reach("after-build")
@@ -120,6 +127,17 @@ def _test_and_build(commit: Commit, app: AppConfig, deps: Deps) -> tuple[TestRes
     if release is None:
         return replace(tests, passed=False, reason=f"build: {built.reason}", output=output), None
     return replace(tests, output=output), release
+
+
+def _passed_as_pull(commit: Commit) -> bool:
+    """Its tests were run before it was merged, and it lacks its release only: of what is not merged nothing is built."""
+    return commit.pull is not None and not commit.is_pull
+
+
+def _merged(commit: Commit, deps: Deps) -> bool:
+    with deps.store.reading() as tx:
+        fresh = tx.commits.by_id(commit.id)
+    return fresh is not None and not fresh.is_pull
 
 
 def _reported(commit: Commit, app: AppConfig, deps: Deps) -> TestResult:
@@ -184,7 +202,9 @@ def _settle(
         told = checks.decision(tx, app, commit)  # a failure may have been reported while it was built
         if told.word is not Word.PASS:
             result, release, final = replace(result, passed=False, reason=told.why), None, True
-    red = release is None
+    fresh = tx.commits.by_id(commit.id)
+    is_pull = fresh is not None and fresh.is_pull
+    red = not result.passed
     reds = commit.reds + red
     values: dict[str, Any] = {
         "who": deps.worker,
@@ -198,26 +218,38 @@ def _settle(
         "lease_until": None,
         "due_at": None,
     }
-    if red and result.passed:
-        raise ReleaseError(f"commit {commit.sha} passed without a release")
+    if _passed_as_pull(commit):
+        values["pull"] = None
+    if release is None and result.passed and not is_pull:
+        if not commit.is_pull:
+            raise ReleaseError(f"commit {commit.sha} passed without a release")
+        tx.commits.change(commit, CommitEvent.TESTS_LOST, **values | {"due_at": tx.now(), "why": MERGED})
+        return
     if red and not final and reds <= app.tests.retries:
         tx.commits.change(commit, CommitEvent.TESTS_LOST, **values | {"due_at": tx.now()})
         return
-    if release is None:
+    if red:
         tx.commits.change(commit, CommitEvent.FAIL, reason=result.reason, **values)
     else:
         _passed(tx, commit, release, values)
+    if is_pull:
+        if red:
+            pulls.red(tx, commit, result.reason)
+        return
     deliveries.settle(tx, commit.app)
     telling.flaky_or_slow(tx, app, commit, result, reds)
     telling.red_branch(tx, app)
 
 
-def _passed(tx: Transaction, commit: Commit, release: Release, values: dict[str, Any]) -> None:
-    tx.commits.add_release(AppName(commit.app), release)
+def _passed(tx: Transaction, commit: Commit, release: Release | None, values: dict[str, Any]) -> None:
     reason = f"flaky: it passed after {commit.reds} red run{'s' * (commit.reds > 1)}" if commit.reds else None
+    digest = None if release is None else release.digest
     passed = tx.commits.change(
-        commit, CommitEvent.PASS, reason=reason, digest=release.digest, flaky=commit.reds > 0, **values
+        commit, CommitEvent.PASS, reason=reason, digest=digest, flaky=commit.reds > 0, **values
     )
+    if release is None:
+        return
+    tx.commits.add_release(AppName(commit.app), release)
     fresh = tx.commits.by_id(passed.id)
     assert fresh is not None
     why = fresh.bar_wanted or bars.same_bytes(tx, fresh, release.digest)
@@ -227,7 +259,7 @@ def _passed(tx: Transaction, commit: Commit, release: Release, values: dict[str,
 
 def _outputs(commit: Commit, result: TestResult) -> str:
     """What this run printed, below what the red ones before it did; at most as many as tests.retries allows."""
-    if not commit.reds:
+    if not commit.reds or _passed_as_pull(commit):
         return result.output
     before = commit.output or "nothing was printed"
     return f"{before}\n\n--- run {commit.reds + 1}, after a red one ---\n{result.output}"

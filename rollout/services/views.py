@@ -147,6 +147,7 @@ def commit(tx: Transaction, found: Commit) -> dict[str, Any]:
             "flaky": found.flaky,
             "took_s": found.took_s,
         },
+        "pull_request": found.pull if found.is_pull else None,
         "checks": [
             {
                 "name": one.name,

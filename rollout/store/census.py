@@ -46,16 +46,18 @@ class Census:
     def oldest_unfinished_s(self) -> dict[str, float]:
         """How old the oldest untested commit and the oldest unfinished rollout are; 0 when there is none."""
         return {
-            "commit": self._age_s(commits.c.received_at, commits.c.state.in_(UNTESTED)),
+            "commit": self._age_s(
+                commits.c.received_at, commits.c.state.in_(UNTESTED), commits.c.pull.is_(None)
+            ),
             "rollout": self._age_s(rollouts.c.started_at, rollouts.c.state.not_in(FINISHED)),
         }
 
     def _counts(self, query: Select[Any]) -> Counts:
         return {(app, state): number for app, state, number in self._tx.connection.execute(query)}
 
-    def _age_s(self, since: Column[Any], where: Any) -> float:
+    def _age_s(self, since: Column[Any], *where: Any) -> float:
         oldest: datetime | None = self._tx.connection.execute(
-            select(func.min(since)).where(where)
+            select(func.min(since)).where(*where)
         ).scalar_one()
         return 0.0 if oldest is None else max(0.0, (self._tx.today() - oldest).total_seconds())
 

@@ -5,10 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import and_, bindparam, func, insert, not_, or_, select, update
 
 from rollout.domain import turns as turn
-from rollout.domain.model import NOT_ON_BRANCH, AppName, BranchCommit, Commit, CommitId, Release
+from rollout.domain.model import (
+    NOT_ON_BRANCH,
+    AppName,
+    BranchCommit,
+    Commit,
+    CommitId,
+    Pull,
+    Release,
+    RolloutId,
+)
 from rollout.domain.states import CommitEvent, CommitState, next_commit_state
 from rollout.errors import StaleWrite
 from rollout.store.rows import columns, load, load_all, load_one
@@ -29,12 +38,13 @@ _ADD = insert(commits)
 _RUNG = update(commits).where(commits.c.id.in_(bindparam("ids", expanding=True)))
 
 _PLACED = (
-    commits.c.id, commits.c.sha, commits.c.state,
+    commits.c.id, commits.c.sha, commits.c.state, commits.c.pull,
     commits.c.position, commits.c.on_branch, commits.c.subject, commits.c.author, commits.c.message,
 )  # fmt: skip
 _ONE = commits.c.id == bindparam("its_id")
 _PLACE = update(commits).where(_ONE)
 _GONE = update(commits).where(_ONE).values(on_branch=False)
+IS_PULL = and_(commits.c.pull.is_not(None), commits.c.position.is_(None))  # `Commit.is_pull`
 
 
 class Commits:
@@ -105,15 +115,63 @@ class Commits:
         ).all()
         here = [row for row in rows if row.sha in told]
         news = [
-            {"its_id": row.id, **told[row.sha]} for row in here if row[3:] != tuple(told[row.sha].values())
+            {"its_id": row.id, **told[row.sha]} for row in here if row[4:] != tuple(told[row.sha].values())
         ]
         gone = [{"its_id": row.id} for row in rows if row.on_branch and row.sha not in told]
         for statement, values in ((_PLACE, news), (_GONE, gone)):
             if values:
                 self._tx.connection.execute(statement, values)
         for row in here:
+            if row.pull is not None and row.position is None:
+                self._merge(app, row.sha)
             if row.state == CommitState.FAILED:
                 self._receive_again(app, row.sha)
+
+    def _merge(self, app: AppName, sha: str) -> None:
+        """The head of a pull request is on the branch now: an ordinary commit, and what its tests said stays."""
+        commit = self.get(app, sha)
+        if commit is not None and commit.state is CommitState.PASSED:
+            values = {"lease_owner": None, "lease_until": 0.0, "reason": None, "lost": 0}
+            self.change(
+                commit,
+                CommitEvent.MERGE,
+                who="git",
+                why="it is on the branch; its release is built",
+                **values,
+            )
+            return
+        # A test that runs keeps its claim: the version stays.
+        of = and_(commits.c.app == app, commits.c.sha == sha)
+        self._tx.connection.execute(update(commits).where(of).values(pull=None))
+        waits = and_(of, commits.c.state == CommitState.RECEIVED, commits.c.due_at.is_(None))
+        self._tx.connection.execute(update(commits).where(waits).values(due_at=0.0, reason=None))
+
+    def known(self, app: AppName, hashes: Sequence[str]) -> set[str]:
+        """Those of these that have a row."""
+        query = select(commits.c.sha).where(commits.c.app == app, commits.c.sha.in_(hashes))
+        return set(self._tx.connection.execute(query).scalars())
+
+    def add_pull(self, app: AppName, pull: Pull, *, who: str, why: str) -> None:
+        """A row for the head of a pull request, unless the commit is known, as whatever."""
+        commit, new = self.add(app, pull.sha, who=who, why=why)
+        if new:
+            self._write(
+                commit,
+                pull=pull.number,
+                on_branch=False,
+                subject=pull.subject,
+                author=pull.author,
+                message=pull.message,
+            )
+
+    def current_pulls(self, app: AppName, hashes: Sequence[str]) -> None:
+        """Of the heads of pull requests that wait for their tests, only these are tested."""
+        waits = and_(commits.c.app == app, IS_PULL, commits.c.state == CommitState.RECEIVED)
+        old = and_(waits, commits.c.sha.not_in(hashes), commits.c.due_at.is_not(None))
+        again = and_(waits, commits.c.sha.in_(hashes), commits.c.due_at.is_(None))
+        why = "not tested: its pull request has a newer head, or is not among the newest"
+        self._tx.connection.execute(update(commits).where(old).values(due_at=None, reason=why))
+        self._tx.connection.execute(update(commits).where(again).values(due_at=0.0, reason=None))
 
     def _receive_again(self, app: AppName, sha: str) -> None:
         commit = self.get(app, sha)
@@ -123,12 +181,7 @@ class Commits:
     def add_all(self, app: AppName, branch: Sequence[BranchCommit], *, who: str, why: str) -> None:
         """Rows for those that have none; placed. However many: in a few statements."""
         self._tx.apps.lock(app)
-        hashes = [told.sha for told in branch]
-        known = set(
-            self._tx.connection.execute(
-                select(commits.c.sha).where(commits.c.app == app, commits.c.sha.in_(hashes))
-            ).scalars()
-        )
+        known = self.known(app, [told.sha for told in branch])
         new = [told for told in branch if told.sha not in known]
         if not new:
             return
@@ -197,12 +250,17 @@ class Commits:
         )
         return load_all(Commit, rows, state=CommitState)
 
-    def clear_suspects(self, app: AppName) -> None:
-        """Nobody is suspected any more of what went wrong."""
+    def suspects(self, app: AppName, batch: RolloutId | None) -> list[Commit]:
+        """Who is suspected still of what went wrong with this rollout, also those that have left the branch."""
+        rows = self._tx.connection.execute(
+            select(*columns(Commit, commits)).where(*_suspects(app, batch)).order_by(commits.c.position)
+        )
+        return load_all(Commit, rows, state=CommitState)
+
+    def clear_suspects(self, app: AppName, batch: RolloutId | None) -> None:
+        """Nobody is suspected any more of what went wrong with this rollout."""
         self._tx.connection.execute(
-            update(commits)
-            .where(commits.c.app == app, commits.c.suspect, commits.c.state == CommitState.PASSED)
-            .values(suspect=False, version=commits.c.version + 1)
+            update(commits).where(*_suspects(app, batch)).values(suspect=False, version=commits.c.version + 1)
         )
 
     def wanted_now(self, app: AppName) -> list[Commit]:
@@ -215,10 +273,14 @@ class Commits:
         return load_all(Commit, rows, state=CommitState)
 
     def unfinished(self, app: AppName) -> list[Commit]:
-        """Received or in test, oldest first."""
+        """Received or in test, oldest first, without pull requests."""
         rows = self._tx.connection.execute(
             select(*columns(Commit, commits))
-            .where(commits.c.app == app, commits.c.state.in_([CommitState.RECEIVED, CommitState.TESTING]))
+            .where(
+                commits.c.app == app,
+                commits.c.state.in_([CommitState.RECEIVED, CommitState.TESTING]),
+                not_(IS_PULL),
+            )
             .order_by(commits.c.id)
         )
         return load_all(Commit, rows, state=CommitState)
@@ -244,7 +306,9 @@ class Commits:
         )
         ids = self._ids(silent)
         if len(ids) < room:
-            ids += self._in_turn(app, and_(waits, commits.c.due_at <= now))
+            ids += self._in_turn(app, and_(waits, commits.c.due_at <= now, not_(IS_PULL)))
+        if len(ids) < room:  # nothing of the branch waits
+            ids += self._ids(and_(waits, commits.c.due_at <= now, IS_PULL))
         return self._in_order(ids[:room])
 
     def _in_turn(self, app: AppName, due: Any) -> list[int]:
@@ -406,6 +470,15 @@ class Commits:
                 f"commit {commit.sha[:12]} has changed meanwhile", remedy="look again and repeat"
             )
         return replace(commit, version=commit.version + 1, **values)
+
+
+def _suspects(app: AppName, batch: RolloutId | None) -> list[Any]:
+    return [
+        commits.c.app == app,
+        commits.c.suspect,
+        commits.c.suspect_of == batch,
+        commits.c.state == CommitState.PASSED,
+    ]
 
 
 def _placed(told: BranchCommit) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What is not kept for ever: rows that only ever grow, once nobody can need them any more; a batch at a time.
 
-Who did what, when and why stays: rollouts, their hosts, commits, and every event that is not one host's.
+Who did what, when and why stays: rollouts, their hosts, commits of the branch, and every event that is not one host's.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, select, update
 
+from rollout.store.commits import IS_PULL
 from rollout.store.tables import checks, commits, deliveries, events, notices, outputs, rollouts, samples
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Retention:
             "deliveries": self._remove(deliveries, deliveries.c.received_at < told),
             "notices": self._remove(notices, notices.c.created_at < told, notices.c.due_at.is_(None)),
             "checks": self._remove(checks, checks.c.reported_at < self._tx.today() - PRINTED),
-            "commits": self._forget_output(),
+            "commits": self._forget_output() + self._remove(commits, IS_PULL, commits.c.received_at < told),
         }
 
     def _ended(self, ago: timedelta) -> Any:

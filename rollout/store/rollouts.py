@@ -226,7 +226,7 @@ class Rollouts:
         return self._list(rollouts.c.app == app, rollouts.c.commit == sha)
 
     def durations(self, app: AppName, limit: int = 50) -> list[float]:
-        """Seconds from start to end of the app's newest done rollouts."""
+        """How long the app's newest done rollouts were under way, in seconds; the time that they stood halted is left out."""
         rows = self._tx.connection.execute(
             select(rollouts.c.took_s, rollouts.c.started_at, rollouts.c.ended_at)
             .where(
@@ -241,7 +241,7 @@ class Rollouts:
         ]
 
     def age_s(self, rollout: Rollout) -> float:
-        """Seconds since it was planned, by the same clock as its duration will be."""
+        """Seconds since it was planned, halts left out, by the same clock as its duration will be; of one that is not halted."""
         began = self._tx.connection.execute(
             select(rollouts.c.began_s).where(rollouts.c.id == rollout.id)
         ).scalar_one()
@@ -277,12 +277,7 @@ class Rollouts:
         if after in FINISHED:
             values.setdefault("ended_at", self._tx.today())
         changed = self._write(rollout, state=after, **values)
-        if after is RolloutState.DONE:
-            self._tx.connection.execute(
-                update(rollouts)
-                .where(rollouts.c.id == rollout.id)
-                .values(took_s=self._tx.now() - rollouts.c.began_s)
-            )
+        self._measure(rollout, after)
         self._tx.record(
             rollout.app,
             f"rollout {rollout.id}",
@@ -293,6 +288,17 @@ class Rollouts:
             states=(rollout.state, after),
         )
         return changed
+
+    def _measure(self, rollout: Rollout, after: RolloutState) -> None:
+        """A halt stops its watch, and going on starts it again: a night at a halt is not how long rollouts take."""
+        measured: dict[str, Any]
+        if after in {RolloutState.DONE, RolloutState.HALTED}:
+            measured = {"took_s": self.age_s(rollout)}
+        elif rollout.state is RolloutState.HALTED:
+            measured = {"began_s": func.coalesce(self._tx.now() - rollouts.c.took_s, rollouts.c.began_s)}
+        else:
+            return
+        self._tx.connection.execute(update(rollouts).where(rollouts.c.id == rollout.id).values(**measured))
 
     def update(self, rollout: Rollout, **values: Any) -> Rollout:
         """Change what is not the state; StaleWrite when the row has moved."""

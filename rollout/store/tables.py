@@ -115,6 +115,7 @@ commits = Table(
     Column("reason", Text),
     Column("bar_wanted", Text),
     Column("suspect", Boolean, nullable=False, default=False),
+    Column("suspect_of", Id),
     Column("now_reason", Text),
     Column("now_by", Text),
     Column("attempt", Integer, nullable=False, default=0),
@@ -127,6 +128,7 @@ commits = Table(
     Column("lease_owner", String(200)),
     Column("lease_until", Float),
     Column("due_at", Float),
+    Column("pull", Integer),
     UniqueConstraint("app", "sha"),
 )
 
@@ -198,8 +200,8 @@ rollouts = Table(
     Column("watch_due_at", Float),
     Column("started_at", Utc, nullable=False),
     Column("ended_at", Utc),
-    Column("began_s", Float),  # store clock; null as above
-    Column("took_s", Float),  # of a done one
+    Column("began_s", Float),  # store clock, later by what it stood halted; null as above
+    Column("took_s", Float),  # halts left out: of a done one, or until it halted
     Column("acknowledged_at", Utc),
 )
 

@@ -39,6 +39,10 @@ def store(arrivals: Sequence[Arrival], deps: Deps) -> list[Received | Exception 
             elif push.kind == "report":
                 of = webhooks.of_repository(push, deps.config.apps)
                 answers[number] = checks.receive(push, of, deps)
+            elif push.kind == "pull":
+                answers[number] = intake.receive_pull(
+                    push, webhooks.of_repository(push, deps.config.apps), deps
+                )
             else:
                 pushes[number] = _for_every_app(push, deps)
         except Exception as error:  # noqa: BLE001  # it is the answer to this one, and no other's

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from rollout.domain.model import Push
 from rollout.webhooks import payload, signing
 from rollout.webhooks.headers import GivenHeaders, one, values
-from rollout.webhooks.hub import pushed
+from rollout.webhooks.hub import pull_request, pushed
+
+PULL_REQUEST = {"pull_request", "pull_request_sync"}
 
 
 class Gitea:
@@ -16,11 +18,14 @@ class Gitea:
         signing.check_hex(signing.only(headers, f"{_sender(headers)}-signature"), body, secrets)
 
     def parse(self, headers: GivenHeaders, body: bytes) -> Push:
-        """A push or something else (it has no ping: a test delivery is a push); Unreadable."""
+        """A push, a pull request, or something else (it has no ping: a test delivery is a push); Unreadable."""
         found = payload.load(headers, body)
         sender = _sender(headers)
         delivery = payload.delivery(headers, body, f"{sender}-delivery")
-        if one(headers, f"{sender}-event") != "push":
+        event = one(headers, f"{sender}-event")
+        if event in PULL_REQUEST:
+            return pull_request("gitea", delivery, found)
+        if event != "push":
             return Push("gitea", delivery, "other")
         return pushed("gitea", delivery, found)
 

@@ -6,7 +6,7 @@ from rollout.domain.model import Push
 from rollout.errors import SignatureInvalid
 from rollout.webhooks import payload, reports, signing
 from rollout.webhooks.headers import GivenHeaders, one
-from rollout.webhooks.hub import pushed
+from rollout.webhooks.hub import pull_request, pushed
 
 PREFIX = "sha256="
 
@@ -22,7 +22,7 @@ class GitHub:
         signing.check_hex(given.removeprefix(PREFIX), body, secrets)
 
     def parse(self, headers: GivenHeaders, body: bytes) -> Push:
-        """A push, a ping, or something else; Unreadable."""
+        """A push, a pull request, a report, a ping, or something else; Unreadable."""
         found = payload.load(headers, body)
         delivery = payload.delivery(headers, body, "x-github-delivery")
         event = one(headers, "x-github-event")
@@ -30,6 +30,8 @@ class GitHub:
             return Push("github", delivery, "ping")
         if event in reports.GITHUB:
             return reports.github(event, delivery, found)
+        if event == "pull_request":
+            return pull_request("github", delivery, found)
         if event != "push":
             return Push("github", delivery, "other")
         return pushed("github", delivery, found)

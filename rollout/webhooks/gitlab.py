@@ -38,16 +38,18 @@ class GitLab:
             )
 
     def parse(self, headers: GivenHeaders, body: bytes) -> Push:
-        """A push or something else (it has no ping: its test button sends a push); Unreadable."""
+        """A push, a merge request, a report, or something else (it has no ping: its test button sends a push); Unreadable."""
         found = payload.load(headers, body)
         delivery = payload.delivery(headers, body, "webhook-id", "idempotency-key", "x-gitlab-event-uuid")
         if payload.text(found, "object_kind") == "pipeline":
             return reports.gitlab(delivery, found, ADDRESSES)
-        if payload.text(found, "object_kind") != "push":
+        if payload.text(found, "object_kind") not in {"push", "merge_request"}:
             return Push("gitlab", delivery, "other")
         project = payload.table(found, "project")
         addresses = payload.texts(project, *ADDRESSES)
         full_name = payload.text(project, "path_with_namespace")
+        if payload.text(found, "object_kind") == "merge_request":
+            return Push("gitlab", delivery, "pull", addresses, full_name)
         ref = payload.text(found, "ref")
         if not ref or not (addresses or full_name) or "after" not in found:
             raise Unreadable("a push without ref, after, or the project's addresses")

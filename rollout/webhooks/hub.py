@@ -7,6 +7,15 @@ from rollout.webhooks import payload
 ADDRESSES = ("clone_url", "ssh_url", "git_url", "html_url")
 
 
+def pull_request(provider: str, delivery: str, found: payload.Table) -> Push:
+    """Something is new with a pull request; of what it says only the repository is used."""
+    repository = payload.table(found, "repository")
+    addresses, full_name = payload.texts(repository, *ADDRESSES), payload.text(repository, "full_name")
+    if not (addresses or full_name):
+        raise Unreadable("a pull request without the repository's addresses")
+    return Push(provider, delivery, "pull", addresses, full_name)
+
+
 def pushed(provider: str, delivery: str, found: payload.Table) -> Push:
     """The push; of kind "other" when it is no branch that was pushed. Unreadable without ref, repository or head."""
     repository = payload.table(found, "repository")

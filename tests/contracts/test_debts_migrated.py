@@ -11,7 +11,7 @@ from tests.support.checker.read import world as told
 from tests.support.world import World
 
 LATER = {  # what later migrations add to the tables that 0003 left
-    "commits": ["flaky", "reds", "lost", "took_s"],
+    "commits": ["flaky", "reds", "lost", "took_s", "suspect_of", "pull"],
     "deliveries": ["ref", "settled_at"],
     "apps": ["looked_s", "red_told", "frozen_at", "frozen_until", "frozen_by", "frozen_reason"],
 }

@@ -2,6 +2,7 @@
 
 import subprocess
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -216,3 +217,60 @@ def test_lock_left_by_a_killed_git_is_swept(age_s, source, workshop):
     os.utime(lock, (time.time() - age_s, time.time() - age_s))
     head = source.commit()
     assert workshop.fetch("shop", config) == head
+
+
+def test_heads_of_pull_requests_are_found_and_fetched(source, workshop):
+    """GitHub's and GitLab's names of them, by one question with the branch's head; each has its subject and its author."""
+    head = source.commit({"a": "1"})
+    source.git("checkout", "-q", "-b", "feature")
+    seven, eight = source.commit({"a": "2"}, "Seven\n\nMore."), source.commit({"a": "3"}, "Eight")
+    for ref, sha in (
+        ("pull/7/head", seven), ("merge-requests/8/head", eight), ("pull/7/merge", eight), ("pull/x/head", eight),
+    ):  # fmt: skip
+        source.git("update-ref", f"refs/{ref}", sha)
+    source.git("checkout", "-q", "main")
+    source.git("branch", "-q", "-D", "feature")
+    config = an_app(source.path)
+    told, pulls = workshop.remote_heads("shop", config)
+    assert told == head
+    assert {(pull.number, pull.ref, pull.sha) for pull in pulls} == {
+        (7, "refs/pull/7/head", seven),
+        (8, "refs/merge-requests/8/head", eight),
+    }
+    fetched = {pull.number: pull for pull in workshop.fetch_pulls("shop", config, pulls)}
+    assert (fetched[7].sha, fetched[7].subject, fetched[7].author) == (seven, "Seven", "Ada")
+    assert workshop.resolve("shop", eight) == eight
+    assert workshop.fetch("shop", config) == head
+    assert [commit.sha for commit in workshop.branch("shop", config, 10)] == [head]
+
+
+def test_a_pull_request_that_is_gone_is_let_go_and_no_other_is_lost_for_it(source, workshop):
+    """One that cannot be fetched any more is left out; a newer head takes the old one's place."""
+    source.commit({"a": "1"})
+    config = an_app(source.path)
+    for number in (7, 8):
+        source.git("update-ref", f"refs/pull/{number}/head", source.commit({"a": f"{number}"}))
+    _, pulls = workshop.remote_heads("shop", config)
+    workshop.fetch_pulls("shop", config, pulls)
+    newer = source.commit({"a": "9"})
+    source.git("update-ref", "refs/pull/8/head", newer)
+    source.git("update-ref", "-d", "refs/pull/7/head")
+    nine = replace(pulls[0], number=9, ref="refs/pull/9/head", sha="9" * 40)
+    _, now = workshop.remote_heads("shop", config)
+    assert [pull.sha for pull in workshop.fetch_pulls("shop", config, [*now, nine])] == [newer]
+    with pytest.raises(NotFound):
+        workshop.resolve("shop", "refs/rollout/pulls/7")
+
+
+def test_the_head_of_a_pull_request_is_tested_like_any_commit(source, workshop):
+    """In a clean checkout of that very commit."""
+    source.commit({"a": "1"})
+    source.git("checkout", "-q", "-b", "feature")
+    seven = source.commit({"a": "2"})
+    source.git("update-ref", "refs/pull/7/head", seven)
+    source.git("checkout", "-q", "main")
+    config = an_app(source.path, tests="cat a")
+    _, pulls = workshop.remote_heads("shop", config)
+    workshop.fetch_pulls("shop", config, pulls)
+    result = workshop.run_tests("shop", config, seven, go_on=lambda: True)
+    assert (result.passed, result.output) == (True, "2")

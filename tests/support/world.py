@@ -9,7 +9,7 @@ import threading
 from rollout.config import deploy_file
 from rollout.config.settings import Settings
 from rollout.domain import pipeline
-from rollout.domain.model import BranchCommit, Release, TestResult
+from rollout.domain.model import BranchCommit, Pull, Release, TestResult
 from rollout.domain.states import FINISHED, RolloutState
 from rollout.domain.verdict import Interval
 from rollout.errors import OutcomeUnknown
@@ -116,6 +116,7 @@ class ModelWorkshop:
         self.commits: list[BranchCommit] = []
         self.failing: set[str] = set()
         self.failing_build: set[str] = set()
+        self.pulls: list[Pull] = []
 
     def push(self, message="a change", *, fails=False):
         sha = f"{len(self.commits) + 1:040x}"
@@ -132,6 +133,12 @@ class ModelWorkshop:
         return self.commits[-1].sha
 
     remote_head = fetch
+
+    def remote_heads(self, app, config):
+        return self.remote_head(app, config), list(self.pulls)
+
+    def fetch_pulls(self, app, config, pulls):
+        return list(pulls)
 
     def resolve(self, app, name):
         return next(commit.sha for commit in self.commits if commit.sha.startswith(name))

@@ -135,6 +135,11 @@ def test_every_problem_is_listed_at_once(loaded):
         (TESTS, 'required = ["unit"]', "as there are required checks"),
         (TESTS, "retries = 6", "from 0 (never) to 5"),
         (TESTS, "parallel = 0", "from 1 to 64"),
+        (
+            TESTS,
+            'source = "external"\nrequired = ["unit"]\npull_requests = true',
+            "CI servers test pull requests",
+        ),
         (TESTS, 'command = ""', "a text that is not empty"),
         (TESTS, 'timeout = "0s"', "longer than 0s"),
         (RELEASE, 'path = "srv/shop"', "expected an absolute path"),

@@ -5,7 +5,7 @@ import pytest
 from rollout.domain.model import BranchCommit, Push
 from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import Conflict
-from rollout.services import intake, reconcile
+from rollout.services import intake, reconcile, stopping
 from rollout.store.apps import LOOK_S
 from tests.support.world import World
 
@@ -159,3 +159,51 @@ def test_one_that_failed_its_tests_is_not_tested_again_by_a_look(world):
     world.run(seconds=60)
     intake.read_branch(world.config.app(None), world.deps, who="test", why="looked")
     assert commit_of(world, bad).state is CommitState.FAILED
+
+
+def commits_of_rollouts(world):
+    with world.store.reading() as tx:
+        return [list(one.commits) for one in reversed(tx.rollouts.numbered(1, 100, 100))]
+
+
+@pytest.mark.parametrize("poll", [30.0, 0.0], ids=["polled", "not polled"])
+def test_what_is_pushed_together_while_the_first_release_goes_out_does_not_ship_unseen(
+    world, monkeypatch, poll
+):
+    """Nothing ran when the branch was read, so that only its head has a row: it is read again before anything follows."""
+    monkeypatch.setitem(world.config.app(None).__dict__, "poll", poll)
+    first = world.push()
+    world.run(until=lambda: world.newest() is not None and world.newest().state is RolloutState.FANNING_OUT)
+    head = many(world, 3)
+    webhook(world, head)
+    world.run(
+        seconds=300,
+        until=lambda: reconcile.poll_all(world.deps) or set(world.runs().values()) == {head},
+    )
+    shipped = [sha for commits in commits_of_rollouts(world) for sha in commits]
+    assert shipped == [first, *(f"{number:040x}" for number in (2, 3, 4))]
+
+
+def test_what_was_pushed_while_something_else_ran_does_not_ship_unseen(world):
+    """The branch was forced to a line of its own; then a rollback brings back what is below both."""
+    world.push()
+    world.settle()
+    for _ in range(2):
+        world.push()
+        world.settle()
+        world.run(until=lambda: world.newest().state is RolloutState.DONE)
+    world.workshop.commits = [
+        world.workshop.commits[0],
+        *(BranchCommit(f"{at:x}" * 40, at, "another", "Ann", "another") for at in (2, 3, 4)),
+    ]
+    intake.poll("shop", world.deps, force=True)
+    for _ in range(2):
+        stopping.roll_back_done(world.config.app(None), world.deps, to=None, who="me", why="no")
+        world.run(seconds=30, until=lambda: world.newest().state is RolloutState.ROLLED_BACK)
+        world.run(seconds=10)
+    world.run(
+        seconds=300,
+        until=lambda: reconcile.poll_all(world.deps) or set(world.runs().values()) == {"4" * 40},
+    )
+    shipped = [sha for carried in commits_of_rollouts(world)[3:] for sha in carried]
+    assert shipped == ["2" * 40, "3" * 40, "4" * 40]

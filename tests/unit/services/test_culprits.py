@@ -36,9 +36,14 @@ def goes_bad(world, sha):
     world.metrics.share_of = share
 
 
-def batch_of_three(world, monkeypatch):
+def batch_of_three(world, monkeypatch, digits="234"):
     """Three commits that go out together: they have waited for long, and all of them passed."""
-    hashes = [world.workshop.push() for _ in range(3)]
+    places = range(len(world.workshop.commits) + 1, len(world.workshop.commits) + 4)
+    hashes = [f"{digit:0>40}" for digit in digits]
+    world.workshop.commits += [
+        BranchCommit(sha, at, "a change", "Ann <ann@example.com>", "a change")
+        for sha, at in zip(hashes, places, strict=True)
+    ]
     intake.read_branch(world.config.app(None), world.deps, who="test", why="pushed")
     with world.store.transaction() as tx:
         for sha in hashes:
@@ -49,6 +54,16 @@ def batch_of_three(world, monkeypatch):
         for sha in hashes:
             testing.run_tests(commit_of(world, sha).id, world.deps)
     planning.start_next("shop", world.deps)
+    return hashes
+
+
+def suspects_of_a_batch(world, monkeypatch, digits="234"):
+    """Three commits that went wrong together; from now on all is well."""
+    hashes = batch_of_three(world, monkeypatch, digits)
+    world.metrics.share_of = lambda _name, role, _at: 0.0 if role == "canary" else 1.0
+    world.run(seconds=300, until=lambda: all(commit_of(world, sha).suspect for sha in hashes))
+    assert all(commit_of(world, sha).suspect for sha in hashes)
+    world.metrics.share_of = lambda *_: 1.0
     return hashes
 
 
@@ -79,13 +94,31 @@ def test_the_culprit_of_a_batch_is_barred_after_two_more_canaries_at_most(world,
 @pytest.mark.parametrize("word", ["bar", "unbar"])
 def test_a_persons_word_on_one_suspect_ends_the_elimination(world, monkeypatch, word):
     """When a person has barred or cleared one of three, the one that is left at last is not guilty for that."""
-    hashes = batch_of_three(world, monkeypatch)
-    world.metrics.share_of = lambda _name, role, _at: 0.0 if role == "canary" else 1.0
-    world.run(seconds=300, until=lambda: all(commit_of(world, sha).suspect for sha in hashes))
+    hashes = suspects_of_a_batch(world, monkeypatch)
     getattr(bars, word)("shop", hashes[1], world.deps, who="ann", why="mine")
-    world.metrics.share_of = lambda *_: 1.0
     world.run(seconds=300)
     assert commit_of(world, hashes[2]).state is CommitState.PASSED
+
+
+def test_who_is_left_is_not_guilty_when_the_other_suspect_was_taken_off_the_branch(world, monkeypatch):
+    """The last of three was forced away, perhaps because it was the bad one: the second has a canary of its own, and ships."""
+    _, second, third = suspects_of_a_batch(world, monkeypatch)
+    world.workshop.commits.pop()
+    intake.poll("shop", world.deps, force=True)
+    assert not commit_of(world, third).on_branch
+    world.run(seconds=300)
+    assert set(world.runs().values()) == {second}
+    assert commit_of(world, third).state is CommitState.BARRED  # and stays away, under whatever hash
+
+
+@pytest.mark.parametrize("word", ["bar", "unbar"])
+def test_a_word_on_one_batch_says_nothing_of_another(world, monkeypatch, word):
+    """A batch is forced away, the next one goes wrong too; who bars one of the first does not send the second out together."""
+    first = suspects_of_a_batch(world, monkeypatch)
+    del world.workshop.commits[1:]
+    second = suspects_of_a_batch(world, monkeypatch, "abc")
+    getattr(bars, word)("shop", first[0], world.deps, who="ann", why="mine")
+    assert all(commit_of(world, sha).suspect for sha in second)
 
 
 def same_release(world, monkeypatch, sha, other):

@@ -5,6 +5,7 @@ import pytest
 from rollout.domain.states import CommitState, HostState, RolloutState
 from rollout.errors import Conflict, NotFound
 from rollout.services import halts, reconcile, stopping
+from rollout.store import clock
 from tests.support.world import World
 
 
@@ -296,3 +297,35 @@ def test_after_a_rollback_to_a_commit_the_next_rollback_starts_from_there(world)
     assert second.commit == shas[1]
     world.run(seconds=60)
     assert set(world.runs().values()) == {shas[0]}
+
+
+def lasted(world):
+    """How long the app's newest rollout took."""
+    with world.store.reading() as tx:
+        return tx.rollouts.durations("shop")[0]
+
+
+@pytest.mark.parametrize("boot", [False, True])
+def test_a_night_at_a_halt_is_not_how_long_a_rollout_takes(world, monkeypatch, boot):
+    """Durations leave halts out, each of several, and also when the machine was started again meanwhile."""
+    halted(world, "web02", "web03")
+    number = world.newest().id
+    for _ in range(2):
+        world.seconds += 8 * 3600.0
+        if boot:
+            monkeypatch.setattr(clock, "boot_of", lambda _connection, now=world.seconds: f"boot at {now}")
+            world.seconds = 3.0
+            world.store.prepare()
+        halts.retry(number, world.deps, who="me")
+        assert age_s(world) < 600.0
+        assert world.settle().state is RolloutState.HALTED
+    for name in ("web02", "web03"):
+        world.fleet.hosts[name].unhealthy.clear()
+    halts.retry(number, world.deps, who="me")
+    assert world.settle().state is RolloutState.DONE
+    assert 10.0 < lasted(world) < 600.0
+
+
+def age_s(world):
+    with world.store.reading() as tx:
+        return tx.rollouts.age_s(world.newest())

@@ -66,6 +66,28 @@ def test_gitlabs_tag_event_is_something_else(payload):
     assert push.kind == "other"
 
 
+PULLS = {
+    "github": {"X-GitHub-Event": "pull_request"},
+    "gitlab": {"X-Gitlab-Event": "Merge Request Hook"},
+    "gitea": {"X-Gitea-Event": "pull_request"},
+}
+
+
+def test_a_pull_request_says_whose_it_is_and_nothing_more(name, payload):
+    """Neither a branch nor a commit of it is taken from there: what is fetched, the configuration says."""
+    body = payload(f"{name}_push", lambda p: p.update(object_kind="merge_request", action="opened", number=7))
+    push = parse(name, body, **PULLS[name])
+    assert (push.kind, push.branch, push.head) == ("pull", "", "")
+    assert push.repositories == parse(name, payload(f"{name}_push")).repositories
+
+
+@pytest.mark.parametrize("server", ["github", "gitea"])
+def test_a_pull_request_of_nobodys_repository_makes_no_sense(server):
+    """Without an address there is nothing to look at."""
+    with pytest.raises(Unreadable, match="addresses"):
+        parse(server, b'{"action": "opened"}', **PULLS[server])
+
+
 def test_other_events_are_something_else(payload):
     """Events that we do not know are told as such, whatever is in them."""
     assert parse("github", b"{}", **{"X-GitHub-Event": "issues"}).kind == "other"
