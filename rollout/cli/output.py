@@ -5,11 +5,12 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rollout.config.deploy_file import AppConfig
+    from rollout.services.explaining import Why
 
 COLOURS = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "bold": "1", "dim": "2"}
 STATES = {
@@ -138,13 +139,11 @@ def ago(at: datetime | None) -> str:
     return f"{seconds(max(0.0, (datetime.now(UTC) - at).total_seconds()))} ago"
 
 
-def expected(because: str, at: datetime | None, app: "AppConfig") -> str:
-    """A sentence of others, and when it should be so: on the clock of the app's time zone, with the day when it is far."""
-    if at is None:
-        return clean(because)
-    wall = at.astimezone(app.queue.zone)
-    day = "%a %H:%M" if at - datetime.now(UTC) > timedelta(hours=12) else "%H:%M"
-    return f"{clean(because)}, at about {wall:{day}} {wall:%Z}"
+def expected(told: "Why", app: "AppConfig") -> str:
+    """What becomes of a commit, and when."""
+    from rollout.services import explaining
+
+    return clean(explaining.sentence(app, told, datetime.now(UTC)))
 
 
 def count(number: int, thing: str) -> str:

@@ -61,8 +61,7 @@ def _bars(call: Call, number: int | None) -> list[Bar]:
 
 def _next(call: Call, tx: Transaction, app: AppName) -> str:
     configured = call.config.app(app)
-    told = explaining.coming(tx, configured)
-    return output.expected(told.because, told.expected_at, configured)
+    return output.expected(explaining.coming(tx, configured), configured)
 
 
 def _say_app(call: Call, tx: Transaction, app: AppName) -> None:

@@ -98,7 +98,7 @@ def _say(app: "AppConfig", drafted: "Draft", told: "Why", lasts: "Lasts") -> Non
     from rollout.domain import budget
     from rollout.domain.model import Role
 
-    words = output.expected(told.because, told.expected_at, app)
+    words = output.expected(told, app)
     if not drafted.commits:
         output.say(f"{output.paint(app.name, 'bold')} nothing goes out: {words}")
         return

@@ -28,5 +28,5 @@ def why(call: Call, commit: Name) -> int:
         }
         output.document(document)
         return 0
-    output.say(f"commit {output.short(found.sha)}: {output.expected(told.because, told.expected_at, app)}")
+    output.say(f"commit {output.short(found.sha)}: {output.expected(told, app)}")
     return 0

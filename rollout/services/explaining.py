@@ -60,6 +60,15 @@ def lasts(tx: Transaction, app: AppName) -> Lasts:
     return Lasts(len(durations_s), typical_s(tx, app), most_s)
 
 
+def sentence(app: AppConfig, told: Why, now: datetime) -> str:
+    """The answer with its time, if it has one: on the clock of the app's time zone, with the day when it is far."""
+    if told.expected_at is None:
+        return told.because
+    wall = told.expected_at.astimezone(app.queue.zone)
+    day = "%a %H:%M" if told.expected_at - now > timedelta(hours=12) else "%H:%M"
+    return f"{told.because}, at about {wall:{day}} {wall:%Z}"
+
+
 def may_go(commit: Commit) -> bool:
     """Whether automation may make it the commit of a rollout, should its tests pass."""
     return (

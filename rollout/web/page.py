@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse, Response
 from rollout.config.deploy_file import AppConfig
 from rollout.domain.model import AppName, Commit, Rollout
 from rollout.domain.states import HostState
-from rollout.services import freezes, planning, telling, views
+from rollout.services import explaining, freezes, telling, views
 from rollout.store.store import Transaction
 from rollout.web.plain import plain
 from rollout.web.service import Service
@@ -50,8 +50,8 @@ class AppSection:
 
     name: str
     running: tuple[Shown, ...]
-    waits_for: str | None
-    frozen: str | None  # beside a rollout that is under way; else it is what is waited for
+    next: str  # as `rollout status` says it
+    frozen: str | None
     red: Commit | None
     coming: tuple[Commit, ...]
     more: int
@@ -115,8 +115,8 @@ def section(tx: Transaction, app: AppConfig) -> AppSection:
     return AppSection(
         name=app.name,
         running=tuple(_shown(tx, running)),
-        waits_for=None if running else planning.waits_for(app, tx),
-        frozen=freezes.frozen(tx, app) if running else None,
+        next=explaining.sentence(app, explaining.coming(tx, app), tx.today()),
+        frozen=freezes.frozen(tx, app),
         red=telling.first_red(tx, name),
         coming=tuple(coming[:NEXT]),
         more=max(0, len(coming) - NEXT),

@@ -5,12 +5,14 @@ import hashlib
 import itertools
 import re
 from dataclasses import replace
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 import pytest
 
-from rollout.domain.states import HostState
-from rollout.services import freezes, intake, stopping
+from rollout.domain.states import HostState, RolloutState
+from rollout.services import explaining, freezes, intake, stopping
+from rollout.store.store import Transaction
 from rollout.web.page import bar
 from rollout.web.plain import cleaned, plain
 from tests.support.web import BEARER
@@ -53,9 +55,7 @@ def read(client):
 def test_an_empty_store_says_why_nothing_is_started(client):
     """The reason is on the page, in words."""
     _, page = read(client)
-    assert "Nothing is being rolled out:" in page.text
-    assert not page.text.split("Nothing is being rolled out:")[1].strip().startswith("Next")
-    assert "no commit waits" in page.text
+    assert "Nothing is being rolled out. Next there is nothing new" in page.text
 
 
 def test_it_shows_what_runs_what_is_next_and_what_was(world, client, halted):
@@ -75,10 +75,29 @@ def test_it_shows_what_runs_what_is_next_and_what_was(world, client, halted):
 def test_a_freeze_is_shown_also_beside_a_rollout(world, client, halted):
     """Until when, by whom and why: while something is under way, and as the reason why nothing is."""
     freezes.freeze(world.config.app("shop"), world.deps, who="ann", why="the <sale>", until=None)
-    assert "Next frozen by ann: the <sale>" in read(client)[1].text
+    assert re.search(
+        r"Next a person decides about rollout \d+ first: .* frozen by ann: the <sale>", read(client)[1].text
+    )
     stopping.stop(halted.id, world.deps, who="ann", why="-")
     world.run(seconds=120)
-    assert "Nothing is being rolled out: frozen by ann: the <sale>" in read(client)[1].text
+    assert "Nothing is being rolled out. Next frozen by ann: the <sale>" in read(client)[1].text
+
+
+@pytest.mark.parametrize("state", [None, RolloutState.EVALUATING_CANARY, RolloutState.DONE])
+def test_next_is_what_the_command_says(world, client, monkeypatch, state):
+    """Word for word as `rollout status`, with its time: before anything, behind a rollout that is under way, and afterwards."""
+    if state is not None:
+        world.push("the first")
+        world.run(until=lambda: world.newest() is not None and world.newest().state is state)
+    if state is RolloutState.EVALUATING_CANARY:
+        world.push("the second")
+    now = datetime.now(UTC)
+    monkeypatch.setattr(Transaction, "today", lambda _self: now)
+    with world.store.reading() as tx:
+        app = world.config.app("shop")
+        told = explaining.sentence(app, explaining.coming(tx, app), now)
+    assert f"Next {told}" in read(client)[1].text
+    assert ("at about" in told) == (state is RolloutState.EVALUATING_CANARY)
 
 
 @pytest.mark.parametrize("where", ["subject", "author", "reason", "host"])
