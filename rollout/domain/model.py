@@ -117,6 +117,9 @@ class Rollout:
     stop_started: float | None  # store clock
     unconfirmed: tuple[str, ...]  # hosts that a stop could not read
     due_at: float | None
+    began_s: (
+        float | None
+    )  # store clock; None while it is planned ahead, and when another boot's clock was meant
     started_at: datetime
     ended_at: datetime | None
     acknowledged_at: datetime | None

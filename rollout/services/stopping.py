@@ -218,11 +218,12 @@ def roll_back_done(app: AppConfig, deps: Deps, *, to: str | None, who: str, why:
     """
     name = AppName(app.name)
     with deps.store.transaction() as tx:
+        planning.make_way(tx, name, f"what it was to follow is rolled back: {why}", who=who)
         tx.apps.lock(name)
         rollout = tx.rollouts.newest_done(name)
         if rollout is None:
             raise NotFound(f"no rollout of {app.name} is done", remedy="`rollout history` lists them")
-        active = tx.rollouts.active(name) or tx.rollouts.pending(name)
+        active = planning.under_way(tx, name)
         if active is not None:
             raise Conflict(
                 f"rollout {active.id} is {active.state}",

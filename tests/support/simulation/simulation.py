@@ -40,6 +40,7 @@ from tests.support.checker.check import check
 from tests.support.checker.history import Deed
 from tests.support.simulation.neighbours import (
     FAIR,
+    LONGEST_RESTART_S,
     Broker,
     SimulatedFleet,
     SimulatedMetrics,
@@ -340,7 +341,11 @@ class Simulation:
         self.tell("rest")
         moments = [began, *(one for one in self._moments() if one > began), self.timeline.today()]
         gap = max((b - a).total_seconds() for a, b in pairwise(moments))
-        if gap > (PATIENCE_WITH_GIT_S if self.workshop.down_until else LONGEST_SILENCE_S):
+        at_work = (
+            LONGEST_RESTART_S + self.patience_s + 10.0
+        )  # a host that restarts, and is waited for, says nothing
+        longest = max(LONGEST_SILENCE_S, at_work if self.pace > 1 else 0.0)
+        if gap > (PATIENCE_WITH_GIT_S if self.workshop.down_until else longest):
             self._find(f"I8: nothing happened for {gap:.0f} s, although not all was at rest")
         self._look_back(at_rest=True)
         self.timeline.run(lambda: not self._unread(), LAST_READING_S)
@@ -431,6 +436,8 @@ class Simulation:
 
     def _an_order(self) -> Callable[[], Any]:
         newest, deps = self.world.newest(), self.office
+        with self.world.store.reading() as tx:
+            newest = self.chance.choice([newest, *tx.rollouts.unfinished("shop")])
         if newest is None:
             return lambda: intake.enqueue(self.app, None, deps, who="me")
         number, sha = newest.id, newest.commit
@@ -516,7 +523,8 @@ class Simulation:
         return row and str(row[0])
 
     def _is(self, *states: RolloutState) -> bool:
-        row = quick_look().execute("SELECT state FROM rollouts ORDER BY id DESC LIMIT 1").fetchone()
+        begun = "SELECT state FROM rollouts WHERE state NOT IN ('pending', 'error') ORDER BY id DESC LIMIT 1"
+        row = quick_look().execute(begun).fetchone()
         return row is not None and row[0] in states
 
     def _owes(self) -> None:
