@@ -55,7 +55,12 @@ def stop(rollout_id: RolloutId, deps: Deps, *, who: str, why: str, keep: bool = 
                 f"rollout {rollout_id} is done; there is nothing to stop",
                 remedy=f"to go back: rollout rollback --app {rollout.app}",
             )
-        if rollout.state not in FINISHED and rollout.state not in {R.STOPPING, R.ROLLING_BACK}:
+        if planning.is_ahead(
+            rollout
+        ):  # another one is active still; unbarred it would be planned anew at once
+            rollout = planning.set_aside(tx, rollout, why, who=who)
+            bars.after_trouble(tx, rollout, who=who, why=why)
+        elif rollout.state not in FINISHED and rollout.state not in {R.STOPPING, R.ROLLING_BACK}:
             rollout = stop_locked(tx, rollout, who=who, why=why, keep=keep)
         crashpoints.reach("in-decision")
         accepted = _accepted(tx, rollout, deps)

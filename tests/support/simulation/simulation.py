@@ -308,6 +308,8 @@ class Simulation:
             self._say(partial(self._gives_up, keep=self.chance.random() < 0.3))
         if self.chance.random() < 0.4:
             self.timeline.spawn(self.chance.choice([self._owes, self._owes, self._accepted]))
+        if self.pace > 1 and self.chance.random() < 0.6:
+            self.timeline.spawn(self._follows)
         for _ in range(self.chance.choice([1, 2, 3, 5, 8])):
             self.timeline.run(lambda: False, 20)
             self._look_back(at_rest=False)
@@ -557,6 +559,17 @@ class Simulation:
             self._say(
                 partial(stopping.roll_back_done, self.app, self.office, to=None, who="me", why="because")
             )
+
+    def _follows(self) -> None:
+        """A commit comes while another one fans out, so that a rollout is planned behind it; and a person says something then."""
+        if not self._await(lambda: self._is(RolloutState.FANNING_OUT), 0.05):
+            return
+        self._say(partial(self._webhook, self.workshop.push()))
+        two = "SELECT 1 FROM rollouts WHERE state = 'pending' AND (SELECT COUNT(*) FROM rollouts WHERE state = 'fanning_out')"
+        if self._await(lambda: quick_look().execute(two).fetchone() is not None):
+            self.timeline.sleep(self.chance.choice([0.0, 1.0, 5.0, 20.0]))
+            if self.chance.random() < 0.6:
+                self._say(self._an_order())
 
     def _accepted(self) -> None:
         """Some do not get their order, a person accepts that, and they come back and cannot run the release."""

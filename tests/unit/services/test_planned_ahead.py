@@ -233,6 +233,19 @@ def test_a_stop_without_a_number_means_what_fans_out(world, monkeypatch):
     assert finding.to_stop(None, None).id == 2
 
 
+def test_it_can_be_stopped_by_its_number(world):
+    """The one that fans out goes on, nothing was touched, and the commit is barred as by every stop."""
+    sha = planned(world, prepared=1)
+    accepted = stopping.stop(3, world.deps, **ME)
+    assert (accepted.rollout.state, accepted.leased) == (R.ERROR, ())
+    assert stopping.stop(3, world.deps, **ME).rollout.state is R.ERROR
+    run_until(world, lambda: states(world)[2] is R.DONE)
+    world.run(seconds=30)
+    assert set(states(world)) == {1, 2, 3}
+    with world.store.reading() as tx:
+        assert tx.commits.get("shop", sha).state is CommitState.BARRED
+
+
 @pytest.mark.parametrize("verb", ["exclude", "include"])
 def test_other_hosts_are_another_plan(world, verb):
     """Its fleet was frozen before; it is planned anew, with the hosts that are in then."""
