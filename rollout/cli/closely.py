@@ -150,6 +150,7 @@ def _head(view: View, subject: str, *, drawn: bool) -> None:
         f" at worst {view['budget']['worst_case']} are hurt",
         "canary": _canary(view, drawn=drawn),
         "by": f"{output.clean(view['requested_by'])} at {view['started_at']}",
+        "begins": f"when rollout {view['begins_after']} is done" if view["begins_after"] else "",
         "hotfix": output.clean(view["hotfix"] or ""),
         "reason": output.clean(view["reason"] or ""),
         "unconfirmed": output.names(view["unconfirmed"]),

@@ -108,7 +108,10 @@ class Way:
 
     def _rollout(self, tx: Transaction, commit: Commit) -> Rollout | None:
         found = views.carrying(tx, commit.app, commit.sha)
-        return None if found is not None and found.id in self.before else found
+        # One that was not begun is planned anew, or its commit says why not.
+        return (
+            None if found is None or found.id in self.before or found.state is RolloutState.ERROR else found
+        )
 
     def _waits_for(self, tx: Transaction, commit: Commit) -> tuple[str, bool]:
         """Why there is no rollout of it, and whether none will come by itself."""

@@ -126,9 +126,17 @@ class Rollout:
     stop_started: float | None  # store clock
     unconfirmed: tuple[str, ...]  # hosts that a stop could not read
     due_at: float | None
+    began_s: (
+        float | None
+    )  # store clock; None while it is planned ahead, or halted, or if that was before a reboot
     started_at: datetime
     ended_at: datetime | None
     acknowledged_at: datetime | None
+
+    @property
+    def is_ahead(self) -> bool:
+        """It was planned while another one was fanning out, and has not begun."""
+        return self.state is RolloutState.PENDING and self.began_s is None
 
 
 @dataclass(frozen=True, slots=True)

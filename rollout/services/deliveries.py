@@ -51,7 +51,11 @@ def give_up(deps: Deps) -> int:
 
 
 def _out(tx: Transaction, app: AppName) -> Out | None:
-    rollout = tx.rollouts.active(app) or tx.rollouts.pending(app) or tx.rollouts.newest_done(app)
+    pending = tx.rollouts.pending(app)
+    planned = (
+        None if pending is None or pending.is_ahead else pending
+    )  # what was planned ahead may be planned anew
+    rollout = tx.rollouts.active(app) or planned or tx.rollouts.newest_done(app)
     commit = tx.commits.get(app, rollout.commit) if rollout else None
     if rollout is None or commit is None or commit.position is None or not commit.on_branch:
         return None

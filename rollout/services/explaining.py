@@ -96,6 +96,10 @@ def coming(tx: Transaction, app: AppConfig) -> Why:
         return Why(planning.waits_for(app, tx))
     if rollout.state is R.HALTED:
         return Why(f"a person decides about rollout {rollout.id} first: rollout show {rollout.id}")
+    following = planning.planned_ahead(tx, rollout.app)
+    if following is not None:
+        told = _in_rollout(tx, app, following) or Why("")
+        return Why(f"commit {following.commit[:12]}: {told.because}", told.expected_at)
     if not planning.ahead(tx, rollout.app):
         return Why(freezes.frozen(tx, app) or "no commit waits behind it")
     foreseen = forecast(tx, app)
@@ -109,6 +113,9 @@ def coming(tx: Transaction, app: AppConfig) -> Why:
 def forecast(tx: Transaction, app: AppConfig, wanted: Commit | None = None) -> Forecast:
     """The rollout that should bring `wanted`; without one, the next rollout after the one under way."""
     name = AppName(app.name)
+    following = planning.planned_ahead(tx, name)
+    if following is not None and (wanted is None or wanted.sha in following.commits):
+        return Forecast(tuple(filter(None, (tx.commits.get(name, sha) for sha in following.commits))))
     queue = planning.ahead(tx, name)
     if wanted is not None and wanted.position is None:  # the mirror does not have it yet: it is the newest
         queue.append(wanted)
@@ -129,7 +136,7 @@ def forecast(tx: Transaction, app: AppConfig, wanted: Commit | None = None) -> F
         end = start + choice.position
         if place < end:
             untested = sum(one.state in _UNTESTED for one in queue[:end])
-            return Forecast(tuple(queue[start:end]), rounds, untested)
+            return Forecast(tuple(queue[start:end]), rounds + (following is not None), untested)
         start = end
     return Forecast(stuck=f"more than {MOST_ROUNDS} rollouts go before it")
 
@@ -153,7 +160,9 @@ def _in_rollout(tx: Transaction, app: AppConfig, rollout: Rollout) -> Why | None
     number, reason = rollout.id, rollout.reason
     match rollout.state:
         case R.PENDING:
-            words = f"planned as rollout {number}, which begins at once"
+            active = tx.rollouts.active(rollout.app)
+            begins = "which begins at once" if active is None else f"begins when {_is_done(active)}"
+            words = f"planned as rollout {number}, {begins}"
         case R.DEPLOYING_CANARY | R.EVALUATING_CANARY | R.FANNING_OUT:
             words = f"in rollout {number}: {_stage(rollout)}"
         case R.HALTED:
@@ -273,6 +282,10 @@ def _waits_for(rollout: Rollout) -> str:
     return f"waits for rollout {rollout.id} ({rollout.done} of {rollout.total} hosts)"
 
 
+def _is_done(rollout: Rollout) -> str:
+    return f"rollout {rollout.id} is done ({rollout.done} of {rollout.total} hosts)"
+
+
 def _company(others: int) -> str:
     return f"with {_count(others, 'other')}" if others else "by itself"
 
@@ -302,8 +315,11 @@ def _out_at(tx: Transaction, app: AppConfig, commit: Commit, foreseen: Forecast)
 
 
 def _ends_at(tx: Transaction, rollout: Rollout) -> datetime:
-    left_s = max(0.0, typical_s(tx, rollout.app) - tx.rollouts.age_s(rollout))
-    return tx.today() + timedelta(seconds=left_s)
+    whole = timedelta(seconds=typical_s(tx, rollout.app))
+    active = tx.rollouts.active(rollout.app)
+    if active is not None and rollout.is_ahead:
+        return _ends_at(tx, active) + whole
+    return max(tx.today(), tx.today() + whole - timedelta(seconds=tx.rollouts.age_s(rollout)))
 
 
 def typical_s(tx: Transaction, app: AppName) -> float:

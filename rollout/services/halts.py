@@ -6,6 +6,7 @@ from rollout.domain.pipeline import count_outcome
 from rollout.domain.states import FINISHED, RESUME, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.domain.verdict import Status
 from rollout.errors import Conflict, NotFound, StepRefused
+from rollout.services import planning
 from rollout.services.ports import Deps
 from rollout.services.rollouts import (
     CANARY_CONFIRM,
@@ -76,8 +77,9 @@ def exclude(app: str, names: list[str], deps: Deps, *, who: str, why: str) -> li
             tx.hosts.set_excluded(name_of_app, name, why)
             tx.record(name_of_app, f"host {name}", "exclude", who=who, why=why)
         unfinished = tx.rollouts.unfinished(name_of_app)
+        planning.make_way(tx, name_of_app, f"hosts were excluded: {why}", who=who)
         for rollout in unfinished:
-            if tx.rollouts.lock(rollout.id).state in {R.STOPPING, R.ROLLING_BACK}:
+            if tx.rollouts.lock(rollout.id).state in {*FINISHED, R.STOPPING, R.ROLLING_BACK}:
                 continue  # every host that it touched must be sealed and brought back
             hosts = [host for host in tx.hosts.of(rollout.id) if host.name in names]
             busy += [host.name for host in hosts if not _take_out(tx, host, who, why)]
@@ -94,6 +96,7 @@ def include(app: str, names: list[str], deps: Deps, *, who: str) -> None:
         for name in names:
             tx.hosts.set_excluded(name_of_app, name, None)
             tx.record(name_of_app, f"host {name}", "include", who=who)
+        planning.make_way(tx, name_of_app, "hosts were included", who=who)
 
 
 def _halted(tx: Transaction, rollout_id: RolloutId) -> Rollout:

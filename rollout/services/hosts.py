@@ -27,7 +27,7 @@ from rollout.domain.model import (
     SwitchOrder,
 )
 from rollout.domain.pipeline import count_outcome
-from rollout.domain.states import HostEvent, HostState
+from rollout.domain.states import HostEvent, HostState, RolloutState
 from rollout.errors import (
     AuthRefused,
     HostError,
@@ -53,10 +53,9 @@ log = structlog.get_logger()
 H, HE = HostState, HostEvent
 
 READ_AGAIN_S = 2.0
-IN_A_ROW, ROW_S = (
-    16,
-    1.0,
-)  # hosts on one message, one after another; then others have their turn (decision 0012)
+AHEAD_AGAIN_S = 10.0  # a host that could not be prepared ahead is left alone for so long
+# Hosts on one message, one after another; then others have their turn (decision 0012).
+IN_A_ROW, ROW_S = 16, 1.0
 _FOUND: dict[str, Any] = {"unreadable": False, "lost_at": None}
 # An accepted failure stays accepted when it turns out to be one. Of a host that is switched anew nobody has accepted anything.
 _UNTOUCHED: dict[str, Any] = {**_FOUND, "accepted": False}
@@ -183,6 +182,8 @@ def _still_claimed(host: RolloutHost, deps: Deps) -> bool:
 def _prepared(tx: Transaction, job: _Job, error: HostError | None, *, refused: str) -> bool:
     if error is None:
         return _change(tx, job, HE.PREPARED, due_at=None)
+    if tx.rollouts.get(job.rollout.id).state is RolloutState.PENDING:  # nothing counts before it begins
+        return _change(tx, job, HE.PUT_OFF, why=str(error), due_at=tx.now() + AHEAD_AGAIN_S, **_told(error))
     if refused in _NOTHING_DONE and _has_time(tx, job):  # an older rollout's way back restarts the service
         return _change(tx, job, HE.PUT_OFF, why=str(error), **_asked_again(tx, job, error))
     # Of an older rollout's way back that came in between a new claim is above.

@@ -264,7 +264,7 @@ def enqueue(app: AppConfig, name: str | None, deps: Deps, *, who: str, now: Wish
         deliveries.settle(tx, AppName(app.name))
         placed = tx.commits.get(AppName(app.name), sha)
         assert placed is not None
-        _refuse_conflicts(tx, app, placed, now=now is not None)
+        _refuse_conflicts(tx, app, placed, now=now)
         if placed.state is CommitState.FAILED:
             placed = tx.commits.test_again(placed, who=who, why="tried again by hand", reds=0)
         if now is not None:
@@ -277,7 +277,7 @@ def enqueue(app: AppConfig, name: str | None, deps: Deps, *, who: str, now: Wish
     return placed
 
 
-def _refuse_conflicts(tx: Transaction, app: AppConfig, commit: Commit, *, now: bool) -> None:
+def _refuse_conflicts(tx: Transaction, app: AppConfig, commit: Commit, *, now: Wish | None) -> None:
     short = commit.sha[:12]
     if commit.state is CommitState.BARRED:
         raise Conflict(
@@ -290,8 +290,11 @@ def _refuse_conflicts(tx: Transaction, app: AppConfig, commit: Commit, *, now: b
             f"commit {short} is older than what runs",
             remedy=f"to go back: `rollout rollback --to {short}`",
         )
-    active = tx.rollouts.active(commit.app) or tx.rollouts.pending(commit.app)
-    if now and active is not None:
+    if not now:
+        return
+    planning.make_way(tx, commit.app, f"{now.by} wants {short} out now: {now.reason}", who=now.by)
+    active = planning.under_way(tx, commit.app)
+    if active is not None:
         raise Conflict(
             f"rollout {active.id} of {app.name} is {active.state}",
             remedy=f"wait for it (`rollout status {active.id}`) or end it: `rollout stop {active.id}`",

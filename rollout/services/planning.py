@@ -9,7 +9,7 @@ from rollout.config.deploy_file import AppConfig
 from rollout.domain import budget, plan, selection
 from rollout.domain.model import AppName, Commit, Member, Role, Rollout
 from rollout.domain.pipeline import pipeline
-from rollout.domain.states import CommitState, RolloutState
+from rollout.domain.states import CommitState, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.errors import ConfigError, Conflict, ReleaseError
 from rollout.services import bars, deliveries, freezes
 from rollout.services.ports import Deps
@@ -20,6 +20,7 @@ log = structlog.get_logger()
 UNDER_WAY = "a rollout is under way"
 UNREAD = "the branch is read again first: commits of it that would go out are not known yet"
 AUTOMATION = "automation"  # who asks for a rollout that no person asked for
+BEFORE_THE_NEXT = frozenset({RolloutState.FANNING_OUT})  # has its PASS: the one after it is planned ahead
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,30 +34,36 @@ class Draft:
 
 @crashpoints.stage("plan")
 def start_next(app_name: str, deps: Deps) -> Rollout | None:
-    """Plan the app's next rollout if one is due, and ring its chain. None says why in the app's note."""
+    """Plan the app's next rollout if one is due, and ring its chain; or of the one that was planned ahead, when its time is there.
+
+    None says why in the app's note.
+    """
     app = deps.config.app(app_name)
     with deps.store.reading() as tx:
-        chosen, why = (None, UNDER_WAY) if _busy(tx, app) else _choose(tx, app)
-        noted = tx.apps.noted(AppName(app.name))
+        chosen, why = _next(tx, app)
+        name = AppName(app.name)
+        noted = tx.apps.noted(name)
+        waits = None if tx.rollouts.active(name) else tx.rollouts.pending(name)
+    if waits is not None and waits.is_ahead:
+        deps.bell.ring([pipeline(waits.id)])
     if chosen is None:
         if (
             why != noted
-        ):  # every process asks every few seconds for every app: writing it again would keep the others out
+        ):  # every process asks every few seconds for every app: each writing would keep the others out
             _note(app, why, deps)
         return None
     try:
         fleet = deps.fleet.members(app)  # an inventory may take its time, so outside the transaction
         with deps.store.transaction() as tx:
             tx.apps.lock(AppName(app.name))
-            if _busy(tx, app):
-                return None
-            chosen, why = _choose(tx, app)
+            chosen, why = _next(tx, app)
             if chosen is None:
                 return None
             rollout = _add(tx, app, chosen, fleet, why)
             tx.apps.note(rollout.app, None)
-            deliveries.settle(tx, rollout.app)
-            tx.rollouts.ring_again(rollout.id, deps.settings.ring_again_s)
+            if not rollout.is_ahead:
+                deliveries.settle(tx, rollout.app)
+                tx.rollouts.ring_again(rollout.id, deps.settings.ring_again_s)
             crashpoints.reach("in-decision")
     except Conflict:
         return None  # another worker was faster
@@ -64,7 +71,14 @@ def start_next(app_name: str, deps: Deps) -> Rollout | None:
         _note(app, str(error), deps)
         return None
     deps.bell.ring([pipeline(rollout.id)])
-    log.info("rollout_planned", rollout=rollout.id, app=app.name, commit=rollout.commit, why=why)
+    log.info(
+        "rollout_planned",
+        rollout=rollout.id,
+        app=app.name,
+        commit=rollout.commit,
+        why=why,
+        ahead=rollout.is_ahead,
+    )
     return rollout
 
 
@@ -93,17 +107,16 @@ def released(tx: Transaction, app: AppName) -> Commit | None:
 
 def waiting(tx: Transaction, app: AppName) -> list[Commit]:
     """The branch behind the last done release, oldest first; the head alone when there is none."""
-    running = released(tx, app)
-    if running is None:
-        newest = tx.commits.newest(app)
-        return [newest] if newest else []
-    return [] if _gone(tx, app) else tx.commits.after(app, _position(running))
+    return _behind(tx, app, released(tx, app))
 
 
 def unread(tx: Transaction, app: AppName) -> bool:
     """A commit above what runs has no row, and would ship unseen: something else ran when the branch was read last."""
-    running, queue = released(tx, app), waiting(tx, app)
-    return running is not None and bool(queue) and _position(queue[-1]) - _position(running) != len(queue)
+    return _has_gaps(released(tx, app), waiting(tx, app))
+
+
+def _has_gaps(base: Commit | None, queue: list[Commit]) -> bool:
+    return base is not None and bool(queue) and _position(queue[-1]) - _position(base) != len(queue)
 
 
 def under_way(tx: Transaction, app: AppName) -> Rollout | None:
@@ -111,15 +124,68 @@ def under_way(tx: Transaction, app: AppName) -> Rollout | None:
     return tx.rollouts.active(app) or tx.rollouts.pending(app)
 
 
+def planned_ahead(tx: Transaction, app: AppName) -> Rollout | None:
+    """The rollout that begins when the app's active one is done."""
+    found = tx.rollouts.pending(app)
+    return found if found is not None and found.is_ahead and tx.rollouts.active(app) is not None else None
+
+
 def ahead(tx: Transaction, app: AppName) -> list[Commit]:
-    """The branch behind what is on its way out, oldest first: what will wait when that is done. Else as `waiting`."""
+    """The branch behind all that is on its way out or planned, oldest first: what will wait when that is done. Else as `waiting`."""
     rollout = under_way(tx, app)
     if rollout is None or rollout.state in {RolloutState.STOPPING, RolloutState.ROLLING_BACK}:
         return waiting(tx, app)
-    brought = tx.commits.get(app, rollout.commit)
-    if brought is None or brought.position is None or not brought.on_branch:
-        return []
-    return tx.commits.after(app, brought.position)
+    brought = tx.commits.get(app, (tx.rollouts.pending(app) or rollout).commit)
+    return [] if brought is None else _behind(tx, app, brought)
+
+
+def outdated(tx: Transaction, app: AppConfig | None, rollout: Rollout) -> str | None:
+    """Why nothing is to come of a rollout that has not begun; None: it may begin, or go on waiting for the active one.
+
+    `app` is None when it was taken out of rollout.toml meanwhile.
+    """
+    commit, active = tx.commits.get(rollout.app, rollout.commit), tx.rollouts.active(rollout.app)
+    if commit is None or commit.state is not CommitState.PASSED:
+        return f"commit {rollout.commit[:12]} is {commit.state if commit else 'gone'} since it was planned"
+    if active is not None:
+        if active.state in BEFORE_THE_NEXT:
+            return None
+        return f"rollout {active.id}, which it was to follow, is {active.state}; it is planned anew"
+    if app is None or rollout.requested_by != AUTOMATION:
+        return None
+    if frozen := freezes.frozen(tx, app):
+        return f"{frozen}: nothing was touched, and it is planned anew afterwards"
+    return _not_as_now(tx, app, rollout) if rollout.is_ahead else None
+
+
+def _not_as_now(tx: Transaction, app: AppConfig, rollout: Rollout) -> str | None:
+    """Ahead of time nothing is decided, only made ready: what begins is what would be planned now."""
+    if rollout.previous != tx.rollouts.released(rollout.app):
+        return f"it was to follow {(rollout.previous or 'nothing')[:12]}, which is not what runs; it is planned anew"
+    if dict(rollout.policy) != app.policy():
+        return "rollout.toml has changed since it was planned; it is planned anew"
+    chosen, why = _choose(tx, app)
+    if chosen is None:
+        return f"{why}; it is planned anew"
+    if chosen.now_by is not None or [commit.sha for commit in _taken(tx, chosen)] != list(rollout.commits):
+        return f"{chosen.sha[:12]} goes out in its place: {why}"
+    return None
+
+
+def set_aside(tx: Transaction, rollout: Rollout, why: str, *, who: str) -> Rollout:
+    """Nothing comes of a rollout that has not begun; what is being prepared for it is cut."""
+    given_up = tx.rollouts.change(rollout, RolloutEvent.GIVE_UP, who=who, why=why, reason=why, due_at=None)
+    for host in tx.hosts.of(rollout.id, HostState.PREPARING):
+        tx.hosts.change(host, HostEvent.PUT_OFF, who=who, why=why)
+    log.info("rollout_set_aside", rollout=rollout.id, app=rollout.app, why=why)
+    return given_up
+
+
+def make_way(tx: Transaction, app: AppName, why: str, *, who: str) -> None:
+    """What was planned ahead, and nobody asked for, is not in the way of what a person says."""
+    pending = tx.rollouts.pending(app)
+    if pending is not None and (locked := tx.rollouts.lock(pending.id)).is_ahead:
+        set_aside(tx, locked, why, who=who)
 
 
 def _note(app: AppConfig, why: str, deps: Deps) -> None:
@@ -135,10 +201,45 @@ def _busy(tx: Transaction, app: AppConfig) -> bool:
     return under_way(tx, AppName(app.name)) is not None
 
 
+def _next(tx: Transaction, app: AppConfig) -> tuple[Commit | None, str]:
+    """What is to be planned now, were it ahead of its time."""
+    name = AppName(app.name)
+    active = tx.rollouts.active(name)
+    if tx.rollouts.pending(name) is not None or (active and active.state not in BEFORE_THE_NEXT):
+        return None, UNDER_WAY
+    chosen, why = _choose(tx, app)
+    if active is None:
+        return chosen, why
+    # A person's wish is planned when it can begin, with its reason, and past a freeze; and which suspect goes out
+    # depends on what becomes of the one before it.
+    not_yet = chosen is None or chosen.now_by is not None or chosen.suspect
+    return (None, UNDER_WAY) if not_yet else (chosen, why)
+
+
+def _base(tx: Transaction, app: AppName) -> Commit | None:
+    """What the fleet runs when the next rollout begins; None before the first one."""
+    active = tx.rollouts.active(app)
+    return released(tx, app) if active is None else tx.commits.get(app, active.commit)
+
+
+def _behind(tx: Transaction, app: AppName, base: Commit | None) -> list[Commit]:
+    if base is None:
+        newest = tx.commits.newest(app)
+        return [newest] if newest else []
+    return [] if _is_gone(base) else tx.commits.after(app, _position(base))
+
+
+def _taken(tx: Transaction, chosen: Commit) -> list[Commit]:
+    """What goes out with it, oldest first, itself the last."""
+    queue = _behind(tx, chosen.app, _base(tx, chosen.app))
+    return [commit for commit in queue if _position(commit) <= _position(chosen)] or [chosen]
+
+
 def _choose(tx: Transaction, app: AppConfig) -> tuple[Commit | None, str]:
     name = AppName(app.name)
-    queue, gone = waiting(tx, name), _gone(tx, name)
-    if unread(tx, name):
+    base = _base(tx, name)
+    queue, gone = _behind(tx, name, base), base is not None and _is_gone(base)
+    if _has_gaps(base, queue):
         return None, UNREAD
     for wanted in tx.commits.wanted_now(name):
         reachable = wanted.on_branch if gone else any(commit.id == wanted.id for commit in queue)
@@ -159,10 +260,9 @@ def _choose(tx: Transaction, app: AppConfig) -> tuple[Commit | None, str]:
     return (None if choice.position is None else queue[choice.position - 1]), choice.reason
 
 
-def _gone(tx: Transaction, app: AppName) -> bool:
+def _is_gone(base: Commit) -> bool:
     """What runs has left the branch: only a person says what comes next."""
-    running = released(tx, app)
-    return running is not None and (running.position is None or not running.on_branch)
+    return base.position is None or not base.on_branch
 
 
 def draft(tx: Transaction, app: AppConfig, commits: list[Commit], fleet: list[Member]) -> Draft:
@@ -190,15 +290,15 @@ def _add(tx: Transaction, app: AppConfig, chosen: Commit, fleet: list[Member], w
         raise ReleaseError(
             f"commit {chosen.sha} passed, and its release is gone", remedy="test it again: rollout deploy"
         )
-    taken = [commit for commit in waiting(tx, chosen.app) if _position(commit) <= _position(chosen)]
-    drafted = draft(tx, app, taken or [chosen], fleet)
+    active = tx.rollouts.active(chosen.app)
+    drafted = draft(tx, app, _taken(tx, chosen), fleet)
     tx.commits.wish_now(chosen, None, None)  # granted: were it stopped, the same would go out again
     return tx.rollouts.add(
         Planned(
             app=chosen.app,
             commit=chosen.sha,
             commits=[commit.sha for commit in drafted.commits],
-            previous=tx.rollouts.released(chosen.app),
+            previous=tx.rollouts.released(chosen.app) if active is None else active.commit,
             digest=release.digest,
             requested_by=chosen.now_by or AUTOMATION,
             policy=app.policy(),
@@ -207,6 +307,7 @@ def _add(tx: Transaction, app: AppConfig, chosen: Commit, fleet: list[Member], w
             concurrency=drafted.limits.concurrency,
             worst_case=budget.worst_case(drafted.limits, len(drafted.fleet)),
             fleet=drafted.fleet,
+            ahead=active is not None,
         ),
         why=why,
     )

@@ -3,15 +3,17 @@
 Whatever calls them (a chain, a link, the reconciler, twice or late), the rows decide what happens.
 """
 
+from typing import Any
+
 import structlog
 
 from rollout import crashpoints
 from rollout.domain import budget
 from rollout.domain.model import Role, Rollout, RolloutHost, RolloutId
 from rollout.domain.pipeline import Ring, deploy_host, pipeline, prepare_host, watch_fan_out
-from rollout.domain.states import STAGES, CommitState, HostState, RolloutEvent, RolloutState
+from rollout.domain.states import STAGES, HostState, RolloutEvent, RolloutState
 from rollout.errors import Unhealthy
-from rollout.services import bars, freezes, notices, planning, stopping
+from rollout.services import bars, deliveries, notices, planning, stopping
 from rollout.services.policies import policy
 from rollout.services.ports import Deps
 from rollout.services.steps import Again, End, GoOn, Step
@@ -21,6 +23,10 @@ log = structlog.get_logger()
 H, R, RE = HostState, RolloutState, RolloutEvent
 
 STAGE_TICK_S = 0.5  # how often a waiting stage looks again
+AHEAD_TICK_S = 1.0  # how often one that was planned ahead looks whether it is its turn
+AHEAD_SHARE = (
+    0.1  # of a hosts worker's slots, for what is prepared ahead: the one that fans out must not feel it
+)
 LATE_S = 5.0  # a stage that nobody looked at for so long is rung by the reconciler
 PREPARE_SHARE = 0.8  # of a hosts worker's slots: roll-backs and activations always find one free
 CANARY_CONFIRM, FAN_OUT_CONFIRM = "canary", "fan_out"
@@ -35,18 +41,24 @@ def deploy_canary(rollout_id: RolloutId, deps: Deps) -> Step:
             rollout = _start(tx, rollout, deps)
         if rollout.state is R.EVALUATING_CANARY:
             return GoOn()  # count_outcome saw it first
-        if rollout.state is not R.DEPLOYING_CANARY or not _tick(tx, rollout):
+        rings: list[Ring] = []
+        if rollout.state is R.PENDING and _tick(tx, rollout, AHEAD_TICK_S):
+            rings = prepare_ahead(tx, rollout, deps)
+        elif rollout.state is R.DEPLOYING_CANARY and _tick(tx, rollout):
+            rings, rollout = _decide(tx, rollout, deps)
+        elif rollout.state is not R.ERROR:
             return End()
-        rings, rollout = _decide(tx, rollout, deps)
         crashpoints.reach("in-decision")
     deps.bell.ring(rings)
     _after(rollout, deps)
+    if rollout.state is R.PENDING:
+        return Again(AHEAD_TICK_S)
     return _step(rollout, R.DEPLOYING_CANARY, R.EVALUATING_CANARY)
 
 
 @crashpoints.stage("activate")
 def fan_out(rollout_id: RolloutId, deps: Deps) -> Step:
-    """The last stage: hand tokens out until every host is done, or too many are not."""
+    """The last stage: hand tokens out until every host is done, or too many are not. The next rollout may be planned meanwhile."""
     with deps.store.transaction() as tx:
         rollout = tx.rollouts.lock(rollout_id)
         if rollout.state is not R.FANNING_OUT or not _tick(tx, rollout, LATE_S):
@@ -55,6 +67,8 @@ def fan_out(rollout_id: RolloutId, deps: Deps) -> Step:
         crashpoints.reach("in-decision")
     deps.bell.ring(rings)
     _after(rollout, deps)
+    if rollout.state is R.FANNING_OUT:
+        planning.start_next(rollout.app, deps)
     return End()  # outcomes ring from here on
 
 
@@ -75,6 +89,8 @@ def look(rollout_id: RolloutId, deps: Deps) -> list[Ring]:
             rings, rollout = _decide(tx, rollout, deps)
             if rollout.state is R.FANNING_OUT:
                 tx.rollouts.ring_again(rollout.id, LATE_S)
+        elif rollout.state is R.PENDING:
+            rings = prepare_ahead(tx, rollout, deps)
         elif rollout.state is R.ROLLING_BACK:
             rings = stopping.roll_back_rings(tx, rollout, deps)
         crashpoints.reach("in-decision")
@@ -85,23 +101,24 @@ def look(rollout_id: RolloutId, deps: Deps) -> list[Ring]:
 
 
 def _after(rollout: Rollout, deps: Deps) -> None:
-    if rollout.state is R.DONE:
+    if rollout.state in {R.DONE, R.ERROR}:  # an error is one that was not begun: it is planned anew
         planning.start_next(rollout.app, deps)
     if rollout.state is R.STOPPING:
         stopping.announce(rollout, deps)
 
 
 def _start(tx: Transaction, rollout: Rollout, deps: Deps) -> Rollout:
-    commit = tx.commits.get(rollout.app, rollout.commit)
-    if commit is None or commit.state is not CommitState.PASSED:
-        why = f"commit {rollout.commit[:12]} is {commit.state if commit else 'gone'} since it was planned"
-        return tx.rollouts.change(rollout, RE.GIVE_UP, who=deps.worker, why=why, reason=why, due_at=None)
-    configured = deps.config.apps.get(rollout.app)  # None: it was taken out of rollout.toml meanwhile
-    by_itself = rollout.requested_by == planning.AUTOMATION
-    if configured is not None and by_itself and (frozen := freezes.frozen(tx, configured)):
-        why = f"{frozen}: nothing was touched, and it is planned anew afterwards"
-        return tx.rollouts.change(rollout, RE.GIVE_UP, who=deps.worker, why=why, reason=why, due_at=None)
-    started = tx.rollouts.change(rollout, RE.START, who=deps.worker, due_at=0.0)
+    """It begins, waits for the active one that it was planned behind, or is set aside."""
+    why = planning.outdated(tx, deps.config.apps.get(rollout.app), rollout)
+    if why is not None:
+        return planning.set_aside(tx, rollout, why, who=deps.worker)
+    if tx.rollouts.active(rollout.app) is not None:
+        return rollout
+    # What it waited for is no part of its own duration.
+    began: dict[str, Any] = {"began_s": tx.now(), "started_at": tx.today()} if rollout.is_ahead else {}
+    started = tx.rollouts.change(rollout, RE.START, who=deps.worker, due_at=0.0, **began)
+    if began:
+        deliveries.settle(tx, rollout.app)
     return _confirm(tx, started, CANARY_CONFIRM)
 
 
@@ -241,6 +258,26 @@ def hand_out(tx: Transaction, rollout: Rollout, deps: Deps) -> list[Ring]:
         switches += tx.hosts.startable(rollout.id, room, canary=canary) if room > 0 else []
     tx.hosts.rung([host.id for host in [*prepares, *switches]], deps.settings.ring_again_s)
     return [*map(deploy_host, switches), *map(prepare_host, prepares)]
+
+
+def prepare_ahead(tx: Transaction, rollout: Rollout, deps: Deps) -> list[Ring]:
+    """Messages for hosts that are done with the rollout before this one, in slots that it has no use for.
+
+    A host that is done gets no order of it any more: nothing overtakes what is prepared here, and the host has next to
+    everything that the new release is made of.
+    """
+    before = tx.rollouts.active(rollout.app)
+    if before is None or before.state is not R.FANNING_OUT:
+        return []
+    preparing, starting = tx.hosts.under_way(before.id)
+    if preparing:
+        return []
+    spare = int(deps.settings.slots * PREPARE_SHARE) - before.in_flight - starting
+    own, _ = tx.hosts.under_way(rollout.id)
+    free = min(spare, max(1, int(deps.settings.slots * AHEAD_SHARE))) - own
+    hosts = tx.hosts.preparable_ahead(rollout.id, before.id, free) if free > 0 else []
+    tx.hosts.rung([host.id for host in hosts], deps.settings.ring_again_s)
+    return [*map(prepare_host, hosts)]
 
 
 def counters(rollout: Rollout) -> budget.Counters:

@@ -55,7 +55,10 @@ def stop(rollout_id: RolloutId, deps: Deps, *, who: str, why: str, keep: bool = 
                 f"rollout {rollout_id} is done; there is nothing to stop",
                 remedy=f"to go back: rollout rollback --app {rollout.app}",
             )
-        if rollout.state not in FINISHED and rollout.state not in {R.STOPPING, R.ROLLING_BACK}:
+        if rollout.is_ahead:  # another one is active still; unbarred it would be planned anew at once
+            rollout = planning.set_aside(tx, rollout, why, who=who)
+            bars.after_trouble(tx, rollout, who=who, why=why)
+        elif rollout.state not in FINISHED and rollout.state not in {R.STOPPING, R.ROLLING_BACK}:
             rollout = stop_locked(tx, rollout, who=who, why=why, keep=keep)
         crashpoints.reach("in-decision")
         accepted = _accepted(tx, rollout, deps)
@@ -218,11 +221,12 @@ def roll_back_done(app: AppConfig, deps: Deps, *, to: str | None, who: str, why:
     """
     name = AppName(app.name)
     with deps.store.transaction() as tx:
+        planning.make_way(tx, name, f"what it was to follow is rolled back: {why}", who=who)
         tx.apps.lock(name)
         rollout = tx.rollouts.newest_done(name)
         if rollout is None:
             raise NotFound(f"no rollout of {app.name} is done", remedy="`rollout history` lists them")
-        active = tx.rollouts.active(name) or tx.rollouts.pending(name)
+        active = planning.under_way(tx, name)
         if active is not None:
             raise Conflict(
                 f"rollout {active.id} is {active.state}",

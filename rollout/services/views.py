@@ -28,6 +28,7 @@ def rollouts(tx: Transaction, found: list[Rollout]) -> list[dict[str, Any]]:
     return [
         _rollout(rollout, counts[rollout.id], canaries.get(rollout.id, []))
         | _hotfix(because.get(rollout.id, ""))
+        | _begins_after(tx, rollout)
         for rollout in found
     ]
 
@@ -62,6 +63,12 @@ def _hotfix(because: str) -> dict[str, Any]:
     """Which freeze a person went past with `deploy --now`, and why; null for what is no hotfix."""
     its = because.removeprefix(freezes.HOTFIX)
     return {"hotfix": None if its == because else f"although {its}"}
+
+
+def _begins_after(tx: Transaction, found: Rollout) -> dict[str, Any]:
+    """The rollout that one which was planned ahead waits for; null for all others."""
+    active = tx.rollouts.active(found.app) if found.is_ahead else None
+    return {"begins_after": None if active is None else active.id}
 
 
 def _host(host: RolloutHost) -> dict[str, Any]:

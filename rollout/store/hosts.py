@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 H, HE = HostState, HostEvent
 UNSWITCHED = (H.PENDING, H.PREPARING, H.PREPARED)
 LEASED = (H.PREPARING, H.ACTIVATING, H.ROLLING_BACK)
+PREPARING = STAGES | {RolloutState.PENDING}  # one that is planned ahead is made ready
 SWITCHING = (*sorted(STAGES), RolloutState.HALTED)  # what was begun may finish while a rollout is halted
 BACK = (RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK)
 NO_END = 2**62  # above every epoch
@@ -130,6 +131,10 @@ class Hosts:
     def preparable(self, rollout: RolloutId, limit: int) -> list[RolloutHost]:
         """Pending hosts that no message is under way for; the canary's first."""
         return self._load(_PREPARABLE, rollout=rollout, most=limit)
+
+    def preparable_ahead(self, rollout: RolloutId, before: RolloutId, limit: int) -> list[RolloutHost]:
+        """As `preparable`, of the hosts that are done with the rollout `before` it."""
+        return self._load(_PREPARABLE_AHEAD, rollout=rollout, before=before, most=limit)
 
     def under_way(self, rollout: RolloutId) -> tuple[int, int]:
         """How many prepares, and how many token-less activations, run or have a message under way."""
@@ -229,7 +234,7 @@ class Hosts:
     def claim_prepare(self, host: HostId, owner: str, lease_s: float) -> RolloutHost | None:
         """The right to prepare this host; None when there is nothing to do."""
         found = self._unleased(host, H.PENDING)
-        if found is None or not self._rollout_in(found.rollout, STAGES):
+        if found is None or not self._rollout_in(found.rollout, PREPARING):
             return None
         return self._claim(found, HE.PREPARE, owner, lease_s)
 
@@ -667,6 +672,13 @@ _BACK_NEXT = _DUE_OF.where(
     _needs_first_try(),
     or_(rollout_hosts.c.state != H.ROLLING_BACK, rollout_hosts.c.lease_until <= bindparam("now")),
 ).limit(bindparam("most"))
+_OTHER = rollout_hosts.alias()
+_SAME_HOST = and_(_OTHER.c.app == rollout_hosts.c.app, _OTHER.c.name == rollout_hosts.c.name)
+_PREPARABLE_AHEAD = _PREPARABLE.where(
+    select(_OTHER.c.id)
+    .where(_SAME_HOST, _OTHER.c.rollout == bindparam("before"), _OTHER.c.state == H.DONE)
+    .exists()
+)
 _TO_RETRY = _DUE_OF.where(rollout_hosts.c.state == H.PREPARED, rollout_hosts.c.token)
 _IS_RUNG = rollout_hosts.c.due_at > bindparam("now")
 _UNDER_WAY = select(
@@ -696,7 +708,7 @@ _CLAIMED = and_(
     rollout_hosts.c.id == bindparam("its_id"), rollout_hosts.c.version == bindparam("its_version")
 )
 _GUARDED = update(rollout_hosts).where(_CLAIMED)
-_STILL_CLAIMED = select(rollout_hosts.c.id).where(_CLAIMED, _its_rollout_is(STAGES))
+_STILL_CLAIMED = select(rollout_hosts.c.id).where(_CLAIMED, _its_rollout_is(PREPARING))
 _NOT_BACK = (
     select(rollout_hosts.c.id)
     .where(
@@ -785,7 +797,6 @@ _HAS_IT = and_(
 )
 _SETTLED_LATER = _TOUCHED_LATER.where(_SETTLED)
 _HAD_LATER = _TOUCHED_LATER.where(or_(_SETTLED, _HAS_IT, rollout_hosts.c.state == H.ACTIVATING))
-_LATER = rollout_hosts.alias()
 _TO_LOOK_AT = (
     select(*columns(RolloutHost, rollout_hosts))
     .join(
@@ -798,11 +809,14 @@ _TO_LOOK_AT = (
         _IS_DUE,
         or_(rollout_hosts.c.lease_until.is_(None), rollout_hosts.c.lease_until <= bindparam("now")),
         _its_rollout_is(FINISHED),
-        ~select(_LATER.c.id)
+        # Nor of one that was planned ahead and came to nothing, while the rollout before it has the host.
+        ~select(_OTHER.c.id)
         .where(
-            _LATER.c.app == rollout_hosts.c.app,
-            _LATER.c.name == rollout_hosts.c.name,
-            _LATER.c.rollout > rollout_hosts.c.rollout,
+            _SAME_HOST,
+            or_(
+                _OTHER.c.rollout > rollout_hosts.c.rollout,
+                _OTHER.c.rollout.in_(select(rollouts.c.id).where(rollouts.c.state.not_in(sorted(FINISHED)))),
+            ),
         )
         .exists(),
     )

@@ -44,6 +44,7 @@ class Planned:
     concurrency: int
     worst_case: int
     fleet: Sequence[tuple[Member, Role]]  # in the order of activation
+    ahead: bool = False  # another rollout is to be done first
 
 
 class Rollouts:
@@ -59,7 +60,7 @@ class Rollouts:
                 **{
                     name: getattr(plan, name)
                     for name in plan.__slots__
-                    if name not in {"fleet", "commits", "policy"}
+                    if name not in {"fleet", "commits", "policy", "ahead"}
                 },
                 commits=list(plan.commits),
                 policy=dict(plan.policy),
@@ -69,7 +70,7 @@ class Rollouts:
                 unconfirmed=[],
                 due_at=0.0,
                 started_at=self._tx.today(),
-                began_s=self._tx.now(),
+                began_s=None if plan.ahead else self._tx.now(),
             )
         ).inserted_primary_key
         assert key is not None
@@ -241,13 +242,10 @@ class Rollouts:
         ]
 
     def age_s(self, rollout: Rollout) -> float:
-        """Seconds since it was planned, halts left out, by the same clock as its duration will be; of one that is not halted."""
-        began = self._tx.connection.execute(
-            select(rollouts.c.began_s).where(rollouts.c.id == rollout.id)
-        ).scalar_one()
-        if began is None:
+        """Seconds since it began, halts left out, by the same clock as its duration will be; of one that is not halted."""
+        if rollout.began_s is None:
             return (self._tx.today() - rollout.started_at).total_seconds()
-        return self._tx.now() - float(began)
+        return self._tx.now() - rollout.began_s
 
     def due(self) -> list[Rollout]:
         """Unfinished ones that nobody has looked at for too long, or with outcomes to count."""

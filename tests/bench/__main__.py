@@ -23,6 +23,7 @@ PARTS = {
     "single": "part_single.measure",
     "bytes": "bytes.measure",
     "scale": "part_scale.measure",
+    "day": "part_day.measure",
     "webhooks": "part_webhooks.measure",
     "commands": "part_commands.measure",
     "judge": "part_judge.measure",

@@ -40,6 +40,19 @@ def test_some_seeds_halt_for_harm_in_the_fan_out():
     assert any(what[:2] == ("log", "harm_in_the_fan_out") for what in told)
 
 
+def test_some_seeds_plan_ahead():
+    """A rollout that was planned while another fanned out begins in some seeds, and comes to nothing in others."""
+    ahead, aside = set(), set()
+    for seed in range(60):
+        for _, what in Simulation(seed).run().story:
+            if what[:2] == ("log", "rollout_planned") and what[2]["ahead"]:
+                ahead.add((seed, what[2]["rollout"]))
+            if what[:2] == ("log", "rollout_set_aside"):
+                aside.add((seed, what[2]["rollout"]))
+    assert aside
+    assert ahead - aside
+
+
 def test_a_seed_is_all_that_a_run_depends_on():
     """Two processes, whose sets and dictionaries hash differently, come to the same events and journals."""
     digests = [

@@ -364,8 +364,9 @@ class World:
             self.step(entry)
 
     def newest(self):
+        """The rollout that is under way, not one that was planned behind it; else the last one."""
         with self.store.reading() as tx:
-            return tx.rollouts.newest("shop")
+            return tx.rollouts.active("shop") or tx.rollouts.newest("shop")
 
     def rollout_hosts(self):
         with self.store.reading() as tx:

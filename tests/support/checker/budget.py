@@ -66,6 +66,18 @@ class _Fleet:
         return int(self.rollout["max_failed"] + window)
 
 
+def nothing_counts_before_it_begins(history: History) -> Iterator[Violation]:
+    """I3: of a rollout that is planned ahead no host fails: what is prepared for it is only tried again."""
+    begun = set()
+    for event in history.events:
+        if event["what"] == "start" and event["subject"].startswith("rollout "):
+            begun.add(event["rollout"])
+        if event["what"] == "fail" and event["subject"].startswith("host ") and event["rollout"] not in begun:
+            yield Violation(
+                "I3", event["subject"], f"failed in rollout {event['rollout']}, which had not begun"
+            )
+
+
 def within_bound(history: History) -> Iterator[Violation]:
     """I3: no more hosts are failed or unknown than the plan printed, at risk than the window allows, in flight than may be."""
     fleets: dict[int, _Fleet] = {

@@ -13,6 +13,7 @@ RULES: tuple[Callable[[History], Iterator[Violation]], ...] = (
     states.one_active,
     states.no_zombies,
     budget.within_bound,
+    budget.nothing_counts_before_it_begins,
     budget.counters,
     budget.accepted_once,
     shipping.deliveries,

@@ -107,23 +107,35 @@ def canary_first(history: History) -> Iterator[Violation]:
 
 
 def forward(history: History) -> Iterator[Violation]:
-    """I12: automation plans no commit that is below the one that runs."""
+    """I12: automation plans and begins no commit that is below the one that runs, or will when it begins."""
     before: dict[int, str | None] = {}  # what ran before each done rollout
     runs: dict[str, str | None] = {}
+    fans_out: dict[str, str] = {}  # by app: what an active rollout that has its PASS brings
     for event in history.events:
         row = history.rollouts.get(event["rollout"])
         if row is None or event["after"] is None or not event["subject"].startswith("rollout "):
             continue
         running = runs.get(row["app"])
-        if event["what"] == "plan" and row.get("previous", running) != running:
-            yield Violation("I12", event["subject"], f"planned after {row['previous']}, but {running} ran")
-        if event["what"] == "plan" and row["requested_by"] == "automation":
+        planned = event["what"] == "plan"
+        if planned and row["app"] in fans_out:
+            running = fans_out[row["app"]]  # ahead of time: for when that one is done
+        if planned or event["what"] == "start":
+            previous = row.get("previous", running)
+            if previous != running:
+                yield Violation(
+                    "I12", event["subject"], f"{event['what']} after {previous}, but {running} ran"
+                )
+        if (planned or event["what"] == "start") and row["requested_by"] == "automation":
             ours = _position(history, row["app"], row["commit"])
             theirs = _position(history, row["app"], running) if running else None
             if ours is not None and theirs is not None and ours < theirs:
                 yield Violation(
                     "I12", event["subject"], f"commit at {ours} replaces the running one at {theirs}"
                 )
+        if event["after"] == "fanning_out":
+            fans_out[row["app"]] = row["commit"]
+        elif event["before"] == "fanning_out":
+            del fans_out[row["app"]]
         if event["after"] == "done":
             before[row["id"]], runs[row["app"]] = running, row["commit"]
         if event["after"] == "rolled_back" and row["id"] in before:

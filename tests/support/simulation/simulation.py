@@ -40,6 +40,7 @@ from tests.support.checker.check import check
 from tests.support.checker.history import Deed
 from tests.support.simulation.neighbours import (
     FAIR,
+    LONGEST_RESTART_S,
     Broker,
     SimulatedFleet,
     SimulatedMetrics,
@@ -307,6 +308,8 @@ class Simulation:
             self._say(partial(self._gives_up, keep=self.chance.random() < 0.3))
         if self.chance.random() < 0.4:
             self.timeline.spawn(self.chance.choice([self._owes, self._owes, self._accepted]))
+        if self.pace > 1 and self.chance.random() < 0.6:
+            self.timeline.spawn(self._follows)
         for _ in range(self.chance.choice([1, 2, 3, 5, 8])):
             self.timeline.run(lambda: False, 20)
             self._look_back(at_rest=False)
@@ -340,7 +343,11 @@ class Simulation:
         self.tell("rest")
         moments = [began, *(one for one in self._moments() if one > began), self.timeline.today()]
         gap = max((b - a).total_seconds() for a, b in pairwise(moments))
-        if gap > (PATIENCE_WITH_GIT_S if self.workshop.down_until else LONGEST_SILENCE_S):
+        at_work = (
+            LONGEST_RESTART_S + self.patience_s + 10.0
+        )  # a host that restarts, and is waited for, says nothing
+        longest = max(LONGEST_SILENCE_S, at_work if self.pace > 1 else 0.0)
+        if gap > (PATIENCE_WITH_GIT_S if self.workshop.down_until else longest):
             self._find(f"I8: nothing happened for {gap:.0f} s, although not all was at rest")
         self._look_back(at_rest=True)
         self.timeline.run(lambda: not self._unread(), LAST_READING_S)
@@ -431,6 +438,8 @@ class Simulation:
 
     def _an_order(self) -> Callable[[], Any]:
         newest, deps = self.world.newest(), self.office
+        with self.world.store.reading() as tx:
+            newest = self.chance.choice([newest, *tx.rollouts.unfinished("shop")])
         if newest is None:
             return lambda: intake.enqueue(self.app, None, deps, who="me")
         number, sha = newest.id, newest.commit
@@ -516,7 +525,8 @@ class Simulation:
         return row and str(row[0])
 
     def _is(self, *states: RolloutState) -> bool:
-        row = quick_look().execute("SELECT state FROM rollouts ORDER BY id DESC LIMIT 1").fetchone()
+        begun = "SELECT state FROM rollouts WHERE state NOT IN ('pending', 'error') ORDER BY id DESC LIMIT 1"
+        row = quick_look().execute(begun).fetchone()
         return row is not None and row[0] in states
 
     def _owes(self) -> None:
@@ -549,6 +559,17 @@ class Simulation:
             self._say(
                 partial(stopping.roll_back_done, self.app, self.office, to=None, who="me", why="because")
             )
+
+    def _follows(self) -> None:
+        """A commit comes while another one fans out, so that a rollout is planned behind it; and a person says something then."""
+        if not self._await(lambda: self._is(RolloutState.FANNING_OUT), 0.05):
+            return
+        self._say(partial(self._webhook, self.workshop.push()))
+        two = "SELECT 1 FROM rollouts WHERE state = 'pending' AND (SELECT COUNT(*) FROM rollouts WHERE state = 'fanning_out')"
+        if self._await(lambda: quick_look().execute(two).fetchone() is not None):
+            self.timeline.sleep(self.chance.choice([0.0, 1.0, 5.0, 20.0]))
+            if self.chance.random() < 0.6:
+                self._say(self._an_order())
 
     def _accepted(self) -> None:
         """Some do not get their order, a person accepts that, and they come back and cannot run the release."""

@@ -41,6 +41,23 @@ def test_a_clean_history_has_no_violations():
     assert check(clean().history()) == []
 
 
+def test_a_rollout_may_be_planned_behind_one_that_fans_out():
+    """It follows what that one brings, begins when that is done, and is prepared before; nobody is accused."""
+    story = clean()
+    story.commit("c")
+    story.commit("d")
+    number = story.to_fan_out("c")
+    story.tables["rollouts"][-1]["previous"] = A
+    following = story.plan("d")
+    story.tables["rollouts"][-1]["previous"] = "c"
+    for name in story.names[1:]:
+        story.switch(number, name)
+    story.rollout(number, "finish", due_at=None)
+    story.rollout(following, "start")
+    story.options["at_rest"] = False
+    assert found(story) == set()
+
+
 def test_a_host_named_unconfirmed_may_switch_late():
     """I2's exception: what the acknowledgement named is not held against it."""
     story = clean()
@@ -410,7 +427,23 @@ def planned_from_what_does_not_run(story):
     story.tables["rollouts"][-1]["previous"] = B
 
 
+def failed_before_it_began(story):
+    number = story.plan(B)
+    story.row(number, "web2")["state"] = "preparing"
+    story.host(number, "web2", "fail")
+
+
+def begun_from_what_does_not_run(story):
+    second = story.to_fan_out("c")
+    third = story.plan("d")
+    story.tables["rollouts"][-1]["previous"] = "c"
+    story.to_stopped(second)
+    story.rollout(third, "start")
+
+
 BAD = [
+    ("I3", failed_before_it_began),
+    ("I12", begun_from_what_does_not_run),
     ("I2", back_to_what_was_stopped),
     ("I2", put_back_to_what_was_stopped),
     ("I3", accepted_before_it_was_switched_anew),

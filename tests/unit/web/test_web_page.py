@@ -52,6 +52,17 @@ def read(client):
     return answer, Reader(answer.text)
 
 
+def test_what_is_planned_ahead_says_what_it_waits_for(world, client):
+    """Both rollouts are there, the one that waits with the number of the other."""
+    world.push()
+    world.run(until=lambda: world.newest() and world.newest().state == "fanning_out")
+    world.push()
+    world.run(until=lambda: "begins when" in read(client)[1].text, seconds=60)
+    _, page = read(client)
+    assert "planned ahead: begins when rollout 1 is done" in page.text
+    assert "hosts done · planned " in page.text
+
+
 def test_an_empty_store_says_why_nothing_is_started(client):
     """The reason is on the page, in words."""
     _, page = read(client)

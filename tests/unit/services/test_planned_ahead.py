@@ -1,0 +1,351 @@
+"""The rollout that is planned and prepared while the one before it fans out: what begins, what does not, and who is not in whose way."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from rollout.cli import finding
+from rollout.domain.states import CommitState, HostState, RolloutState
+from rollout.errors import Conflict
+from rollout.services import (
+    bars,
+    explaining,
+    freezes,
+    halts,
+    hosts,
+    intake,
+    planning,
+    rollouts,
+    stopping,
+    views,
+)
+from tests.support.checker import read
+from tests.support.checker.check import check
+from tests.support.world import World
+
+R, H = RolloutState, HostState
+ME = {"who": "ann", "why": "because"}
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """Six hosts with a first release, switched one after the other."""
+    world = World(tmp_path, monkeypatch, hosts=6, fan_out='mode = "strict"')
+    world.push()
+    world.settle()
+    return world
+
+
+def states(world):
+    with world.store.reading() as tx:
+        found = [*tx.rollouts.unfinished("shop"), *tx.rollouts.finished("shop", 10)]
+        return {one.id: one.state for one in found}
+
+
+def rollout(world, number):
+    with world.store.reading() as tx:
+        return tx.rollouts.get(number)
+
+
+def of(world, number, *wanted):
+    with world.store.reading() as tx:
+        return [host.name for host in tx.hosts.of(number, *wanted)]
+
+
+def passed(world, sha):
+    with world.store.reading() as tx:
+        return tx.commits.get("shop", sha).state is CommitState.PASSED
+
+
+def run_until(world, what):
+    world.run(until=what, seconds=120)
+    assert what()
+
+
+def pushed(world):
+    sha = world.push()
+    run_until(world, lambda: passed(world, sha))
+    return sha
+
+
+def planned(world, *, prepared=0):
+    """Rollout 2 fans out, and 3 waits for it, with so many hosts prepared."""
+    world.push()
+    run_until(world, lambda: states(world).get(2) is R.FANNING_OUT)
+    sha = world.push()
+    run_until(world, lambda: 3 in states(world) and len(of(world, 3, H.PREPARED)) >= prepared)
+    assert states(world)[2] is R.FANNING_OUT
+    return sha
+
+
+def between(world):
+    """Rollout 2 is done, and 3 has not begun yet."""
+    sha = planned(world)
+    run_until(world, lambda: states(world)[2] is R.DONE)
+    assert states(world)[3] is R.PENDING
+    return sha
+
+
+def to_the_end(world):
+    sha = world.workshop.commits[-1].sha
+    run_until(world, lambda: set(world.runs().values()) == {sha} and world.newest().state is R.DONE)
+    assert check(read.world(world, at_rest=True)) == []
+
+
+def test_the_next_one_is_prepared_while_one_fans_out_and_begins_when_that_is_done(world):
+    """It follows what fans out, not what runs; a host is prepared when it is done, and switched when the rollout before is."""
+    planned(world, prepared=3)
+    waits = rollout(world, 3)
+    assert (waits.state, waits.previous, waits.began_s) == (R.PENDING, rollout(world, 2).commit, None)
+    assert set(of(world, 3, H.PREPARED, H.PREPARING)) <= set(of(world, 2, H.DONE))
+    to_the_end(world)
+    assert states(world) == {1: R.DONE, 2: R.DONE, 3: R.DONE}
+    order = [(row["rollout"], row["what"]) for row in read.world(world, at_rest=True).rows("events")]
+    assert order.index((3, "prepared")) < order.index((2, "finish")) < order.index((3, "start"))
+    assert order.index((3, "start")) < order.index((3, "activate"))
+
+
+def test_its_duration_begins_when_it_begins(world):
+    """Waiting for the one before is no part of what a rollout takes, so selection is not misled."""
+    planned(world)
+    world.seconds += 1000.0
+    at = rollout(world, 3).started_at
+    to_the_end(world)
+    with world.store.reading() as tx:
+        newest, before, *_ = tx.rollouts.durations("shop")
+    assert before > 1000.0
+    assert newest < 200.0
+    assert rollout(world, 3).started_at > at
+
+
+@pytest.mark.parametrize("how", ["stop", "halt"])
+def test_when_the_one_before_does_not_end_well_it_is_set_aside_and_planned_anew(world, how):
+    """Stopped or halted: nothing comes of what was to follow it, its prepares are cut, and the commit goes out otherwise."""
+    sha = planned(world, prepared=1)
+    if how == "stop":
+        stopping.stop(2, world.deps, **ME)
+    else:
+        with world.store.transaction() as tx:
+            rollouts.halt(tx, tx.rollouts.lock(2), "trouble")
+    run_until(world, lambda: states(world)[3] is R.ERROR)
+    assert not of(world, 3, H.PREPARING)
+    assert "planned anew" in rollout(world, 3).reason
+    if how == "stop":
+        bars.unbar("shop", rollout(world, 2).commit, world.deps, **ME)
+    else:
+        halts.resume(2, world.deps, **ME)
+    to_the_end(world)
+    assert sha in world.newest().commits
+    assert world.newest().id > 3
+
+
+def test_what_begins_is_what_would_be_planned_then(world):
+    """Commits have grown old meanwhile, so selection takes two together: the one that waits is set aside for that."""
+    planned(world)
+    second = pushed(world)
+    run_until(world, lambda: states(world)[2] is R.DONE)
+    world.seconds += 29 * 60
+    to_the_end(world)
+    assert states(world)[3] is R.ERROR
+    assert f"{second[:12]} goes out in its place" in rollout(world, 3).reason
+    assert rollout(world, 4).commits == (*rollout(world, 3).commits, second)
+
+
+def test_a_new_bar_sets_it_aside(world):
+    """A person bars its commit while it waits."""
+    sha = planned(world)
+    bars.bar("shop", sha, world.deps, **ME)
+    run_until(world, lambda: states(world)[3] is R.ERROR)
+    run_until(world, lambda: states(world)[2] is R.DONE)
+    world.run(seconds=30)
+    assert set(states(world)) == {1, 2, 3}
+
+
+def test_a_freeze_keeps_it_from_beginning(world):
+    """It is planned anew when the freeze is over."""
+    planned(world)
+    freezes.freeze(world.config.app("shop"), world.deps, until=None, **ME)
+    run_until(world, lambda: states(world)[2] is R.DONE and states(world)[3] is R.ERROR)
+    world.run(seconds=30)
+    assert set(states(world)) == {1, 2, 3}
+    freezes.unfreeze(world.config.app("shop"), world.deps, **ME)
+    to_the_end(world)
+
+
+def test_another_rollout_toml_sets_it_aside(world):
+    """What a person has configured meanwhile is what goes out."""
+    planned(world)
+    app = world.config.app("shop")
+    slower = app.model_copy(update={"fan_out": app.fan_out.model_copy(update={"retries": 7})})
+    world.config.apps["shop"] = slower
+    to_the_end(world)
+    assert "rollout.toml has changed" in rollout(world, 3).reason
+    assert rollout(world, 4).policy["fan_out"]["retries"] == 7
+
+
+def test_a_wish_is_in_conflict_with_what_fans_out_only(world):
+    """`deploy --now` names the rollout that fans out, and not the one that nobody asked for."""
+    planned(world)
+    with pytest.raises(Conflict, match="rollout 2 of shop is fanning_out"):
+        intake.enqueue(world.config.app("shop"), None, world.deps, who="ann", now=intake.Wish("now", "ann"))
+    assert states(world)[3] is R.PENDING
+
+
+def test_a_wish_goes_before_what_waits(world):
+    """When the one before is done, a person's wish is planned, as his."""
+    between(world)
+    sha = world.workshop.push()
+    intake.enqueue(world.config.app("shop"), sha, world.deps, who="ann", now=intake.Wish("now", "ann"))
+    assert states(world)[3] is R.ERROR
+    run_until(world, lambda: passed(world, sha))
+    to_the_end(world)
+    assert (world.newest().commit, world.newest().requested_by) == (sha, "ann")
+
+
+def test_a_wish_that_passes_while_another_waits_is_not_planned_ahead(world):
+    """It is planned when it can begin, with its reason; what waited is set aside."""
+    planned(world)
+    sha = pushed(world)
+    with world.store.transaction() as tx:
+        tx.commits.wish_now(tx.commits.get("shop", sha), "mends the till", "ann")
+    to_the_end(world)
+    assert states(world)[3] is R.ERROR
+    assert (rollout(world, 4).commit, rollout(world, 4).requested_by) == (sha, "ann")
+
+
+def test_a_rollback_is_not_in_conflict_with_it(world):
+    """What was to follow the rollout that goes back is set aside, and follows what ran before."""
+    between(world)
+    stopping.roll_back_done(world.config.app("shop"), world.deps, to=None, **ME)
+    assert (states(world)[2], states(world)[3]) == (R.ROLLING_BACK, R.ERROR)
+    run_until(world, lambda: states(world)[2] is R.ROLLED_BACK)
+    assert check(read.world(world, at_rest=False)) == []
+
+
+def test_a_stop_without_a_number_means_what_fans_out(world, monkeypatch):
+    """The one that waits is not a second one to choose from."""
+    planned(world)
+    with world.store.reading() as tx:
+        found = tx.rollouts.unfinished("shop")
+    monkeypatch.setattr(finding, "unfinished", lambda _call: found)
+    assert [one.id for one in found] == [2, 3]
+    assert finding.to_stop(None, None).id == 2
+
+
+def test_it_can_be_stopped_by_its_number(world):
+    """The one that fans out goes on, nothing was touched, and the commit is barred as by every stop."""
+    sha = planned(world, prepared=1)
+    accepted = stopping.stop(3, world.deps, **ME)
+    assert (accepted.rollout.state, accepted.leased) == (R.ERROR, ())
+    assert stopping.stop(3, world.deps, **ME).rollout.state is R.ERROR
+    run_until(world, lambda: states(world)[2] is R.DONE)
+    world.run(seconds=30)
+    assert set(states(world)) == {1, 2, 3}
+    with world.store.reading() as tx:
+        assert tx.commits.get("shop", sha).state is CommitState.BARRED
+
+
+@pytest.mark.parametrize("verb", ["exclude", "include"])
+def test_other_hosts_are_another_plan(world, verb):
+    """Its fleet was frozen before; it is planned anew, with the hosts that are in then."""
+    if verb == "include":
+        halts.exclude("shop", ["web06"], world.deps, **ME)
+    planned(world)
+    if verb == "include":
+        halts.include("shop", ["web06"], world.deps, who="ann")
+    else:
+        halts.exclude("shop", ["web06"], world.deps, **ME)
+    assert states(world)[3] is R.ERROR
+    run_until(world, lambda: states(world).get(4) is R.DONE)
+    assert rollout(world, 4).total == (6 if verb == "include" else 5)
+
+
+def test_what_cannot_be_prepared_ahead_does_not_count(world):
+    """A host without room is tried again, and fails only in a rollout that has begun."""
+    full = world.fleet.hosts["web01"]
+    world.push()
+    run_until(world, lambda: states(world).get(2) is R.FANNING_OUT)
+    full.no_room = True
+    world.push()
+    run_until(world, lambda: 3 in states(world) and any("full" in (told or "") for told in errors(world, 3)))
+    assert (rollout(world, 3).failed, of(world, 3, H.FAILED)) == (0, [])
+    full.no_room = False
+    to_the_end(world)
+
+
+def errors(world, number):
+    with world.store.reading() as tx:
+        return [host.error for host in tx.hosts.of(number)]
+
+
+def test_only_hosts_that_are_done_are_prepared_and_few_at_a_time(world):
+    """One that has not got, or not taken, the release before gets no other one; and a tenth of the slots is used."""
+    planned(world)
+    ready = of(world, 2, H.DONE)
+    assert 0 < len(ready) < 6
+    few = replace(world.deps, settings=world.deps.settings.model_copy(update={"slots": 10}))
+    with world.store.transaction() as tx:
+        waits = tx.rollouts.get(3)
+        rings = rollouts.prepare_ahead(tx, waits, few)
+        assert [(ring.arguments[2], ring.priority) for ring in rings] == [(ready[0], 9)]
+        assert rollouts.prepare_ahead(tx, waits, few) == []  # one is under way
+        assert {ring.arguments[2] for ring in rollouts.prepare_ahead(tx, waits, world.deps)} <= set(ready)
+
+
+def test_nothing_is_prepared_ahead_while_the_one_before_needs_the_slots(world):
+    """Its activations and prepares come first."""
+    planned(world)
+    with world.store.transaction() as tx:
+        waits, before = tx.rollouts.get(3), tx.rollouts.get(2)
+        tx.rollouts.update(before, in_flight=int(0.8 * world.deps.settings.slots))
+        assert rollouts.prepare_ahead(tx, waits, world.deps) == []
+
+
+def test_a_message_for_it_switches_nothing(world):
+    """Whoever can write to the broker may send an activation: the row says that it has not begun (I11, I15)."""
+    planned(world, prepared=1)
+    with world.store.reading() as tx:
+        early = tx.hosts.of(3, H.PREPARED)[0]
+    hosts.deploy(early.id, world.deps)
+    assert early.name in of(world, 3, H.PREPARED)
+    assert world.runs()[early.name] == rollout(world, 2).commit
+
+
+def test_a_host_in_the_hands_of_the_one_before_is_not_read_for_one_that_was_set_aside(world):
+    """A look seals: it would refuse what the active rollout has sent."""
+    planned(world)
+    with world.store.transaction() as tx:
+        planning.set_aside(tx, tx.rollouts.lock(3), "tried", who="test")
+        host = tx.hosts.of(2)[-1]
+        tx.hosts.unread(replace(host, epoch=2**61))
+        assert tx.hosts.to_look_at() == []
+
+
+def test_people_are_told_what_it_waits_for(world):
+    """`why`, `status` and `plan` name both numbers, and the time is that of both."""
+    sha = planned(world)
+    app = world.config.app("shop")
+    with world.store.reading() as tx:
+        told = explaining.why(tx, app, tx.commits.get("shop", sha))
+        next_one, foreseen = explaining.coming(tx, app), explaining.forecast(tx, app)
+        now, typical_s = tx.today(), explaining.typical_s(tx, "shop")
+        shown = views.rollouts(tx, tx.rollouts.unfinished("shop"))
+        ends_at = tx.today() + timedelta(seconds=typical_s - tx.rollouts.age_s(tx.rollouts.get(2)))
+    assert told.because.startswith("planned as rollout 3, begins when rollout 2 is done (")
+    assert next_one.because == f"commit {sha[:12]}: {told.because}"
+    assert [one.sha for one in foreseen.commits] == [sha]
+    assert [one["begins_after"] for one in shown] == [None, 2]
+    off = told.expected_at - max(now, ends_at) - timedelta(seconds=typical_s)
+    assert abs(off) < timedelta(seconds=1)
+
+
+def test_what_comes_after_it_waits_for_both(world):
+    """A third commit's way is told with the rollout that is planned before it."""
+    planned(world)
+    third = pushed(world)
+    app = world.config.app("shop")
+    with world.store.reading() as tx:
+        told = explaining.why(tx, app, tx.commits.get("shop", third))
+    assert "waits for rollout 2 (" in told.because
+    assert "1 rollout before it" in told.because
