@@ -42,6 +42,10 @@ _NO_ROOM = (
 )
 
 
+def nothing() -> None:
+    """Nobody wants to know."""
+
+
 class _NotInstalled(Exception):
     """The program is not on the host yet."""
 
@@ -72,13 +76,15 @@ class Host:
             known = order if delta else replace(order, delta=None)
             return self._installed(self._program, lambda: self._prepare(known, archive, delta, go_on))
 
-    def activate(self, order: SwitchOrder, permit: Callable[[Greeting], int]) -> Outcome:
+    def activate(
+        self, order: SwitchOrder, permit: Callable[[Greeting], int], on_switch: Callable[[], None]
+    ) -> Outcome:
         """Switch to a release."""
-        return self._installed(self._program, lambda: self._switch("activate", order, permit))
+        return self._installed(self._program, lambda: self._switch("activate", order, permit, on_switch))
 
     def roll_back(self, order: SwitchOrder, permit: Callable[[Greeting], int]) -> Outcome:
         """Switch back."""
-        return self._installed(self._program, lambda: self._switch("rollback", order, permit))
+        return self._installed(self._program, lambda: self._switch("rollback", order, permit, nothing))
 
     def status(self, asked: int, seal: tuple[int, int] | None) -> HostStatus:
         """Read it, and seal it if asked to. Both may be repeated, so every failure is worth trying again."""
@@ -149,7 +155,13 @@ class Host:
                     delta = held.enter_context(self._uploads.source(Path(order.delta.archive)))
             yield delta if delta and order.delta and delta.size == order.delta.size else None
 
-    def _switch(self, verb: str, order: SwitchOrder, permit: Callable[[Greeting], int]) -> Outcome:
+    def _switch(
+        self,
+        verb: str,
+        order: SwitchOrder,
+        permit: Callable[[Greeting], int],
+        on_switch: Callable[[], None],
+    ) -> Outcome:
         reply = Reply()
         with self._talk(self._program.call(self._target.path, verb)) as talk:
             talk.send(protocol.switch(order, self._target))
@@ -162,6 +174,9 @@ class Host:
                     talk.send(permission)
                     talk.end_input()
                     crashpoints.reach("after-permission")
+                    self._until(talk, reply, "switched", self._deadline)
+                    if reply.answer is None and reply.yes("switched"):
+                        on_switch()
                     answer = self._answer(talk, reply)
                     crashpoints.reach("after-answer")
                     return reply.outcome(answer)

@@ -599,6 +599,7 @@ switch() { # activate and rollback
     write_intent
     put_in_place
     switched=yes
+    say switched=yes # ahead of the outcome: a stop need not ask whether it is still to come
     bring_up "$commit"
     case $? in
         0) outcome 0 '' 'done' no ;;

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from rollout.domain.model import Greeting, HostStatus, Member, Outcome, PrepareOrder, SwitchOrder, Target
 from rollout.fleet.commands import Program, host_program
 from rollout.fleet.connection import Engine
-from rollout.fleet.host import Host
+from rollout.fleet.host import Host, nothing
 from rollout.fleet.inventory import members
 from rollout.fleet.limits import Limits
 from rollout.fleet.pool import Pool
@@ -38,10 +38,16 @@ class SshFleet:
         return self._host(target, timeout_s).prepare(order, go_on)
 
     def activate(
-        self, target: Target, order: SwitchOrder, permit: Callable[[Greeting], int], *, timeout_s: float
+        self,
+        target: Target,
+        order: SwitchOrder,
+        permit: Callable[[Greeting], int],
+        *,
+        timeout_s: float,
+        on_switch: Callable[[], None] = nothing,
     ) -> Outcome:
         """Switch, restart, health check; put back when unhealthy."""
-        return self._host(target, timeout_s).activate(order, permit)
+        return self._host(target, timeout_s).activate(order, permit, on_switch)
 
     def roll_back(
         self, target: Target, order: SwitchOrder, permit: Callable[[Greeting], int], *, timeout_s: float

@@ -232,7 +232,11 @@ def _activate(job: _Job, deps: Deps) -> _Job | None:
     with deps.leases.hold("host", job.host.id):
         try:
             outcome = deps.fleet.activate(
-                target_of(job.host, job.app), order, _permit(job.host, deps), timeout_s=_step_timeout(job.app)
+                target_of(job.host, job.app),
+                order,
+                _permit(job.host, deps),
+                timeout_s=_step_timeout(job.app),
+                on_switch=lambda: deps.leases.passed(job.host.id, job.host.version),
             )
         except LeaseLost as failure:
             why = str(failure)

@@ -24,6 +24,9 @@ class LeaseKeeper:
         self._store, self._owner, self._lease_s = store, owner, lease_s
         # Counted: a rollback may begin on a host before the activation that it ends has let go of it.
         self._held: dict[Kind, Counter[int]] = {"commit": Counter(), "host": Counter()}
+        self._switched: dict[
+            int, int
+        ] = {}  # hosts whose order has made its switch, and the version of its claim
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._wake = threading.Event()
@@ -41,6 +44,18 @@ class LeaseKeeper:
         finally:
             with self._lock:
                 self._held[kind] -= Counter([row])
+                if kind == "host":
+                    self._switched.pop(row, None)
+
+    def passed(self, host: HostId, version: int) -> None:
+        """The host says that it has switched by the order that this claim was for: it will not do so again."""
+        with self._lock:
+            self._switched[host] = version
+
+    def switched(self) -> dict[HostId, int]:
+        """Hosts with an order under way whose switch is behind them, and the versions of its claims."""
+        with self._lock:
+            return {HostId(host): version for host, version in self._switched.items()}
 
     def renew(self) -> None:
         """Every lease that is held, once."""

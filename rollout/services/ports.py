@@ -44,8 +44,16 @@ class Fleet(Protocol):
     ) -> Outcome:
         """Put the release on the host. `go_on` is asked while sending; False cuts it (OutcomeUnknown)."""
 
-    def activate(self, target: Target, order: SwitchOrder, permit: Permit, *, timeout_s: float) -> Outcome:
-        """Switch, restart, health check; put back when unhealthy."""
+    def activate(
+        self,
+        target: Target,
+        order: SwitchOrder,
+        permit: Permit,
+        *,
+        timeout_s: float,
+        on_switch: Callable[[], None],
+    ) -> Outcome:
+        """Switch, restart, health check; put back when unhealthy. `on_switch` is called when the host says that it has switched."""
 
     def roll_back(self, target: Target, order: SwitchOrder, permit: Permit, *, timeout_s: float) -> Outcome:
         """Switch back, restart, health check; a no-op when already back."""

@@ -53,6 +53,7 @@ def watch(
         stopping_now = tx.rollouts.in_state(R.STOPPING)
         unknown = tx.hosts.to_read()
     for rollout in stopping_now:
+        _apart(f"vouch {rollout.id}", partial(stopping.vouch, rollout.id, deps))
         _apart(f"drive {rollout.id}", partial(drive or stopping.drive, rollout.id, deps))
     if unknown:
         with deps.store.transaction() as tx:

@@ -14,7 +14,7 @@ import structlog
 
 from rollout import crashpoints
 from rollout.config.deploy_file import AppConfig
-from rollout.domain.model import AppName, Rollout, RolloutHost, RolloutId
+from rollout.domain.model import AppName, Epoch, Rollout, RolloutHost, RolloutId
 from rollout.domain.pipeline import Ring, roll_back_host
 from rollout.domain.states import FINISHED, CommitState, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.errors import Conflict, NotFound, RolloutError
@@ -134,51 +134,68 @@ def drive(rollout_id: RolloutId, deps: Deps) -> bool:
         ):
             return False
         leased = _unsealed(tx, rollout)
+        epoch = tx.apps.next_epoch(rollout.app)
         left = longest_s(policy(rollout), deps.settings.lease_s) - waited
         crashpoints.reach("in-claim")
     crashpoints.reach("after-claim")
-    _seal_all(leased, rollout, time.monotonic() + left, deps)
-    return _acknowledge(rollout_id, deps)
+    sealed = _seal_all(leased, rollout, epoch, time.monotonic() + left, deps)
+    return _acknowledge(rollout_id, sealed, epoch, deps)
 
 
-def _seal_all(leased: list[RolloutHost], rollout: Rollout, until: float, deps: Deps) -> None:
-    """`until` (monotonic) nobody is waited for any more: who is silent is looked at once again, all in one short time."""
-    if not leased:
+def vouch(rollout_id: RolloutId, deps: Deps) -> None:
+    """Hosts that have told this process that their switch is behind them need no seal: that order makes no second one, and it was the host's last."""
+    switched = deps.leases.switched()
+    if not switched:
         return
+    with deps.store.transaction() as tx:
+        rollout = tx.rollouts.lock(rollout_id)
+        if rollout.state is R.STOPPING and rollout.stop_epoch is not None:
+            tx.hosts.vouch(rollout_id, switched, deps.worker, rollout.stop_epoch)
+
+
+def _seal_all(
+    leased: list[RolloutHost], rollout: Rollout, epoch: Epoch, until: float, deps: Deps
+) -> list[RolloutHost]:
+    """Those that are sealed with this epoch.
+
+    `until` (monotonic) nobody is waited for any more: who is silent is looked at once again, all in one short time.
+    """
+    if not leased:
+        return []
     app, end = policy(rollout), max(until, time.monotonic()) + LAST_LOOK_S
     with ThreadPoolExecutor(min(SEALERS, len(leased)), thread_name_prefix="seal") as pool:
-        for host in leased:
-            pool.submit(_try_to_seal, host, app, end, deps)
+        sealed = pool.map(lambda host: _is_sealed(host, app, epoch, end, deps), leased)
+    return [host for host, done in zip(leased, sealed, strict=True) if done]
 
 
 @crashpoints.stage("stop")
-def _try_to_seal(host: RolloutHost, app: AppConfig, end: float, deps: Deps) -> None:
+def _is_sealed(host: RolloutHost, app: AppConfig, epoch: Epoch, end: float, deps: Deps) -> bool:
     left = end - time.monotonic()
     if left <= 0:
-        return  # its turn has not come: it will be named as unconfirmed
+        return False  # its turn has not come: it will be named as unconfirmed
     try:
-        if not _seal(host, app, min(SEAL_TIMEOUT_S, left), deps):
-            log.info("host_busy", rollout=host.rollout, host=host.name)
+        return _seal(host, app, epoch, min(SEAL_TIMEOUT_S, left), deps)
     except RolloutError as error:
         log.warning("host_not_sealed", rollout=host.rollout, host=host.name, error=str(error))
+    except Exception:  # one host's trouble must not keep the others' seals
+        log.exception("host_not_sealed", rollout=host.rollout, host=host.name)
+    return False
 
 
-def _seal(host: RolloutHost, app: AppConfig, timeout_s: float, deps: Deps) -> bool:
-    with deps.store.transaction() as tx:
-        epoch = tx.apps.next_epoch(host.app)
+def _seal(host: RolloutHost, app: AppConfig, epoch: Epoch, timeout_s: float, deps: Deps) -> bool:
     status = deps.fleet.status(
         target_of(host, app), asked=host.operation or 0, seal=(epoch, epoch), timeout_s=timeout_s
     )
     crashpoints.reach("after-seal")
-    if status.sealed:
-        with deps.store.transaction() as tx:
-            tx.hosts.seal(host, epoch)
+    if not status.sealed:
+        log.info("host_busy", rollout=host.rollout, host=host.name)
     return status.sealed
 
 
-def _acknowledge(rollout_id: RolloutId, deps: Deps) -> bool:
+def _acknowledge(rollout_id: RolloutId, sealed: list[RolloutHost], epoch: Epoch, deps: Deps) -> bool:
     with deps.store.transaction() as tx:
         rollout = tx.rollouts.lock(rollout_id)
+        tx.hosts.seal([host.id for host in sealed], epoch)  # also when somebody else has acknowledged it
         if rollout.state is not R.STOPPING:
             return False
         app = policy(rollout)

@@ -10,7 +10,7 @@ import functools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Boolean, and_, bindparam, case, false, func, insert, or_, select, update
+from sqlalchemy import Boolean, and_, bindparam, case, false, func, insert, or_, select, tuple_, update
 
 from rollout.domain.counting import count
 from rollout.domain.model import (
@@ -40,7 +40,7 @@ from rollout.store.rows import columns, load, load_all, load_one
 from rollout.store.tables import fleet_hosts, rollout_hosts, rollouts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from rollout.store.store import Transaction
 
@@ -482,10 +482,26 @@ class Hosts:
             update(rollout_hosts).where(rollout_hosts.c.id == host.id).values(role=role)
         )
 
-    def seal(self, host: RolloutHost, epoch: int) -> None:
-        """A sealing status with this epoch is in the host's journal."""
+    def seal(self, ids: Sequence[HostId], epoch: Epoch) -> None:
+        """A sealing status with this epoch is in these hosts' journals."""
+        if ids:
+            self._tx.connection.execute(
+                update(rollout_hosts).where(rollout_hosts.c.id.in_(ids)).values(sealed=epoch)
+            )
+
+    def vouch(self, rollout: RolloutId, claims: Mapping[HostId, int], owner: str, epoch: Epoch) -> None:
+        """The orders of these claims (hosts and versions) of `owner` switch nothing any more: as good as sealed by the stop's epoch."""
+        its = tuple_(rollout_hosts.c.id, rollout_hosts.c.version).in_(list(claims.items()))
         self._tx.connection.execute(
-            update(rollout_hosts).where(rollout_hosts.c.id == host.id).values(sealed=epoch)
+            update(rollout_hosts)
+            .where(
+                its,
+                rollout_hosts.c.rollout == rollout,
+                rollout_hosts.c.lease_owner == owner,
+                rollout_hosts.c.state == H.ACTIVATING,
+                func.coalesce(rollout_hosts.c.sealed, 0) < epoch,
+            )
+            .values(sealed=epoch)
         )
 
     # -- the fleet across rollouts ---------------------------------------------------------------------------------

@@ -507,14 +507,10 @@ def early_acknowledgement(patch):
 
 
 def seals_what_is_not_sealed(patch):
-    def seal(host, app, timeout_s, deps):
-        with deps.store.transaction() as tx:
-            epoch = tx.apps.next_epoch(host.app)
+    def seal(host, app, epoch, timeout_s, deps):
         deps.fleet.status(
             target_of(host, app), asked=host.operation or 0, seal=(epoch, epoch), timeout_s=timeout_s
         )
-        with deps.store.transaction() as tx:
-            tx.hosts.seal(host, epoch)
         return True
 
     patch.setattr(stopping, "_seal", seal)

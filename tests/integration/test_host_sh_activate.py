@@ -27,6 +27,7 @@ def test_the_first_activation_switches(host):
         "clock",
         "boot",
         "current",
+        "switched",
         "intent",
         "switched",
         "put_back",

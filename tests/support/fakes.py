@@ -65,9 +65,9 @@ class FakeFleet(ModelFleet):
             target, order, timeout_s=timeout_s, go_on=go_on
         )
 
-    def activate(self, target, order, permit, *, timeout_s):
+    def activate(self, target, order, permit, *, timeout_s, on_switch=None):
         return self._scripted("activate", target) or super().activate(
-            target, order, permit, timeout_s=timeout_s
+            target, order, permit, timeout_s=timeout_s, on_switch=on_switch
         )
 
     def roll_back(self, target, order, permit, *, timeout_s):

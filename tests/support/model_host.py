@@ -318,6 +318,7 @@ class Call:
         self._drop_marks()
         yield from self._put_in_place(last)
         self._switched = True
+        self._say(switched=True)
         match (yield from self._bring_up(self.commit)):
             case "healthy":
                 yield from self._outcome(DONE, "", "done", still_open=False)

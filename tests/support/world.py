@@ -56,14 +56,14 @@ class ModelFleet:
             at_once(steps, order.release.digest)
         return call.reply.outcome(call.reply.answer)
 
-    def activate(self, target, order, permit, *, timeout_s):
+    def activate(self, target, order, permit, *, timeout_s, on_switch=None):
         self.before_permit(target.name)
-        return self._switch("activate", target, order, permit)
+        return self._switch("activate", target, order, permit, on_switch)
 
     def roll_back(self, target, order, permit, *, timeout_s):
         return self._switch("rollback", target, order, permit)
 
-    def _switch(self, verb, target, order, permit):
+    def _switch(self, verb, target, order, permit, _on_switch=None):
         host = self.hosts[target.name]
         host.reach()
         call = switch_call(host, verb, order)

@@ -216,7 +216,7 @@ class SimulatedFleet(ModelFleet):
             self._finish(host, call, steps, "spoilt" if spoilt else order.release.digest, timeout_s)
         return call.reply.outcome(call.reply.answer)
 
-    def _switch(self, verb, target, order, permit):
+    def _switch(self, verb, target, order, permit, on_switch=None):
         host = self._reach(target)
         call = switch_call(host, verb, order)
         steps = call.run()
@@ -237,7 +237,7 @@ class SimulatedFleet(ModelFleet):
         if self._lost() or not self._there(host):
             steps.close()
             raise OutcomeUnknown(f"{host.name}: the connection broke, and the order with it")
-        self._finish(host, call, steps, within, 200.0)
+        self._finish(host, call, steps, within, 200.0, on_switch)
         return call.reply.outcome(call.reply.answer)
 
     def status(self, target, *, asked=0, seal=None, timeout_s):
@@ -316,16 +316,31 @@ class SimulatedFleet(ModelFleet):
     def _there(host: ModelHost) -> bool:
         return not host.unreachable
 
-    def _finish(self, host: ModelHost, call: Call, steps: Steps, value: object, timeout_s: float) -> None:
+    def _finish(
+        self,
+        host: ModelHost,
+        call: Call,
+        steps: Steps,
+        value: object,
+        timeout_s: float,
+        on_switch: Callable[[], None] | None = None,
+    ) -> None:
         """The host does it, whether or not anybody waits; OutcomeUnknown when no answer comes."""
-        task = self.timeline.spawn(lambda: self._live(host, call, steps, value))
+        task = self.timeline.spawn(lambda: self._live(host, call, steps, value, on_switch))
         self.running[host.name][call] = task
         answered = self.timeline.wait_for(task, timeout_s)
         self.timeline.step()
         if not answered or call.reply.answer is None or self._lost() or not self._there(host):
             raise OutcomeUnknown(f"{host.name}: no answer came back")
 
-    def _live(self, host: ModelHost, call: Call, steps: Steps, value: object) -> None:
+    def _live(
+        self,
+        host: ModelHost,
+        call: Call,
+        steps: Steps,
+        value: object,
+        on_switch: Callable[[], None] | None = None,
+    ) -> None:
         try:
             moment = steps.send(value)
             while True:
@@ -336,6 +351,8 @@ class SimulatedFleet(ModelFleet):
                     self.timeline.spawn(lambda: self.reboot(host.name))
                     self.timeline.sleep(1.0)
                 moment = steps.send(None)
+                if on_switch is not None and "switched=yes" in call.lines:
+                    on_switch()
         except StopIteration:
             pass
         finally:

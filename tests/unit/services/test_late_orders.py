@@ -30,9 +30,9 @@ class InHand:
         self.steps = self.call = None
         world.fleet.activate = self.activate
 
-    def activate(self, target, order, permit, *, timeout_s):
+    def activate(self, target, order, permit, *, timeout_s, on_switch=None):
         if target.name != self.name or self.steps is not None:
-            return self.true(target, order, permit, timeout_s=timeout_s)
+            return self.true(target, order, permit, timeout_s=timeout_s, on_switch=on_switch)
         host = self.world.fleet.hosts[self.name]
         self.call = switch_call(host, "activate", order)
         self.steps = self.call.run()

@@ -91,7 +91,7 @@ def test_thousands_of_silent_hosts_share_one_last_look(world, monkeypatch):
 
     world.fleet.status = silent
     row = host_of(world, host.name)
-    stopping._seal_all([row] * 1000, world.newest(), time.monotonic(), world.deps)
+    stopping._seal_all([row] * 1000, world.newest(), 1, time.monotonic(), world.deps)
     assert 1 <= len(asked) <= 4
 
 
