@@ -20,7 +20,16 @@ from rollout.domain.pipeline import (
 )
 from rollout.domain.states import STAGES, HostEvent, HostState, RolloutState
 from rollout.errors import RolloutError, ServiceUnavailable, StaleWrite
-from rollout.services import deliveries, intake, notices, planning, rollouts, stopping, turns
+from rollout.services import (
+    catching_up,
+    deliveries,
+    intake,
+    notices,
+    planning,
+    rollouts,
+    stopping,
+    turns,
+)
 from rollout.services.perform import HereAndNow
 from rollout.services.ports import Deps
 from rollout.services.watching import PACE as WATCH_PACE
@@ -41,6 +50,7 @@ def sweep(deps: Deps, here: HereAndNow | None = None) -> None:
     _roll_backs(deps, here)
     for app in deps.config.apps:
         _apart(f"start_next {app}", partial(planning.start_next, app, deps))
+        _apart(f"catch up {app}", partial(_ring_part, partial(catching_up.go_on, app), deps, here))
 
 
 def watch(

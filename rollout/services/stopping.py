@@ -80,10 +80,14 @@ def stop_locked(tx: Transaction, rollout: Rollout, *, who: str, why: str, keep: 
         stop_started=tx.now(),
         due_at=0.0,
     )
-    for host in tx.hosts.of(rollout.id, H.PREPARING):
-        tx.hosts.change(host, HostEvent.PUT_OFF, who=who, why="stopped")  # its worker notices and cuts it
+    _cut_prepares(tx, rollout, who)
     bars.after_trouble(tx, rollout, who=who, why=why)
     return stopping
+
+
+def _cut_prepares(tx: Transaction, rollout: Rollout, who: str) -> None:
+    for host in tx.hosts.of(rollout.id, H.PREPARING):
+        tx.hosts.change(host, HostEvent.PUT_OFF, who=who, why="stopped")  # its worker notices and cuts it
 
 
 def fail_canary(tx: Transaction, rollout: Rollout, why: str) -> Rollout:
@@ -244,6 +248,7 @@ def roll_back_done(app: AppConfig, deps: Deps, *, to: str | None, who: str, why:
             due_at=0.0,
             ended_at=None,
         )
+        _cut_prepares(tx, rollout, who)  # of a host that was behind
         if sha is None:
             bars.after_trouble(tx, rollout, who=who, why=why)
         else:
