@@ -103,7 +103,8 @@ class CatchingUp:
         self._tx.connection.execute(_UNREAD, {"its_app": goal.app, "its_name": member.name})
 
     def forget_tries(self, app: AppName, names: list[str]) -> None:
-        """Those that were left are tried again, from the beginning."""
+        """Those that were left are tried again, from the beginning; and whoever is new is looked for at once."""
+        self._tx.connection.execute(update(apps).where(apps.c.name == app).values(members_read_at=None))
         goal = self._tx.rollouts.newest_done(app)
         if goal is None:
             return

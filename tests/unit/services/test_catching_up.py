@@ -176,7 +176,7 @@ def test_an_excluded_host_stays_out_until_it_is_included(world):
     assert world.fleet.hosts[A].current == first
     assert late(world) == {}
     halts.include("shop", [A], world.deps, who="ann")
-    world.run(seconds=400)
+    world.run(seconds=30)
     assert world.fleet.hosts[A].current == sha
     assert (world.newest().total, world.newest().done) == (6, 6)
     stopping.roll_back_done(app(world), world.deps, to=None, who="ann", why="slow")
@@ -369,3 +369,76 @@ def test_a_late_message_switches_nothing_of_an_older_rollout(world):
     assert world.newest().commit == sha
     hosts.deploy(row_of(world, old).id, world.deps)
     assert (row_of(world, old).state, world.fleet.hosts[A].current) == (H.PREPARED, sha)
+
+
+class Killed(BaseException):
+    """Of the worker, at this very moment."""
+
+
+def killed_at(world, monkeypatch, moment):
+    """The worker that brings A to the release dies once, at this moment; whether it has."""
+    dead = []
+
+    def die(host):
+        if host == A and not dead:
+            dead.append(host)
+            raise Killed
+
+    def before(name, module=world.fleet):
+        true = getattr(module, name)
+
+        def work(target, *rest, **options):
+            die(target.name)
+            return true(target, *rest, **options)
+
+        monkeypatch.setattr(module, name, work)
+
+    match moment:
+        case "prepare":
+            before("prepare")
+        case "greeting":
+            world.fleet.before_permit = die
+        case "permitted":
+            world.fleet.hosts[A].before_act = lambda: die(A)
+        case "switched":
+            world.fleet.hosts[A].after_act = lambda: die(A)
+        case "report":
+            true = hosts._report
+
+            def report(deps, job, what):
+                if job.host.state is H.ACTIVATING:
+                    die(job.host.name)
+                return true(deps, job, what)
+
+            monkeypatch.setattr(hosts, "_report", report)
+    return dead
+
+
+@pytest.mark.parametrize("then", ["alone", "a rollout", "a rollback"])
+@pytest.mark.parametrize("moment", ["prepare", "greeting", "permitted", "switched", "report"])
+def test_a_worker_that_is_killed_is_healed(world, monkeypatch, moment, then):
+    """Wherever it dies, and whatever begins meanwhile: every host ends where it belongs, and the books are true."""
+    first = world.push()
+    world.settle()
+    sha = done_without(world, A)
+    number = world.newest().id
+    back(world, A)
+    dead = killed_at(world, monkeypatch, moment)
+    with pytest.raises(Killed):
+        world.run(seconds=500)
+    if then == "a rollout":
+        sha = world.push()
+    if then == "a rollback":
+        stopping.roll_back_done(app(world), world.deps, to=None, who="ann", why="slow")
+        sha = first
+    ended = R.ROLLED_BACK if then == "a rollback" else R.DONE
+
+    def healed():
+        return {*world.runs().values()} == {sha} and not late(world) and world.newest().state is ended
+
+    world.run(until=healed, seconds=300)
+    world.run(seconds=20)
+    assert dead
+    assert (healed(), state_of(world, number)) == (True, ended)
+    if ended is R.DONE:
+        assert world.newest().in_flight == world.newest().unknown == 0
