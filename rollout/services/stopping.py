@@ -18,7 +18,7 @@ from rollout.domain.model import AppName, Rollout, RolloutHost, RolloutId
 from rollout.domain.pipeline import Ring, roll_back_host
 from rollout.domain.states import FINISHED, CommitState, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.errors import Conflict, NotFound, RolloutError
-from rollout.services import bars, notices, planning
+from rollout.services import bars, notices, planning, shares
 from rollout.services.policies import policy
 from rollout.services.ports import Deps
 from rollout.services.targets import target_of
@@ -303,6 +303,8 @@ def roll_back_rings(tx: Transaction, rollout: Rollout, deps: Deps) -> list[Ring]
     if rollout.state is not R.ROLLING_BACK:
         return []
     window = max(BACK_SHARE * deps.settings.slots, rollout.concurrency)
+    if (most := shares.most(tx, rollout, deps)) is not None:
+        window = min(window, most)
     free = window - tx.hosts.going_back(rollout.id)
     hosts = tx.hosts.to_roll_back(rollout.id, free) if free > 0 else []
     tx.hosts.rung([host.id for host in hosts], deps.settings.ring_again_s)

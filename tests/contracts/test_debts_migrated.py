@@ -13,7 +13,15 @@ from tests.support.world import World
 LATER = {  # what later migrations add to the tables that 0003 left
     "commits": ["flaky", "reds", "lost", "took_s", "suspect_of", "pull"],
     "deliveries": ["ref", "settled_at"],
-    "apps": ["looked_s", "red_told", "frozen_at", "frozen_until", "frozen_by", "frozen_reason", "members_read_at"],
+    "apps": [
+        "looked_s",
+        "red_told",
+        "frozen_at",
+        "frozen_until",
+        "frozen_by",
+        "frozen_reason",
+        "members_read_at",
+    ],
     "rollout_hosts": ["tries"],
 }
 OF_0003 = {
