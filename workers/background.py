@@ -25,8 +25,9 @@ class Background:
         self._deps = deps
         self._ended = threading.Event()
         here = HereAndNow(deps, LOCAL_THREADS) if holds_connections else None
+        nexts = drivers.nexts(here)
         rounds: list[tuple[str, float, Callable[[], None]]] = [
-            ("sweep", deps.settings.reconcile_s, lambda: reconcile.sweep(deps, here)),
+            ("sweep", deps.settings.reconcile_s, lambda: reconcile.sweep(deps, here, nexts)),
         ]
         if holds_connections:
             drive = drivers.stops()

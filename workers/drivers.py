@@ -10,7 +10,8 @@ import structlog
 from rollout.config.addresses import comparable
 from rollout.domain.model import RolloutId
 from rollout.errors import RolloutError
-from rollout.services import intake, stopping
+from rollout.services import intake, reconcile, stopping
+from rollout.services.perform import HereAndNow
 from rollout.services.ports import Deps
 
 log = structlog.get_logger()
@@ -52,6 +53,11 @@ class SideBySide(Generic[Key]):
 def stops() -> SideBySide[RolloutId]:
     """As many threads as there are stops, one for an app."""
     return SideBySide[RolloutId]("drive", stopping.drive)
+
+
+def nexts(here: HereAndNow | None = None) -> SideBySide[str]:
+    """A thread for each app whose next rollout, or whose hosts that are behind, are looked after: its inventory may hang."""
+    return SideBySide[str]("next", functools.partial(reconcile.next_of, here=here))
 
 
 @functools.cache

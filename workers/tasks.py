@@ -9,8 +9,9 @@ from rollout.domain.model import CommitId, HostId, RolloutId
 from rollout.services import canaries, hosts, reconcile, rollouts, testing, watching
 from rollout.services.steps import Again, GoOn, Step
 from workers.app import app, deps
-from workers.drivers import polls
+from workers.drivers import nexts, polls
 
+NEXTS = nexts()
 TOGETHER_S = 0.01  # what hosts report meanwhile is counted in one go
 
 
@@ -80,7 +81,7 @@ def count_outcome(rollout: int) -> None:
 @app.task(name=pipeline.RECONCILE)  # type: ignore[untyped-decorator]
 def reconcile_all() -> None:
     """Ring again whatever nobody works on."""
-    reconcile.sweep(deps())
+    reconcile.sweep(deps(), following=NEXTS)
 
 
 @app.task(name=pipeline.POLL)  # type: ignore[untyped-decorator]

@@ -76,7 +76,10 @@ def exclude(call: Call, hosts: Hosts, *, reason: NeededReason) -> int:
 
 
 def include(call: Call, hosts: Hosts) -> int:
-    """Take hosts back in, from the next rollout on."""
+    """Take hosts back in.
+
+    They are brought to what the fleet runs, one at a time; also those that were left behind after three tries.
+    """
     from rollout.services import halts
 
     app = call.app().name
@@ -84,5 +87,5 @@ def include(call: Call, hosts: Hosts) -> int:
     if call.json:
         output.document({"app": app, "included": hosts})
     else:
-        output.say(f"in again from the next rollout on: {output.names(hosts)}")
+        output.say(f"in again, and brought to what the fleet runs: {output.names(hosts)}")
     return 0

@@ -16,12 +16,12 @@ def hosts(
         bool, typer.Option("--verify", help="Read it from the hosts, over SSH, and show drift.")
     ] = False,
 ) -> int:
-    """What each host runs, as recorded; with --verify, as read from its disk.
+    """What each host runs, as recorded, and who is behind; with --verify, as read from its disk.
 
     Drift is a host that runs something else than what was left on it; `unknown` is one whose outcome was lost, or that lets
     nobody in, and that nobody has read since. Exit code 1 when a host could not be read.
     """
-    from rollout.services import views
+    from rollout.services import catching_up, views
 
     unread: dict[str, str] = {}
     found = []
@@ -29,7 +29,12 @@ def hosts(
         if verify:
             unread |= views.verify(app, call.deps)
         with call.store.reading() as tx:
-            found += views.fleet(tx, app)
+            configured = call.config.app(app)
+            late = {
+                one.name: output.expected(one.because, one.next_at, configured)
+                for one in catching_up.late(tx, configured)
+            }
+            found += [view | {"behind": late.get(view["name"], "")} for view in views.fleet(tx, app)]
     if call.json:
         output.document([shapes.host(view) for view in found])
     else:
@@ -54,7 +59,8 @@ def _print(found: "list[dict[str, object]]") -> None:
             view["verified_at"],
             {True: "drift", False: "as recorded", None: "not read"}[view["drift"]],  # type: ignore[index]  # as above
             view["excluded"] or "",
+            view["behind"],
         )
         for view in found
     ]
-    output.table(("app", "host", "address", "release", "read at", "state", "excluded"), rows)
+    output.table(("app", "host", "address", "release", "read at", "state", "excluded", "behind"), rows)

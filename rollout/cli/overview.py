@@ -6,10 +6,11 @@ from rollout.cli.scene import Bar
 from rollout.cli.tellers import teller
 from rollout.domain.model import AppName
 from rollout.domain.states import FINISHED
-from rollout.services import explaining, telling, views
+from rollout.services import catching_up, explaining, telling, views
 from rollout.store.store import Transaction
 
 SHOWN_COMMITS = 5
+SHOWN_LATE = 3
 
 
 def show(call: Call, number: int | None) -> int:
@@ -80,6 +81,12 @@ def _say_app(call: Call, tx: Transaction, app: AppName) -> None:
     for commit in tx.commits.unfinished(app)[:SHOWN_COMMITS]:
         words = f"commit {output.short(commit.sha)} {telling.where(commit)}"
         output.say(f"  {output.clean(words)}  {output.clean(commit.subject)}".rstrip())
+    late = catching_up.late(tx, call.config.app(app))
+    for one in late[:SHOWN_LATE]:
+        words = output.expected(one.because, one.next_at, call.config.app(app))
+        output.say(f"  behind: {output.clean(one.name)}  {words}")
+    if len(late) > SHOWN_LATE:
+        output.say(f"  behind: {len(late) - SHOWN_LATE} more; all with rollout hosts")
     output.say(f"  next: {_next(call, tx, app)}")
 
 

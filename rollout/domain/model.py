@@ -178,6 +178,7 @@ class RolloutHost:
     due_at: float | None
     lost_at: float | None  # store clock: since when its outcome is not known
     failures: int  # of its rollback, for the back-off
+    tries: int  # to bring it to this release after the rollout was done without it
     busy_since: float | None  # store clock: since when the host is busy, and has to be asked again
     cursor: str | None  # where the metric source goes on reading
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from rollout.domain.model import CommitId, RolloutHost, RolloutId
+from rollout.domain.model import CommitId, Role, RolloutHost, RolloutId
 from rollout.domain.states import RolloutState
 
 RUN_TESTS = "rollout.run_tests"
@@ -17,6 +17,9 @@ ROLL_BACK_HOST = "rollout.roll_back_host"
 RECONCILE = "rollout.reconcile"
 POLL = "rollout.poll"
 
+CANARY_FIRST = (
+    2  # behind roll-backs, before every other host: one app's canary waits for no other app's fan-out
+)
 CONTROL, TESTS, HOSTS = "control", "tests", "hosts"
 QUEUES = {
     RUN_TESTS: TESTS,
@@ -59,22 +62,30 @@ def pipeline(rollout: RolloutId, start: RolloutState = RolloutState.DEPLOYING_CA
     """The chain deploy_canary → evaluate_canary → fan_out, from the stage `start` on."""
     tasks = list(STAGE_TASKS.values())
     first, *rest = tasks[tasks.index(STAGE_TASKS[start]) :]
-    return Ring(first, (rollout,), rollout, then=tuple(rest))
+    return Ring(first, (rollout,), rollout, then=tuple(rest), priority=CANARY_FIRST)
 
 
 def watch_fan_out(rollout: RolloutId) -> Ring:
     """Look at the hosts that are switched, beside those that are not yet."""
-    return Ring(WATCH_FAN_OUT, (rollout,), rollout)
+    return Ring(WATCH_FAN_OUT, (rollout,), rollout, priority=CANARY_FIRST)
 
 
 def prepare_host(host: RolloutHost) -> Ring:
     """Put the release on this host."""
-    return Ring(PREPARE_HOST, (host.rollout, host.id, host.name), host.rollout, priority=9)
+    return Ring(
+        PREPARE_HOST, (host.rollout, host.id, host.name), host.rollout, priority=_unless_canary(host, 9)
+    )
 
 
 def deploy_host(host: RolloutHost) -> Ring:
     """Activate this host, or read it when it is unknown."""
-    return Ring(DEPLOY_HOST, (host.rollout, host.id, host.name), host.rollout)
+    return Ring(
+        DEPLOY_HOST, (host.rollout, host.id, host.name), host.rollout, priority=_unless_canary(host, 5)
+    )
+
+
+def _unless_canary(host: RolloutHost, priority: int) -> int:
+    return CANARY_FIRST if host.role is Role.CANARY else priority
 
 
 def look_at_host(host: RolloutHost) -> Ring:

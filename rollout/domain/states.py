@@ -96,6 +96,7 @@ class HostEvent(StrEnum):
     FOUND_UNTOUCHED = "found untouched"
     RETRY = "retry"
     PREPARE_AGAIN = "prepare again"
+    CATCH_UP = "catch up"  # its rollout is done without it, and its release is what the fleet runs
     EXCLUDE = "exclude"
     ROLL_BACK = "roll back"
     ROLLED_BACK = "rolled back"
@@ -157,10 +158,11 @@ HOSTS: Mapping[HostState, Mapping[HostEvent, HostState]] = {
         HE.FOUND_UNTOUCHED: H.PREPARED,
         HE.ROLL_BACK: H.ROLLING_BACK,
     },
-    H.DONE: {HE.ROLL_BACK: H.ROLLING_BACK},
+    H.DONE: {HE.ROLL_BACK: H.ROLLING_BACK, HE.CATCH_UP: H.PENDING},  # it has lost what it had
     H.FAILED: {
         HE.RETRY: H.PREPARED,
         HE.PREPARE_AGAIN: H.PENDING,
+        HE.CATCH_UP: H.PENDING,
         HE.EXCLUDE: H.EXCLUDED,
         HE.ROLL_BACK: H.ROLLING_BACK,
     },
@@ -172,7 +174,8 @@ HOSTS: Mapping[HostState, Mapping[HostEvent, HostState]] = {
         HE.EXCLUDE: H.EXCLUDED,
         HE.ROLL_BACK: H.ROLLING_BACK,
     },
-    H.EXCLUDED: {HE.ROLL_BACK: H.ROLLING_BACK},  # a touched one goes back with its rollout, as any other
+    # A touched one goes back with its rollout, as any other.
+    H.EXCLUDED: {HE.ROLL_BACK: H.ROLLING_BACK, HE.CATCH_UP: H.PENDING},
     H.ROLLING_BACK: {
         HE.ROLL_BACK: H.ROLLING_BACK,  # taken over from a silent worker
         HE.ROLLED_BACK: H.ROLLED_BACK,

@@ -76,10 +76,11 @@ def exclude(app: str, names: list[str], deps: Deps, *, who: str, why: str) -> li
         for name in names:
             tx.hosts.set_excluded(name_of_app, name, why)
             tx.record(name_of_app, f"host {name}", "exclude", who=who, why=why)
-        unfinished = tx.rollouts.unfinished(name_of_app)
+        done = tx.catching_up.goal(name_of_app)  # it leaves them behind, and its budget is others' again
+        unfinished = [done] if done else tx.rollouts.unfinished(name_of_app)
         planning.make_way(tx, name_of_app, f"hosts were excluded: {why}", who=who)
         for rollout in unfinished:
-            if tx.rollouts.lock(rollout.id).state in {*FINISHED, R.STOPPING, R.ROLLING_BACK}:
+            if tx.rollouts.lock(rollout.id).state in {*FINISHED - {R.DONE}, R.STOPPING, R.ROLLING_BACK}:
                 continue  # every host that it touched must be sealed and brought back
             hosts = [host for host in tx.hosts.of(rollout.id) if host.name in names]
             busy += [host.name for host in hosts if not _take_out(tx, host, who, why)]
@@ -88,7 +89,7 @@ def exclude(app: str, names: list[str], deps: Deps, *, who: str, why: str) -> li
 
 
 def include(app: str, names: list[str], deps: Deps, *, who: str) -> None:
-    """Take hosts back in, from the next rollout on."""
+    """Take hosts back in: they are brought to what the fleet runs, and have their part in every rollout from the next one on."""
     name_of_app = AppName(deps.config.app(app).name)
     with deps.store.transaction() as tx:
         known = {host.name for host in tx.hosts.fleet(name_of_app)}
@@ -96,6 +97,7 @@ def include(app: str, names: list[str], deps: Deps, *, who: str) -> None:
         for name in names:
             tx.hosts.set_excluded(name_of_app, name, None)
             tx.record(name_of_app, f"host {name}", "include", who=who)
+        tx.catching_up.forget_tries(name_of_app, names)
         planning.make_way(tx, name_of_app, "hosts were included", who=who)
 
 

@@ -219,8 +219,8 @@ def _read(host_id: HostId, deps: Deps) -> None:
         host = tx.hosts.get(host_id)
     if host is None:
         return
-    if host.state is H.UNKNOWN:
-        read_unknown(host, deps)
+    if host.state is H.UNKNOWN and read_unknown(host, deps):
+        return
     if host.state in AFTERWARDS:
         look(host_id, deps)
 
@@ -346,11 +346,11 @@ def _not_switched(tx: Transaction, job: _Job, error: HostError) -> bool:
 
 
 @crashpoints.stage("read")
-def read_unknown(host: RolloutHost, deps: Deps) -> None:
-    """Read a host that went silent, sealing it, and settle it by what its journal says; never by a guess."""
+def read_unknown(host: RolloutHost, deps: Deps) -> bool:
+    """Read a host that went silent, sealing it, and settle it by what its journal says; never by a guess. False: not ours to read."""
     job = _begin(deps, lambda tx: tx.hosts.claim_reading(host.id, deps.worker, deps.settings.lease_s))
     if job is None:
-        return
+        return False
     epoch = job.host.epoch
     assert epoch is not None
     with deps.leases.hold("host", host.id):
@@ -364,11 +364,12 @@ def read_unknown(host: RolloutHost, deps: Deps) -> None:
         except HostError as failure:
             error = failure
             _report(deps, job, lambda tx: _not_read(tx, job, error))
-            return
+            return True
         if _was_interrupted(job, status):
             _put_back(job, deps, unhealthy=status.asked == "back")
-            return
+            return True
     _report(deps, job, lambda tx: _settle(tx, job, status))
+    return True
 
 
 def _was_interrupted(job: _Job, status: HostStatus) -> bool:
@@ -479,8 +480,9 @@ def _read_again(tx: Transaction, job: _Job, error: HostError, *, unreadable_afte
     """Only what a reading says settles it; a host that has had its time counts as failed until then."""
     host, now = job.host, tx.now()
     too_long = host.lost_at is not None and tx.elapsed(host.lost_at) > unreadable_after_s
+    if too_long:
+        tx.hosts.unread(host)  # whatever somebody else has read of it meanwhile
     if too_long and not host.unreadable:
-        tx.hosts.unread(host)
         return tx.hosts.set_unreadable(
             host,
             who=job.host.lease_owner or "",

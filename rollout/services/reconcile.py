@@ -20,7 +20,16 @@ from rollout.domain.pipeline import (
 )
 from rollout.domain.states import STAGES, HostEvent, HostState, RolloutState
 from rollout.errors import RolloutError, ServiceUnavailable, StaleWrite
-from rollout.services import deliveries, intake, notices, planning, rollouts, stopping, turns
+from rollout.services import (
+    catching_up,
+    deliveries,
+    intake,
+    notices,
+    planning,
+    rollouts,
+    stopping,
+    turns,
+)
 from rollout.services.perform import HereAndNow
 from rollout.services.ports import Deps
 from rollout.services.watching import PACE as WATCH_PACE
@@ -33,14 +42,25 @@ LONGEST_WAIT_S = 900.0  # no row is ever due later than that
 STAGE_WAIT_S = 60.0  # nor a rollout's own
 
 
-def sweep(deps: Deps, here: HereAndNow | None = None) -> None:
-    """Ring every row that is due; settle what is silent. `here` does host steps when no message can be sent."""
+def sweep(
+    deps: Deps, here: HereAndNow | None = None, following: Callable[[str, Deps], object] | None = None
+) -> None:
+    """Ring every row that is due; settle what is silent. `here` does host steps when no message can be sent.
+
+    `following` is `next_of`, and may do it side by side: no app waits for another one's inventory.
+    """
     _apart("heal", partial(_heal, deps))
     for part in (_silent_hosts, _due_tests, _due_rollouts, _unwatched, _failed_roll_backs, _unread_hosts):
         _apart(part.__name__, partial(_ring_part, part, deps, here))
     _roll_backs(deps, here)
     for app in deps.config.apps:
-        _apart(f"start_next {app}", partial(planning.start_next, app, deps))
+        _apart(f"next of {app}", partial(following or partial(next_of, here=here), app, deps))
+
+
+def next_of(app: str, deps: Deps, here: HereAndNow | None = None) -> None:
+    """The app's next rollout, or the next host that is behind."""
+    _apart(f"start_next {app}", partial(planning.start_next, app, deps))
+    _apart(f"catch up {app}", partial(_ring_part, partial(catching_up.go_on, app), deps, here))
 
 
 def watch(

@@ -13,7 +13,7 @@ from rollout.domain.model import Role, Rollout, RolloutHost, RolloutId
 from rollout.domain.pipeline import Ring, deploy_host, pipeline, prepare_host, watch_fan_out
 from rollout.domain.states import STAGES, HostState, RolloutEvent, RolloutState
 from rollout.errors import Unhealthy
-from rollout.services import bars, deliveries, notices, planning, stopping
+from rollout.services import bars, deliveries, notices, planning, shares, stopping
 from rollout.services.policies import policy
 from rollout.services.ports import Deps
 from rollout.services.steps import Again, End, GoOn, Step
@@ -248,14 +248,17 @@ def _too_many(tx: Transaction, rollout: Rollout) -> str:
 def hand_out(tx: Transaction, rollout: Rollout, deps: Deps) -> list[Ring]:
     """Messages for the hosts that may be prepared or switched now, each marked so that it is not rung twice."""
     preparing, starting = tx.hosts.under_way(rollout.id)
-    free = max(1, int(deps.settings.slots * PREPARE_SHARE)) - preparing
-    prepares = tx.hosts.preparable(rollout.id, free) if free > 0 else []
+    most = shares.most(tx, rollout, deps)
+    room_here = rollout.total if most is None else most - preparing - starting - rollout.in_flight
     switches: list[RolloutHost] = []
     canary = rollout.state is R.DEPLOYING_CANARY
     if canary or rollout.state is R.FANNING_OUT:
-        room = budget.room(counters(rollout), limits(rollout)) - starting
+        room = min(budget.room(counters(rollout), limits(rollout)) - starting, room_here)
         switches = tx.hosts.to_retry(rollout.id)
         switches += tx.hosts.startable(rollout.id, room, canary=canary) if room > 0 else []
+    free = max(1, int(deps.settings.slots * PREPARE_SHARE)) - preparing
+    free = min(free, room_here - len(switches))
+    prepares = tx.hosts.preparable(rollout.id, free) if free > 0 else []
     tx.hosts.rung([host.id for host in [*prepares, *switches]], deps.settings.ring_again_s)
     return [*map(deploy_host, switches), *map(prepare_host, prepares)]
 

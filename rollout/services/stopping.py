@@ -18,7 +18,7 @@ from rollout.domain.model import AppName, Epoch, Rollout, RolloutHost, RolloutId
 from rollout.domain.pipeline import Ring, roll_back_host
 from rollout.domain.states import FINISHED, CommitState, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.errors import Conflict, NotFound, RolloutError
-from rollout.services import bars, notices, planning
+from rollout.services import bars, notices, planning, shares
 from rollout.services.policies import policy
 from rollout.services.ports import Deps
 from rollout.services.targets import target_of
@@ -80,10 +80,14 @@ def stop_locked(tx: Transaction, rollout: Rollout, *, who: str, why: str, keep: 
         stop_started=tx.now(),
         due_at=0.0,
     )
-    for host in tx.hosts.of(rollout.id, H.PREPARING):
-        tx.hosts.change(host, HostEvent.PUT_OFF, who=who, why="stopped")  # its worker notices and cuts it
+    _cut_prepares(tx, rollout, who)
     bars.after_trouble(tx, rollout, who=who, why=why)
     return stopping
+
+
+def _cut_prepares(tx: Transaction, rollout: Rollout, who: str) -> None:
+    for host in tx.hosts.of(rollout.id, H.PREPARING):
+        tx.hosts.change(host, HostEvent.PUT_OFF, who=who, why="stopped")  # its worker notices and cuts it
 
 
 def fail_canary(tx: Transaction, rollout: Rollout, why: str) -> Rollout:
@@ -261,6 +265,7 @@ def roll_back_done(app: AppConfig, deps: Deps, *, to: str | None, who: str, why:
             due_at=0.0,
             ended_at=None,
         )
+        _cut_prepares(tx, rollout, who)  # of a host that was behind
         if sha is None:
             bars.after_trouble(tx, rollout, who=who, why=why)
         else:
@@ -315,6 +320,8 @@ def roll_back_rings(tx: Transaction, rollout: Rollout, deps: Deps) -> list[Ring]
     if rollout.state is not R.ROLLING_BACK:
         return []
     window = max(BACK_SHARE * deps.settings.slots, rollout.concurrency)
+    if (most := shares.most(tx, rollout, deps)) is not None:
+        window = min(window, most)
     free = window - tx.hosts.going_back(rollout.id)
     hosts = tx.hosts.to_roll_back(rollout.id, free) if free > 0 else []
     tx.hosts.rung([host.id for host in hosts], deps.settings.ring_again_s)

@@ -234,7 +234,7 @@ class Hosts:
     def claim_prepare(self, host: HostId, owner: str, lease_s: float) -> RolloutHost | None:
         """The right to prepare this host; None when there is nothing to do."""
         found = self._unleased(host, H.PENDING)
-        if found is None or not self._rollout_in(found.rollout, PREPARING):
+        if found is None or not self._may_act(found, PREPARING):
             return None
         return self._claim(found, HE.PREPARE, owner, lease_s)
 
@@ -257,7 +257,9 @@ class Hosts:
         found = _debtor(row)
         its, canary = found[0], found[0].role is Role.CANARY
         take = self._tx.rollouts.may_activate if its.token else self._tx.rollouts.take_token
-        return self.claim_with_token(found, owner, lease_s) if take(its.rollout, canary=canary) else None
+        late = self._tx.catching_up.allows if its.token else self._tx.catching_up.take_token
+        may = take(its.rollout, canary=canary) or late(its)
+        return self.claim_with_token(found, owner, lease_s) if may else None
 
     def next_to_activate(self, rollout: RolloutId) -> Debtor | None:
         """The next host without a token that no message is under way for."""
@@ -276,7 +278,7 @@ class Hosts:
     def claim_reading(self, host: HostId, owner: str, lease_s: float) -> RolloutHost | None:
         """The right to read an unknown host, with an epoch that seals it; None when somebody else reads it."""
         found = self._unleased(host, H.UNKNOWN)
-        if found is None or not self._rollout_in(found.rollout, SWITCHING):
+        if found is None or not (self._rollout_in(found.rollout, SWITCHING) or self._reads_late(found)):
             return None
         return self.update(
             found,
@@ -349,9 +351,13 @@ class Hosts:
         if host.touched:  # nothing to write: the transaction may be one that only reads
             found = _lease_left(rolling_back=host.state is H.ROLLING_BACK)
             until = self._tx.connection.execute(found, claim).scalar_one_or_none()
+            if until is None and self._tx.catching_up.allows(host):
+                until = self._tx.connection.execute(_LEASE_LEFT, claim).scalar_one_or_none()
         else:
             values = {"touched": True, "touched_at": self._tx.now(), "previous": current}
             until = self._tx.connection.execute(_FIRST_TOUCH, claim | values).scalar_one_or_none()
+            if until is None and self._tx.catching_up.allows(host):
+                until = self._tx.connection.execute(_ANY_TOUCH, claim | values).scalar_one_or_none()
         left = 0.0 if until is None else min(until - self._tx.now(), lease_s)
         if left <= 0:
             raise LeaseLost(
@@ -360,9 +366,12 @@ class Hosts:
         return (host if host.touched else replace(host, touched=True, previous=current)), float(left)
 
     def still_claimed(self, host: RolloutHost) -> bool:
-        """This claim is the row's last, and its rollout is under way."""
+        """This claim is the row's last, and its rollout is under way, or goes on with this host after its end."""
         claim = {"its_id": host.id, "its_version": host.version}
-        return self._tx.connection.execute(_STILL_CLAIMED, claim).first() is not None
+        if self._tx.connection.execute(_STILL_CLAIMED, claim).first() is not None:
+            return True
+        its_last = self._tx.connection.execute(_LEASE_LEFT, claim).first() is not None
+        return its_last and self._tx.catching_up.allows(host)
 
     # -- reporting -------------------------------------------------------------------------------------------------
 
@@ -572,6 +581,14 @@ class Hosts:
             return None
         return found
 
+    def _may_act(self, host: RolloutHost, states: Any) -> bool:
+        return self._rollout_in(host.rollout, states) or self._tx.catching_up.allows(host)
+
+    def _reads_late(self, host: RolloutHost) -> bool:
+        """Of a rollout that is done; while nobody can read the host, `claim_look` finds out when it is back."""
+        answers = not host.unreadable or self.recorded(host.app, host.name) != UNREAD
+        return answers and self._tx.catching_up.allows(host)
+
     def _rollout_in(self, rollout: RolloutId, states: Any) -> bool:
         """The rollout is in one of these states, and stays so until the transaction ends."""
         query = _in_states(frozenset(states), locked=self._tx.is_postgresql)
@@ -756,6 +773,9 @@ _TO_READ = (
 _FIRST_TOUCH = (
     update(rollout_hosts).where(_CLAIMED, _its_rollout_is(SWITCHING)).returning(rollout_hosts.c.lease_until)
 )
+# Of a rollout that is done, when it may go on with this host.
+_ANY_TOUCH = update(rollout_hosts).where(_CLAIMED).returning(rollout_hosts.c.lease_until)
+_LEASE_LEFT = select(rollout_hosts.c.lease_until).where(_CLAIMED)
 _FLEET_HOST = update(fleet_hosts).where(
     fleet_hosts.c.app == bindparam("its_app"), fleet_hosts.c.name == bindparam("its_name")
 )

@@ -263,6 +263,11 @@ class Rollouts:
         )
         return {RolloutId(number): RolloutState(state) for number, state in rows}
 
+    def elsewhere(self, app: AppName) -> tuple[int, int]:
+        """How many other apps have a rollout that acts on hosts, or will soon; and how many of their hosts are under way."""
+        row = self._tx.connection.execute(_ELSEWHERE, {"its_app": app, "now": self._tx.now()}).one()
+        return int(row[0]), int(row[1])
+
     def in_state(self, state: RolloutState) -> list[Rollout]:
         """All in this state, oldest first."""
         return self._list(rollouts.c.state == state)
@@ -480,6 +485,9 @@ _CONVERTERS = {
 }
 
 
+ACTING = ACTIVE - {RolloutState.HALTED} | {RolloutState.PENDING}
+
+
 def _may_activate(*, canary: bool) -> list[Any]:
     if canary:
         return [rollouts.c.state == RolloutState.DEPLOYING_CANARY]
@@ -501,6 +509,23 @@ _ROLLBACK_TO = select(rollouts.c.rollback_to).where(_THIS)
 _UNFINISHED_COMMITS = select(rollouts.c.commit).where(
     rollouts.c.app == bindparam("its_app"), rollouts.c.state.not_in(sorted(FINISHED))
 )
+# A message is under way for it, or somebody works on it.
+_BUSY_HOST = or_(
+    rollout_hosts.c.state.in_([HostState.PREPARING, HostState.ACTIVATING, HostState.ROLLING_BACK]),
+    rollout_hosts.c.due_at > bindparam("now"),
+)
+_ELSEWHERE = select(
+    func.count(rollouts.c.app.distinct()),
+    func.coalesce(
+        func.sum(
+            select(func.count())
+            .where(rollout_hosts.c.rollout == rollouts.c.id, _BUSY_HOST)
+            .correlate(rollouts)
+            .scalar_subquery()
+        ),
+        0,
+    ),
+).where(rollouts.c.app != bindparam("its_app"), rollouts.c.state.in_(sorted(ACTING)))
 _COUNTING = update(rollouts).where(_THIS, ~rollouts.c.counting).values(counting=True)
 
 

@@ -31,6 +31,7 @@ from rollout.domain.states import RolloutState
 from rollout.errors import Conflict, ServiceUnavailable
 from rollout.store import clock, frozen, migrate, postgresql, tables
 from rollout.store.apps import Apps
+from rollout.store.catching_up import CatchingUp
 from rollout.store.checks import Checks
 from rollout.store.commits import Commits
 from rollout.store.hosts import Hosts
@@ -65,6 +66,7 @@ class Transaction:
         self.checks = Checks(self)
         self.rollouts = Rollouts(self)
         self.hosts = Hosts(self)
+        self.catching_up = CatchingUp(self)
         self.events = Events(self)
         self.deliveries = Deliveries(self)
         self.samples = Samples(self)

@@ -76,6 +76,7 @@ apps = Table(
     Column("frozen_until", Utc),
     Column("frozen_by", Text),
     Column("frozen_reason", Text),
+    Column("members_read_at", Float),  # store clock: when somebody last looked for hosts that are behind
     Column("red_told", String(40)),  # the first red commit of the branch that people were told of
 )
 
@@ -260,6 +261,7 @@ rollout_hosts = Table(
     Column("due_at", Float),
     Column("lost_at", Float),
     Column("failures", Integer, nullable=False, default=0),
+    Column("tries", Integer, nullable=False, default=0, server_default="0"),
     Column("busy_since", Float),
     Column("cursor", Text),
     UniqueConstraint("rollout", "name"),

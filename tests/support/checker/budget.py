@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from tests.support.checker.history import History, Row, Violation
 
 KEEPS_TOKEN = {"activate", "lose", "prepare", "prepared", "put off", "roll back"}
-ANEW = {"retry", "prepare again", "found untouched", "activate"}
+ANEW = {"retry", "prepare again", "catch up", "found untouched", "activate"}
 UNDER_WAY = {"deploying_canary", "evaluating_canary", "fanning_out", "halted"}
 
 
@@ -107,6 +107,8 @@ def within_bound(history: History) -> Iterator[Violation]:
             )
         if len(fleet.in_flight) > fleet.rollout["concurrency"]:
             yield Violation("I3", subject, f"{when} {len(fleet.in_flight)} hosts are in flight at once")
+        if fleet.stage == "done" and len(fleet.in_flight) > 1:
+            yield Violation("I3", subject, f"{when} {len(fleet.in_flight)} hosts catch up at once")
         if fleet.stage in UNDER_WAY and len(fleet.at_risk) > fleet.bound:
             yield Violation(
                 "I3", subject, f"{when} {len(fleet.at_risk)} hosts are at risk, {fleet.bound} may be"

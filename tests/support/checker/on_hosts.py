@@ -98,7 +98,7 @@ def once_per_attempt(history: History) -> Iterator[Violation]:
         if row is None or not event["subject"].startswith("host "):
             continue
         key = event["subject"].partition(" ")[2], row["commit"]
-        again = event["what"] in {"retry", "prepare again"}
+        again = event["what"] in {"retry", "prepare again", "catch up"}
         attempts[key] += again
         claims[key] += event["what"] == "activate"
         claims[key] -= event["what"] == "found untouched" or (again and event["before"] == "activating")
@@ -171,7 +171,18 @@ def recorded(history: History) -> Iterator[Violation]:
 def newest_stands(history: History) -> Iterator[Violation]:
     """I5: a host that is done in the newest rollout that touched it runs that release, whatever is recorded of it."""
     newest: dict[str, Row] = {}
+    caught_up = {
+        (event["rollout"], event["subject"]) for event in history.events if event["what"] == "catch up"
+    }
     for (_, name), row in sorted(history.hosts.items()):
+        last = newest.get(name)
+        # After `rollback --to` an older rollout goes on with the hosts that it had left behind.
+        if (
+            last
+            and (last["rollout"], f"host {name}") in caught_up
+            and last["operation"] > (row["operation"] or 0)
+        ):
+            continue
         if row["touched"] and row["operation"]:
             newest[name] = row
     for name, row in newest.items():

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
+from rollout.domain.states import FINISHED
 from tests.support.checker.history import History, Row, Violation
 
 HARM = "harm in the fan-out"
@@ -80,7 +81,10 @@ def tested(history: History) -> Iterator[Violation]:
 
 
 def canary_first(history: History) -> Iterator[Violation]:
-    """I11 and I2: a host is claimed only in its stage; beyond the canary only after a PASS, and a PASS has data."""
+    """I11 and I2: a host is claimed only in its stage, or after the end while no other rollout of the app is there.
+
+    Beyond the canary only after a PASS, and a PASS has data.
+    """
     stage: dict[int, str] = {}
     passed: set[int] = set()
     for event in history.events:
@@ -100,10 +104,22 @@ def canary_first(history: History) -> Iterator[Violation]:
                     yield Violation("I11", event["subject"], "halted for harm without a single request")
         if kind == "host" and event["what"] == "activate":
             state, claim = stage.get(number), f"claimed by event {event['id']} for rollout {number}"
-            if state not in ACTIVATE_IN:
+            after_the_end = state == "done" and not _another(history, number, stage)
+            if state not in ACTIVATE_IN and not after_the_end:
                 yield Violation("I2", event["subject"], f"{claim}, which was {state}")
             if name not in history.canaries[number] and number not in passed:
                 yield Violation("I11", event["subject"], f"{claim} without a PASS")
+
+
+def _another(history: History, number: int, stage: dict[int, str]) -> bool:
+    """Another rollout of the app is planned or under way; or newer and done, unless a person went back to this one's commit."""
+    ours = history.rollouts[number]
+    of_app = {other for other, row in history.rollouts.items() if row["app"] == ours["app"]} - {number}
+    named = any(history.rollouts[other]["rollback_to"] == ours["commit"] for other in of_app)
+    return any(
+        stage[other] not in FINISHED or (stage[other] == "done" and other > number and not named)
+        for other in of_app & stage.keys()
+    )
 
 
 def forward(history: History) -> Iterator[Violation]:

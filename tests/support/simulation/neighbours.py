@@ -176,8 +176,13 @@ class SimulatedFleet(ModelFleet):
         self.on_their_way = set[Call]()  # permitted, and not yet there
         self.alone = set[Call]()  # permitted, and nobody waits for what becomes of them
         self.slow = dict.fromkeys(names, 1.0)
+        self.to_come = set[str]()  # not in the fleet yet
         for host in self.hosts.values():
             host.clock, host.today = (lambda: timeline.seconds), timeline.today
+
+    def members(self, config: Any) -> list[Any]:
+        """Without those that are to come."""
+        return [member for member in super().members(config) if member.name not in self.to_come]
 
     # -- what befalls hosts ------------------------------------------------------------------------------------------------
 

@@ -28,7 +28,17 @@ from rollout.domain.model import UNREAD, BranchCommit, Push
 from rollout.domain.pipeline import Ring, deploy_host, prepare_host, roll_back_host
 from rollout.domain.states import FINISHED, RolloutState
 from rollout.errors import RolloutError
-from rollout.services import bars, canaries, comparison, halts, hosts, intake, reconcile, stopping
+from rollout.services import (
+    bars,
+    canaries,
+    catching_up,
+    comparison,
+    halts,
+    hosts,
+    intake,
+    reconcile,
+    stopping,
+)
 from rollout.services.leases import LeaseKeeper
 from rollout.services.ports import Deps
 from rollout.services.steps import Again, GoOn
@@ -154,6 +164,8 @@ class Simulation:
         self.fleet = SimulatedFleet(list(self.world.fleet.hosts), self.timeline, self.tell)
         self.world.fleet = self.fleet
         self.workshop = SimulatedWorkshop(self.timeline)
+        if size > 3 and self.chance.random() < 0.3:  # the last one joins later
+            self.fleet.to_come = {list(self.fleet.hosts)[-1]}
         self.metrics = SimulatedMetrics(self.timeline, self.fleet)
         self.broker = Broker(self.timeline, self._deliver, self.tell)
         self.settings = Settings(gate_s=1.0, reconcile_s=self.chance.choice([5.0, 10.0, 20.0, 20.0]))
@@ -302,6 +314,7 @@ class Simulation:
     def _go(self) -> None:
         self.timeline.spawn(self._pushes)
         self.timeline.spawn(self._bad_luck)
+        self.timeline.spawn(self._comes)
         for _ in range(self.chance.choice([0, 1, 2])):
             self.timeline.spawn(self._person)
         if self.weather.callers_cut and self.chance.random() < 0.7:
@@ -320,8 +333,13 @@ class Simulation:
             self.timeline.run(lambda: False, 1.0)
             self._rest()
 
+    def _comes(self) -> None:
+        self.timeline.sleep(self.chance.uniform(5, 60))
+        self.fleet.to_come = set()
+
     def _heal(self) -> None:
         self.tell("everything heals")
+        self.fleet.to_come = set()
         self.storm = False
         self._weather(FAIR)
         self.broker.down_until = 0.0
@@ -353,6 +371,10 @@ class Simulation:
         self.timeline.run(lambda: not self._unread(), LAST_READING_S)
         if self._unread():
             self._find(f"I5: nobody has read {self._unread()}, although they answer")
+        self.timeline.run(lambda: not self._late(), REST_S)
+        if self._late():
+            self._find(f"behind, although nothing keeps them from what the fleet runs: {self._late()}")
+        self._look_back(at_rest=False)
 
     def _look_back(self, *, at_rest: bool) -> None:
         found = check(replace(read.world(self.world, at_rest=at_rest), deeds=self.deeds))
@@ -374,6 +396,14 @@ class Simulation:
     def _unread(self) -> list[Any]:
         """Hosts of which nobody knows what they run, when no rollout is under way that would read them."""
         return quick_look().execute(UNREAD_HOSTS).fetchall()
+
+    def _late(self) -> list[str]:
+        """Hosts that are behind, and neither left nor kept waiting by what a person must decide."""
+        if quick_look().execute(UNFINISHED).fetchone():
+            return []  # a person's last word
+        with self.world.store.reading() as tx:
+            behind = catching_up.late(tx, self.app)
+        return [one.name for one in behind if not one.because.startswith(("left after", "waits: "))]
 
     def _moments(self) -> list[Any]:
         with self.world.store.reading() as tx:
@@ -831,6 +861,7 @@ def patched(timeline: Timeline, tell: Callable[..., None]) -> Iterator[pytest.Mo
         for module in (stopping, canaries, comparison):
             patch.setattr(module, "ThreadPoolExecutor", partial(TaskPool, timeline))
         patch.setattr(comparison, "wait", partial(wait, timeline))
+        patch.setattr(catching_up, "WAITS_S", (2.0, 5.0, 10.0))  # while there is a storm yet
         try:
             yield patch
         finally:

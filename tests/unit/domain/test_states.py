@@ -97,11 +97,11 @@ def test_only_finished_rollouts_have_no_way_out():
 
 
 def test_hosts_end_rolled_back():
-    """Nothing leaves a host that is back; one that is done or excluded, or whose rollback failed, can only go back."""
+    """Nothing leaves a host that is back; one whose rollback failed can only go back, one that is done or excluded also catch up."""
     assert no_way_out(HOSTS) == {HostState.ROLLED_BACK}
-    assert set(HOSTS[HostState.EXCLUDED]) == {HostEvent.ROLL_BACK}
+    assert set(HOSTS[HostState.EXCLUDED]) == {HostEvent.ROLL_BACK, HostEvent.CATCH_UP}
     assert set(HOSTS[HostState.ROLLBACK_FAILED]) == {HostEvent.ROLL_BACK}
-    assert set(HOSTS[HostState.DONE]) == {HostEvent.ROLL_BACK}
+    assert set(HOSTS[HostState.DONE]) == {HostEvent.ROLL_BACK, HostEvent.CATCH_UP}
 
 
 def test_only_activating_and_reading_make_a_host_done():

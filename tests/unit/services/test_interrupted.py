@@ -324,7 +324,7 @@ def test_put_back_of_a_host_with_a_debt_is_resumed(tmp_path, monkeypatch):
     interrupts(world, monkeypatch, SLOW, on_the_way_back=reboot)
     _, new = fix(world, bad)
     world.settle()
-    world.run(seconds=100)
+    world.run(until=lambda: row_of(world, new).state is HostState.FAILED, seconds=100)
     assert (row_of(world, new).state, host.current) == (HostState.FAILED, good)
     assert row_of(world, new).error == f"{SLOW}: was interrupted (reboot or kill); put back"
     assert not host.last.open

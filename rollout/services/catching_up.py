@@ -1,0 +1,187 @@
+"""Hosts that are behind are brought to what the fleet runs: they were down, excluded, new, or lost their disk.
+
+The rollout that is done goes on with them, one at a time, whatever calls this and however often (docs/decisions/0014).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+
+from rollout.config.deploy_file import AppConfig
+from rollout.domain import catching_up
+from rollout.domain.catching_up import LEFT, TOLD, WAITS_S, Behind, Step
+from rollout.domain.model import AppName, Member, Rollout, RolloutHost
+from rollout.domain.pipeline import Ring, deploy_host, prepare_host
+from rollout.domain.states import CommitState, HostEvent, HostState
+from rollout.services import freezes, notices
+from rollout.services.ports import Deps
+from rollout.services.rollouts import counters, limits
+from rollout.store.store import Transaction
+
+log = structlog.get_logger()
+H, HE = HostState, HostEvent
+AUTOMATION = "automation"
+MEMBERS_S = 300.0  # how often is looked for new hosts
+PACE_S = 5.0  # and before a step: who left the fleet is not brought to anything
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """A host that is behind, for people."""
+
+    name: str
+    because: str
+    next_at: datetime | None  # when something is done about it; None: as soon as it is its turn, or never
+
+
+def go_on(app_name: str, deps: Deps) -> list[Ring]:
+    """The messages for the next step of one host that is behind."""
+    app = deps.config.app(app_name)
+    name = AppName(app.name)
+    with deps.store.reading() as tx:
+        goal = tx.catching_up.goal(name)
+        if goal is None:
+            return []
+        pressing = _is_pressing(tx, app, goal)
+        if not tx.catching_up.members_due(name, PACE_S if pressing else MEMBERS_S):
+            return []
+    with deps.store.transaction() as tx:
+        if not tx.catching_up.claim_members(name, PACE_S if pressing else MEMBERS_S):
+            return []
+    members = deps.fleet.members(app)  # an inventory may take its time, so outside the transaction
+    with deps.store.transaction() as tx:
+        tx.apps.lock(name)
+        goal = tx.catching_up.goal(name)
+        if goal is None:
+            return []
+        return _step(tx, app, tx.rollouts.lock(goal.id), {member.name: member for member in members}, deps)
+
+
+def late(tx: Transaction, app: AppConfig) -> list[Late]:
+    """Who is behind, why, and when he is tried next; nobody while a rollout is under way, which brings them all."""
+    goal = tx.catching_up.goal(AppName(app.name))
+    if goal is None:
+        return []
+    held = _held(tx, app, goal)
+    return [_late(tx, goal, one, held) for one in tx.catching_up.behind(goal) if one.wanted]
+
+
+def _is_pressing(tx: Transaction, app: AppConfig, goal: Rollout) -> bool:
+    behind = tx.catching_up.behind(goal)
+    if any(map(catching_up.to_put_off, behind)) or any(map(catching_up.to_leave, behind)):
+        return True
+    return bool(behind) and _following(tx, app, goal, behind) is not None
+
+
+def _following(
+    tx: Transaction, app: AppConfig, goal: Rollout, behind: list[Behind]
+) -> tuple[Step, Behind] | None:
+    begin = _held(tx, app, goal) is None
+    return catching_up.following(behind, tx.now(), counters(goal), limits(goal), begin=begin)
+
+
+def _held(tx: Transaction, app: AppConfig, goal: Rollout) -> str | None:
+    """Why automation brings nothing to anybody now."""
+    commit = tx.commits.get(goal.app, goal.commit)
+    if commit is None or commit.state is not CommitState.PASSED:
+        return f"commit {goal.commit[:12]} is {commit.state if commit else 'gone'}"
+    return freezes.frozen(tx, app)
+
+
+def _step(
+    tx: Transaction, app: AppConfig, goal: Rollout, members: Mapping[str, Member], deps: Deps
+) -> list[Ring]:
+    _join(tx, goal, members)
+    behind = [one for one in tx.catching_up.behind(goal) if one.host.name in members or _is_busy(one.host)]
+    for one in behind:
+        if catching_up.to_put_off(one):
+            tx.hosts.update(one.host, due_at=tx.now() + WAITS_S[one.host.tries])
+        if catching_up.to_leave(one):
+            _leave(tx, goal, one.host)
+    found = _following(tx, app, goal, behind)
+    if found is None:
+        return []
+    step, host = found[0], found[1].host
+    if step is Step.BEGIN:
+        host = _begin(tx, host, members[host.name])
+        step = Step.PREPARE
+    elif step is Step.PREPARE and not host.tries:  # it is new
+        host = tx.hosts.update(host, tries=1)
+    tx.hosts.rung([host.id], deps.settings.ring_again_s)
+    log.info("catching_up", rollout=goal.id, host=host.name, step=str(step))
+    return [prepare_host(host) if step is Step.PREPARE else deploy_host(host)]
+
+
+def _is_busy(host: RolloutHost) -> bool:
+    return host.state in catching_up.BUSY or host.state is H.UNKNOWN
+
+
+def _join(tx: Transaction, goal: Rollout, members: Mapping[str, Member]) -> None:
+    known = {host.name for host in tx.hosts.of(goal.id)}
+    excluded = {host.name for host in tx.hosts.fleet(goal.app) if host.excluded is not None}
+    for name, member in members.items():
+        if name not in known | excluded:
+            tx.catching_up.join(goal, member)
+            why = "it is in the fleet, and was not when this was planned"
+            tx.record(goal.app, f"host {name}", "join", who=AUTOMATION, why=why, rollout=goal.id)
+
+
+def _begin(tx: Transaction, host: RolloutHost, member: Member) -> RolloutHost:
+    why = {
+        H.FAILED: f"it failed, and answers: {host.error}",
+        H.EXCLUDED: "it is no longer excluded",
+        H.DONE: "nothing of ours is on it any more",
+    }[host.state]
+    values: dict[str, Any] = {"tries": host.tries + 1 if host.state is H.FAILED else 1}
+    if host.state is H.DONE:  # what it ran before is gone too: its way back leads to nothing
+        values |= {"touched": False, "previous": None, "owes": False, "owed": None, "release": None}
+    begun, _ = tx.hosts.change(
+        host,
+        HE.CATCH_UP,
+        who=AUTOMATION,
+        why=why,
+        attempt=host.attempt + 1,
+        token=False,
+        accepted=False,
+        error=None,
+        cause=None,
+        address=member.address,  # a replaced machine may have another one
+        port=member.port,
+        user=member.user,
+        **values,
+    )
+    return begun
+
+
+def _leave(tx: Transaction, goal: Rollout, host: RolloutHost) -> None:
+    tx.hosts.update(host, tries=TOLD)
+    why = f"{host.error}; tried {LEFT} times, and left until the next rollout"
+    tx.record(goal.app, f"host {host.name}", "left behind", who=AUTOMATION, why=why, rollout=goal.id)
+    what = f"is not on {host.name}, which is behind"
+    notices.add(tx, goal, what, why, f"rollout log {goal.id} --host {host.name}; then {_again(host)}")
+
+
+def _again(host: RolloutHost) -> str:
+    return f"rollout include {host.name} (it is tried again), or rollout exclude {host.name} --reason …"
+
+
+def _late(tx: Transaction, goal: Rollout, one: Behind, held: str | None) -> Late:
+    host, now = one.host, tx.now()
+    wait_s = 0.0 if host.due_at is None else host.due_at - now
+    next_at = tx.today() + timedelta(seconds=wait_s) if wait_s > 0 else None
+    if host.state in catching_up.BUSY:
+        return Late(host.name, f"is {host.state}", None)
+    if not one.answers:
+        return Late(host.name, "does not answer, and is looked at again", next_at)
+    if host.state is H.FAILED and host.tries >= LEFT:
+        return Late(host.name, f"left after {LEFT} tries ({host.error}): {_again(host)}", None)
+    if held is not None:
+        return Late(host.name, f"waits: {held}", None)
+    if not catching_up.has_room(one, counters(goal), limits(goal)):
+        return Late(host.name, f"waits: more than {goal.max_failed} hosts have failed", None)
+    return Late(
+        host.name, f"{host.error}; it is tried again" if host.error else "waits for its turn", next_at
+    )

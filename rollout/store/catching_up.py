@@ -1,0 +1,183 @@
+"""Hosts that are brought to the release of a rollout that is done: which, and whether they may be now (docs/decisions/0014)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import and_, bindparam, func, insert, or_, select, update
+
+from rollout.domain.catching_up import Behind
+from rollout.domain.model import UNREAD, AppName, Member, Role, Rollout, RolloutHost
+from rollout.domain.states import HostState, RolloutState
+from rollout.store.rows import columns, load_one
+from rollout.store.tables import apps, fleet_hosts, rollout_hosts, rollouts
+
+if TYPE_CHECKING:
+    from rollout.store.store import Transaction
+
+H = HostState
+
+
+class CatchingUp:
+    """The rows of the hosts that a done rollout has left behind."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+
+    def goal(self, app: AppName) -> Rollout | None:
+        """The rollout whose release the fleet runs; None while another one is planned or under way."""
+        return None if self._tx.rollouts.unfinished(app) else self._tx.rollouts.newest_done(app)
+
+    def allows(self, host: RolloutHost) -> bool:
+        """Automation may act on this host of a done rollout, until the transaction ends.
+
+        Whoever plans a rollout, or takes this one back, locks the app's row first, as is done here.
+        """
+        if self._tx.rollouts.states([host.rollout]).get(host.rollout) is not RolloutState.DONE:
+            return False
+        self._tx.apps.lock(host.app)
+        goal = self.goal(host.app)
+        if goal is None or goal.id != host.rollout:
+            return False
+        its = {"its_app": host.app, "its_name": host.name}
+        return self._tx.connection.execute(_WANTED, its).first() is not None
+
+    def take_token(self, host: RolloutHost) -> bool:
+        """As `rollouts.take_token`, for one host at a time of a rollout that is done."""
+        if not self.allows(host):
+            return False
+        return self._tx.connection.execute(_TAKE_TOKEN, {"rollout": host.rollout}).rowcount == 1
+
+    def behind(self, goal: Rollout) -> list[Behind]:
+        """Its hosts that do not run its release as they should, in the order of activation."""
+        return [
+            Behind(
+                load_one(RolloutHost, row, state=HostState, role=Role),
+                answers=row.recorded != UNREAD,
+                wanted=row.excluded is None and not row.it_owes,
+            )
+            for row in self._tx.connection.execute(_BEHIND, {"rollout": goal.id})
+        ]
+
+    def claim_members(self, app: AppName, every_s: float) -> bool:
+        """True for one caller an interval: he looks who is in the fleet now."""
+        now = self._tx.now()
+        claimed = self._tx.connection.execute(
+            update(apps).where(apps.c.name == app, self._due(every_s)).values(members_read_at=now)
+        )
+        return claimed.rowcount == 1
+
+    def members_due(self, app: AppName, every_s: float) -> bool:
+        """Whether `claim_members` may be true; for reading transactions."""
+        due = select(apps.c.name).where(apps.c.name == app, self._due(every_s))
+        return self._tx.connection.execute(due).first() is not None
+
+    def _due(self, every_s: float) -> Any:
+        read_at, now = apps.c.members_read_at, self._tx.now()
+        return or_(read_at.is_(None), read_at <= now - every_s, read_at > now)  # or the clock was set back
+
+    def join(self, goal: Rollout, member: Member) -> None:
+        """A host that is new in the fleet: it is behind, and what it runs is not known."""
+        last = func.max(rollout_hosts.c.position)
+        position = self._tx.connection.execute(
+            select(last).where(rollout_hosts.c.rollout == goal.id)
+        ).scalar_one()
+        its = {"address": member.address, "port": member.port, "user": member.user, "path": member.path}
+        self._tx.connection.execute(
+            insert(rollout_hosts).values(
+                rollout=goal.id,
+                app=goal.app,
+                name=member.name,
+                variables=dict(member.variables),
+                role=Role.OTHER,
+                position=position + 1,
+                state=H.PENDING,
+                due_at=0.0,
+                **its,
+            )
+        )
+        self._tx.connection.execute(
+            update(rollouts).where(rollouts.c.id == goal.id).values(total=rollouts.c.total + 1)
+        )
+        self._tx.hosts.know(goal.app, member)
+        self._tx.connection.execute(_UNREAD, {"its_app": goal.app, "its_name": member.name})
+
+    def forget_tries(self, app: AppName, names: list[str]) -> None:
+        """Those that were left are tried again, from the beginning; and whoever is new is looked for at once."""
+        self._tx.connection.execute(update(apps).where(apps.c.name == app).values(members_read_at=None))
+        goal = self._tx.rollouts.newest_done(app)
+        if goal is None:
+            return
+        self._tx.connection.execute(
+            update(rollout_hosts)
+            .where(
+                rollout_hosts.c.rollout == goal.id,
+                rollout_hosts.c.name.in_(names),
+                rollout_hosts.c.state.in_([H.FAILED, H.EXCLUDED]),
+            )
+            .values(tries=0, due_at=None)
+        )
+
+
+_ITS_FLEET_HOST = and_(fleet_hosts.c.app == rollout_hosts.c.app, fleet_hosts.c.name == rollout_hosts.c.name)
+_WANTED = select(fleet_hosts.c.name).where(
+    fleet_hosts.c.app == bindparam("its_app"),
+    fleet_hosts.c.name == bindparam("its_name"),
+    fleet_hosts.c.excluded.is_(None),
+)
+_UNREAD = (
+    update(fleet_hosts)
+    .where(
+        fleet_hosts.c.app == bindparam("its_app"),
+        fleet_hosts.c.name == bindparam("its_name"),
+        fleet_hosts.c.release.is_(None),
+    )
+    .values(release=UNREAD)
+)
+# The same rule as a rollout's own (`domain.budget.may_start`), and no other host is at risk or on its way.
+_TAKE_TOKEN = (
+    update(rollouts)
+    .where(
+        rollouts.c.id == bindparam("rollout"),
+        rollouts.c.state == RolloutState.DONE,
+        rollouts.c.in_flight == 0,
+        rollouts.c.unknown == rollouts.c.unreadable,
+        rollouts.c.failed + rollouts.c.unknown < rollouts.c.max_failed + rollouts.c.window,
+        rollouts.c.failed + rollouts.c.unreadable <= rollouts.c.max_failed,
+    )
+    .values(in_flight=1)
+)
+_KEPT, _ITS = rollout_hosts.alias(), rollouts.alias()
+# What a person has kept of a later rollout stays, until the next one.
+_IS_KEPT = (
+    select(_KEPT.c.id)
+    .join(_ITS, _ITS.c.id == _KEPT.c.rollout)
+    .where(
+        _KEPT.c.app == rollout_hosts.c.app,
+        _KEPT.c.name == rollout_hosts.c.name,
+        _KEPT.c.rollout > rollout_hosts.c.rollout,
+        _KEPT.c.touched,
+        _ITS.c.state == RolloutState.STOPPED,
+    )
+    .exists()
+)
+# Its disk was lost: nothing was found on it, or it has been taken back to nothing.
+_NOTHING = or_(
+    fleet_hosts.c.release.is_(None),
+    and_(fleet_hosts.c.found.is_(None), fleet_hosts.c.verified_at.is_not(None)),
+)
+_BEHIND = (
+    select(
+        *columns(RolloutHost, rollout_hosts),
+        fleet_hosts.c.release.label("recorded"),
+        fleet_hosts.c.excluded,
+        fleet_hosts.c.owes.label("it_owes"),
+    )
+    .join(fleet_hosts, _ITS_FLEET_HOST)
+    .where(
+        rollout_hosts.c.rollout == bindparam("rollout"),
+        or_(rollout_hosts.c.state != H.DONE, _NOTHING),
+        ~_IS_KEPT,
+    )
+    .order_by(rollout_hosts.c.position)
+)

@@ -1,0 +1,444 @@
+"""Hosts that were down, excluded, new, or lost their disk are brought to what the fleet runs, one at a time."""
+
+from datetime import timedelta
+
+import pytest
+
+from rollout.domain.states import HostState, RolloutState
+from rollout.errors import ConfigError
+from rollout.services import bars, catching_up, freezes, halts, hosts, stopping, views
+from tests.support.across import recorded, row_of, state_of
+from tests.support.checker import read
+from tests.support.checker.check import check
+from tests.support.world import World
+
+H, R = HostState, RolloutState
+A, B = "web05", "web06"
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """Six hosts, of which two may fail."""
+    world = World(tmp_path, monkeypatch, hosts=6, fan_out="max_failed = 2\nretries = 0")
+    yield world
+    assert [*map(str, check(read.world(world)))] == []
+
+
+def app(world):
+    return world.config.app(None)
+
+
+def done_without(world, *names):
+    """A rollout is done, and these were down."""
+    for name in names:
+        world.fleet.hosts[name].unreachable = True
+    sha = world.push()
+    assert world.settle().state is R.DONE
+    return sha
+
+
+def back(world, *names):
+    for name in names:
+        world.fleet.hosts[name].unreachable = False
+
+
+def events(world, name, number=None):
+    with world.store.reading() as tx:
+        found = tx.events.of_rollout(number or world.newest().id)
+    return [event.what for event in found if event.subject == f"host {name}"]
+
+
+def late(world):
+    with world.store.reading() as tx:
+        return {one.name: one for one in catching_up.late(tx, app(world))}
+
+
+def test_a_host_that_was_down_gets_the_release_when_it_is_back(world):
+    """Prepared, switched, health-checked, counted, and written down; not before it answers."""
+    world.push()
+    world.settle()
+    sha = done_without(world, A)
+    world.run(seconds=400)
+    assert (row_of(world, world.newest().id).state, late(world)[A].because[:15]) == (
+        H.FAILED,
+        "does not answer",
+    )
+    back(world, A)
+    world.run(until=lambda: row_of(world, world.newest().id).state is H.DONE, seconds=700)
+    assert set(world.runs().values()) == {sha}
+    assert (world.newest().state, world.newest().done, world.newest().failed) == (R.DONE, 6, 0)
+    assert events(world, A)[-5:] == ["catch up", "prepare", "prepared", "activate", "done"]
+    assert late(world) == {}
+
+
+def test_one_at_a_time(world, monkeypatch):
+    """While one is being brought to it, the others that are back wait."""
+    sha = done_without(world, A, B)
+    back(world, A, B)
+    at_once, true = [], world.fleet._switch
+
+    def switch(*arguments):
+        busy = [row.state for row in world.rollout_hosts() if row.state in {H.PREPARING, H.ACTIVATING}]
+        at_once.append(len(busy))
+        return true(*arguments)
+
+    monkeypatch.setattr(world.fleet, "_switch", switch)
+    world.run(until=lambda: set(world.runs().values()) == {sha}, seconds=500)
+    assert at_once == [1, 1]
+    assert set(world.runs().values()) == {sha}
+
+
+def test_nothing_is_brought_to_anybody_during_a_rollout(world):
+    """The next rollout is halted: it brings what is behind itself, when it goes on."""
+    world.push()
+    world.settle()
+    old = done_without(world, A)
+    number = world.newest().id
+    for name in ("web01", "web02", "web03"):
+        world.fleet.hosts[name].unreachable = True
+    world.push()
+    assert world.settle().state is R.HALTED
+    back(world, A)
+    world.run(seconds=500)
+    assert events(world, A, number)[-1] != "catch up"
+    assert old not in world.fleet.hosts[A].prepared
+
+
+def test_a_rollout_that_is_planned_stops_it_before_the_switch(world, monkeypatch):
+    """The host has greeted, and is not switched any more; the newer rollout is what brings it."""
+    done_without(world, A)
+    number = world.newest().id
+    back(world, A)
+    seen = []
+
+    def plan(name):
+        if name == A and not seen:
+            seen.append(world.newest().id)
+            world.push()
+            world.run(until=lambda: world.newest().id > number, seconds=5)
+
+    world.fleet.before_permit = plan
+    world.run(until=lambda: seen, seconds=500)
+    assert world.newest().id > number
+    assert row_of(world, number).state in {H.PREPARED, H.PENDING}
+    assert world.fleet.hosts[A].current is None
+    newest = world.settle()
+    assert (newest.state, world.fleet.hosts[A].current) == (R.DONE, newest.commit)
+
+
+def test_a_rollout_that_is_planned_cuts_its_prepare(world, monkeypatch):
+    """Nothing more is sent of a release that is going to be replaced."""
+    done_without(world, A)
+    number, true, seen = world.newest().id, world.fleet.prepare, []
+
+    def prepare(target, order, **options):
+        if target.name == A and not seen:
+            seen.append(order)
+            world.push()
+            world.run(until=lambda: world.newest().id > number, seconds=5)
+        return true(target, order, **options)
+
+    monkeypatch.setattr(world.fleet, "prepare", prepare)
+    back(world, A)
+    world.run(until=lambda: seen, seconds=500)
+    assert world.newest().id > number
+    assert seen[0].release.commit not in world.fleet.hosts[A].prepared
+
+
+@pytest.mark.parametrize("bar", [False, True])
+def test_nothing_is_brought_to_anybody_while_automation_stands_still(world, bar):
+    """A freeze and a bar say so; when they are over it goes on by itself."""
+    sha = done_without(world, A)
+    if bar:
+        bars.bar("shop", sha, world.deps, who="ann", why="slow")
+    else:
+        freezes.freeze(app(world), world.deps, who="ann", why="the sale", until=None)
+    back(world, A)
+    world.run(seconds=500)
+    assert world.fleet.hosts[A].current is None
+    assert ("barred" if bar else "frozen by ann: the sale") in late(world)[A].because
+    if bar:
+        bars.unbar("shop", sha, world.deps, who="ann", why="no")
+    else:
+        freezes.unfreeze(app(world), world.deps, who="ann", why=None)
+    world.run(seconds=120)
+    assert world.fleet.hosts[A].current == sha
+
+
+def test_an_excluded_host_stays_out_until_it_is_included(world):
+    """Out of the rollout, and brought to what it has missed when it is in again; `rollback` takes it along."""
+    first = world.push()
+    world.settle()
+    halts.exclude("shop", [A], world.deps, who="ann", why="being repaired")
+    sha = world.push()
+    world.settle()
+    world.run(seconds=500)
+    assert world.fleet.hosts[A].current == first
+    assert late(world) == {}
+    halts.include("shop", [A], world.deps, who="ann")
+    world.run(seconds=30)
+    assert world.fleet.hosts[A].current == sha
+    assert (world.newest().total, world.newest().done) == (6, 6)
+    stopping.roll_back_done(app(world), world.deps, to=None, who="ann", why="slow")
+    world.settle()
+    assert set(world.runs().values()) == {first}
+
+
+def test_a_host_that_is_excluded_meanwhile_is_not_switched(world, monkeypatch):
+    """It was prepared, and its message is under way."""
+    done_without(world, A)
+    back(world, A)
+    number = world.newest().id
+
+    def exclude(name):
+        halts.exclude("shop", [name], world.deps, who="ann", why="no")
+
+    world.fleet.before_permit = exclude
+    world.run(seconds=500)
+    assert (row_of(world, number).state, world.fleet.hosts[A].current) == (H.PREPARED, None)
+
+
+def test_a_host_that_is_new_in_the_fleet_gets_what_it_runs(world, monkeypatch):
+    """It joins the rollout that is done; who is not there any more is not brought to anything."""
+    true = world.fleet.members
+    monkeypatch.setattr(world.fleet, "members", lambda config: [one for one in true(config) if one.name != B])
+    sha = world.push()
+    world.settle()
+    assert (world.newest().total, world.fleet.hosts[B].current) == (5, None)
+    monkeypatch.setattr(world.fleet, "members", lambda config: [one for one in true(config) if one.name != A])
+    world.run(seconds=600)
+    assert world.fleet.hosts[B].current == sha
+    assert (world.newest().total, world.newest().done, row_of(world, world.newest().id, B).previous) == (
+        6,
+        6,
+        None,
+    )
+    assert events(world, B)[0] == "join"
+    stopping.roll_back_done(app(world), world.deps, to=None, who="ann", why="slow")
+    world.settle()
+    assert set(world.runs().values()) == {None}
+
+
+def test_who_left_the_fleet_is_not_brought_to_anything(world, monkeypatch):
+    """It answers again, and the inventory has it no more; a broken inventory brings nobody to anything."""
+    done_without(world, A)
+    back(world, A)
+    true = world.fleet.members
+    monkeypatch.setattr(world.fleet, "members", lambda config: [one for one in true(config) if one.name != A])
+    world.run(seconds=500)
+    assert world.fleet.hosts[A].current is None
+
+    def broken(_config):
+        raise ConfigError("inventory: exit status 1")
+
+    monkeypatch.setattr(world.fleet, "members", broken)
+    world.run(seconds=400)
+    assert world.fleet.hosts[A].current is None
+
+
+def test_a_host_that_lost_its_disk_gets_it_again(world):
+    """Somebody reads it and finds nothing; its way back leads to nothing, as what it ran before is gone too."""
+    world.push()
+    world.settle()
+    sha = world.push()
+    world.settle()
+    host = world.fleet.hosts[A]
+    host.lose_disk()
+    views.verify("shop", world.deps)
+    world.run(seconds=120)
+    assert (host.current, recorded(world, A).release, recorded(world, A).found) == (sha, sha, sha)
+    assert row_of(world, world.newest().id).previous is None
+
+
+def test_an_unhealthy_host_is_tried_three_times_and_then_left(world):
+    """With growing waits; people are told once, and `include` begins anew."""
+    world.push()
+    world.settle()
+    host, bad = world.fleet.hosts[A], f"{2:040x}"
+    host.unhealthy.add(bad)
+    assert world.push() == bad
+    world.settle()
+    number = world.newest().id
+    world.run(until=lambda: late(world)[A].next_at is not None)
+    with world.store.reading() as tx:
+        assert late(world)[A].next_at - tx.today() <= timedelta(seconds=60)
+    world.run(seconds=1800)
+    assert events(world, A, number).count("catch up") == 3
+    assert late(world)[A].because.startswith("left after 3 tries (web05: unhealthy")
+    told = [title for title, _ in world.notifier.sent if "is behind" in title]
+    assert told == ["shop: rollout 2 is not on web05, which is behind"]
+    host.unhealthy.clear()
+    halts.include("shop", [A], world.deps, who="ann")
+    world.run(seconds=400)
+    assert (host.current, world.newest().done) == (bad, 6)
+
+
+def test_the_budget_goes_on(tmp_path, monkeypatch):
+    """I3: none may fail, and one that was excluded does: the other one is not tried, until a person says so."""
+    world = World(tmp_path, monkeypatch, hosts=6, fan_out="max_failed = 0\nretries = 0")
+    halts.exclude("shop", [A, B], world.deps, who="ann", why="being built")
+    sha = world.push()
+    world.settle()
+    world.fleet.hosts[A].unhealthy.add(sha)
+    halts.include("shop", [A, B], world.deps, who="ann")
+    world.run(seconds=1800)
+    assert (world.newest().failed, world.fleet.hosts[B].current) == (1, None)
+    assert late(world)[B].because == "waits: more than 0 hosts have failed"
+    halts.exclude("shop", [A], world.deps, who="ann", why="broken")
+    world.run(seconds=60)
+    assert world.fleet.hosts[B].current == sha
+    assert [*map(str, check(read.world(world)))] == []
+
+
+def test_a_worker_that_dies_after_the_switch_leaves_a_host_that_is_read(world, monkeypatch):
+    """Unknown is read, and never guessed: nothing is done twice."""
+    sha = done_without(world, A)
+    back(world, A)
+    number = world.newest().id
+    world.fleet.hosts[A].loses_answer = 1
+    world.run(until=lambda: row_of(world, number).state is H.UNKNOWN, seconds=500)
+    world.run(until=lambda: row_of(world, number).state is H.DONE, seconds=60)
+    assert (row_of(world, number).state, world.fleet.hosts[A].current) == (H.DONE, sha)
+    assert world.newest().in_flight == world.newest().unknown == 0
+
+
+def test_a_rollback_that_begins_at_its_switch_takes_the_host_along(world):
+    """I2: who has greeted is not switched any more, and whoever was switched goes back."""
+    first = world.push()
+    world.settle()
+    done_without(world, A)
+    back(world, A)
+    number = world.newest().id
+
+    def roll_back(name):
+        if name == A and state_of(world, number) is R.DONE:
+            stopping.roll_back_done(app(world), world.deps, to=None, who="ann", why="slow")
+
+    world.fleet.before_permit = roll_back
+    world.run(until=lambda: state_of(world, number) is R.ROLLED_BACK, seconds=500)
+    assert set(world.runs().values()) == {first}
+
+
+def test_a_rollback_that_begins_at_its_prepare_cuts_it(world, monkeypatch):
+    """I2: the host failed with the release before, and goes back as all others do."""
+    first = world.push()
+    world.settle()
+    bad = f"{2:040x}"
+    world.fleet.hosts[A].unhealthy.add(bad)
+    world.push()
+    world.settle()
+    number, true, seen = world.newest().id, world.fleet.prepare, []
+
+    def prepare(target, order, **options):
+        if target.name == A and not seen:
+            seen.append(order)
+            stopping.roll_back_done(app(world), world.deps, to=None, who="ann", why="slow")
+        return true(target, order, **options)
+
+    monkeypatch.setattr(world.fleet, "prepare", prepare)
+    world.run(until=lambda: state_of(world, number) is R.ROLLED_BACK, seconds=500)
+    assert seen
+    assert set(world.runs().values()) == {first}
+    assert row_of(world, number).state is H.ROLLED_BACK
+
+
+def test_what_a_person_has_kept_stays(world):
+    """`stop --keep` leaves hosts as they are, and so does this."""
+    world.push()
+    world.settle()
+    done_without(world, A)
+    first = world.newest().id
+    back(world, A)
+    kept = world.push()
+    world.run(until=lambda: world.newest().id > first and row_of(world, world.newest().id).state is H.DONE)
+    stopping.stop(world.newest().id, world.deps, who="ann", why="enough", keep=True)
+    world.run(seconds=500)
+    assert world.fleet.hosts[A].current == kept
+    assert late(world) == {}
+
+
+def test_a_late_message_switches_nothing_of_an_older_rollout(world):
+    """The rollout that is done now is the one that goes on; what was left half way in the one before it stays there."""
+    done_without(world, A)
+    old = world.newest().id
+    back(world, A)
+    world.run(until=lambda: row_of(world, old).state is H.PREPARED, seconds=500)
+    world.bell.queue.clear()
+    sha = world.push()
+    world.settle()
+    assert world.newest().commit == sha
+    hosts.deploy(row_of(world, old).id, world.deps)
+    assert (row_of(world, old).state, world.fleet.hosts[A].current) == (H.PREPARED, sha)
+
+
+class Killed(BaseException):
+    """Of the worker, at this very moment."""
+
+
+def killed_at(world, monkeypatch, moment):
+    """The worker that brings A to the release dies once, at this moment; whether it has."""
+    dead = []
+
+    def die(host):
+        if host == A and not dead:
+            dead.append(host)
+            raise Killed
+
+    def before(name, module=world.fleet):
+        true = getattr(module, name)
+
+        def work(target, *rest, **options):
+            die(target.name)
+            return true(target, *rest, **options)
+
+        monkeypatch.setattr(module, name, work)
+
+    match moment:
+        case "prepare":
+            before("prepare")
+        case "greeting":
+            world.fleet.before_permit = die
+        case "permitted":
+            world.fleet.hosts[A].before_act = lambda: die(A)
+        case "switched":
+            world.fleet.hosts[A].after_act = lambda: die(A)
+        case "report":
+            true = hosts._report
+
+            def report(deps, job, what):
+                if job.host.state is H.ACTIVATING:
+                    die(job.host.name)
+                return true(deps, job, what)
+
+            monkeypatch.setattr(hosts, "_report", report)
+    return dead
+
+
+@pytest.mark.parametrize("then", ["alone", "a rollout", "a rollback"])
+@pytest.mark.parametrize("moment", ["prepare", "greeting", "permitted", "switched", "report"])
+def test_a_worker_that_is_killed_is_healed(world, monkeypatch, moment, then):
+    """Wherever it dies, and whatever begins meanwhile: every host ends where it belongs, and the books are true."""
+    first = world.push()
+    world.settle()
+    sha = done_without(world, A)
+    number = world.newest().id
+    back(world, A)
+    dead = killed_at(world, monkeypatch, moment)
+    with pytest.raises(Killed):
+        world.run(seconds=500)
+    if then == "a rollout":
+        sha = world.push()
+    if then == "a rollback":
+        stopping.roll_back_done(app(world), world.deps, to=None, who="ann", why="slow")
+        sha = first
+    ended = R.ROLLED_BACK if then == "a rollback" else R.DONE
+
+    def healed():
+        return {*world.runs().values()} == {sha} and not late(world) and world.newest().state is ended
+
+    world.run(until=healed, seconds=300)
+    world.run(seconds=20)
+    assert dead
+    assert (healed(), state_of(world, number)) == (True, ended)
+    if ended is R.DONE:
+        assert world.newest().in_flight == world.newest().unknown == 0
