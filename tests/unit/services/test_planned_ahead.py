@@ -214,6 +214,28 @@ def test_a_wish_that_passes_while_another_waits_is_not_planned_ahead(world):
     assert (rollout(world, 4).commit, rollout(world, 4).requested_by) == (sha, "ann")
 
 
+def test_a_wish_is_not_planned_ahead(world):
+    """It would lose its reason, and its way past a freeze: it is planned when it can begin."""
+    world.push()
+    run_until(world, lambda: states(world).get(2) is R.FANNING_OUT)
+    sha = world.push()
+    with world.store.transaction() as tx:
+        tx.commits.wish_now(tx.commits.get("shop", sha), "mends the till", "ann")
+    run_until(world, lambda: passed(world, sha))
+    planning.start_next("shop", world.deps)
+    assert (states(world)[2], 3 in states(world)) == (R.FANNING_OUT, False)
+    to_the_end(world)
+    assert rollout(world, 3).requested_by == "ann"
+
+
+def test_what_was_to_follow_something_else_does_not_begin(world):
+    """Whatever became of the one before: what runs is what it was planned to follow, or it is planned anew."""
+    between(world)
+    with world.store.transaction() as tx:
+        waits = tx.rollouts.update(tx.rollouts.get(3), previous=rollout(world, 1).commit)
+        assert "which is not what runs" in planning.outdated(tx, world.config.app("shop"), waits)
+
+
 def test_a_rollback_is_not_in_conflict_with_it(world):
     """What was to follow the rollout that goes back is set aside, and follows what ran before."""
     between(world)
