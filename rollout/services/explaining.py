@@ -39,7 +39,9 @@ class Forecast:
 
     commits: tuple[Commit, ...] = ()  # oldest first, the shipped one last; none when no rollout is foreseen
     rounds: int = 0  # rollouts before it, the one under way not counted
-    untested: int = 0  # commits to be tested before it
+    untested: int = (
+        0  # commits to be tested before it; of what a person wants out before the queue only that one
+    )
     stuck: str = ""  # why none is foreseen
 
 
@@ -120,6 +122,8 @@ def forecast(tx: Transaction, app: AppConfig, wanted: Commit | None = None) -> F
     if wanted is not None and wanted.position is None:  # the mirror does not have it yet: it is the newest
         queue.append(wanted)
     place = 0 if wanted is None else next((at for at, one in enumerate(queue) if one.id == wanted.id), None)
+    if place is None and wanted is not None and _goes_alone(wanted, queue):
+        return Forecast((wanted,), untested=int(wanted.state in _UNTESTED))
     if place is None:
         return Forecast(stuck=planning.waits_for(app, tx))
     known = [bars.candidate(commit, tx) for commit in queue]
@@ -135,10 +139,16 @@ def forecast(tx: Transaction, app: AppConfig, wanted: Commit | None = None) -> F
             return Forecast(stuck=choice.reason)
         end = start + choice.position
         if place < end:
-            untested = sum(one.state in _UNTESTED for one in queue[:end])
+            to_be_tested = queue[end - 1 : end] if queue[end - 1].now_reason else queue[:end]
+            untested = sum(one.state in _UNTESTED for one in to_be_tested)
             return Forecast(tuple(queue[start:end]), rounds + (following is not None), untested)
         start = end
     return Forecast(stuck=f"more than {MOST_ROUNDS} rollouts go before it")
+
+
+def _goes_alone(wanted: Commit, queue: list[Commit]) -> bool:
+    """What runs has left the branch (a force-push), so that nothing follows it but what a person wants out."""
+    return not queue and wanted.now_reason is not None and wanted.on_branch
 
 
 def _choose(
@@ -257,6 +267,8 @@ def _in_queue(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
         return Why(", ".join(words))
     foreseen = forecast(tx, app, commit)
     others = sum(one.state in _UNTESTED for one in foreseen.commits[:-1] if one.id != commit.id)
+    if foreseen.commits and foreseen.commits[-1].now_reason is not None:
+        others = 0  # a person's word waits for no other's tests
     if others and commit.state is CommitState.PASSED:
         words.append(f"waits for the tests of {_count(others, 'commit')} below it")
     if rollout is not None:

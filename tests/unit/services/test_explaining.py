@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from rollout.domain.model import BranchCommit
 from rollout.domain.states import FINISHED, STAGES, CommitState, RolloutEvent, RolloutState
 from rollout.services import bars, explaining, freezes, intake, planning, stopping, testing
 from tests.support.fakes import a_commit, a_deps, a_rollout
@@ -246,6 +247,46 @@ def test_what_a_person_wants_out_goes_before_the_queue(world, monkeypatch):
     told = why(world, hashes[-1])
     assert told.because == "tested, then goes out with 4 others, before the queue: ann: the login"
     assert told.expected_at is not None
+
+
+def wanted(world, sha):
+    """As `deploy --now` marks it."""
+    with world.store.transaction() as tx:
+        tx.commits.wish_now(tx.commits.get("shop", sha), "the login", "ann")
+
+
+def test_what_a_person_wants_out_waits_for_no_other_tests(world, monkeypatch):
+    """Tested itself, it goes out over what is in test below it; and what is below goes out with it, and says so."""
+    with monkeypatch.context() as patch:
+        patch.setattr(planning, "start_next", lambda *_: None)
+        below, other, above = (world.workshop.push() for _ in range(3))
+        read(world)
+        passed(world, below, above)
+    wanted(world, above)
+    told = why(world, above)
+    assert told.because == "tested, then goes out with 2 others, before the queue: ann: the login"
+    assert told.expected_at - datetime.now(UTC) < timedelta(seconds=typical_s(world) + 1)
+    assert why(world, below).because == "tested, then goes out with 2 others"
+    assert why(world, below).expected_at is not None
+    planning.start_next("shop", world.deps)
+    assert world.newest().commits == (below, other, above)
+
+
+@pytest.mark.parametrize("test", [False, True])
+def test_what_a_person_wants_out_after_a_force_push_goes_alone(world, monkeypatch, test):
+    """What runs has left the branch: automation waits for a person, who has said what comes next."""
+    monkeypatch.setattr(world.workshop, "commits", [BranchCommit("e" * 40, 1, "new", "Ann", "new")])
+    read(world)
+    if test:
+        passed(world, "e" * 40)
+    assert "a person may" in why(world, "e" * 40).because
+    wanted(world, "e" * 40)
+    before = "tested" if test else "waits for its tests"
+    told = why(world, "e" * 40)
+    assert told.because == f"{before}, then goes out by itself, before the queue: ann: the login"
+    assert told.expected_at is not None
+    world.run(seconds=120, until=lambda: world.newest().id == 2)
+    assert world.newest().commits == ("e" * 40,)
 
 
 def test_before_the_first_release_the_older_ones_are_inside_the_head(tmp_path, monkeypatch):
