@@ -21,7 +21,7 @@ def hosts(
     Drift is a host that runs something else than what was left on it; `unknown` is one whose outcome was lost, or that lets
     nobody in, and that nobody has read since. Exit code 1 when a host could not be read.
     """
-    from rollout.services import catching_up, views
+    from rollout.services import catching_up, explaining, views
 
     unread: dict[str, str] = {}
     found = []
@@ -31,7 +31,7 @@ def hosts(
         with call.store.reading() as tx:
             configured = call.config.app(app)
             late = {
-                one.name: output.expected(one.because, one.next_at, configured)
+                one.name: output.expected(explaining.Why(one.because, one.next_at), configured)
                 for one in catching_up.late(tx, configured)
             }
             found += [view | {"behind": late.get(view["name"], "")} for view in views.fleet(tx, app)]

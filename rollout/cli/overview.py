@@ -83,7 +83,7 @@ def _say_app(call: Call, tx: Transaction, app: AppName) -> None:
         output.say(f"  {output.clean(words)}  {output.clean(commit.subject)}".rstrip())
     late = catching_up.late(tx, call.config.app(app))
     for one in late[:SHOWN_LATE]:
-        words = output.expected(one.because, one.next_at, call.config.app(app))
+        words = output.expected(explaining.Why(one.because, one.next_at), call.config.app(app))
         output.say(f"  behind: {output.clean(one.name)}  {words}")
     if len(late) > SHOWN_LATE:
         output.say(f"  behind: {len(late) - SHOWN_LATE} more; all with rollout hosts")
