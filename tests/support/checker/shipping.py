@@ -46,7 +46,9 @@ def _decided(history: History, app: str, sha: str) -> str | None:
         return f"is {commit['state']}"
     if not commit["on_branch"]:
         return "has left the branch"
-    of_app = [row for row in history.rollouts.values() if row["app"] == app]
+    begun = {event["rollout"] for event in history.events if event["what"] == "start"}
+    # One that was planned ahead decides nothing until it begins: it may be planned anew.
+    of_app = [row for row in history.rollouts.values() if row["app"] == app and row["id"] in begun]
     its = [row["id"] for row in of_app if sha == row["commit"] or sha in row.get("commits", ())]
     return f"is in rollout {its[0]}" if its else None
 

@@ -119,6 +119,17 @@ def test_a_replaced_canary_host_widens_the_window_when_it_is_done():
     assert found(story) == set()
 
 
+def test_a_delivery_whose_rollout_has_not_begun_needs_no_end():
+    """What is planned ahead may be planned anew."""
+    story = clean()
+    story.commit("c")
+    story.plan("c")
+    story.tables["deliveries"].append(
+        {"id": 1, "app": "shop", "head": "c", "outcome": "accepted", "settled_at": None}
+    )
+    assert "I4" not in found(story)
+
+
 # -- one bad history for each --------------------------------------------------------------------------------------------
 
 

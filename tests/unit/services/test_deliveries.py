@@ -73,6 +73,20 @@ def test_it_is_started_in_the_moment_its_rollout_is_planned(world):
     assert end(world, number) == ("started", "rollout 1")
 
 
+def test_one_whose_rollout_is_planned_ahead_has_no_end_until_that_begins(world):
+    """Until then it may be planned anew, and ship with another one."""
+    pushed(world)
+    pushed(world)
+    world.settle()
+    pushed(world)
+    world.run(until=lambda: world.newest().id == 2 and world.newest().state is RolloutState.FANNING_OUT)
+    _, number = pushed(world)
+    world.run(until=lambda: world.newest().is_ahead)
+    assert (world.newest().id, end(world, number)) == (3, ("accepted", None))
+    world.run(until=lambda: world.newest().state is RolloutState.DEPLOYING_CANARY)
+    assert end(world, number) == ("started", "rollout 3")
+
+
 def test_the_lower_ones_of_a_batch_are_superseded(world):
     """By the rollout that ships the newest of them."""
     pushed(world)
