@@ -18,6 +18,7 @@ RECONCILE = "rollout.reconcile"
 POLL = "rollout.poll"
 
 CANARY_FIRST = (
+LAST = 9
     2  # behind roll-backs, before every other host: one app's canary waits for no other app's fan-out
 )
 CONTROL, TESTS, HOSTS = "control", "tests", "hosts"
@@ -73,7 +74,7 @@ def watch_fan_out(rollout: RolloutId) -> Ring:
 def prepare_host(host: RolloutHost) -> Ring:
     """Put the release on this host."""
     return Ring(
-        PREPARE_HOST, (host.rollout, host.id, host.name), host.rollout, priority=_unless_canary(host, 9)
+        PREPARE_HOST, (host.rollout, host.id, host.name), host.rollout, priority=_unless_canary(host, LAST)
     )
 
 

@@ -3,6 +3,7 @@
 Whatever calls them (a chain, a link, the reconciler, twice or late), the rows decide what happens.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -10,7 +11,7 @@ import structlog
 from rollout import crashpoints
 from rollout.domain import budget
 from rollout.domain.model import Role, Rollout, RolloutHost, RolloutId
-from rollout.domain.pipeline import Ring, deploy_host, pipeline, prepare_host, watch_fan_out
+from rollout.domain.pipeline import LAST, Ring, deploy_host, pipeline, prepare_host, watch_fan_out
 from rollout.domain.states import STAGES, HostState, RolloutEvent, RolloutState
 from rollout.errors import Unhealthy
 from rollout.services import bars, deliveries, notices, planning, shares, stopping
@@ -280,7 +281,7 @@ def prepare_ahead(tx: Transaction, rollout: Rollout, deps: Deps) -> list[Ring]:
     free = min(spare, max(1, int(deps.settings.slots * AHEAD_SHARE))) - own
     hosts = tx.hosts.preparable_ahead(rollout.id, before.id, free) if free > 0 else []
     tx.hosts.rung([host.id for host in hosts], deps.settings.ring_again_s)
-    return [*map(prepare_host, hosts)]
+    return [replace(prepare_host(host), priority=LAST) for host in hosts]  # its canary is nobody's canary yet
 
 
 def counters(rollout: Rollout) -> budget.Counters:

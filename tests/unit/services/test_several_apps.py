@@ -14,7 +14,7 @@ from rollout.services import intake, reconcile, rollouts, stopping, testing
 from tests.support.model_host import ModelHost
 from tests.support.processes import until
 from tests.support.world import World
-from workers.drivers import SideBySide
+from workers.drivers import nexts
 
 H, R = HostState, RolloutState
 SLOTS = 10
@@ -155,10 +155,10 @@ def test_an_inventory_that_hangs_holds_up_its_app_alone(world, monkeypatch):
         waiting = [tx.commits.newest(app) for app in ("shop", "blog")]
     for commit in waiting:
         threading.Thread(target=testing.run_tests, args=(commit.id, world.deps), daemon=True).start()
-    beside = SideBySide()
+    following = nexts()
 
     def planned():
-        reconcile.sweep(world.deps, beside=beside)
+        reconcile.sweep(world.deps, following=following)
         return newest(world, "blog") is not None
 
     until(planned, what="the other app's rollout is planned")
