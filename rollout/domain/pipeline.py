@@ -17,10 +17,11 @@ ROLL_BACK_HOST = "rollout.roll_back_host"
 RECONCILE = "rollout.reconcile"
 POLL = "rollout.poll"
 
+# Priorities: 0 goes first.
 CANARY_FIRST = (
-LAST = 9
     2  # behind roll-backs, before every other host: one app's canary waits for no other app's fan-out
 )
+LAST = 9
 CONTROL, TESTS, HOSTS = "control", "tests", "hosts"
 QUEUES = {
     RUN_TESTS: TESTS,
