@@ -22,14 +22,6 @@ H, HE, R, RE = HostState, HostEvent, RolloutState, RolloutEvent
 
 
 @pytest.fixture
-def store(database):
-    opened = Store(database)
-    opened.prepare()
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def now(monkeypatch):
     """A clock that moves when told: now["s"] += 10."""
     seconds = {"s": 1000.0}
