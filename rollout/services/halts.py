@@ -70,9 +70,7 @@ def exclude(app: str, names: list[str], deps: Deps, *, who: str, why: str) -> li
     with deps.store.transaction() as tx:
         known = {host.name for host in tx.hosts.fleet(name_of_app)}
         _refuse_unknown(names, known | {member.name for member in members})
-        for member in members:
-            if member.name in names and member.name not in known:
-                tx.hosts.know(name_of_app, member)
+        tx.hosts.know(name_of_app, [one for one in members if one.name in names and one.name not in known])
         for name in names:
             tx.hosts.set_excluded(name_of_app, name, why)
             tx.record(name_of_app, f"host {name}", "exclude", who=who, why=why)

@@ -209,8 +209,7 @@ def verify(app_name: str, deps: Deps, *, threads: int = 16) -> dict[str, str]:
     name = AppName(app.name)
     members = deps.fleet.members(app)
     with deps.store.transaction() as tx:
-        for member in members:
-            tx.hosts.know(name, member)
+        tx.hosts.know(name, members)
 
     def read(position: int) -> tuple[str, str | None, str | None]:
         member = members[position]

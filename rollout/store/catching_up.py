@@ -99,7 +99,7 @@ class CatchingUp:
         self._tx.connection.execute(
             update(rollouts).where(rollouts.c.id == goal.id).values(total=rollouts.c.total + 1)
         )
-        self._tx.hosts.know(goal.app, member)
+        self._tx.hosts.know(goal.app, [member])
         self._tx.connection.execute(_UNREAD, {"its_app": goal.app, "its_name": member.name})
 
     def forget_tries(self, app: AppName, names: list[str]) -> None:

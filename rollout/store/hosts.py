@@ -515,18 +515,21 @@ class Hosts:
 
     # -- the fleet across rollouts ---------------------------------------------------------------------------------
 
-    def know(self, app: AppName, member: Member) -> None:
-        """The host has its row in the fleet."""
-        key = and_(fleet_hosts.c.app == app, fleet_hosts.c.name == member.name)
-        if (
-            self._tx.connection.execute(
-                update(fleet_hosts).where(key).values(address=member.address)
-            ).rowcount
-            == 0
-        ):
-            self._tx.connection.execute(
-                insert(fleet_hosts).values(app=app, name=member.name, address=member.address)
-            )
+    def know(self, app: AppName, members: Iterable[Member]) -> None:
+        """These hosts have their rows in the fleet, with the addresses that they have now."""
+        rows = self._tx.connection.execute(_ADDRESSES, {"its_app": app})
+        its: dict[str, str] = dict(rows.tuples().all())
+        new = [one for one in members if its.get(one.name) != one.address]
+        missing = [
+            {"app": app, "name": one.name, "address": one.address} for one in new if one.name not in its
+        ]
+        moved = [
+            {"its_app": app, "its_name": one.name, "address": one.address} for one in new if one.name in its
+        ]
+        if missing:
+            self._tx.connection.execute(insert(fleet_hosts), missing)
+        for one in moved:
+            self._tx.connection.execute(_FLEET_HOST, one)
 
     def fleet(self, app: AppName) -> list[FleetHost]:
         """Every host that is known of the app, by name."""
@@ -778,6 +781,9 @@ _ANY_TOUCH = update(rollout_hosts).where(_CLAIMED).returning(rollout_hosts.c.lea
 _LEASE_LEFT = select(rollout_hosts.c.lease_until).where(_CLAIMED)
 _FLEET_HOST = update(fleet_hosts).where(
     fleet_hosts.c.app == bindparam("its_app"), fleet_hosts.c.name == bindparam("its_name")
+)
+_ADDRESSES = select(fleet_hosts.c.name, fleet_hosts.c.address).where(
+    fleet_hosts.c.app == bindparam("its_app")
 )
 _RECORDED = select(fleet_hosts.c.release).where(
     fleet_hosts.c.app == bindparam("its_app"), fleet_hosts.c.name == bindparam("its_name")

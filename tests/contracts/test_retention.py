@@ -11,20 +11,12 @@ from rollout.domain.states import RolloutEvent
 from rollout.domain.verdict import Interval
 from rollout.store import retention, tables
 from rollout.store.rollouts import Planned
-from rollout.store.store import Store, Transaction
+from rollout.store.store import Transaction
 
 SHA = "a" * 40
 RE = RolloutEvent
 OLD_ENOUGH = timedelta(days=91)
 KINDS = ("samples", "outputs", "events", "deliveries", "notices", "checks")
-
-
-@pytest.fixture
-def store(database):
-    opened = Store(database)
-    opened.prepare()
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -15,14 +15,6 @@ SHA = "a" * 40
 H, HE, RE = HostState, HostEvent, RolloutEvent
 
 
-@pytest.fixture
-def store(database):
-    opened = Store(database)
-    opened.prepare()
-    yield opened
-    opened.close()
-
-
 def fanning_out(tx, *, status="pass"):
     """A rollout that fans out, its three hosts prepared."""
     fleet = [

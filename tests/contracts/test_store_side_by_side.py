@@ -3,7 +3,6 @@
 import threading
 import time
 
-import pytest
 from sqlalchemy import text
 
 from rollout.domain.model import Member, Release, Role
@@ -16,14 +15,6 @@ from rollout.store.store import Store
 
 SHA = "a" * 40
 HE, RE = HostEvent, RolloutEvent
-
-
-@pytest.fixture
-def store(database):
-    opened = Store(database)
-    opened.prepare()
-    yield opened
-    opened.close()
 
 
 def fanning_out(store):
