@@ -30,7 +30,8 @@ ME = {"who": "ann", "why": "because"}
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
-    """Six hosts with a first release, switched one after the other."""
+    """Six hosts with a first release, switched one after the other, each on a message of its own: something can come between."""
+    monkeypatch.setattr(hosts, "IN_A_ROW", 1)
     world = World(tmp_path, monkeypatch, hosts=6, fan_out='mode = "strict"')
     world.push()
     world.settle()
