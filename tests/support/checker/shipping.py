@@ -45,9 +45,15 @@ def _decided(history: History, app: str, sha: str) -> str | None:
         return f"is {commit['state']}"
     if not commit["on_branch"]:
         return "has left the branch"
-    of_app = [row for row in history.rollouts.values() if row["app"] == app]
+    # What was planned ahead and has not begun, or came to nothing, decides nothing.
+    begun = [row for row in history.rollouts.values() if row.get("began_s", 0.0) is not None or _started(row)]
+    of_app = [row for row in begun if row["app"] == app]
     its = [row["id"] for row in of_app if sha == row["commit"] or sha in row.get("commits", ())]
     return f"is in rollout {its[0]}" if its else None
+
+
+def _started(row: Row) -> bool:
+    return row["state"] not in {"pending", "error"}
 
 
 def _carries(history: History, delivery: Row) -> bool:
