@@ -117,7 +117,7 @@ def test_a_host_in_flight_stays_and_is_named(cli, deps):
 
 
 def test_include_takes_hosts_back_in(cli, deps):
-    """The reason is gone from the next rollout on."""
+    """The reason is gone, and so is what kept them from what the fleet runs."""
     cli("exclude", "shop02", "--reason", "bad disk")
     told = cli("include", "shop02", "--json")
     assert (told.code, told.json) == (0, {"app": "shop", "included": ["shop02"]})

@@ -101,6 +101,15 @@ def test_lists_are_of_one_app_or_of_all(build, plain):
     assert plain("status", "--app", "blog", "--json").json == []
 
 
+def test_who_is_behind_is_said_with_the_reason(cli, deps):
+    """After the end of a rollout: in `status` and in `hosts`, and in no JSON of the contract."""
+    a_rollout(deps, state="done", hosts={"shop01": "done", "shop02": "failed"})
+    for command in ("status", "hosts"):
+        line = next(line for line in cli(command).out.splitlines() if "shop02" in line)
+        assert line.endswith("shop02: unhealthy; it is tried again")
+    assert all("behind" not in host for host in cli("hosts", "--json").json)
+
+
 def test_status_tells_people_what_runs_and_what_is_next(cli, deps):
     """Without --json: the release, the rollouts under way, and why nothing starts."""
     assert "runs nothing of ours yet" in cli("status").out
