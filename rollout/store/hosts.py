@@ -518,7 +518,7 @@ class Hosts:
     def know(self, app: AppName, members: Iterable[Member]) -> None:
         """These hosts have their rows in the fleet, with the addresses that they have now."""
         rows = self._tx.connection.execute(_ADDRESSES, {"its_app": app})
-        its: dict[str, str] = dict(rows.tuples().all())
+        its: dict[str, str] = {row.name: row.address for row in rows}
         new = [one for one in members if its.get(one.name) != one.address]
         missing = [
             {"app": app, "name": one.name, "address": one.address} for one in new if one.name not in its

@@ -129,8 +129,8 @@ def test_output_cannot_pass_for_an_answer(running, text):
     reply = running.activate(NEW, op=4, restart=f"printf '{text}'")
     assert (reply.code, reply["current"]) == (DONE, B)
     keys = [key for key, _ in reply.pairs]
-    assert keys[3:6] == ["intent", "switched", "put_back"]
-    assert set(keys[6:-2]) == {"output"}
+    assert keys[3:7] == ["switched", "intent", "switched", "put_back"]
+    assert set(keys[7:-2]) == {"output"}
     assert keys[-2:] == ["current", "end"]
 
 

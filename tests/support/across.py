@@ -73,7 +73,7 @@ def at_its_switch(world, patch, number, what):
     until_prepared(world, number)
     true, called = world.fleet._switch, []
 
-    def switch(verb, target, order, permit):
+    def switch(verb, target, order, permit, on_switch=None):
         if target.name != SLOW or verb != "activate" or called:
             return true(verb, target, order, permit)
         called.append(order)

@@ -43,7 +43,7 @@ def interrupts(world, monkeypatch, name, *, on_the_way_back=lambda _go: None):
     """The host reboots behind its switch to the next release; then `on_the_way_back` may do as it likes, once."""
     true, host, armed = world.fleet._switch, world.fleet.hosts[name], ["reboot", "way back"]
 
-    def switch(verb, target, order, permit):
+    def switch(verb, target, order, permit, on_switch=None):
         if target.name != name or verb[:4] not in {"acti", "roll"} or not armed:
             return true(verb, target, order, permit)
         if verb == "activate" and armed[0] == "reboot":
@@ -177,7 +177,7 @@ def restarting(world, name, monkeypatch, *, free_at):
     host = world.fleet.hosts[name]
     true = world.fleet._switch
 
-    def switch(verb, target, order, permit):
+    def switch(verb, target, order, permit, on_switch=None):
         if target.name != name or verb != "rollback" or world.seconds >= free_at:
             return true(verb, target, order, permit)
         host.holder = object()
@@ -249,7 +249,7 @@ def never_ends(world, monkeypatch):
     """Whichever host switches, reboots before it can say how it went."""
     true = world.fleet._switch
 
-    def switch(verb, target, order, permit):
+    def switch(verb, target, order, permit, on_switch=None):
         outcome = true(verb, target, order, permit)
         if verb == "activate":
             journal = world.fleet.hosts[target.name].journal
@@ -334,7 +334,7 @@ def behind_its_switch(world, monkeypatch, befalls):
     """`befalls` says which hosts are cut off behind the answer to their switch, and does to them what it likes."""
     true = world.fleet._switch
 
-    def switch(verb, target, order, permit):
+    def switch(verb, target, order, permit, on_switch=None):
         outcome = true(verb, target, order, permit)
         if verb == "activate" and befalls(world.fleet.hosts[target.name], target.name, order):
             raise OutcomeUnknown(f"{target.name}: gone")

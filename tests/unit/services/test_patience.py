@@ -123,7 +123,7 @@ def test_a_host_that_is_busy_for_ever_fails(tmp_path, monkeypatch):
     world.settle()
     true = world.fleet._switch
 
-    def switch(verb, target, order, permit):
+    def switch(verb, target, order, permit, on_switch=None):
         if target.name == SLOW and verb == "activate":
             world.seconds += 13.0
             return Outcome(Answer.REFUSED, "busy", current="0" * 39 + "1")
