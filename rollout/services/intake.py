@@ -148,7 +148,7 @@ def read_branch(app: AppConfig, deps: Deps, *, who: str, why: str) -> str:
     head = deps.workshop.fetch(app.name, app)
     name = AppName(app.name)
     with deps.store.reading() as tx:
-        last = _released_position(tx, name)
+        last = planning.floor(tx, name)
     branch = _branch_above(last, app, deps)
     queue = [told for told in branch if told.sha == head or (last is not None and told.position > last)]
     with deps.store.transaction() as tx:
@@ -172,11 +172,6 @@ def _branch_above(last: int | None, app: AppConfig, deps: Deps) -> list[BranchCo
             remedy=f"is it the right branch? If so, go there in steps of {QUEUE_LIMIT} at most: `branch` may name one in between",
         )
     return deps.workshop.branch(app.name, app, ahead)
-
-
-def _released_position(tx: Transaction, app: AppName) -> int | None:
-    released = planning.released(tx, app)
-    return released.position if released else None
 
 
 def due(deps: Deps) -> list[str]:
@@ -244,7 +239,7 @@ def enqueue(app: AppConfig, name: str | None, deps: Deps, *, who: str, now: Wish
     head = read_branch(app, deps, who=who, why="enqueued by hand")
     sha = head if name is None else deps.workshop.resolve(app.name, name)
     with deps.store.reading() as tx:
-        last = _released_position(tx, AppName(app.name))
+        last = planning.floor(tx, AppName(app.name))
     branch = {told.sha: told for told in _branch_above(last, app, deps)}
     with deps.store.reading() as tx:
         known = tx.commits.get(AppName(app.name), sha)

@@ -112,7 +112,14 @@ def waiting(tx: Transaction, app: AppName) -> list[Commit]:
 
 def unread(tx: Transaction, app: AppName) -> bool:
     """A commit above what runs has no row, and would ship unseen: something else ran when the branch was read last."""
-    return _has_gaps(released(tx, app), waiting(tx, app))
+    base = _base(tx, app)
+    return _has_gaps(base, _behind(tx, app, base))
+
+
+def floor(tx: Transaction, app: AppName) -> int | None:
+    """Above this position each commit of the branch needs its row: above what runs, and what is on its way; None before that."""
+    known = [commit.position for commit in (released(tx, app), _base(tx, app)) if commit is not None]
+    return min((position for position in known if position is not None), default=None)
 
 
 def _has_gaps(base: Commit | None, queue: list[Commit]) -> bool:

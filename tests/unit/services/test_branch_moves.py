@@ -5,7 +5,7 @@ import pytest
 from rollout.domain.model import BranchCommit, Push
 from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import Conflict
-from rollout.services import intake, reconcile, stopping
+from rollout.services import intake, planning, reconcile, stopping, testing
 from rollout.store.apps import LOOK_S
 from tests.support.world import World
 
@@ -182,6 +182,22 @@ def test_what_is_pushed_together_while_the_first_release_goes_out_does_not_ship_
     )
     shipped = [sha for commits in commits_of_rollouts(world) for sha in commits]
     assert shipped == [first, *(f"{number:040x}" for number in (2, 3, 4))]
+
+
+def test_commits_above_what_is_on_its_way_have_rows_while_it_is(world):
+    """Before the first release is out: the ones behind it are tested meanwhile, and the git server is asked no oftener for that."""
+    world.push()
+    world.run(until=lambda: world.newest() is not None and world.newest().state is RolloutState.FANNING_OUT)
+    head = many(world, 3)
+    webhook(world, head)
+    testing.run_tests(commit_of(world, head).id, world.deps)
+    assert world.newest().state is RolloutState.FANNING_OUT or world.newest().is_ahead
+    with world.store.reading() as tx:
+        assert [row.position for row in tx.commits.after("shop", 1)] == [2, 3, 4]
+    intake.poll("shop", world.deps)
+    planning.start_next("shop", world.deps)
+    with world.store.reading() as tx:
+        assert not tx.apps.poll_is_due("shop", 30.0)
 
 
 def test_what_was_pushed_while_something_else_ran_does_not_ship_unseen(world):

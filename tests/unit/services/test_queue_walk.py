@@ -26,7 +26,7 @@ from tests.support.world import ModelWorkshop, World
 CAP = 3
 # Without shrinking: that takes minutes here, and a walk is read as it is.
 WALK = settings(
-    deadline=None, database=None, max_examples=30, stateful_step_count=40, phases=[Phase.generate]
+    deadline=None, database=None, max_examples=20, stateful_step_count=40, phases=[Phase.generate]
 )
 ANY = st.integers(0, 1000)
 MINUTES = st.sampled_from([1, 25])
@@ -79,6 +79,7 @@ class Queue(RuleBasedStateMachine):
             [],
             0,
         )  # what the fleet ran, the present one last; the newest rollout that was checked
+        self.out = None  # what fans out
         self.post(self.server.push())
 
     def teardown(self):
@@ -178,33 +179,57 @@ class Queue(RuleBasedStateMachine):
             self.poll()
             self.work(0, minutes)
             self.what_ships_may_ship()
-            self.end("done")
-            self.what_ships_may_ship()
+            if self.out is None:
+                self.canary("passed")
+                self.what_ships_may_ship()
+            if self.out is not None:
+                self.end("done")
+                self.what_ships_may_ship()
 
     # -- how a rollout ends --------------------------------------------------------------------------------------------
 
-    @rule(how=st.sampled_from(["done", "done", "stop", "red"]))
-    def end(self, how):
+    @precondition(lambda self: self.out is None)
+    @rule(how=st.sampled_from(["passed", "passed", "stop", "red"]))
+    def canary(self, how):
+        """What is planned begins, and passes its canary or not."""
         with self.world.store.reading() as tx:
             rollout = tx.rollouts.pending("shop")
         if rollout is None:
             return
+        was_ahead = rollout.is_ahead  # it may be planned anew then
         rollouts.deploy_canary(rollout.id, self.deps)
         with self.world.store.transaction() as tx:
             rollout = tx.rollouts.get(rollout.id)
             if rollout.state is not RolloutState.DEPLOYING_CANARY:
-                assert rollout.commit in self.barred, rollout.reason
+                assert rollout.commit in self.barred or was_ahead, rollout.reason
                 return
-            if how == "done":
-                for edge in (RolloutEvent.CANARY_DEPLOYED, RolloutEvent.CANARY_PASSED, RolloutEvent.FINISH):
+            if was_ahead:
+                self._check(tx, rollout)
+            if how == "passed":
+                for edge in (RolloutEvent.CANARY_DEPLOYED, RolloutEvent.CANARY_PASSED):
                     rollout = tx.rollouts.change(rollout, edge, who="walk")
-                bars.after_success(tx, rollout, who="automation")
-                self.ran.append(rollout.commit)
+                self.out = rollout
             elif how == "red":
                 stopping.fail_canary(tx, rollout, "500s")
         if how == "stop":
             stopping.stop(rollout.id, self.deps, who="ann", why="no")
-        if how != "done":
+        if how != "passed":
+            self._went_wrong(rollout)
+            stopping.drive(rollout.id, self.deps)
+        planning.start_next("shop", self.deps)
+
+    @precondition(lambda self: self.out is not None)
+    @rule(how=st.sampled_from(["done", "done", "stop"]))
+    def end(self, how):
+        """What fans out ends; another one may have been planned behind it."""
+        rollout, self.out = self.out, None
+        if how == "done":
+            with self.world.store.transaction() as tx:
+                done = tx.rollouts.change(tx.rollouts.get(rollout.id), RolloutEvent.FINISH, who="walk")
+                bars.after_success(tx, done, who="automation")
+            self.ran.append(rollout.commit)
+        else:
+            stopping.stop(rollout.id, self.deps, who="ann", why="no")
             self._went_wrong(rollout)
             stopping.drive(rollout.id, self.deps)
         planning.start_next("shop", self.deps)
@@ -245,11 +270,12 @@ class Queue(RuleBasedStateMachine):
         branch = [one.sha for one in self.server.mirror]
         assert rollout.commit in branch
         at = branch.index(rollout.commit)
-        if not self.ran:
+        running = self._running()
+        if running is None:
             assert at == len(branch) - 1, "before the first release the head goes out"
             return
-        assert self.ran[-1] in branch, "nobody knows what comes after what left the branch"
-        carried = branch[branch.index(self.ran[-1]) + 1 : at + 1]
+        assert running in branch, "nobody knows what comes after what left the branch"
+        carried = branch[branch.index(running) + 1 : at + 1]
         assert 1 <= len(carried) <= CAP
         assert list(rollout.commits) == carried
         for place, sha in enumerate(carried):
@@ -259,12 +285,19 @@ class Queue(RuleBasedStateMachine):
     def every_commit_above_the_running_one_has_its_row(self):
         """Whenever the branch was looked at."""
         branch = [one.sha for one in self.server.mirror]
-        if not branch or (self.ran and self.ran[-1] not in branch):
+        running = self._running()
+        if not branch or (running is not None and running not in branch):
             return
-        above = branch[branch.index(self.ran[-1]) + 1 :] if self.ran else branch[-1:]
+        above = branch[-1:] if running is None else branch[branch.index(running) + 1 :]
         with self.world.store.reading() as tx:
             rows = {row.sha: row.position for row in tx.commits.after("shop", 0)}
         assert {sha: branch.index(sha) + 1 for sha in above}.items() <= rows.items()
+
+    def _running(self):
+        """What the next rollout replaces."""
+        if self.out is not None:
+            return self.out.commit
+        return self.ran[-1] if self.ran else None
 
     @staticmethod
     def _one(among, which):
