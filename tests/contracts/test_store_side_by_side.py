@@ -3,15 +3,15 @@
 import threading
 import time
 from types import SimpleNamespace
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 
 import pytest
 from sqlalchemy import text
 
-from rollout.domain.model import Answer, Member, Outcome, Release, Role
-from rollout.domain.states import CommitEvent, CommitState, HostEvent, HostState, RolloutEvent
+from rollout.domain.model import Answer, BranchCommit, Member, Outcome, Push, Release, Role
+from rollout.domain.states import CommitEvent, CommitState, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.errors import StaleWrite
-from rollout.services import bars, halts, hosts
+from rollout.services import bars, halts, hosts, intake
 from rollout.store import clock as store_clock
 from rollout.store.rollouts import Planned
 from rollout.store.store import Store
@@ -312,3 +312,45 @@ def test_who_excludes_a_host_and_who_reports_on_it_do_not_wait_for_each_other(st
         tx.hosts.runs(job.host, SHA, settled=True)
     assert beside.end().error is None
     assert beside.result == [job.host.name]
+
+
+def test_webhooks_of_a_repository_that_two_apps_ship_do_not_wait_for_each_other(store):
+    """Whatever the order in rollout.toml, all have the apps' rows in one order."""
+    apps = [
+        SimpleNamespace(name=name, tests=SimpleNamespace(pull_requests=True)) for name in ("shop", "blog")
+    ]
+    with store.transaction() as tx:
+        for app in apps:
+            tx.apps.ensure(app.name)
+    push = Push("github", "1", "pull")
+    beside = Whole(store, lambda: intake.receive_pull(push, apps, deps_of(store)))
+    with store.transaction() as tx:
+        tx.apps.lock("blog")
+        beside.begin(tx)
+        tx.apps.lock("shop")
+    assert beside.end().error is None
+
+
+def test_a_hotfix_and_a_prepare_of_what_it_sets_aside_do_not_wait_for_each_other(store):
+    """Both have the rollout's row before the app's: the hotfix is not told that the database does not answer."""
+    fleet = [(Member("web0", "127.1.0.1", 22, "deploy", {}, "/srv/shop"), Role.CANARY)]
+    plan = Planned("shop", SHA, [SHA], None, "d" * 64, "automation", {}, 2, "ramp", 10, 3, fleet, ahead=True)
+    with store.transaction() as tx:
+        rollout = tx.rollouts.add(plan, why="test")
+        host = tx.hosts.of(rollout.id)[0]
+    told = BranchCommit(SHA, 1, "subject", "ann", "subject")
+    workshop = Mock(**{"fetch.return_value": SHA, "branch.return_value": [told]})
+    deps, app = deps_of(store, workshop=workshop), Mock(branch="main")
+    app.name = "shop"
+    with store.transaction() as tx:
+        tx.commits.add_all("shop", [told], who="w", why="x")
+    wish = intake.Wish("now", "ann")
+    with patch.object(intake, "read_branch", return_value=SHA):
+        beside = Whole(store, lambda: intake.enqueue(app, None, deps, who="ann", now=wish))
+        with store.transaction() as tx:
+            tx.rollouts.hold(rollout.id)
+            beside.begin(tx)
+            tx.hosts.claim_prepare(host.id, "w", 15)
+        assert beside.end().error is None
+    with store.reading() as tx:
+        assert tx.rollouts.get(rollout.id).state is RolloutState.ERROR
