@@ -66,19 +66,22 @@ def retry(rollout_id: RolloutId, deps: Deps, *, who: str) -> Rollout:
 def exclude(app: str, names: list[str], deps: Deps, *, who: str, why: str) -> list[str]:
     """Take hosts out of all rollouts, the present one included; those that are in flight there, and so stay, by name."""
     name_of_app, members = AppName(app), deps.fleet.members(deps.config.app(app))
-    busy, unfinished = [], []
+    busy: list[str] = []
     with deps.store.transaction() as tx:
         known = {host.name for host in tx.hosts.fleet(name_of_app)}
         _refuse_unknown(names, known | {member.name for member in members})
+        # The rollouts' rows before the fleet's, as whoever reports on a host has them.
+        planning.make_way(tx, name_of_app, f"hosts were excluded: {why}", who=who)
+        done = tx.catching_up.goal(name_of_app)  # it leaves them behind, and its budget is others' again
+        unfinished = [
+            tx.rollouts.lock(found.id) for found in ([done] if done else tx.rollouts.unfinished(name_of_app))
+        ]
         tx.hosts.know(name_of_app, [one for one in members if one.name in names and one.name not in known])
         for name in names:
             tx.hosts.set_excluded(name_of_app, name, why)
             tx.record(name_of_app, f"host {name}", "exclude", who=who, why=why)
-        done = tx.catching_up.goal(name_of_app)  # it leaves them behind, and its budget is others' again
-        unfinished = [done] if done else tx.rollouts.unfinished(name_of_app)
-        planning.make_way(tx, name_of_app, f"hosts were excluded: {why}", who=who)
         for rollout in unfinished:
-            if tx.rollouts.lock(rollout.id).state in {*FINISHED - {R.DONE}, R.STOPPING, R.ROLLING_BACK}:
+            if rollout.state in {*FINISHED - {R.DONE}, R.STOPPING, R.ROLLING_BACK}:
                 continue  # every host that it touched must be sealed and brought back
             hosts = [host for host in tx.hosts.of(rollout.id) if host.name in names]
             busy += [host.name for host in hosts if not _take_out(tx, host, who, why)]
@@ -92,11 +95,13 @@ def include(app: str, names: list[str], deps: Deps, *, who: str) -> None:
     with deps.store.transaction() as tx:
         known = {host.name for host in tx.hosts.fleet(name_of_app)}
         _refuse_unknown(names, known)
+        # Rollout, app, fleet: in this order everybody locks them.
+        planning.make_way(tx, name_of_app, "hosts were included", who=who)
+        tx.apps.lock(name_of_app)
         for name in names:
             tx.hosts.set_excluded(name_of_app, name, None)
             tx.record(name_of_app, f"host {name}", "include", who=who)
         tx.catching_up.forget_tries(name_of_app, names)
-        planning.make_way(tx, name_of_app, "hosts were included", who=who)
 
 
 def _halted(tx: Transaction, rollout_id: RolloutId) -> Rollout:

@@ -296,10 +296,11 @@ def _switched_and_next(
     found = tx.hosts.next_to_activate(job.rollout.id)
     if found is None or not tx.rollouts.pass_token_on(job.rollout.id, window):
         return _switched(tx, job, outcome), None
+    tx.hosts.change_counted(host, HE.DONE, who=host.lease_owner or "", **_as_done(tx, job))
+    # The claim locks the app's row, and whoever plans has that one before he comes to the fleet's.
+    following = tx.hosts.claim_with_token(found, deps.worker, deps.settings.lease_s)
     tx.outputs.add(host.rollout, host.name, "activate", host.attempt, outcome.output)
     tx.hosts.runs(host, job.rollout.commit, settled=True)
-    tx.hosts.change_counted(host, HE.DONE, who=host.lease_owner or "", **_as_done(tx, job))
-    following = tx.hosts.claim_with_token(found, deps.worker, deps.settings.lease_s)
     # Whoever counts hands the tokens out that a wider window has room for.
     return window > before and tx.rollouts.to_count(job.rollout.id), following
 
@@ -672,6 +673,9 @@ def _report(deps: Deps, job: _Job, report: Callable[[Transaction], bool]) -> boo
     crashpoints.reach("before-report")
     try:
         with deps.store.transaction() as tx:
+            # Before the app's row and the fleet's, as claims, planning and `exclude` have them; and so that two reports
+            # that go on do not choose the same next host.
+            tx.rollouts.hold(job.rollout.id)
             ring = report(tx)
             crashpoints.reach("in-report")
     except StaleWrite:

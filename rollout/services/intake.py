@@ -117,7 +117,7 @@ def receive_pull(push: Push, apps: Sequence[AppConfig], deps: Deps) -> Received:
     elif not looking:
         end = End(Outcome.IGNORED, "a pull request, and tests.pull_requests is not true")
     with deps.store.transaction() as tx:
-        for app in looking:
+        for app in sorted(looking, key=lambda one: one.name):  # in the order of `receive_all`
             tx.apps.look(AppName(app.name))
         number = tx.deliveries.add(push, AppName(apps[0].name) if apps else None, end)
     return Received(number, end.outcome, end.reason)
@@ -254,6 +254,9 @@ def enqueue(app: AppConfig, name: str | None, deps: Deps, *, who: str, now: Wish
             remedy=f"merge it into {app.branch} first (the newest {BRANCH_LIMIT} commits are looked at)",
         )
     with deps.store.transaction() as tx:
+        if now is not None:  # first: its claims lock its own row before the app's
+            why = f"{now.by} wants {sha[:12]} out now: {now.reason}"
+            planning.make_way(tx, AppName(app.name), why, who=now.by)
         tx.commits.add(AppName(app.name), sha, who=who, why="enqueued by hand")
         tx.commits.place(AppName(app.name), list(branch.values()))
         deliveries.settle(tx, AppName(app.name))
@@ -287,7 +290,6 @@ def _refuse_conflicts(tx: Transaction, app: AppConfig, commit: Commit, *, now: W
         )
     if not now:
         return
-    planning.make_way(tx, commit.app, f"{now.by} wants {short} out now: {now.reason}", who=now.by)
     active = planning.under_way(tx, commit.app)
     if active is not None:
         raise Conflict(

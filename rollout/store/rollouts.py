@@ -102,11 +102,13 @@ class Rollouts:
 
     def lock(self, rollout: RolloutId) -> Rollout:
         """As `get`; nobody else decides about it until the transaction ends."""
-        if self._tx.is_postgresql:
-            self._tx.connection.execute(
-                select(rollouts.c.id).where(rollouts.c.id == rollout).with_for_update()
-            )
+        self.hold(rollout)
         return self.get(rollout)
+
+    def hold(self, rollout: RolloutId) -> None:
+        """As `lock`, for who has no use for the row."""
+        if self._tx.is_postgresql:
+            self._tx.connection.execute(_HOLD, {"rollout": rollout})
 
     def identity(self, rollout: RolloutId) -> tuple[object, ...]:
         """What tells it from every other, also from one that had its number in a database that was put back."""
@@ -503,6 +505,7 @@ def _differences(before: Count, after: Count) -> dict[str, int]:
 _THIS = rollouts.c.id == bindparam("rollout")
 _BY_ID = select(*columns(Rollout, rollouts)).where(_THIS)
 _IDENTITY = select(rollouts.c.id, rollouts.c.commit, rollouts.c.digest, rollouts.c.started_at).where(_THIS)
+_HOLD = select(rollouts.c.id).where(_THIS).with_for_update()
 _WINDOW = select(rollouts.c.window).where(_THIS)
 _ROLLBACK_TO = select(rollouts.c.rollback_to).where(_THIS)
 _UNFINISHED_COMMITS = select(rollouts.c.commit).where(

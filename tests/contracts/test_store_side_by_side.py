@@ -2,13 +2,15 @@
 
 import threading
 import time
+from types import SimpleNamespace
+from unittest.mock import Mock, patch
 
 from sqlalchemy import text
 
-from rollout.domain.model import Member, Release, Role
-from rollout.domain.states import CommitEvent, CommitState, HostEvent, HostState, RolloutEvent
+from rollout.domain.model import Answer, BranchCommit, Member, Outcome, Push, Release, Role
+from rollout.domain.states import CommitEvent, CommitState, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.errors import StaleWrite
-from rollout.services import bars
+from rollout.services import bars, halts, hosts, intake
 from rollout.store import clock as store_clock
 from rollout.store.rollouts import Planned
 from rollout.store.store import Store
@@ -203,3 +205,143 @@ def test_no_look_back_begins_above_a_newer_rollouts_claim(store):
     with store.transaction() as tx:
         assert tx.hosts.claim_look(old.id, "w", 15) is None
         assert tx.hosts.claim_look(old.id + 99, "w", 15) is None
+
+
+class Whole(Beside):
+    """As `Beside`, of work that opens its transactions itself."""
+
+    def _run(self):
+        try:
+            self.result = self._work()
+        except Exception as error:  # noqa: BLE001  # as above
+            self.error = error
+
+
+def deps_of(store, **more):
+    return SimpleNamespace(
+        store=store, worker="w", settings=SimpleNamespace(lease_s=15.0), bell=Mock(), leases=Mock(), **more
+    )
+
+
+def job_of(rollout, host):
+    return hosts._Job(host, rollout, Mock(), began=0.0, number=1, row_began=time.monotonic())
+
+
+def one_switches_and_one_waits(store):
+    """A rollout that fans out: the job of a host that is being switched, while another one is prepared."""
+    rollout, claims = fanning_out(store)
+    with store.transaction() as tx:
+        tx.hosts.change(claims[1], HE.PREPARED, who="w")
+        last = tx.hosts.claim_prepare(tx.hosts.of(rollout.id)[2].id, "w", 15)
+        tx.hosts.change(last, HE.PREPARED, who="w")
+        switching = tx.hosts.claim_activation(claims[1].id, "w", 15)
+        tx.hosts.update(tx.hosts.get(claims[0].id), state=HostState.DONE)
+        rollout = tx.rollouts.get(rollout.id)
+    return rollout, job_of(rollout, switching)
+
+
+def switched(store, job):
+    outcome = Outcome(Answer.DONE, output="", current=SHA)
+    deps = deps_of(store)
+    return Whole(
+        store,
+        lambda: hosts._report_and_go_on(
+            deps, job, lambda tx: hosts._switched_and_next(tx, job, deps, outcome)
+        ),
+    )
+
+
+def test_who_plans_ahead_and_who_reports_a_switch_do_not_wait_for_each_other(store):
+    """The next rollout is planned while one fans out: both have the app's row before the fleet's."""
+    _, job = one_switches_and_one_waits(store)
+    beside = switched(store, job)
+    with store.transaction() as tx:
+        tx.apps.lock("shop")
+        beside.begin(tx)
+        tx.hosts.know("shop", Member(job.host.name, "127.1.0.9", 22, "deploy", {}, "/srv/shop"))
+    assert beside.end().error is None
+    assert beside.result is not None
+    with store.reading() as tx:
+        assert tx.hosts.get(job.host.id).state is HostState.DONE
+
+
+def test_two_that_bring_hosts_back_go_on_with_a_host_each(store):
+    """Both have reported at once: neither's report is lost because the other one took the same next host."""
+    rollout, _ = fanning_out(store)
+    with store.transaction() as tx:
+        for host in tx.hosts.of(rollout.id):
+            tx.hosts.update(host, state=HostState.DONE, touched=True)
+        stopping = tx.rollouts.change(tx.rollouts.get(rollout.id), RE.STOP, who="ann")
+        rollout = tx.rollouts.change(stopping, RE.ROLL_BACK, who="stop")
+        job = job_of(rollout, tx.hosts.claim_next_roll_back(rollout.id, "w", 15))
+    outcome, deps = Outcome(Answer.DONE, output="", current=None), deps_of(store)
+    beside = Whole(
+        store,
+        lambda: hosts._report_and_go_on(
+            deps, job, lambda tx: hosts._rolled_back_and_next(tx, job, deps, None, None, outcome, None)
+        ),
+    )
+    with store.transaction() as tx:
+        tx.rollouts.hold(rollout.id)
+        taken = tx.hosts.claim_next_roll_back(rollout.id, "other", 15)
+        beside.begin(tx)
+    assert beside.end().error is None
+    assert beside.result.host.id not in {job.host.id, taken.id}
+    with store.reading() as tx:
+        assert tx.hosts.get(job.host.id).state is HostState.ROLLED_BACK
+
+
+def test_who_excludes_a_host_and_who_reports_on_it_do_not_wait_for_each_other(store):
+    """A host in flight may be excluded while its report comes: both have the rollout's row before the fleet's."""
+    rollout, job = one_switches_and_one_waits(store)
+    fleet = Mock(members=Mock(return_value=[]))
+    deps = deps_of(store, fleet=fleet, config=Mock())
+    beside = Whole(store, lambda: halts.exclude("shop", [job.host.name], deps, who="ann", why="smoke"))
+    with store.transaction() as tx:
+        tx.rollouts.hold(rollout.id)
+        beside.begin(tx)
+        tx.hosts.runs(job.host, SHA, settled=True)
+    assert beside.end().error is None
+    assert beside.result == [job.host.name]
+
+
+def test_webhooks_of_a_repository_that_two_apps_ship_do_not_wait_for_each_other(store):
+    """Whatever the order in rollout.toml, all have the apps' rows in one order."""
+    apps = [
+        SimpleNamespace(name=name, tests=SimpleNamespace(pull_requests=True)) for name in ("shop", "blog")
+    ]
+    with store.transaction() as tx:
+        for app in apps:
+            tx.apps.ensure(app.name)
+    push = Push("github", "1", "pull")
+    beside = Whole(store, lambda: intake.receive_pull(push, apps, deps_of(store)))
+    with store.transaction() as tx:
+        tx.apps.lock("blog")
+        beside.begin(tx)
+        tx.apps.lock("shop")
+    assert beside.end().error is None
+
+
+def test_a_hotfix_and_a_prepare_of_what_it_sets_aside_do_not_wait_for_each_other(store):
+    """Both have the rollout's row before the app's: the hotfix is not told that the database does not answer."""
+    fleet = [(Member("web0", "127.1.0.1", 22, "deploy", {}, "/srv/shop"), Role.CANARY)]
+    plan = Planned("shop", SHA, [SHA], None, "d" * 64, "automation", {}, 2, "ramp", 10, 3, fleet, ahead=True)
+    with store.transaction() as tx:
+        rollout = tx.rollouts.add(plan, why="test")
+        host = tx.hosts.of(rollout.id)[0]
+    told = BranchCommit(SHA, 1, "subject", "ann", "subject")
+    workshop = Mock(**{"fetch.return_value": SHA, "branch.return_value": [told]})
+    deps, app = deps_of(store, workshop=workshop), Mock(branch="main")
+    app.name = "shop"
+    with store.transaction() as tx:
+        tx.commits.add_all("shop", [told], who="w", why="x")
+    wish = intake.Wish("now", "ann")
+    with patch.object(intake, "read_branch", return_value=SHA):
+        beside = Whole(store, lambda: intake.enqueue(app, None, deps, who="ann", now=wish))
+        with store.transaction() as tx:
+            tx.rollouts.hold(rollout.id)
+            beside.begin(tx)
+            tx.hosts.claim_prepare(host.id, "w", 15)
+        assert beside.end().error is None
+    with store.reading() as tx:
+        assert tx.rollouts.get(rollout.id).state is RolloutState.ERROR
