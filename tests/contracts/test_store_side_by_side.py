@@ -258,7 +258,7 @@ def test_who_plans_ahead_and_who_reports_a_switch_do_not_wait_for_each_other(sto
     with store.transaction() as tx:
         tx.apps.lock("shop")
         beside.begin(tx)
-        tx.hosts.know("shop", Member(job.host.name, "127.1.0.9", 22, "deploy", {}, "/srv/shop"))
+        tx.hosts.know("shop", [Member(job.host.name, "127.1.0.9", 22, "deploy", {}, "/srv/shop")])
     assert beside.end().error is None
     assert beside.result is not None
     with store.reading() as tx:
