@@ -7,7 +7,7 @@ from rollout.domain import checks
 from rollout.domain.checks import Decision, Word
 from rollout.domain.deliveries import End, Outcome
 from rollout.domain.model import AppName, Check, CheckState, Commit, Push
-from rollout.domain.states import CommitState
+from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import Conflict
 from rollout.services import bars, turns, views
 from rollout.services.intake import Received
@@ -90,7 +90,8 @@ def _follow(tx: Transaction, app: AppConfig, commit: Commit, check: Check) -> st
 def _contradicted(tx: Transaction, app: AppConfig, commit: Commit, check: Check) -> None:
     """A failure after the commit had passed: it is kept in, or, when it is on its way, people are told and decide."""
     why = f"check {check.name} failed after the commit had passed"
-    if views.carrying(tx, commit.app, commit.sha) is None:
+    carrying = views.carrying(tx, commit.app, commit.sha)
+    if carrying is None or carrying.is_ahead or carrying.state is RolloutState.ERROR:  # no host was touched
         bars.bar_locked(tx, commit, who=check.source, why=why)
         return
     tx.record(commit.app, f"commit {commit.sha}", "check failed late", who=check.source, why=why)

@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from rollout.domain.model import Check, CheckState
+from rollout.domain.model import Check, CheckState, Member, Role
 from rollout.domain.states import CommitState
 from rollout.errors import Conflict
-from rollout.services import checks
+from rollout.services import checks, freezes, planning
 from rollout.store.checks import MOST_NAMES
+from rollout.store.rollouts import Planned
 from tests.support.world import World
 
 S = CheckState
@@ -40,6 +41,11 @@ def passed(world):
     report(world, sha, "unit", "success")
     report(world, sha, "lint", "success")
     return sha
+
+
+def planned(sha):
+    fleet = [(Member("web01", "127.1.0.1", 22, "deploy", {}, "/srv/shop"), Role.CANARY)]
+    return Planned("shop", sha, [sha], None, "d" * 64, "automation", {}, 0, "ramp", 1, 1, fleet, ahead=True)
 
 
 def test_a_commit_ships_when_every_required_check_is_a_success(world):
@@ -130,6 +136,23 @@ def test_a_failure_after_the_commit_went_out_stops_nothing_and_is_told(world):
     assert state_of(world, sha).state is CommitState.PASSED
     assert set(world.runs().values()) == {sha}
     assert any("check unit failed after" in title for title, _ in world.notifier.sent)
+
+
+@pytest.mark.parametrize("set_aside", [False, True])
+def test_a_failure_of_what_was_only_planned_ahead_bars_it(world, set_aside):
+    """It waits behind a fan-out, or was set aside: nothing of it is out, so it is kept in and not only told of."""
+    freezes.freeze(
+        world.config.app("shop"), world.deps, who="ann", why="so that no other is planned", until=None
+    )
+    sha = passed(world)
+    world.run(until=lambda: state_of(world, sha).state is CommitState.PASSED, seconds=60)
+    with world.store.transaction() as tx:
+        now = state_of(world, sha)
+        tx.rollouts.add(planned(sha), why="test")
+        if set_aside:
+            planning.make_way(tx, "shop", "a person has the way", who="ann")
+    report(world, sha, "lint", "failure")
+    assert (now.state, state_of(world, sha).state) == (CommitState.PASSED, CommitState.BARRED)
 
 
 def test_a_failure_while_it_is_built_is_in_time(world):
