@@ -47,9 +47,8 @@ def start_next(app_name: str, deps: Deps) -> Rollout | None:
     if waits is not None and waits.is_ahead:
         deps.bell.ring([pipeline(waits.id)])
     if chosen is None:
-        if (
-            why != noted
-        ):  # every process asks every few seconds for every app: each writing would keep the others out
+        # Every process asks every few seconds for every app: each writing would keep the others out.
+        if why != noted:
             _note(app, why, deps)
         return None
     try:
@@ -158,15 +157,17 @@ def outdated(tx: Transaction, app: AppConfig | None, rollout: Rollout) -> str | 
         if active.state in BEFORE_THE_NEXT:
             return None
         return f"rollout {active.id}, which it was to follow, is {active.state}; it is planned anew"
-    if app is None or rollout.requested_by != AUTOMATION:
+    if rollout.requested_by != AUTOMATION:
         return None
-    if frozen := freezes.frozen(tx, app):
+    if app is not None and (frozen := freezes.frozen(tx, app)):
         return f"{frozen}: nothing was touched, and it is planned anew afterwards"
     return _not_as_now(tx, app, rollout) if rollout.is_ahead else None
 
 
-def _not_as_now(tx: Transaction, app: AppConfig, rollout: Rollout) -> str | None:
+def _not_as_now(tx: Transaction, app: AppConfig | None, rollout: Rollout) -> str | None:
     """Ahead of time nothing is decided, only made ready: what begins is what would be planned now."""
+    if app is None:
+        return f"app {rollout.app} is not in rollout.toml any more"
     if rollout.previous != tx.rollouts.released(rollout.app):
         return f"it was to follow {(rollout.previous or 'nothing')[:12]}, which is not what runs; it is planned anew"
     if dict(rollout.policy) != app.policy():

@@ -159,6 +159,7 @@ def _settle_silent(host: RolloutHost, deps: Deps) -> list[Ring]:
 
 
 def _settled(tx: Transaction, host: RolloutHost, deps: Deps) -> list[Ring]:
+    tx.rollouts.hold(host.rollout)  # first, as whoever reports on the host
     why = f"{host.lease_owner} went silent" if host.lease_owner else str(host.error)
     if host.state is H.PREPARING:
         tx.hosts.change(host, HE.PUT_OFF, who="reconciler", why=why, due_at=tx.now())

@@ -25,9 +25,8 @@ H, R, RE = HostState, RolloutState, RolloutEvent
 
 STAGE_TICK_S = 0.5  # how often a waiting stage looks again
 AHEAD_TICK_S = 1.0  # how often one that was planned ahead looks whether it is its turn
-AHEAD_SHARE = (
-    0.1  # of a hosts worker's slots, for what is prepared ahead: the one that fans out must not feel it
-)
+# Of a hosts worker's slots, for what is prepared ahead: the one that fans out must not feel it.
+AHEAD_SHARE = 0.1
 LATE_S = 5.0  # a stage that nobody looked at for so long is rung by the reconciler
 PREPARE_SHARE = 0.8  # of a hosts worker's slots: roll-backs and activations always find one free
 CANARY_CONFIRM, FAN_OUT_CONFIRM = "canary", "fan_out"
@@ -102,7 +101,8 @@ def look(rollout_id: RolloutId, deps: Deps) -> list[Ring]:
 
 
 def _after(rollout: Rollout, deps: Deps) -> None:
-    if rollout.state in {R.DONE, R.ERROR}:  # an error is one that was not begun: it is planned anew
+    # An error is one that was not begun: it is planned anew, unless its app was taken out of rollout.toml.
+    if rollout.state in {R.DONE, R.ERROR} and rollout.app in deps.config.apps:
         planning.start_next(rollout.app, deps)
     if rollout.state is R.STOPPING:
         stopping.announce(rollout, deps)

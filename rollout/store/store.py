@@ -14,6 +14,7 @@ from sqlalchemy import (
     Column,
     Connection,
     Engine,
+    and_,
     case,
     create_engine,
     delete,
@@ -329,7 +330,10 @@ def _void_leases_of_another_boot(tx: Transaction) -> None:
         tx.connection.execute(update(column.table).where(column.is_not(None)).values({column: 0.0}))
     tx.connection.execute(update(tables.apps).where(tables.apps.c.poll_due_at > 0).values(poll_due_at=0.0))
     tx.connection.execute(update(tables.commits).values(received_s=None))
-    tx.connection.execute(update(tables.rollouts).values(began_s=None))
+    # One that has not begun begins now: without a time it would be one that was planned ahead.
+    its = tables.rollouts.c
+    pending = and_(its.state == RolloutState.PENDING, its.began_s.is_not(None))
+    tx.connection.execute(update(tables.rollouts).values(began_s=case((pending, tx.now()), else_=None)))
     # A canary under watch is measured anew, since its t = 0 is.
     watched = select(tables.rollouts.c.id).where(tables.rollouts.c.state == RolloutState.EVALUATING_CANARY)
     tx.connection.execute(delete(tables.samples).where(tables.samples.c.rollout.in_(watched)))

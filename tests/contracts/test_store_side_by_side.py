@@ -10,7 +10,7 @@ from sqlalchemy import text
 from rollout.domain.model import Answer, BranchCommit, Member, Outcome, Push, Release, Role
 from rollout.domain.states import CommitEvent, CommitState, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.errors import StaleWrite
-from rollout.services import bars, halts, hosts, intake
+from rollout.services import bars, halts, hosts, intake, reconcile
 from rollout.store import clock as store_clock
 from rollout.store.rollouts import Planned
 from rollout.store.store import Store
@@ -219,7 +219,12 @@ class Whole(Beside):
 
 def deps_of(store, **more):
     return SimpleNamespace(
-        store=store, worker="w", settings=SimpleNamespace(lease_s=15.0), bell=Mock(), leases=Mock(), **more
+        store=store,
+        worker="w",
+        settings=SimpleNamespace(lease_s=15.0, ring_again_s=5.0),
+        bell=Mock(),
+        leases=Mock(),
+        **more,
     )
 
 
@@ -263,6 +268,19 @@ def test_who_plans_ahead_and_who_reports_a_switch_do_not_wait_for_each_other(sto
     assert beside.result is not None
     with store.reading() as tx:
         assert tx.hosts.get(job.host.id).state is HostState.DONE
+
+
+def test_who_settles_a_silent_host_and_who_reports_on_it_do_not_wait_for_each_other(store):
+    """Its lease ran out just as its report came: both have the rollout's row before the fleet's."""
+    rollout, job = one_switches_and_one_waits(store)
+    with store.transaction() as tx:
+        silent = tx.hosts.update(tx.hosts.get(job.host.id), touched=True)
+    beside = Beside(store, lambda tx: reconcile._settled(tx, silent, deps_of(store)))
+    with store.transaction() as tx:
+        tx.rollouts.hold(rollout.id)
+        beside.begin(tx)
+        tx.hosts.runs(job.host, SHA, settled=True)
+    assert beside.end().error is None
 
 
 def test_two_that_bring_hosts_back_go_on_with_a_host_each(store):

@@ -20,6 +20,7 @@ from rollout.services import (
     stopping,
     views,
 )
+from rollout.store import clock
 from tests.support.checker import read
 from tests.support.checker.check import check
 from tests.support.world import World
@@ -235,6 +236,29 @@ def test_what_was_to_follow_something_else_does_not_begin(world):
     with world.store.transaction() as tx:
         waits = tx.rollouts.update(tx.rollouts.get(3), previous=rollout(world, 1).commit)
         assert "which is not what runs" in planning.outdated(tx, world.config.app("shop"), waits)
+
+
+def test_of_an_app_that_is_not_configured_any_more_it_does_not_begin(world):
+    """Taken out of rollout.toml meanwhile, an app gets nothing that was only made ready."""
+    between(world)
+    world.config.apps.pop("shop")
+    rollouts.deploy_canary(3, world.deps)
+    assert (states(world)[3], rollout(world, 3).reason) == (
+        R.ERROR,
+        "app shop is not in rollout.toml any more",
+    )
+
+
+def test_a_wish_is_still_one_after_a_reboot(world, monkeypatch):
+    """A rollout that was about to begin is not taken for one that was planned ahead: nobody sets it aside."""
+    sha = world.workshop.push()
+    intake.enqueue(world.config.app("shop"), sha, world.deps, who="ann", now=intake.Wish("the till", "ann"))
+    run_until(world, lambda: states(world).get(2) is R.PENDING)
+    monkeypatch.setattr(clock, "boot_of", lambda _connection: "another boot")
+    world.store.prepare()
+    halts.include("shop", ["web01"], world.deps, who="bob")
+    run_until(world, lambda: states(world)[2] is R.DONE)
+    assert (rollout(world, 2).commit, rollout(world, 2).requested_by) == (sha, "ann")
 
 
 def test_a_rollback_is_not_in_conflict_with_it(world):
