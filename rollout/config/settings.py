@@ -40,9 +40,7 @@ class Settings(BaseSettings):
     ring_again_s: Seconds = 10.0
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
-    _watched: secret_files.Watched | None = PrivateAttr(
-        default=None
-    )  # those of the environment stay as they are
+    _watched: secret_files.Watched | None = PrivateAttr(default=None)  # not those of the environment
 
     @classmethod
     def load(cls, config: Config) -> Self:

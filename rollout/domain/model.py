@@ -64,9 +64,8 @@ class Commit:
     lease_owner: str | None
     lease_until: float | None
     due_at: float | None
-    pull: (
-        int | None
-    )  # the pull request whose head it is; on the branch: it passed there, and waits for its release
+    # The pull request whose head it is; of one on the branch: it passed there, and waits for its release.
+    pull: int | None
 
     @property
     def is_pull(self) -> bool:
@@ -126,9 +125,7 @@ class Rollout:
     stop_started: float | None  # store clock
     unconfirmed: tuple[str, ...]  # hosts that a stop could not read
     due_at: float | None
-    began_s: (
-        float | None
-    )  # store clock; None while it is planned ahead, or halted, or if that was before a reboot
+    began_s: float | None  # store clock; None while it is planned ahead, and if that was before a reboot
     started_at: datetime
     ended_at: datetime | None
     acknowledged_at: datetime | None

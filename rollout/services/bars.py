@@ -137,9 +137,8 @@ def unbar(app: str, name: str, deps: Deps, *, who: str, why: str) -> Commit:
         if commit.bar_wanted is not None:
             return tx.commits.wish_bar(commit, None)
         cleared = tx.commits.update(commit, suspect=False)
-        tx.commits.clear_suspects(
-            commit.app, commit.suspect_of
-        )  # when a word clears one, nothing follows for the others
+        # When a word clears one, nothing follows for the others.
+        tx.commits.clear_suspects(commit.app, commit.suspect_of)
         return cleared
 
 

@@ -52,9 +52,8 @@ def give_up(deps: Deps) -> int:
 
 def _out(tx: Transaction, app: AppName) -> Out | None:
     pending = tx.rollouts.pending(app)
-    planned = (
-        None if pending is None or pending.is_ahead else pending
-    )  # what was planned ahead may be planned anew
+    # What was planned ahead may be planned anew.
+    planned = None if pending is None or pending.is_ahead else pending
     rollout = tx.rollouts.active(app) or planned or tx.rollouts.newest_done(app)
     commit = tx.commits.get(app, rollout.commit) if rollout else None
     if rollout is None or commit is None or commit.position is None or not commit.on_branch:

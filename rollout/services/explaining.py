@@ -39,9 +39,7 @@ class Forecast:
 
     commits: tuple[Commit, ...] = ()  # oldest first, the shipped one last; none when no rollout is foreseen
     rounds: int = 0  # rollouts before it, the one under way not counted
-    untested: int = (
-        0  # commits to be tested before it; of what a person wants out before the queue only that one
-    )
+    untested: int = 0  # commits to be tested before it; of what a person wants out only that one
     stuck: str = ""  # why none is foreseen
 
 

@@ -291,7 +291,7 @@ def _switched_and_next(
     host = job.host
     if outcome.answer is not Answer.DONE or host.role is Role.CANARY or job.last:
         return _switched(tx, job, outcome), None
-    before = tx.rollouts.lock_window(job.rollout.id)
+    before = tx.rollouts.window(job.rollout.id)
     window = budget.window_after_done(before, limits(job.rollout))
     found = tx.hosts.next_to_activate(job.rollout.id)
     if found is None or not tx.rollouts.pass_token_on(job.rollout.id, window):
@@ -725,7 +725,7 @@ def _change_nothing(tx: Transaction, job: _Job, **values: Any) -> bool:
 def _done(tx: Transaction, job: _Job) -> bool:
     window = None
     if job.host.role is not Role.CANARY:
-        window = budget.window_after_done(tx.rollouts.lock_window(job.rollout.id), limits(job.rollout))
+        window = budget.window_after_done(tx.rollouts.window(job.rollout.id), limits(job.rollout))
     return _change(tx, job, HE.DONE, window=window, **_as_done(tx, job))
 
 
@@ -750,7 +750,7 @@ def _fail(tx: Transaction, job: _Job, error: HostError, **values: Any) -> bool:
 
 
 def _narrowed(tx: Transaction, job: _Job) -> int:
-    return budget.window_after_failure(tx.rollouts.lock_window(job.rollout.id), limits(job.rollout))
+    return budget.window_after_failure(tx.rollouts.window(job.rollout.id), limits(job.rollout))
 
 
 def _lose(tx: Transaction, job: _Job, error: HostError) -> bool:

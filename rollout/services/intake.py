@@ -32,11 +32,6 @@ class Received:
     reason: str
 
 
-def receive(push: Push, app: AppConfig | None, deps: Deps) -> Received:
-    """As `receive_all`, one."""
-    return receive_all([(push, app)], deps)[0]
-
-
 @crashpoints.stage("webhook")
 def receive_all(told: Sequence[tuple[Push, AppConfig | None]], deps: Deps) -> list[Received]:
     """Store verified webhooks, in one transaction; then, and only then, they may be answered 2xx.
@@ -262,7 +257,7 @@ def enqueue(app: AppConfig, name: str | None, deps: Deps, *, who: str, now: Wish
         deliveries.settle(tx, AppName(app.name))
         placed = tx.commits.get(AppName(app.name), sha)
         assert placed is not None
-        _refuse_conflicts(tx, app, placed, now=now)
+        _refuse_conflicts(tx, app, placed, now=now is not None)
         if placed.state is CommitState.FAILED:
             placed = tx.commits.test_again(placed, who=who, why="tried again by hand", reds=0)
         if now is not None:
@@ -275,7 +270,7 @@ def enqueue(app: AppConfig, name: str | None, deps: Deps, *, who: str, now: Wish
     return placed
 
 
-def _refuse_conflicts(tx: Transaction, app: AppConfig, commit: Commit, *, now: Wish | None) -> None:
+def _refuse_conflicts(tx: Transaction, app: AppConfig, commit: Commit, *, now: bool) -> None:
     short = commit.sha[:12]
     if commit.state is CommitState.BARRED:
         raise Conflict(
@@ -288,10 +283,8 @@ def _refuse_conflicts(tx: Transaction, app: AppConfig, commit: Commit, *, now: W
             f"commit {short} is older than what runs",
             remedy=f"to go back: `rollout rollback --to {short}`",
         )
-    if not now:
-        return
     active = planning.under_way(tx, commit.app)
-    if active is not None:
+    if now and active is not None:
         raise Conflict(
             f"rollout {active.id} of {app.name} is {active.state}",
             remedy=f"wait for it (`rollout status {active.id}`) or end it: `rollout stop {active.id}`",

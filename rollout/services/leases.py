@@ -24,9 +24,8 @@ class LeaseKeeper:
         self._store, self._owner, self._lease_s = store, owner, lease_s
         # Counted: a rollback may begin on a host before the activation that it ends has let go of it.
         self._held: dict[Kind, Counter[int]] = {"commit": Counter(), "host": Counter()}
-        self._switched: dict[
-            int, int
-        ] = {}  # hosts whose order has made its switch, and the version of its claim
+        # Hosts whose order has made its switch, and the version of its claim.
+        self._switched: dict[int, int] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._wake = threading.Event()

@@ -9,6 +9,7 @@ from sqlalchemy import and_, bindparam, func, insert, or_, select, update
 from rollout.domain.catching_up import Behind
 from rollout.domain.model import UNREAD, AppName, Member, Role, Rollout, RolloutHost
 from rollout.domain.states import HostState, RolloutState
+from rollout.store.rollouts import has_room
 from rollout.store.rows import columns, load_one
 from rollout.store.tables import apps, fleet_hosts, rollout_hosts, rollouts
 
@@ -134,7 +135,7 @@ _UNREAD = (
     )
     .values(release=UNREAD)
 )
-# The same rule as a rollout's own (`domain.budget.may_start`), and no other host is at risk or on its way.
+# A rollout's own rule, and no other host is on its way.
 _TAKE_TOKEN = (
     update(rollouts)
     .where(
@@ -142,8 +143,7 @@ _TAKE_TOKEN = (
         rollouts.c.state == RolloutState.DONE,
         rollouts.c.in_flight == 0,
         rollouts.c.unknown == rollouts.c.unreadable,
-        rollouts.c.failed + rollouts.c.unknown < rollouts.c.max_failed + rollouts.c.window,
-        rollouts.c.failed + rollouts.c.unreadable <= rollouts.c.max_failed,
+        has_room(),
     )
     .values(in_flight=1)
 )

@@ -239,12 +239,11 @@ class Hosts:
         return self._claim(found, HE.PREPARE, owner, lease_s)
 
     def claim_next_prepare(self, rollout: RolloutId, owner: str, lease_s: float) -> RolloutHost | None:
-        """As `claim_prepare` for the next host that no message is under way for, while the canary bakes.
+        """As `claim_prepare` for the next host that no message is under way for, while the canary bakes; the row is held.
 
         Nothing else is decided then. In other stages every prepared host is somebody's cue.
         """
-        query = _baking(locked=self._tx.is_postgresql)
-        if self._tx.connection.execute(query, {"rollout": rollout}).first() is None:
+        if self._tx.connection.execute(_BAKING, {"rollout": rollout}).first() is None:
             return None
         found = self.preparable(rollout, 1)
         return self._claim(found[0], HE.PREPARE, owner, lease_s) if found else None
@@ -744,6 +743,9 @@ _CLAIMED = and_(
     rollout_hosts.c.id == bindparam("its_id"), rollout_hosts.c.version == bindparam("its_version")
 )
 _GUARDED = update(rollout_hosts).where(_CLAIMED)
+_BAKING = select(rollouts.c.id).where(
+    rollouts.c.id == bindparam("rollout"), rollouts.c.state == RolloutState.EVALUATING_CANARY
+)
 _STILL_CLAIMED = select(rollout_hosts.c.id).where(_CLAIMED, _its_rollout_is(PREPARING))
 _NOT_BACK = (
     select(rollout_hosts.c.id)
@@ -888,15 +890,6 @@ def _lease_left(*, rolling_back: bool) -> Any:
     return select(rollout_hosts.c.lease_until).where(
         _CLAIMED, _its_rollout_is(BACK if rolling_back else SWITCHING)
     )
-
-
-@functools.cache
-def _baking(*, locked: bool) -> Any:
-    query = select(rollouts.c.id).where(
-        rollouts.c.id == bindparam("rollout"), rollouts.c.state == RolloutState.EVALUATING_CANARY
-    )
-    # Not only for reading: whoever gets nothing here counts next, and two who wait for each other's lock wait for ever.
-    return query.with_for_update() if locked else query
 
 
 @functools.cache

@@ -114,10 +114,9 @@ class Rollouts:
         """What tells it from every other, also from one that had its number in a database that was put back."""
         return tuple(self._tx.connection.execute(_IDENTITY, {"rollout": rollout}).one())
 
-    def lock_window(self, rollout: RolloutId) -> int:
-        """How many of its hosts may be at risk now; nobody else changes that until the transaction ends."""
-        statement = _WINDOW.with_for_update() if self._tx.is_postgresql else _WINDOW
-        return int(self._tx.connection.execute(statement, {"rollout": rollout}).scalar_one())
+    def window(self, rollout: RolloutId) -> int:
+        """How many of its hosts may be at risk now; for who holds the row."""
+        return int(self._tx.connection.execute(_WINDOW, {"rollout": rollout}).scalar_one())
 
     def rollback_to(self, rollout: RolloutId) -> str | None:
         """The commit that a person named for its way back, if he did."""
@@ -312,7 +311,6 @@ class Rollouts:
         """One more host may be at risk: tested and taken in one guarded UPDATE.
 
         Canary hosts start only while the canary is being deployed; no other host starts without a PASS (I11).
-        The same rule as `domain.budget.may_start`, for the database's eyes.
         """
         taken = self._tx.connection.execute(_take_token(canary=canary), {"rollout": rollout})
         return taken.rowcount == 1
@@ -531,8 +529,8 @@ _ELSEWHERE = select(
 _COUNTING = update(rollouts).where(_THIS, ~rollouts.c.counting).values(counting=True)
 
 
-def _has_room(*, in_flight: Any, window: Any) -> Any:
-    """Of the budget, for one more host at risk."""
+def has_room(*, in_flight: Any = rollouts.c.in_flight, window: Any = rollouts.c.window) -> Any:
+    """Of the budget, for one more host at risk: `domain.budget.may_start` for the database's eyes."""
     return and_(
         rollouts.c.failed + rollouts.c.unknown + in_flight < rollouts.c.max_failed + window,
         rollouts.c.failed + rollouts.c.unreadable <= rollouts.c.max_failed,
@@ -547,7 +545,7 @@ def _take_token(*, canary: bool) -> Any:
         .where(
             _THIS,
             *_may_activate(canary=canary),
-            _has_room(in_flight=rollouts.c.in_flight, window=rollouts.c.window),
+            has_room(),
         )
         .values(in_flight=rollouts.c.in_flight + 1)
     )
@@ -558,7 +556,7 @@ _PASS_TOKEN_ON = (
     .where(
         _THIS,
         *_may_activate(canary=False),
-        _has_room(in_flight=rollouts.c.in_flight - 1, window=bindparam("new_window", type_=Integer)),
+        has_room(in_flight=rollouts.c.in_flight - 1, window=bindparam("new_window", type_=Integer)),
     )
     .values(done=rollouts.c.done + 1, window=bindparam("new_window", type_=Integer))
 )

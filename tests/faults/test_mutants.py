@@ -114,7 +114,7 @@ def webhooks_out_of_order(folder, patch, plant):
     world.push()
     world.settle(seconds=30)
     push = Push("github", "guid", "push", full_name="shop", branch="main", head=older)
-    intake.receive(push, world.config.app("shop"), world.deps)
+    intake.receive_all([(push, world.config.app("shop"))], world.deps)
     world.run(seconds=60)  # as long as a rollout takes
     return ended(world)
 
@@ -447,7 +447,7 @@ def webhooks(folder, patch, plant):
     for number in range(3):
         sha = world.workshop.push()
         push = Push("github", f"guid-{number}", "push", full_name="shop", branch="main", head=sha)
-        stored = intake.receive(push, world.config.app("shop"), world.deps)
+        stored = intake.receive_all([(push, world.config.app("shop"))], world.deps)[0]
         deeds.append(Deed(datetime.now(UTC), "webhook", {}, {"status": 202, "delivery": stored.delivery}))
     return ended(world, deeds=deeds)
 

@@ -456,7 +456,7 @@ class Simulation:
         push = Push(
             "github", f"guid-{self.timeline.count}", "push", full_name="shop", branch="main", head=sha
         )
-        stored = intake.receive(push, self.app, self.office)
+        stored = intake.receive_all([(push, self.app)], self.office)[0]
         self._told("webhook", {}, {"status": 202, "delivery": stored.delivery})
 
     def _person(self) -> None:

@@ -81,7 +81,7 @@ def test_history_of_deliveries_shows_what_became_of_each(cli, deps):
     """As a table and as JSON, newest first."""
     for head in ("b" * 40, "c" * 40):
         push = Push("github", f"d-{head[0]}", "push", full_name="shop", branch="main", head=head)
-        intake.receive(push, deps.config.app("shop"), deps)
+        intake.receive_all([(push, deps.config.app("shop"))], deps)
     told = cli("history", "--deliveries", "--json").json
     assert [(one["id"], one["commit"][0], one["outcome"]) for one in told] == [
         (2, "c", "accepted"),
@@ -89,6 +89,14 @@ def test_history_of_deliveries_shows_what_became_of_each(cli, deps):
     ]
     assert cli("history", "--deliveries", "--limit", "1", "--json").json == told[:1]
     assert "accepted" in cli("history", "--deliveries").out
+
+
+def test_history_of_deliveries_shows_those_that_are_nobodys(cli, deps):
+    """Also with one app: whoever mistyped its repository looks for them here; `--app` narrows the list."""
+    foreign = Push("github", "d-x", "push", full_name="shpo", branch="main", head="d" * 40)
+    intake.receive_all([(foreign, None)], deps)
+    assert [one["outcome"] for one in cli("history", "--deliveries", "--json").json] == ["ignored"]
+    assert cli("--app", "shop", "history", "--deliveries", "--json").json == []
 
 
 def test_lists_are_of_one_app_or_of_all(build, plain):

@@ -204,7 +204,7 @@ def test_after_a_rollback_nothing_ships_the_same_again(world, way):
     match way:
         case "webhook":
             push = Push("github", "again", "push", full_name="ann/shop", branch="main", head=bad)
-            intake.receive(push, world.config.app(None), world.deps)
+            intake.receive_all([(push, world.config.app(None))], world.deps)
         case "poll":
             intake.poll("shop", world.deps, force=True)
         case "sweep":

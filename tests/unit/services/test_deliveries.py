@@ -25,7 +25,7 @@ def world(tmp_path, monkeypatch):
 def webhook(world, sha, name="guid"):
     """GitHub says that the branch's head is this one; the delivery's number."""
     push = Push("github", f"{name}-{sha[-4:]}", "push", full_name="shop", branch="main", head=sha)
-    return intake.receive(push, world.config.app("shop"), world.deps).delivery
+    return intake.receive_all([(push, world.config.app("shop"))], world.deps)[0].delivery
 
 
 def pushed(world, message="a change", **more):

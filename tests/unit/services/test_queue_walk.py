@@ -129,7 +129,7 @@ class Queue(RuleBasedStateMachine):
         if not again:
             self.posts.remove(head)
         push = Push("github", "delivery", "push", full_name="ann/shop", branch="main", head=head)
-        intake.receive(push, self.app, self.deps)
+        intake.receive_all([(push, self.app)], self.deps)
 
     @rule()
     def poll(self):

@@ -96,7 +96,7 @@ def test_deliveries_are_the_last_webhooks_and_their_ends(client, world, halted):
     """GET /api/deliveries, newest first, at most `limit`; one that is on its way is not settled."""
     for number, head in enumerate((halted.commit, "f" * 40)):
         push = Push("github", f"d{number}", "push", full_name="shop", branch="main", head=head)
-        intake.receive(push, world.config.app("shop"), world.deps)
+        intake.receive_all([(push, world.config.app("shop"))], world.deps)
     newest, older = client.get("/api/deliveries?app=shop", BEARER).json
     assert (newest["commit"], newest["outcome"], newest["settled_at"]) == ("f" * 40, "accepted", None)
     assert (older["outcome"], older["ref"], older["delivery"]) == ("duplicate", f"rollout {halted.id}", "d0")
