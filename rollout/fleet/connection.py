@@ -119,7 +119,7 @@ class PatientTransport(paramiko.Transport):
         """Nobody reads it: what goes wrong is raised as one of our errors."""
 
     def _filter_algorithm(self, type_: str) -> tuple[str, ...]:
-        """As paramiko's, which a handshake asks thirty times: twenty times faster."""
+        """As paramiko's, worked out once: a handshake asks thirty times."""
         return _allowed(type_, tuple(getattr(self, f"_preferred_{type_}")))
 
     def close(self) -> None:

@@ -263,6 +263,12 @@ def test_old_algorithms_are_refused(tmp_path_factory, fleet_of):
         fleet_of().status(old.target(), timeout_s=20)
 
 
+def test_server_without_our_first_ciphers_is_served_by_others(tmp_path_factory, fleet_of):
+    """AES-GCM is preferred, and not asked for: a server that has CTR alone is read all the same."""
+    with running_sshd(tmp_path_factory.mktemp("ctr"), 1, {"Ciphers": "aes128-ctr"}) as plain:
+        assert fleet_of().status(plain.target(), timeout_s=20).sealed is False
+
+
 def test_host_without_sessions_is_unreachable(tmp_path_factory, fleet_of):
     """A server that logs us in and opens no session is unreachable, and says why."""
     folder = tmp_path_factory.mktemp("closed")
