@@ -1,19 +1,15 @@
 """Broker, database, web, beat and Flower die, stand still or forget, in the middle of a rollout: it ends all the same."""
 
-import contextlib
 import os
 import shutil
 import signal
 import threading
 import time
-from pathlib import Path
 
 import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 
-from rollout.supervisor.descendants import descendants
-from tests.support.processes import alive
 from tests.support.proxy import Proxy
 from tests.support.rig import QUICK, Rig
 from tests.support.system import wait_for
@@ -21,16 +17,6 @@ from tests.support.system import wait_for
 pytestmark = [pytest.mark.e2e, pytest.mark.needs("sshd", "git"), pytest.mark.timeout(400)]
 
 PAUSED_S = 60.0
-
-
-def process(rig, *words):
-    """The process below `rollout up` whose command line has all of these words; None while there is none."""
-    for pid in descendants(rig.up.pid):
-        with contextlib.suppress(OSError):
-            line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-            if all(word in line for word in words) and alive(pid):
-                return pid
-    return None
 
 
 BROKER, WEB, BEAT, FLOWER = (
@@ -60,7 +46,7 @@ def is_done(rig, sha, moment, figures, what):
 def test_the_broker_is_killed(rig, figures):
     """Kill -9 of the embedded broker costs nothing but time."""
     sha, moment = in_the_middle(rig)
-    os.kill(process(rig, *BROKER), signal.SIGKILL)
+    os.kill(rig.process(*BROKER), signal.SIGKILL)
     is_done(rig, sha, moment, figures, "broker killed")
 
 
@@ -68,7 +54,7 @@ def test_the_broker_is_killed(rig, figures):
 def test_the_broker_comes_back_without_its_file(rig, figures):
     """Every message is lost with the broker's file, and the rollout ends all the same."""
     sha, moment = in_the_middle(rig)
-    os.kill(process(rig, *BROKER), signal.SIGKILL)
+    os.kill(rig.process(*BROKER), signal.SIGKILL)
     shutil.rmtree(rig.folder / "state" / "broker")
     is_done(rig, sha, moment, figures, "broker killed, its file lost")
 
@@ -101,7 +87,7 @@ def test_everything_in_the_broker_is_flushed_again_and_again(rig, figures):
 def test_the_broker_stands_still_for_a_minute(rig, figures):
     """A broker that accepts and never answers for 60 s: hosts processes do the work themselves, or it waits; a stop does not."""
     sha, moment = in_the_middle(rig)
-    broker = process(rig, *BROKER)
+    broker = rig.process(*BROKER)
     os.kill(broker, signal.SIGSTOP)
     try:
         began = time.monotonic()
@@ -134,7 +120,7 @@ def test_the_web_beat_or_flower_is_killed_again_and_again(rig, words, figures):
 
     def kill():
         while not ended.wait(0.2):
-            if pid := process(rig, *words):
+            if pid := rig.process(*words):
                 os.kill(pid, signal.SIGKILL)
 
     thread = threading.Thread(target=kill)

@@ -1,5 +1,6 @@
 """kill -9 at every crashpoint in every stage: whatever died, everything ends by itself, and no invariant was broken."""
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -21,6 +22,10 @@ ALWAYS = {
     "count.in-decision",
     "stop.after-seal",
 }
+
+
+# Hosts that are past their switch are asked by a stop only when the worker that has heard them say so is gone.
+OF_A_SEAL = {"before-connect", "after-connect", "after-seal"}
 
 
 # With what users have: leases of 15 s, a reconciler every 5 s.
@@ -67,8 +72,13 @@ def shipped(rig, cell):
 
 def stopped(rig, cell):
     """A commit whose restart takes its time is stopped in the middle of its fan-out, and somebody dies on the way."""
-    sha = rig.change(slow=12 if cell.point == "in-decision" else 5)  # time for a command, or for two
+    long = (
+        cell.point == "in-decision" or cell.point in OF_A_SEAL
+    )  # time for two commands, or for a worker to begin
+    sha = rig.change(slow=12 if long else 5)
     wait_for(lambda: len(rig.switched(sha)) >= 2, seconds=60, why="the fan-out to begin")
+    if cell.point in OF_A_SEAL:
+        os.kill(rig.process("hosts@"), signal.SIGKILL)
     rig.arm(cell)
     order = rig.command("stop", "--reason", str(cell))
 

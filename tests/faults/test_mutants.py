@@ -43,6 +43,7 @@ from rollout.store.journal import Deliveries
 from rollout.store.rollouts import Rollouts
 from rollout.store.store import Store
 from rollout.store.tables import fleet_hosts, rollout_hosts
+from rollout.store.tables import rollout_hosts as hosts_table
 from rollout.store.tables import rollouts as rollouts_table
 from tests.support import across, host_sh
 from tests.support.checker import read
@@ -469,7 +470,8 @@ def no_state_guard(patch):
         return next(edges[what] for edges in HOSTS.values() if what in edges)
 
     patch.setattr(Hosts, "_unleased", unleased)
-    patch.setattr(hosts_store, "_TO_ACTIVATE", hosts_store._WITH_DEBT)
+    whatever = hosts_store._WITH_DEBT.where(hosts_table.c.id == bindparam("host"))
+    patch.setattr(hosts_store, "_TO_ACTIVATE", whatever)
     patch.setattr(hosts_store, "next_host_state", anything)
 
 
@@ -666,7 +668,15 @@ def two_at_a_time(patch):
             database.execute("DROP INDEX uq_rollouts_active")
 
     patch.setattr(Store, "prepare", unguarded)
-    patch.setattr(planning, "_busy", lambda _tx, _app: False)
+    patch.setattr(planning, "_next", planning._choose)
+    begins_whatever_is(patch)
+
+
+def begins_whatever_is(patch):
+    def begin(tx, rollout, deps):
+        return tx.rollouts.change(rollout, RolloutEvent.START, who=deps.worker, due_at=0.0, began_s=tx.now())
+
+    patch.setattr(rollouts, "_start", begin)
 
 
 def barred_is_passed(patch):
@@ -676,18 +686,13 @@ def barred_is_passed(patch):
         return dataclasses.replace(true(commit, tx), state=CommitState.PASSED)
 
     patch.setattr(bars, "candidate", candidate)
-    patch.setattr(
-        rollouts,
-        "_start",
-        lambda tx, rollout, deps: tx.rollouts.change(
-            rollout, RolloutEvent.START, who=deps.worker, due_at=0.0
-        ),
-    )
+    begins_whatever_is(patch)
 
 
 def queue_from_the_root(patch):
     after = Commits.after
     patch.setattr(Commits, "after", lambda self, app, _position: after(self, AppName(app), 0))
+    patch.setattr(planning, "_has_gaps", lambda _base, _queue: False)
 
 
 def nobody_rings_again(patch):

@@ -14,6 +14,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
+from rollout.supervisor.descendants import descendants
 from tests.support.checker.check import check
 from tests.support.checker.history import Deed
 from tests.support.processes import alive, marked
@@ -154,6 +155,15 @@ class Rig(System):
             env=os.environ | self.environment,
             text=True,
         )
+
+    def process(self, *words):
+        """The process below `rollout up` whose command line has all of these words; None while there is none."""
+        for pid in descendants(self.up.pid):
+            with contextlib.suppress(OSError):
+                line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+                if all(word in line for word in words) and alive(pid):
+                    return pid
+        return None
 
     def at_rest(self):
         """Nothing of it is left to do: no host is locked by an operation, and the checker finds nothing."""
