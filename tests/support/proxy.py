@@ -106,7 +106,8 @@ class Proxy:
                     self.cut()
                     return
                 limit = self.freeze_after[way]
-                if limit is not None and passed + len(data) > limit:
+                if limit is not None and passed + len(data) > limit and not frozen.is_set():
+                    sink.sendall(data[: limit - passed])  # however much came at once
                     frozen.set()
                 if frozen.is_set():
                     return  # the sockets stay open and nobody reads them
