@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rollout.config.deploy_file import AppConfig, Config
+    from rollout.config.settings import Settings
     from rollout.domain.model import AppName
     from rollout.services.bell import BackgroundBell
     from rollout.services.ports import Deps
@@ -57,8 +58,17 @@ class Call:
             deps = wiring.configured(self.config_path, role="cli")
             self._bell = BackgroundBell(deps.bell, "cli")
             self._deps = replace(deps, bell=self._bell)
-            log_quietly(self._deps)
+            log_quietly(deps.settings)
         return self._deps
+
+    @property
+    def settings(self) -> "Settings":
+        """Those of this process, logs as quiet as they say: what a stop needs besides the store, and quick."""
+        from rollout.config.settings import Settings
+
+        settings = Settings.load(self.config)
+        log_quietly(settings)
+        return settings
 
     def app(self) -> "AppConfig":
         """The app that is meant; ConfigError when it could be several."""
@@ -86,11 +96,10 @@ class Call:
             self._store = None
 
 
-def log_quietly(deps: "Deps") -> None:
+def log_quietly(settings: "Settings") -> None:
     """Logs go to standard error, and only errors unless ROLLOUT_LOG_LEVEL says otherwise: the command tells the rest."""
     from rollout import logs
 
-    settings = deps.settings
     chosen = "log_level" in settings.model_fields_set
     logs.configure(settings if chosen else settings.model_copy(update={"log_level": "error"}))
 

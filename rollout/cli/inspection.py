@@ -33,7 +33,7 @@ def run(call: Call) -> int:
     """Look at everything, print what was found; the exit code."""
     config = call.config
     deps = wiring.wire(config, role="cli")
-    log_quietly(deps)
+    log_quietly(deps.settings)
     try:
         apps = [config.app(call.app_name)] if call.app_name else list(config.apps.values())
         with teller(as_json=call.json) as told:

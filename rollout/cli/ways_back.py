@@ -1,16 +1,19 @@
 """What `stop` and `rollback` do: ask, wait for it, and do it here when nobody else does."""
 
 import time
+from typing import TYPE_CHECKING
 
 from rollout.cli import finding, output, scene, shapes
 from rollout.cli.call import Call, who
 from rollout.cli.failures import FAILED, OK
-from rollout.cli.stand_in import StandIn
 from rollout.cli.tellers import Teller, teller
 from rollout.domain.model import Rollout
 from rollout.domain.states import FINISHED, HostState, RolloutState
 from rollout.services import stopping
 from rollout.services.stopping import Accepted
+
+if TYPE_CHECKING:
+    from rollout.cli.stand_in import StandIn
 
 
 def stop(
@@ -21,13 +24,16 @@ def stop(
     over = rollout.state in FINISHED
     began = time.monotonic()
     why = reason or f"stopped by {who()}"
-    accepted = stopping.stop(rollout.id, call.deps, who=who(), why=why, keep=keep)
+    lease_s = call.settings.lease_s
+    accepted = stopping.accept(rollout.id, call.store, lease_s, who=who(), why=why, keep=keep)
     with teller(as_json=call.json) as told:
         if over:
             told.say(f"rollout {rollout.id} is {rollout.state.replace('_', ' ')} already")
         elif rollout.state is not RolloutState.ROLLING_BACK:
             _say_accepted(told, accepted)
-        way = StandIn(call, rollout.id, told, timeout_s)
+        # Only now the rest, which takes longer to import than workers need for the acknowledgement.
+        stopping.announce(accepted.rollout, call.deps)
+        way = _stand_in(call, rollout.id, told, timeout_s)
         found = way.acknowledged()
         if not over and rollout.state is not RolloutState.ROLLING_BACK:
             _say_acknowledged(told, found, time.monotonic() - began)
@@ -48,9 +54,15 @@ def rollback(call: Call, *, to: str | None, reason: str | None, wait: bool, time
         told.say(
             f"accepted: rollout {rollout.id} (commit {output.short(rollout.commit)}) goes back to {goal}"
         )
-        way = StandIn(call, rollout.id, told, timeout_s)
+        way = _stand_in(call, rollout.id, told, timeout_s)
         found = way.back(wait=wait)
     return _finish(call, found, told_end=found.state in FINISHED)
+
+
+def _stand_in(call: Call, number: int, told: Teller, timeout_s: float | None) -> "StandIn":
+    from rollout.cli.stand_in import StandIn
+
+    return StandIn(call, number, told, timeout_s)
 
 
 def _say_accepted(told: Teller, accepted: Accepted) -> None:

@@ -61,8 +61,7 @@ def evaluate(rollout_id: RolloutId, deps: Deps) -> Step:
         verdict = judged(tx.samples.of(rollout_id), policy_of(app)).verdict
         rollout = rollouts.convicted(tx, rollout) or _act(tx, rollout, verdict, app)
         crashpoints.reach("in-report" if rollout.state is R.EVALUATING_CANARY else "in-decision")
-    if rollout.state is R.STOPPING:
-        stopping.announce(rollout, deps)
+    stopping.announce(rollout, deps)
     if rollout.state is R.EVALUATING_CANARY:
         return Again(TICK_S)
     if rollout.state is not R.FANNING_OUT:

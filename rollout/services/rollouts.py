@@ -104,8 +104,7 @@ def _after(rollout: Rollout, deps: Deps) -> None:
     # An error is one that was not begun: it is planned anew, unless its app was taken out of rollout.toml.
     if rollout.state in {R.DONE, R.ERROR} and rollout.app in deps.config.apps:
         planning.start_next(rollout.app, deps)
-    if rollout.state is R.STOPPING:
-        stopping.announce(rollout, deps)
+    stopping.announce(rollout, deps)
 
 
 def _start(tx: Transaction, rollout: Rollout, deps: Deps) -> Rollout:

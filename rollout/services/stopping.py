@@ -22,7 +22,7 @@ from rollout.services import bars, notices, planning, shares
 from rollout.services.policies import policy
 from rollout.services.ports import Deps
 from rollout.services.targets import target_of
-from rollout.store.store import Transaction
+from rollout.store.store import Store, Transaction
 
 log = structlog.get_logger()
 H, R, RE = HostState, RolloutState, RolloutEvent
@@ -48,7 +48,17 @@ class Accepted:
 @crashpoints.stage("stop")
 def stop(rollout_id: RolloutId, deps: Deps, *, who: str, why: str, keep: bool = False) -> Accepted:
     """End a rollout. Stopping what is stopped changes nothing; Conflict when it is done already."""
-    with deps.store.transaction() as tx:
+    accepted = accept(rollout_id, deps.store, deps.settings.lease_s, who=who, why=why, keep=keep)
+    announce(accepted.rollout, deps)
+    return accepted
+
+
+@crashpoints.stage("stop")
+def accept(
+    rollout_id: RolloutId, store: Store, lease_s: float, *, who: str, why: str, keep: bool = False
+) -> Accepted:
+    """The part of `stop` that counts, and needs nothing but the store; then it may be announced."""
+    with store.transaction() as tx:
         rollout = tx.rollouts.lock(rollout_id)
         if rollout.state is R.DONE:
             raise Conflict(
@@ -61,10 +71,7 @@ def stop(rollout_id: RolloutId, deps: Deps, *, who: str, why: str, keep: bool = 
         elif rollout.state not in FINISHED and rollout.state not in {R.STOPPING, R.ROLLING_BACK}:
             rollout = stop_locked(tx, rollout, who=who, why=why, keep=keep)
         crashpoints.reach("in-decision")
-        accepted = _accepted(tx, rollout, deps)
-    if rollout.state is R.STOPPING:
-        announce(rollout, deps)
-    return accepted
+        return _accepted(tx, rollout, lease_s)
 
 
 def stop_locked(tx: Transaction, rollout: Rollout, *, who: str, why: str, keep: bool = False) -> Rollout:
@@ -102,14 +109,15 @@ def fail_canary(tx: Transaction, rollout: Rollout, why: str) -> Rollout:
 
 
 def announce(rollout: Rollout, deps: Deps) -> None:
-    """Empty the queue of what belongs to the rollout; an accelerator, the rows have said it already."""
-    crashpoints.reach("before-revoke")
-    deps.bell.revoke(rollout.id)
+    """Empty the queue of what belongs to a rollout that stops; an accelerator, the rows have said it already."""
+    if rollout.state is R.STOPPING:
+        crashpoints.reach("before-revoke")
+        deps.bell.revoke(rollout.id)
 
 
-def _accepted(tx: Transaction, rollout: Rollout, deps: Deps) -> Accepted:
+def _accepted(tx: Transaction, rollout: Rollout, lease_s: float) -> Accepted:
     leased = _unsealed(tx, rollout)
-    longest = longest_s(policy(rollout), deps.settings.lease_s) + ROUNDS_S if leased else SOON_S
+    longest = longest_s(policy(rollout), lease_s) + ROUNDS_S if leased else SOON_S
     return Accepted(rollout, longest, tuple(host.name for host in leased))
 
 

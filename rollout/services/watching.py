@@ -151,6 +151,5 @@ def _halt(seen: Rollout, verdict: Verdict, deps: Deps) -> bool:
         rollout = rollouts.halt(tx, rollout, f"harm in the fan-out: {why}", then=then)
         crashpoints.reach("in-decision")
     log.warning("harm_in_the_fan_out", rollout=seen.id, why=why)
-    if rollout.state is R.STOPPING:
-        stopping.announce(rollout, deps)
+    stopping.announce(rollout, deps)
     return True

@@ -30,7 +30,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from rollout.domain.model import AppName, Rollout, RolloutId
 from rollout.domain.states import RolloutState
 from rollout.errors import Conflict, ServiceUnavailable
-from rollout.store import clock, frozen, migrate, postgresql, tables
+from rollout.store import clock, frozen, migrate, tables
 from rollout.store.apps import Apps
 from rollout.store.catching_up import CatchingUp
 from rollout.store.checks import Checks
@@ -259,6 +259,8 @@ def _engine(url: str) -> Engine:
         event.listen(engine, "connect", _sqlite_connected)
         event.listen(engine, "begin", _sqlite_begins)
         return engine
+    from rollout.store import postgresql  # noqa: PLC0415  # its driver takes long to import
+
     return postgresql.engine(url)
 
 

@@ -1,6 +1,7 @@
 """A store of before 0003, with hosts that a stopped rollout could not bring back."""
 
 import pytest
+from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from rollout.domain.states import HostState, RolloutState
@@ -74,3 +75,10 @@ def test_migrations_are_whole(world):
     world.settle()
     migrated_again(world)
     assert migrate.present(world.store._writer)
+
+
+def test_the_newest_revision_is_the_newest_file():
+    """Whether a store is up to date is told by the files' names, which say the same as Alembic, and without it."""
+    revisions = ScriptDirectory(str(migrate._SCRIPTS))
+    files = sorted(path.name[:4] for path in (migrate._SCRIPTS / "versions").glob("[0-9]*.py"))
+    assert [one.revision for one in revisions.walk_revisions()][::-1] == files

@@ -235,9 +235,36 @@ def test_ctrl_c_while_waiting_says_that_it_goes_on(cli, deps, monkeypatch):
 
 def test_starting_imports_nothing_heavy():
     """`rollout --help` is quick: no database, broker, SSH, HTTP or validation library is loaded for it."""
-    heavy = "{'sqlalchemy', 'alembic', 'celery', 'kombu', 'fabric', 'paramiko', 'fastapi', 'pydantic', 'rich', 'structlog'}"
-    program = f"import sys, rollout.cli.main; print(sorted({heavy} & set(sys.modules)))"
+    assert (
+        loaded(
+            "rollout.cli.main",
+            {
+                "sqlalchemy",
+                "alembic",
+                "celery",
+                "kombu",
+                "fabric",
+                "paramiko",
+                "fastapi",
+                "pydantic",
+                "rich",
+                "structlog",
+            },
+        )
+        == set()
+    )
+
+
+def test_a_stop_is_said_before_anything_is_imported_that_it_does_not_need():
+    """`rollout stop` writes the stop with what the store needs: no migrations, broker, SSH, notices or other database's driver."""
+    unneeded = {"alembic", "celery", "kombu", "fabric", "paramiko", "psycopg", "apprise", "fastapi"}
+    assert loaded("rollout.cli.ways_back, rollout.config.settings, rollout.store.store", unneeded) == set()
+
+
+def loaded(modules: str, names: set[str]) -> set[str]:
+    """Those of `names` that importing `modules` loads."""
+    program = f"import sys, {modules}; print(*set({sorted(names)}) & set(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
     )
-    assert done.stdout.strip() == "[]"
+    return set(done.stdout.split())
