@@ -1,9 +1,8 @@
 """Opening the store, and its transactions."""
 
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -39,9 +38,10 @@ from rollout.store.hosts import Hosts
 from rollout.store.journal import Deliveries, Events, Notices, Outputs, Samples
 from rollout.store.retention import Retention
 from rollout.store.rollouts import Rollouts
+from rollout.store.writers import Writers
 
 log = structlog.get_logger()
-BUSY_S = 20.0  # so long is waited for SQLite's other writers, in this process and in others
+BUSY_S = 20.0  # so long is waited for SQLite's other writers, those of this process and then those of others
 LOOK_S = 2.0  # so often is looked at who the other writer is
 # In the order in which everyone locks: a rollout's row before its hosts'.
 _DUE = [
@@ -126,27 +126,6 @@ class Transaction:
         self.events.add(app, subject, what, who=who, why=why, rollout=rollout, states=states)
 
 
-class _Turn:
-    """This process's writers, one after another.
-
-    SQLite lets them poll for its lock with pauses that grow to a tenth of a second: of 40 threads some wait until they are
-    refused, while the lock is free most of the time.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> None:
-        if not self._lock.acquire(timeout=BUSY_S):
-            raise ServiceUnavailable(
-                f"other threads of this process have been writing to the database for {BUSY_S:g} s",
-                remedy="nothing is lost; try again. Is its disk full, or very slow?",
-            )
-
-    def __exit__(self, *exc: object) -> None:
-        self._lock.release()
-
-
 class Store:
     """SQLite (embedded) or PostgreSQL; everything else is the same."""
 
@@ -155,8 +134,9 @@ class Store:
         self._engine = _engine(url)
         self._stopwatch = clock.Stopwatch()
         self._writer = self._engine.execution_options(rollout_writes=True)
+        self._writers = Writers(self._writer, BUSY_S)
         sqlite = self._engine.dialect.name == "sqlite"
-        self._turn: AbstractContextManager[None] = _Turn() if sqlite else nullcontext()
+        self._writing = self._writers.transaction if sqlite else self._writer.begin
 
     @cached_property
     def place(self) -> str:
@@ -206,7 +186,7 @@ class Store:
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """A writing transaction; committed at the end, undone by any exception."""
-        with self._translated(), self._turn, self._writer.connect() as connection, connection.begin():
+        with self._translated(), self._writing() as connection:
             yield Transaction(connection, self._stopwatch)
 
     @contextmanager

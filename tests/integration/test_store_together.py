@@ -1,0 +1,180 @@
+"""Many writers of one process under one commit on SQLite: what each of them is promised."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import event
+
+from rollout.domain.model import AppName
+from rollout.errors import ServiceUnavailable
+from rollout.store import store as rooms
+from tests.support.processes import until
+
+APP = AppName("shop")
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """A store on SQLite."""
+    mine = rooms.Store(f"sqlite:///{tmp_path}/rollout.db")
+    mine.prepare()
+    yield mine
+    mine.close()
+
+
+@pytest.fixture
+def commits(opened):
+    """A list that grows with each commit."""
+    seen = []
+    event.listen(opened._engine, "commit", seen.append)
+    return seen
+
+
+def add(store, name, *, then=lambda: None):
+    """One writer: a commit's row."""
+    with store.transaction() as tx:
+        tx.commits.add(APP, name, who="test", why="test")
+        then()
+
+
+def known(store, *names):
+    """Those of them that are in the database, as everybody else sees it."""
+    with store.reading() as tx:
+        return [name for name in names if tx.commits.get(APP, name) is not None]
+
+
+def together(store, first, *others):
+    """The first one writes until all others wait for their turn; what each of them raised, in that order."""
+    waiting = store._writers._waiting
+    inside = threading.Event()
+
+    def begin():
+        inside.set()
+        until(lambda: len(waiting) == len(others), what="the others to wait")
+
+    with ThreadPoolExecutor(8) as pool:
+        ends = [pool.submit(first, begin)]
+        assert inside.wait(10)
+        for number, other in enumerate(others, 1):
+            ends.append(pool.submit(other))
+            until(lambda number=number: len(waiting) >= number, what="it to wait")
+        return [end.exception(timeout=20) for end in ends]
+
+
+def test_those_who_wait_share_a_commit(opened, commits):
+    """Three threads that write at once are committed once, and all is there when they return."""
+    before = len(commits)
+    told = together(
+        opened,
+        lambda begin: add(opened, "a", then=begin),
+        lambda: add(opened, "b"),
+        lambda: add(opened, "c"),
+    )
+    assert told == [None, None, None]
+    assert len(commits) - before == 1
+    assert known(opened, "a", "b", "c") == ["a", "b", "c"]
+
+
+def test_nobody_returns_before_the_commit(opened):
+    """Whoever has written first still waits while the next one writes: what it wrote is nobody's until it is committed."""
+    going_on, seen = threading.Event(), []
+
+    def first(begin):
+        add(opened, "a", then=begin)
+        seen.append(known(opened, "a", "b"))
+
+    def second():
+        add(opened, "b", then=lambda: (seen.append(known(opened, "a", "b")), going_on.set()))
+
+    assert together(opened, first, second) == [None, None]
+    assert going_on.is_set()
+    assert seen == [[], ["a", "b"]]
+
+
+def test_an_exception_undoes_its_own_part_alone(opened):
+    """One of three fails in the middle of its transaction: the others' work is committed, its own is gone, and it knows."""
+
+    def broken():
+        raise ValueError("no")
+
+    told = together(
+        opened,
+        lambda begin: add(opened, "a", then=begin),
+        lambda: add(opened, "b", then=broken),
+        lambda: add(opened, "c"),
+    )
+    assert [type(one) for one in told] == [type(None), ValueError, type(None)]
+    assert known(opened, "a", "b", "c") == ["a", "c"]
+
+
+def test_a_commit_that_fails_fails_for_all(opened):
+    """The disk refuses the commit: each of its writers is told, nothing of it is there, and the next one gets through."""
+    refused = []
+
+    def refuse(_connection):
+        if not refused:
+            refused.append(True)
+            raise OSError("no space left on device")
+
+    event.listen(opened._engine, "commit", refuse)
+    told = together(opened, lambda begin: add(opened, "a", then=begin), lambda: add(opened, "b"))
+    assert [type(one) for one in told] == [OSError, OSError]
+    assert known(opened, "a", "b") == []
+    add(opened, "c")
+    assert known(opened, "c") == ["c"]
+
+
+def test_what_the_database_undoes_by_itself_is_told_to_all(opened):
+    """SQLite rolls the whole transaction back in the second one's part: the first one must not believe that it has written."""
+
+    def second():
+        with opened.transaction() as tx:
+            tx.connection.connection.dbapi_connection.execute("ROLLBACK")
+
+    told = together(opened, lambda begin: add(opened, "a", then=begin), second)
+    assert isinstance(told[0], ServiceUnavailable)
+    assert told[1] is not None
+    assert known(opened, "a") == []
+    add(opened, "c")
+    assert known(opened, "c") == ["c"]
+
+
+def test_one_that_gives_up_waiting_leaves_nobody_behind(tmp_path, monkeypatch):
+    """A thread waits too long and goes away with an error; the one that it waited for commits all the same."""
+    monkeypatch.setattr(rooms, "BUSY_S", 0.05)
+    opened = rooms.Store(f"sqlite:///{tmp_path}/rollout.db")
+    opened.prepare()
+    gone = threading.Event()
+
+    def second():
+        try:
+            add(opened, "b")
+        finally:
+            gone.set()
+
+    def first(begin):
+        add(opened, "a", then=lambda: (begin(), gone.wait(10)))
+
+    told = together(opened, first, second)
+    assert told[0] is None
+    assert isinstance(told[1], ServiceUnavailable)
+    assert "other threads" in str(told[1])
+    assert known(opened, "a", "b") == ["a"]
+    add(opened, "c")
+    assert known(opened, "c") == ["c"]
+    opened.close()
+
+
+def test_a_long_commit_takes_nobody_more(opened, commits, monkeypatch):
+    """So many under one commit and no more: the lock is let go of, for other processes."""
+    monkeypatch.setattr("rollout.store.writers.TOGETHER", 2)
+    before = len(commits)
+    told = together(
+        opened,
+        lambda begin: add(opened, "a", then=begin),
+        *[lambda name=name: add(opened, name) for name in "bcd"],
+    )
+    assert told == [None] * 4
+    assert len(commits) - before == 2
+    assert known(opened, *"abcd") == list("abcd")
