@@ -1,5 +1,6 @@
 """Work on one host: claim in a short transaction, act outside any, report guarded by the claim in a second one."""
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -54,8 +55,8 @@ H, HE = HostState, HostEvent
 
 READ_AGAIN_S = 2.0
 AHEAD_AGAIN_S = 10.0  # a host that could not be prepared ahead is left alone for so long
-# Hosts on one message, one after another; then others have their turn (decision 0012).
-IN_A_ROW, ROW_S = 16, 1.0
+# Hosts on one message, one after another; then others have their turn (decision 0012). Prepares leave some slots free anyway.
+IN_A_ROW, ROW_S, PREPARES_S = 16, 2.0, 5.0
 _FOUND: dict[str, Any] = {"unreadable": False, "lost_at": None}
 # An accepted failure stays accepted when it turns out to be one. Of a host that is switched anew nobody has accepted anything.
 _UNTOUCHED: dict[str, Any] = {**_FOUND, "accepted": False}
@@ -81,7 +82,7 @@ class _Job:
     app: AppConfig
     began: float  # monotonic
     number: int  # in its row of hosts on one message, from 1
-    row_began: float
+    row_ends: float  # monotonic
 
     @property
     def took_s(self) -> float:
@@ -90,11 +91,19 @@ class _Job:
     @property
     def last(self) -> bool:
         """Of its row."""
-        return self.number >= IN_A_ROW or time.monotonic() - self.row_began > ROW_S
+        return self.number >= IN_A_ROW or time.monotonic() > self.row_ends
 
     def following(self, host: RolloutHost) -> "_Job":
         """The next host of the row, which is claimed."""
         return replace(self, host=host, began=time.monotonic(), number=self.number + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parcel:
+    """What is sent to every host of a row, and what none of them may throw away."""
+
+    release: Release
+    spare: tuple[str, ...]
 
 
 # -- prepare -----------------------------------------------------------------------------------------------------------
@@ -103,23 +112,28 @@ class _Job:
 @crashpoints.stage("prepare")
 def prepare(host_id: HostId, deps: Deps) -> None:
     """Put the release on a pending host, and while the canary bakes on those that wait behind it: harmless, cut by a stop."""
-    job = _begin(deps, lambda tx: tx.hosts.claim_prepare(host_id, deps.worker, deps.settings.lease_s))
+    job = _begin(
+        deps, lambda tx: tx.hosts.claim_prepare(host_id, deps.worker, deps.settings.lease_s), PREPARES_S
+    )
+    if job is None:
+        return
+    parcel = functools.cache(functools.partial(_parcel, job.rollout, deps))
     while job is not None:
-        job = _prepare(job, deps)
+        job = _prepare(job, parcel, deps)
 
 
-def _prepare(job: _Job, deps: Deps) -> _Job | None:
-    error, refused = _send(job, deps)
+def _prepare(job: _Job, parcel: Callable[[], _Parcel], deps: Deps) -> _Job | None:
+    error, refused = _send(job, parcel, deps)
     return _report_and_go_on(deps, job, lambda tx: _prepared_and_next(tx, job, deps, error, refused))
 
 
-def _send(job: _Job, deps: Deps) -> tuple[HostError | None, str]:
+def _send(job: _Job, parcel: Callable[[], _Parcel], deps: Deps) -> tuple[HostError | None, str]:
     """What went wrong, and the fence's word if it refused."""
     with deps.leases.hold("host", job.host.id):
         try:
             outcome = deps.fleet.prepare(
                 target_of(job.host, job.app),
-                _prepare_order(job, deps),
+                _prepare_order(job, parcel(), deps),
                 timeout_s=job.app.fan_out.host_timeout,
                 go_on=lambda: _still_claimed(job.host, deps),
             )
@@ -142,36 +156,41 @@ def _prepared_and_next(
     return _change(tx, job, HE.PREPARED, tell=False), following
 
 
-def _prepare_order(job: _Job, deps: Deps) -> PrepareOrder:
+def _parcel(rollout: Rollout, deps: Deps) -> _Parcel:
     with deps.store.reading() as tx:
-        release = tx.commits.release(job.rollout.app, job.rollout.commit)
-        base = _base(tx, job, release)
-        spare = tx.rollouts.unfinished_commits(job.rollout.app)
-    if release is None or release.digest != job.rollout.digest:
+        release = tx.commits.release(rollout.app, rollout.commit)
+        spare = tx.rollouts.unfinished_commits(rollout.app)
+    if release is None or release.digest != rollout.digest:
         raise StepFailed(
-            f"{job.host.name}: the release of {job.rollout.commit[:12]} is no longer the one that was tested",
-            remedy=f"stop this rollout, then rollout deploy {job.rollout.commit[:12]}",
+            f"the release of {rollout.commit[:12]} is no longer the one that was tested",
+            remedy=f"stop this rollout, then rollout deploy {rollout.commit[:12]}",
         )
-    if job.rollout.previous:
-        spare.add(job.rollout.previous)
+    if rollout.previous:
+        spare.add(rollout.previous)
+    return _Parcel(release, tuple(sorted(spare)))
+
+
+def _prepare_order(job: _Job, parcel: _Parcel, deps: Deps) -> PrepareOrder:
+    base = _base(job, parcel.release, deps)
     assert job.host.epoch is not None
     return PrepareOrder(
         epoch=job.host.epoch,
         operation=job.host.epoch,
-        release=release,
+        release=parcel.release,
         keep=job.app.release.keep,
-        spare=tuple(sorted(spare)),
-        delta=deps.workshop.delta(job.rollout.app, base, release) if base else None,
+        spare=parcel.spare,
+        delta=deps.workshop.delta(job.rollout.app, base, parcel.release) if base else None,
     )
 
 
-def _base(tx: Transaction, job: _Job, release: Release | None) -> Release | None:
+def _base(job: _Job, release: Release, deps: Deps) -> Release | None:
     """What the host has already, as far as is known: the host itself looks before it takes a delta."""
-    if release is None or not transfer.may_pay(release.size):
+    if not transfer.may_pay(release.size):
         return None
-    runs = tx.hosts.recorded(job.host.app, job.host.name)
-    commit = job.rollout.previous if runs in {None, UNREAD, FOREIGN} else runs
-    return tx.commits.release(job.host.app, commit) if commit else None
+    with deps.store.reading() as tx:
+        runs = tx.hosts.recorded(job.host.app, job.host.name)
+        commit = job.rollout.previous if runs in {None, UNREAD, FOREIGN} else runs
+        return tx.commits.release(job.host.app, commit) if commit else None
 
 
 def _still_claimed(host: RolloutHost, deps: Deps) -> bool:
@@ -652,7 +671,9 @@ def _rolled_back(
 # -- inside ------------------------------------------------------------------------------------------------------------
 
 
-def _begin(deps: Deps, claim: Callable[[Transaction], RolloutHost | None]) -> _Job | None:
+def _begin(
+    deps: Deps, claim: Callable[[Transaction], RolloutHost | None], row_s: float | None = None
+) -> _Job | None:
     crashpoints.reach("before-claim")
     try:
         with deps.store.transaction() as tx:
@@ -665,7 +686,7 @@ def _begin(deps: Deps, claim: Callable[[Transaction], RolloutHost | None]) -> _J
         return None  # another worker was faster
     crashpoints.reach("after-claim")
     now = time.monotonic()
-    return _Job(host, rollout, app, began=now, number=1, row_began=now)
+    return _Job(host, rollout, app, began=now, number=1, row_ends=now + (ROW_S if row_s is None else row_s))
 
 
 def _report(deps: Deps, job: _Job, report: Callable[[Transaction], bool]) -> bool:

@@ -160,7 +160,7 @@ def test_a_token_goes_from_host_to_host(wide):
     assert counted(wide, HostState.DONE) == HOSTS
 
 
-def test_a_row_ends_when_others_have_waited_for_a_second(wide, monkeypatch):
+def test_a_row_ends_when_others_have_waited_for_long(wide, monkeypatch):
     """Hosts that take their time have a message each: whoever has an urgent one waits for no row of them."""
     entry = a_wide_window(wide)
     monkeypatch.setattr(hosts, "ROW_S", -1.0)
