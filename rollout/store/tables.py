@@ -1,6 +1,7 @@
 """The tables. Column names are the field names of `domain/model.py`.
 
-Guarded by the database itself: at most one active and one pending rollout per app (I1, two partial unique indexes).
+Guarded by the database itself: at most one active and one pending rollout per app (I1, two partial unique
+indexes, which only the migrations know: a condition here would load the dialects of all databases at every start).
 """
 
 from datetime import UTC, datetime
@@ -24,10 +25,7 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
     false,
-    text,
 )
-
-from rollout.domain.states import ACTIVE, RolloutState
 
 
 class Utc(TypeDecorator[datetime]):
@@ -206,22 +204,6 @@ rollouts = Table(
     Column("acknowledged_at", Utc),
 )
 
-
-def _states(states: list[RolloutState]) -> str:
-    return ", ".join(f"'{state}'" for state in sorted(states))
-
-
-for _name, _where in (
-    ("uq_rollouts_active", f"state IN ({_states(list(ACTIVE))})"),
-    ("uq_rollouts_pending", f"state = '{RolloutState.PENDING}'"),
-):
-    Index(
-        _name,
-        rollouts.c.app,
-        unique=True,
-        sqlite_where=text(_where),
-        postgresql_where=text(_where),
-    )
 
 rollout_hosts = Table(
     "rollout_hosts",
