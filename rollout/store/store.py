@@ -197,6 +197,7 @@ class Store:
 
     def close(self) -> None:
         """Give the connections back."""
+        self._writers.close()
         self._engine.dispose()
 
     @contextmanager

@@ -26,13 +26,9 @@ TOGETHER = 64
 class _Group:
     """A transaction in the database, and those who have written in it."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.connection = engine.connect()
-        try:
-            self._transaction = self.connection.begin()
-        except BaseException:
-            self.connection.close()
-            raise
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._transaction = connection.begin()
         self._began = time.monotonic()
         self._size = 0
         self._spoiled = False
@@ -65,8 +61,8 @@ class _Group:
                 self._spoiled = True
             raise
 
-    def end(self) -> None:
-        """Commit, and let everybody know."""
+    def end(self) -> bool:
+        """Commit, and let everybody know; False when that failed, and its connection with it."""
         try:
             if not self.lost:
                 self._transaction.commit()
@@ -77,11 +73,8 @@ class _Group:
                 )
         except BaseException as error:  # noqa: BLE001 -- each of them raises it
             self._error = error
-        with suppress(Exception):
-            if self._error is not None:
-                self.connection.invalidate()  # nobody else gets one with half a transaction in it
-            self.connection.close()
         self._ended.set()
+        return self._error is None
 
     def wait(self) -> None:
         """Until it is committed; what kept it from that."""
@@ -102,14 +95,18 @@ class Writers:
         self._lock = threading.Lock()
         self._taken = False
         self._waiting: deque[threading.Lock] = deque()
-        self._group: _Group | None = None  # open; whoever has the turn has it
+        # Whoever has the turn has both.
+        self._connection: Connection | None = (
+            None  # kept: to have it from the pool each time costs as much as a statement
+        )
+        self._group: _Group | None = None  # open
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """Committed when this returns, undone by any exception."""
         self._take_turn()
         try:
-            group = self._group = self._group or _Group(self._engine)
+            group = self._group = self._group or self._begin()
         except BaseException:
             self._leave()
             raise
@@ -119,6 +116,30 @@ class Writers:
         finally:
             self._hand_on(group)
         group.wait()
+
+    def close(self) -> None:
+        """Give the connection back; the next transaction has a new one."""
+        self._take_turn()
+        self._let_go()
+        self._leave()
+
+    def _begin(self) -> _Group:
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        try:
+            return _Group(self._connection)
+        except BaseException:
+            self._let_go()
+            raise
+
+    def _let_go(self) -> None:
+        """Of a connection that may have half a transaction in it: nobody gets that one."""
+        if self._connection is not None:
+            with suppress(Exception):
+                self._connection.invalidate()
+            with suppress(Exception):
+                self._connection.close()
+        self._connection = None
 
     def _take_turn(self) -> None:
         with self._lock:
@@ -145,7 +166,8 @@ class Writers:
                 self._waiting.popleft().release()
                 return
         self._group = None
-        group.end()
+        if not group.end():
+            self._let_go()
         self._leave()
 
     def _leave(self) -> None:
