@@ -144,7 +144,7 @@ for _panel, _command, _examples in (
         ),
     ),
     (LOOK, plan.plan, ("rollout plan", "rollout plan 1a2b3c4 --json")),
-    (LOOK, why.why, ("rollout why 1a2b3c4", "rollout why 1a2b3c4 --json")),
+    (LOOK, why.why, ("rollout why", "rollout why 1a2b3c4", "rollout why main --json")),
     (LOOK, hosts.hosts, ("rollout hosts", "rollout hosts --verify")),
     (TROUBLE, stop.stop, ("rollout stop", f"rollout stop 7 {SAY} --wait", "rollout stop 7 --keep")),
     (TROUBLE, stop.rollback, (f"rollout rollback {SAY}", "rollout rollback --to 1a2b3c4 --wait")),

@@ -76,7 +76,7 @@ def _say_app(call: Call, tx: Transaction, app: AppName) -> None:
         _say_rollout(view, indent="  ")
     red = telling.first_red(tx, app)
     if red is not None:
-        words = f"red since {output.short(red.sha)} by {red.author}: {red.reason}"
+        words = f"{telling.broken(red)}: {red.reason}"
         output.say(f"  {output.paint(output.clean(words), 'red')}")
     for commit in tx.commits.unfinished(app)[:SHOWN_COMMITS]:
         words = f"commit {output.short(commit.sha)} {telling.where(commit)}"

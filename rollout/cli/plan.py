@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 Name = Annotated[
     str | None,
     typer.Argument(
-        metavar="COMMIT", help="A hash or its beginning; default: what goes out next.", show_default=False
+        metavar="COMMIT",
+        help="A hash or its beginning, or the branch; default: what goes out next.",
+        show_default=False,
     ),
 ]
 SHOWN_HOSTS = 12  # of each role; all of them with --json
@@ -27,12 +29,12 @@ SHOWN_HOSTS = 12  # of each role; all of them with --json
 def plan(call: Call, commit: Name = None) -> int:
     """What would go out: commits, order of hosts, the worst case of hurt hosts, the expected time. Nothing is written."""
     from rollout.domain.model import AppName
-    from rollout.services import bars, explaining, planning
+    from rollout.services import explaining, planning
 
     app = call.app()
     fleet = call.deps.fleet.members(app)  # an inventory may take its time, so before the store is read
     with call.store.reading() as tx:
-        wanted = None if commit is None else bars.named(tx, app.name, commit)
+        wanted = None if commit is None else explaining.asked_for(tx, app, commit)
         foreseen, told = _foreseen(tx, app, wanted)
         drafted = planning.draft(tx, app, list(foreseen.commits), fleet)
         lasts = explaining.lasts(tx, AppName(app.name))

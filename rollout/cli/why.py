@@ -7,16 +7,23 @@ import typer
 from rollout.cli import output
 from rollout.cli.call import Call
 
-Name = Annotated[str, typer.Argument(metavar="COMMIT", help="A hash or its beginning.")]
+Name = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="COMMIT",
+        help="A hash or its beginning, or the branch; default: the branch's head.",
+        show_default=False,
+    ),
+]
 
 
-def why(call: Call, commit: Name) -> int:
+def why(call: Call, commit: Name = None) -> int:
     """Say in one sentence where a commit is, what it waits for, and when it should be out."""
-    from rollout.services import bars, explaining, views
+    from rollout.services import explaining, views
 
     app = call.app()
     with call.store.reading() as tx:
-        found = bars.named(tx, app.name, commit)
+        found = explaining.asked_for(tx, app, commit)
         told = explaining.why(tx, app, found)
     if call.json:
         expected = views.moment(told.expected_at)

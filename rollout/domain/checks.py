@@ -22,21 +22,38 @@ class Decision:
     word: Word
     why: str
     late: bool = False  # it fails because nobody reported in time, not because somebody said so
+    silent: bool = False  # a run was cancelled: it does not pass before somebody has it run again
 
 
 def decide(required: Sequence[str], reported: Sequence[Check], age_s: float, limit_s: float) -> Decision:
     """Pass when every required check is a success; fail when one is a failure, or when some are not in after `limit_s`.
 
-    `age_s`: since the commit was received. Checks that are not required decide nothing.
+    `age_s`: since the commit was received. Checks that are not required decide nothing, and a run that was cancelled
+    is as good as none: somebody may start it again.
     """
-    states = {check.name: check.state for check in reported}
-    failed = [name for name in required if states.get(name) is CheckState.FAILURE]
+    said = {check.name: check for check in reported}
+    checks = [said.get(name, Check(name, CheckState.PENDING)) for name in required]
+    failed = [check for check in checks if check.state is CheckState.FAILURE]
     if failed:
-        return Decision(Word.FAIL, f"check {', '.join(failed)} failed")
-    missing = [name for name in required if states.get(name) is not CheckState.SUCCESS]
+        where = " ".join(check.url for check in failed if check.url)
+        return Decision(Word.FAIL, f"check {_names(failed)} failed" + (f": {where}" if where else ""))
+    missing = [check for check in checks if check.state is not CheckState.SUCCESS]
     if not missing:
         return Decision(Word.PASS, f"checks passed: {', '.join(required)}")
+    cancelled = [check for check in missing if check.state is CheckState.CANCELLED]
+    told = "".join(f"; {_cancelled(check)}" for check in cancelled)
     if age_s >= limit_s:
-        why = f"no result of check {', '.join(missing)} after {limit_s:.0f} s: is the CI server's report on its way?"
-        return Decision(Word.FAIL, why, late=True)
-    return Decision(Word.WAIT, f"waits for check {', '.join(missing)}")
+        told = told or ": is the CI server's report on its way?"
+        return Decision(
+            Word.FAIL, f"no result of check {_names(missing)} after {limit_s:.0f} s{told}", late=True
+        )
+    return Decision(Word.WAIT, f"waits for check {_names(missing)}{told}", silent=bool(cancelled))
+
+
+def _names(checks: Sequence[Check]) -> str:
+    return ", ".join(check.name for check in checks)
+
+
+def _cancelled(check: Check) -> str:
+    where = f": {check.url}" if check.url else ""
+    return f"{check.name} {check.details or 'was cancelled, run it again'}{where}"

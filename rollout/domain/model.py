@@ -249,6 +249,7 @@ class CheckState(StrEnum):
     PENDING = "pending"
     SUCCESS = "success"
     FAILURE = "failure"
+    CANCELLED = "cancelled"  # its run is over, or stands still, and says nothing of the commit
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +260,7 @@ class Check:
     state: CheckState
     url: str = ""
     source: str = "api"  # who said so: a webhook's provider, or the API
-    details: str = ""  # of a JUnit report: what failed
+    details: str = ""  # of a JUnit report: what failed; of one that says nothing: why, and what now
 
 
 @dataclass(frozen=True, slots=True)

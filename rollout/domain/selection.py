@@ -31,6 +31,8 @@ class Candidate:
     suspect: bool  # was in a batch that went wrong: goes out alone
     reverts: frozenset[str]  # hashes that its message undoes or mends, see `fixes`
     author: str = ""
+    # Nobody says whether it is good, and nothing is on its way: its run was cancelled, or no report came in time.
+    silent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ def choose(
         position = next((p for p in possible if p >= wanted), possible[-1])
         reason = _why_this(queue, position)
     for young in queue[:position]:
-        if young.state in _UNTESTED and young.age_s < goal_s:
+        if _is_on_its_way(young) and young.age_s < goal_s:
             return Choice(None, f"waits for the tests of {_name(young)}, which lies below the next release")
     return Choice(position, reason)
 
@@ -169,7 +171,7 @@ def _end(queue: Sequence[Candidate]) -> int:
     """The last position that automation looks at: all, or the last of the first three reds in a row."""
     reds = 0
     for position, candidate in enumerate(queue, start=1):
-        reds = reds + 1 if candidate.state is CommitState.FAILED else 0
+        reds = reds + 1 if _is_red(candidate) else 0
         if reds == REDS_IN_A_ROW:
             return position
     return len(queue)
@@ -205,23 +207,40 @@ def _why_nothing(queue: Sequence[Candidate], cap: int) -> str:
     """Who must act before anything ships: the tests, or a person."""
     end, blocks = _end(queue), _blocks(queue)
     for position, candidate in enumerate(queue[: min(cap, end)], start=1):
-        if candidate.state in _UNTESTED and not _blocked(position, blocks):
+        if _is_on_its_way(candidate) and not _blocked(position, blocks):
             return f"waits for the tests of {_name(candidate)}"
     if end <= cap and _reds_end_at(queue, end):
         return (
             f"{REDS_IN_A_ROW} commits in a row failed their tests, the first one {_first_red(queue[:end])}: automation has"
             " stopped; repair the branch, then step over them with `rollout deploy COMMIT --now --reason …`"
         )
+    silent = next((one for one in queue if one.silent), None)
     beyond = next(_shippable(queue), None)
     if beyond is not None:
         sha = _name(queue[beyond - 1])
+        again = f", or have the checks of {_name(silent)} run again" if silent else ""
         return (
             f"{sha} could ship, but only together with {_commits(beyond - 1)} before it, and automation ships at most"
-            f" {cap} at once; a person may: `rollout deploy {sha} --now --reason …`"
+            f" {cap} at once; a person may: `rollout deploy {sha} --now --reason …`{again}"
         )
     if blocks:
         return _why_blocked(queue, blocks[0])
+    if silent is not None:
+        return (
+            f"nobody says whether {_name(silent)} is good, and no commit after it has passed: its checks were cancelled, or no"
+            f" report came in time; run them again: `rollout why {_name(silent)}` says which"
+        )
     return f"{_first_red(queue)} failed its tests, and no commit after it has passed"
+
+
+def _is_on_its_way(candidate: Candidate) -> bool:
+    """Whether its tests are to be waited for."""
+    return candidate.state in _UNTESTED and not candidate.silent
+
+
+def _is_red(candidate: Candidate) -> bool:
+    """Whether somebody said that it is bad."""
+    return candidate.state is CommitState.FAILED and not candidate.silent
 
 
 def _first_red(queue: Sequence[Candidate]) -> str:
@@ -243,7 +262,7 @@ def _why_blocked(queue: Sequence[Candidate], block: _Block) -> str:
 
 def _reds_end_at(queue: Sequence[Candidate], position: int) -> bool:
     reds = queue[max(0, position - REDS_IN_A_ROW) : position]
-    return len(reds) == REDS_IN_A_ROW and all(red.state is CommitState.FAILED for red in reds)
+    return len(reds) == REDS_IN_A_ROW and all(_is_red(red) for red in reds)
 
 
 def _commits(count: int) -> str:

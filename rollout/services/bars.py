@@ -1,6 +1,10 @@
 """Keeping a commit out: by hand, and after every stop, rollback and failed canary."""
 
-from rollout.domain import selection
+from collections.abc import Sequence
+from dataclasses import replace
+
+from rollout.config.deploy_file import AppConfig
+from rollout.domain import checks, selection
 from rollout.domain.model import AppName, Commit, Rollout
 from rollout.domain.states import CommitEvent, CommitState
 from rollout.errors import Conflict, NotFound
@@ -22,7 +26,23 @@ def candidate(commit: Commit, tx: Transaction) -> selection.Candidate:
         suspect=commit.suspect,
         reverts=selection.fixes(commit.message),
         author=commit.author,
+        silent=commit.state is CommitState.FAILED and not commit.reds,
     )
+
+
+def candidates(tx: Transaction, app: AppConfig, queue: Sequence[Commit]) -> list[selection.Candidate]:
+    """A queue as selection sees it; where CI servers decide, with who waits for runs that were cancelled."""
+    found = [candidate(commit, tx) for commit in queue]
+    if app.tests.source != "external":
+        return found
+    return [replace(one, silent=one.silent or _is_silent(tx, app, one)) for one in found]
+
+
+def _is_silent(tx: Transaction, app: AppConfig, one: selection.Candidate) -> bool:
+    if one.state is not CommitState.RECEIVED:
+        return False
+    reported = tx.checks.of(AppName(app.name), one.sha)
+    return checks.decide(app.tests.required, reported, one.age_s, app.tests.deadline).silent
 
 
 def after_trouble(tx: Transaction, rollout: Rollout, *, who: str, why: str) -> None:

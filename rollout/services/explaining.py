@@ -4,15 +4,17 @@ What is to come is foreseen with the rules that will decide: selection is asked 
 still to come passed and what is under way went well, and a rollout is taken to last as long as half of the recent ones did.
 """
 
+import re
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from statistics import median
 
 from rollout.config.deploy_file import AppConfig
 from rollout.domain import selection
-from rollout.domain.model import AppName, Commit, Rollout
+from rollout.domain.model import NOT_ON_BRANCH, AppName, Commit, Rollout
 from rollout.domain.selection import Candidate
 from rollout.domain.states import STAGES, CommitState, RolloutState
+from rollout.errors import NotFound
 from rollout.services import bars, freezes, planning, telling, views
 from rollout.services.policies import policy
 from rollout.services.rollouts import CANARY_CONFIRM, FAN_OUT_CONFIRM
@@ -22,6 +24,7 @@ R = RolloutState
 TYPICAL_S = 600.0  # a rollout's duration until one is measured
 TESTS_S = 60.0  # a test run's
 MOST_ROUNDS = 100  # rollouts that are foreseen
+_HASH = re.compile(r"[0-9a-fA-F]{1,40}")
 _UNTESTED = frozenset({CommitState.RECEIVED, CommitState.TESTING})
 
 
@@ -69,6 +72,21 @@ def sentence(app: AppConfig, told: Why, now: datetime) -> str:
     return f"{told.because}, at about {wall:{day}} {wall:%Z}"
 
 
+def asked_for(tx: Transaction, app: AppConfig, name: str | None) -> Commit:
+    """The commit that a person names by its hash or the first digits of it; by the branch's name or none, the branch's head."""
+    if name is not None and name != app.branch:
+        if not _HASH.fullmatch(name):
+            raise NotFound(
+                f"{name!r} is neither a commit's hash nor {app.branch}, the branch that {app.name} ships",
+                remedy=f"git rev-parse {name} tells its hash",
+            )
+        return bars.named(tx, app.name, name)
+    head = tx.commits.newest(AppName(app.name))
+    if head is None:
+        raise NotFound(planning.no_commit(app), remedy=planning.FIRST_COMMIT)
+    return head
+
+
 def may_go(commit: Commit) -> bool:
     """Whether automation may make it the commit of a rollout, should its tests pass."""
     return (
@@ -81,9 +99,11 @@ def may_go(commit: Commit) -> bool:
 def why(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
     """What becomes of the commit."""
     if commit.is_pull:
-        return Why(_as_pull(app, commit))
+        return Why(_as_pull(tx, app, commit))
     rollout = views.carrying(tx, commit.app, commit.sha)
     told = None if rollout is None else _in_rollout(tx, app, rollout)
+    if rollout is not None and told is not None and _rides(commit, rollout.commit):
+        return _along(tx, commit, rollout.commit, told)
     return (
         told or _will_not(tx, app, commit) or _inside_another(tx, app, commit) or _in_queue(tx, app, commit)
     )
@@ -124,8 +144,8 @@ def forecast(tx: Transaction, app: AppConfig, wanted: Commit | None = None) -> F
         return Forecast((wanted,), untested=int(wanted.state in _UNTESTED))
     if place is None:
         return Forecast(stuck=planning.waits_for(app, tx))
-    known = [bars.candidate(commit, tx) for commit in queue]
-    hoped = [replace(one, state=CommitState.PASSED) if one.state in _UNTESTED else one for one in known]
+    known = bars.candidates(tx, app, queue)
+    hoped = [replace(one, state=CommitState.PASSED) if _is_tested(one, wanted) else one for one in known]
     durations_s = tx.rollouts.durations(name)
     start = 0
     for rounds in range(MOST_ROUNDS):
@@ -137,11 +157,17 @@ def forecast(tx: Transaction, app: AppConfig, wanted: Commit | None = None) -> F
             return Forecast(stuck=choice.reason)
         end = start + choice.position
         if place < end:
-            to_be_tested = queue[end - 1 : end] if queue[end - 1].now_reason else queue[:end]
-            untested = sum(one.state in _UNTESTED for one in to_be_tested)
+            to_be_tested = known[end - 1 : end] if queue[end - 1].now_reason else known[:end]
+            untested = sum(_is_tested(one, wanted) for one in to_be_tested)
             return Forecast(tuple(queue[start:end]), rounds + (following is not None), untested)
         start = end
     return Forecast(stuck=f"more than {MOST_ROUNDS} rollouts go before it")
+
+
+def _is_tested(one: Candidate, wanted: Commit | None = None) -> bool:
+    """Whether its tests are still to come. Of runs that were cancelled nothing comes; the commit that is asked for may be run again."""
+    asked_for = wanted is not None and wanted.sha == one.sha
+    return one.state in _UNTESTED and (asked_for or not one.silent)
 
 
 def _goes_alone(wanted: Commit, queue: list[Commit]) -> bool:
@@ -206,11 +232,11 @@ def _stage(rollout: Rollout) -> str:
     return f"{rollout.done} of {rollout.total} hosts have it"
 
 
-def _as_pull(app: AppConfig, commit: Commit) -> str:
+def _as_pull(tx: Transaction, app: AppConfig, commit: Commit) -> str:
     """It is never shipped, whatever its tests say."""
-    short, pull = commit.sha[:12], f"head of pull request {commit.pull}"
+    pull = f"head of pull request {commit.pull}"
     if commit.state is CommitState.FAILED:
-        return f"{pull}, not good: {commit.reason}; what it printed: rollout log {short}"
+        return f"{pull}, {telling.verdict(commit)}{_look(tx, commit)}"
     words = "tested" if commit.state is CommitState.PASSED else telling.where(commit)
     barred = f", and is barred then: {commit.bar_wanted}" if commit.bar_wanted else ""
     return f"{pull}: {words}; it ships only when it is merged into {app.branch}{barred}"
@@ -227,12 +253,36 @@ def _will_not(tx: Transaction, app: AppConfig, commit: Commit) -> Why | None:
             f"barred: {commit.reason}; a later commit that says so may mend it, or: rollout unbar {short}"
         )
     if commit.state is CommitState.FAILED:
-        return Why(f"not good: {commit.reason}; what it printed: rollout log {short}")
+        return _failed(tx, app, commit)
     if commit.position is not None and not commit.on_branch:
         return Why(f"no longer on branch {app.branch}")
     if commit.bar_wanted is not None and commit.state in _UNTESTED:
         return Why(f"{telling.where(commit)}, and it is barred as soon as it passes: {commit.bar_wanted}")
     return None
+
+
+def _failed(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
+    """It never goes out by itself, but inside of a later one that passes: that is what a branch is."""
+    foreseen = forecast(tx, app, commit) if commit.position is not None and commit.on_branch else Forecast()
+    brings = foreseen.commits[-1] if foreseen.commits else commit
+    if _rides(commit, brings.sha) and brings.state is CommitState.PASSED:
+        return _along(tx, commit, brings.sha, why(tx, app, brings))
+    return Why(telling.verdict(commit) + _look(tx, commit))
+
+
+def _rides(commit: Commit, brings: str) -> bool:
+    return commit.state is CommitState.FAILED and commit.sha != brings
+
+
+def _along(tx: Transaction, commit: Commit, brings: str, told: Why) -> Why:
+    along = f"it is taken along by {brings[:12]}, which came later and passed"
+    because = f"{telling.verdict(commit)}{_look(tx, commit)}; {along}: {told.because}"
+    return Why(because, told.expected_at)
+
+
+def _look(tx: Transaction, commit: Commit) -> str:
+    look = telling.look(tx, commit)
+    return f"; what they printed: {look}" if look else ""
 
 
 def _inside_another(tx: Transaction, app: AppConfig, commit: Commit) -> Why | None:
@@ -257,14 +307,15 @@ def _is_below(commit: Commit, other: Commit) -> bool:
 
 def _in_queue(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
     """Of a commit that may go out, or may when its tests pass."""
-    words = ["tested" if commit.state is CommitState.PASSED else telling.where(commit)]
+    words = [_stands(app, commit)]
     rollout = planning.under_way(tx, commit.app)
     if rollout is not None and rollout.state is R.HALTED:
         number = rollout.id
         words.append(f"waits for rollout {number}, which is halted; a person decides: rollout show {number}")
         return Why(", ".join(words))
     foreseen = forecast(tx, app, commit)
-    others = sum(one.state in _UNTESTED for one in foreseen.commits[:-1] if one.id != commit.id)
+    below = bars.candidates(tx, app, foreseen.commits[:-1])
+    others = sum(_is_tested(one) for one in below if one.sha != commit.sha)
     if foreseen.commits and foreseen.commits[-1].now_reason is not None:
         others = 0  # a person's word waits for no other's tests
     if others and commit.state is CommitState.PASSED:
@@ -284,6 +335,14 @@ def _in_queue(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
     if commit.now_reason is not None:
         words.append(f"before the queue: {commit.now_by}: {commit.now_reason}")
     return Why(", ".join(words), _out_at(tx, app, commit, foreseen))
+
+
+def _stands(app: AppConfig, commit: Commit) -> str:
+    """How far it is by itself. Without a position it is known by a webhook's word only."""
+    words = "tested" if commit.state is CommitState.PASSED else telling.where(commit)
+    if commit.position is None and not words.startswith(NOT_ON_BRANCH):
+        return f"not found on branch {app.branch} yet, {words}"
+    return words
 
 
 def _waits_for(rollout: Rollout) -> str:

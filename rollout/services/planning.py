@@ -19,6 +19,7 @@ from rollout.store.store import Transaction
 log = structlog.get_logger()
 UNDER_WAY = "a rollout is under way"
 UNREAD = "the branch is read again first: commits of it that would go out are not known yet"
+FIRST_COMMIT = "push one, or have the branch's head looked up now with `rollout deploy`"
 AUTOMATION = "automation"  # who asks for a rollout that no person asked for
 BEFORE_THE_NEXT = frozenset({RolloutState.FANNING_OUT})  # has its PASS: the one after it is planned ahead
 
@@ -79,6 +80,11 @@ def start_next(app_name: str, deps: Deps) -> Rollout | None:
         ahead=rollout.is_ahead,
     )
     return rollout
+
+
+def no_commit(app: AppConfig) -> str:
+    """That there is nothing at all yet."""
+    return f"nothing was released yet, and no commit of branch {app.branch} is known"
 
 
 def waits_for(app: AppConfig, tx: Transaction) -> str:
@@ -263,7 +269,9 @@ def _choose(tx: Transaction, app: AppConfig) -> tuple[Commit | None, str]:
             "the commit that runs is no longer on the branch (a force-push), and automation does not guess what replaces it;"
             " a person may: `rollout deploy COMMIT --now --reason …`"
         )
-    candidates = [bars.candidate(commit, tx) for commit in queue]
+    if base is None and not queue:
+        return None, f"{no_commit(app)}: {FIRST_COMMIT}"
+    candidates = bars.candidates(tx, app, queue)
     choice = selection.choose(candidates, tx.rollouts.durations(name), app.queue.goal, app.queue.most)
     return (None if choice.position is None else queue[choice.position - 1]), choice.reason
 

@@ -2,7 +2,7 @@
 
 from rollout.config.deploy_file import AppConfig
 from rollout.domain import selection
-from rollout.domain.model import AppName, Commit, TestResult
+from rollout.domain.model import NOT_ON_BRANCH, AppName, CheckState, Commit, TestResult
 from rollout.domain.states import CommitState
 from rollout.services import bars, planning
 from rollout.store.store import Transaction
@@ -17,10 +17,32 @@ def first_red(tx: Transaction, app: AppName) -> Commit | None:
     return None if found is None else queue[found.position - 1]
 
 
+def broken(commit: Commit) -> str:
+    """Of the first commit that did not pass: the branch is red by it, or stands still as nobody vouches for it."""
+    by = f"{commit.sha[:12]} by {commit.author}"
+    return f"red since {by}" if commit.reds else f"nobody says whether {by} is good"
+
+
 def where(commit: Commit) -> str:
     """Where a commit that is received or in test stands, in a few words."""
     words = "tests run" if commit.state is CommitState.TESTING else commit.reason or "waits for its tests"
     return f"{words} again: {commit.reds} red so far" if commit.reds else words
+
+
+def verdict(commit: Commit) -> str:
+    """Of a commit that did not pass: that it is bad, or that nobody said whether it is; and why."""
+    if (commit.reason or "").startswith(NOT_ON_BRANCH):
+        return commit.reason or ""
+    return f"its tests failed: {commit.reason}" if commit.reds else f"not tested: {commit.reason}"
+
+
+def look(tx: Transaction, commit: Commit) -> str:
+    """The command that shows what its tests printed, here or in a CI server's report; "" when there is nothing: then the reason says where."""
+    if commit.output or any(
+        check.details for check in tx.checks.of(commit.app, commit.sha) if check.state is CheckState.FAILURE
+    ):
+        return f"rollout log {commit.sha[:12]}"
+    return ""
 
 
 def told_of_tests(commit: Commit) -> list[str]:
@@ -46,12 +68,13 @@ def red_branch(tx: Transaction, app: AppConfig) -> None:
         return
     red = queue[found.position - 1]
     if found.certain and tx.apps.tell_red(name, red.sha):
+        short = red.sha[:12]
         tx.record(name, f"commit {red.sha}", "branch red", who="tests", why=red.reason)
         tx.notices.add(
             name,
             None,
-            f"{name}: {app.branch} is red since {red.sha[:12]} by {red.author}",
-            f"{red.subject}\n{red.reason}\n\nNothing newer ships until a commit passes.\nNext: rollout log {red.sha[:12]}",
+            f"{name}: {f'{app.branch} is ' * bool(red.reds)}{broken(red)}",
+            f"{red.subject}\n{red.reason}\n\nNothing newer ships until a commit passes.\nNext: {look(tx, red) or f'rollout why {short}'}",
         )
 
 

@@ -67,10 +67,7 @@ def _claim(commit_id: CommitId, deps: Deps) -> Commit | None:
 
 def _refuse(tx: Transaction, commit: Commit, told: Decision, deps: Deps) -> None:
     result = TestResult(passed=False, reason=told.why, output="")
-    _settle(tx, commit, result=result, release=None, deps=deps, final=True)
-    fresh = tx.commits.by_id(commit.id)
-    if told.late and fresh is not None:
-        tx.commits.update(fresh, reds=commit.reds)  # nobody said red
+    _settle(tx, commit, result=result, release=None, deps=deps, final=True, late=told.late)
 
 
 def _give_up(tx: Transaction, commit: Commit, deps: Deps) -> None:
@@ -194,18 +191,44 @@ def _put_off(tx: Transaction, commit: Commit, *, error: ServiceUnavailable, work
 
 
 def _settle(
-    tx: Transaction, commit: Commit, *, result: TestResult, release: Release | None, deps: Deps, final: bool
+    tx: Transaction,
+    commit: Commit,
+    *,
+    result: TestResult,
+    release: Release | None,
+    deps: Deps,
+    final: bool,
+    late: bool = False,
 ) -> None:
-    """Write what came of it. A red run is followed by another one while `tests.retries` has some left, but for a `final` one."""
+    """Write what came of it. A red run is followed by another one while `tests.retries` has some left, but for a `final` one.
+
+    `late`: nobody said red, and nobody green in time.
+    """
     app = deps.config.app(commit.app)
-    if release is not None and checks.external(app):
-        told = checks.decision(tx, app, commit)  # a failure may have been reported while it was built
-        if told.word is not Word.PASS:
-            result, release, final = replace(result, passed=False, reason=told.why), None, True
+    told = checks.decision(tx, app, commit) if release is not None and checks.external(app) else None
+    if told is not None and told.word is Word.WAIT:  # a run began again while it was built
+        _put_off(tx, commit, error=ServiceUnavailable(told.why), worker=deps.worker)
+        return
+    if told is not None and told.word is Word.FAIL:  # or failed
+        result, release, final, late = replace(result, passed=False, reason=told.why), None, True, told.late
+    _write(tx, commit, result=result, release=release, deps=deps, final=final, late=late)
+
+
+def _write(
+    tx: Transaction,
+    commit: Commit,
+    *,
+    result: TestResult,
+    release: Release | None,
+    deps: Deps,
+    final: bool,
+    late: bool,
+) -> None:
+    app = deps.config.app(commit.app)
     fresh = tx.commits.by_id(commit.id)
     is_pull = fresh is not None and fresh.is_pull
     red = not result.passed
-    reds = commit.reds + red
+    reds = commit.reds + (red and not late)
     values: dict[str, Any] = {
         "who": deps.worker,
         "why": result.reason,

@@ -15,6 +15,11 @@ from rollout.services.ports import Deps
 from rollout.webhooks import payload
 
 log = structlog.get_logger()
+REMEDY = (
+    "nothing was started by it, and polling finds the branch's commits all the same. Is the webhook's content type JSON, and"
+    " is this the address of that kind of git server? What it sent is under its recent deliveries, what came here under"
+    " `rollout history --deliveries`"
+)
 Told = Sequence[tuple[Push, AppConfig | None]]  # of one webhook: several apps may ship the same repository
 
 
@@ -59,6 +64,7 @@ def _read(one: Arrival, deps: Deps) -> Push:
         return known.parse(one.headers, one.body)
     except Unreadable as error:
         intake.reject(one.provider, payload.delivery((), one.body), str(error), deps)
+        error.remedy = error.remedy or REMEDY
         raise
 
 

@@ -53,6 +53,7 @@ class AppSection:
     next: str  # as `rollout status` says it
     frozen: str | None
     red: Commit | None
+    broken: str  # since which commit, and by whom
     coming: tuple[Commit, ...]
     more: int
     last: tuple[Shown, ...]
@@ -112,12 +113,14 @@ def section(tx: Transaction, app: AppConfig) -> AppSection:
     name = AppName(app.name)
     running = tx.rollouts.unfinished(name)
     coming = _coming(tx, name, running)
+    red = telling.first_red(tx, name)
     return AppSection(
         name=app.name,
         running=tuple(_shown(tx, running)),
         next=explaining.sentence(app, explaining.coming(tx, app), tx.today()),
         frozen=freezes.frozen(tx, app),
-        red=telling.first_red(tx, name),
+        red=red,
+        broken=telling.broken(red) if red else "",
         coming=tuple(coming[:NEXT]),
         more=max(0, len(coming) - NEXT),
         last=tuple(_shown(tx, tx.rollouts.finished(name, LAST))),

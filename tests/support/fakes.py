@@ -224,9 +224,15 @@ def a_commit(deps, *, app="shop", message="a change", passed=True):
         if passed:
             tx.commits.add_release(AppName(app), Release(sha, "d" * 64, f"/nowhere/{sha}.tar.gz", 1000))
         what = CommitEvent.PASS if passed else CommitEvent.FAIL
-        reason = None if passed else "tests failed: exit status 1"
+        reason = None if passed else "exit status 1"
         return tx.commits.change(
-            commit, what, who="test", reason=reason, due_at=None, output="the tests' output"
+            commit,
+            what,
+            who="test",
+            reason=reason,
+            due_at=None,
+            output="the tests' output",
+            reds=int(not passed),
         )
 
 

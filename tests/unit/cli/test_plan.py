@@ -99,7 +99,7 @@ def test_what_will_not_go_out_is_a_conflict_that_says_why(cli, shipped):
     """Barred, failed, shipped: 4, with the sentence of `why`; an unknown commit is 3."""
     bad, red = a_commit(shipped), a_commit(shipped, passed=False)
     bars.bar("shop", bad.sha, shipped, who="ann", why="slow")
-    for sha, words in ((bad.sha, "barred: slow"), (red.sha, "not good: tests failed")):
+    for sha, words in ((bad.sha, "barred: slow"), (red.sha, "its tests failed: exit status 1")):
         told = cli("plan", sha, "--json")
         assert (told.code, told.json["error"]) == (4, "Conflict")
         assert words in told.json["message"]

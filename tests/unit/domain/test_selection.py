@@ -39,7 +39,8 @@ def candidate(state="p", *, position=1, minutes=0.0, suspect=False, reverts=()):
     """A commit of a queue; `reverts` are positions."""
     return Candidate(
         sha=sha(position),
-        state=LETTERS[state],
+        state=LETTERS[state.lower()],
+        silent=state.isupper(),
         age_s=minutes * 60,
         suspect=suspect,
         reverts=frozenset(sha(reverted) for reverted in reverts),
@@ -47,7 +48,7 @@ def candidate(state="p", *, position=1, minutes=0.0, suspect=False, reverts=()):
 
 
 def a_queue(letters, *, minutes=(), suspects=(), reverts=None):
-    """One commit a letter: p passed, f failed, b barred, t testing, r received. `reverts`: position → positions."""
+    """One commit a letter: p passed, f failed, b barred, t testing, r received; a capital one is silent. `reverts`: position → positions."""
     reverts = reverts or {}
     ages = [*minutes, *([0.0] * (len(letters) - len(minutes)))]
     return [
@@ -176,6 +177,28 @@ def test_three_reds_stop_automation_under_any_cap():
     assert choose(a_queue("pfffp" + "p" * 20), [], cap=5).position == 1
     assert choose(a_queue("ffpfffp" + "p" * 20), [], cap=7).position == 3
     assert "in a row failed" in choose(a_queue("fffp"), [], cap=9).reason
+
+
+@pytest.mark.parametrize(
+    ("letters", "position"),
+    [("FFp", 3), ("RRp", 3), ("ffFfp", None), ("FfFp", None), ("Rp", 2), ("pFFFp", 1)],
+)
+def test_who_has_no_verdict_is_neither_red_nor_waited_for(letters, position):
+    """A run that was cancelled, or never reported, is taken along by what passed; it is no red of three in a row."""
+    choice = choose(a_queue(letters), [])
+    assert choice.position == position
+    assert "in a row" not in choice.reason
+
+
+def test_a_silent_commit_does_not_save_three_reds():
+    """Beside it they stop automation as ever."""
+    assert "3 commits in a row failed" in choose(a_queue("fffF"), []).reason
+
+
+def test_what_to_do_about_a_silent_commit_is_said():
+    """Alone it is named; where it fills the cap, running it again is one of the two ways on."""
+    assert choose(a_queue("R"), []).reason.startswith(f"nobody says whether {sha(1)[:12]} is good")
+    assert choose(a_queue("FFRp"), []).reason.endswith(f"or have the checks of {sha(1)[:12]} run again")
 
 
 def test_fewer_reds_wait_for_a_commit_that_passes():
@@ -352,7 +375,7 @@ def queues(draw):
     length = draw(st.integers(1, 10))
     return [
         candidate(
-            draw(st.sampled_from("ppppfbtr")),
+            draw(st.sampled_from("ppppfbtrFR")),
             position=position,
             minutes=draw(st.sampled_from([0, 5, 15, 25, 29, 30, 60])),
             suspect=draw(st.integers(0, 5)) == 0,
@@ -376,9 +399,16 @@ def test_what_ships_is_always_permitted(queue, durations, cap):
     assert 1 <= choice.position <= cap
     shipped = queue[: choice.position]
     assert shipped[-1].state is CommitState.PASSED
-    assert "".join("f" if one.state is CommitState.FAILED else "." for one in shipped).find("fff") == -1
+    assert (
+        "".join("f" if one.state is CommitState.FAILED and not one.silent else "." for one in shipped).find(
+            "fff"
+        )
+        == -1
+    )
     assert all(
-        one.age_s >= GOAL_S for one in shipped if one.state in {CommitState.TESTING, CommitState.RECEIVED}
+        one.age_s >= GOAL_S or one.silent
+        for one in shipped
+        if one.state in {CommitState.TESTING, CommitState.RECEIVED}
     )
     for position, one in enumerate(shipped, start=1):
         has_fix = any(is_fix_of(later, one.sha) for later in shipped[position:])

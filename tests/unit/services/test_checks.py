@@ -7,7 +7,7 @@ import pytest
 from rollout.domain.model import Check, CheckState, Member, Role
 from rollout.domain.states import CommitState
 from rollout.errors import Conflict
-from rollout.services import checks, freezes, planning
+from rollout.services import checks, explaining, freezes, planning
 from rollout.store.checks import MOST_NAMES
 from rollout.store.rollouts import Planned
 from tests.support.world import World
@@ -27,8 +27,13 @@ def world(tmp_path, monkeypatch):
     return world
 
 
-def report(world, sha, name, state):
-    return checks.report(world.config.app("shop"), sha, Check(name, S(state)), world.deps)
+def report(world, sha, name, state, url=""):
+    return checks.report(world.config.app("shop"), sha, Check(name, S(state), url), world.deps)
+
+
+def why(world, sha):
+    with world.store.reading() as tx:
+        return explaining.why(tx, world.config.app("shop"), tx.commits.get("shop", sha))
 
 
 def state_of(world, sha):
@@ -76,6 +81,104 @@ def test_one_required_failure_fails_the_commit(world):
         CommitState.FAILED,
         "check unit failed",
     )
+
+
+def test_a_failure_says_where_it_can_be_read(world):
+    """The CI server has the output, so its address is named and not our log, which has nothing."""
+    sha = world.push()
+    report(world, sha, "unit", "failure", "https://ci.example.com/7")
+    world.run(seconds=10)
+    assert why(world, sha).because == "its tests failed: check unit failed: https://ci.example.com/7"
+    sha = world.push()
+    checks.report(
+        world.config.app("shop"), sha, Check("lint", S.FAILURE, details="a.b: 1 is not 2"), world.deps
+    )
+    world.run(seconds=10)
+    assert (
+        why(world, sha).because
+        == f"its tests failed: check lint failed; what they printed: rollout log {sha[:12]}"
+    )
+
+
+def test_a_cancelled_run_is_as_good_as_none(world):
+    """It says who was cancelled and where, nobody is blamed; run again it passes, and is not flaky."""
+    sha = world.push()
+    report(world, sha, "lint", "success")
+    report(world, sha, "unit", "cancelled", "https://ci.example.com/7")
+    world.run(seconds=60)
+    assert state_of(world, sha).state is CommitState.RECEIVED
+    told = why(world, sha)
+    assert told.because == (
+        "waits for check unit; unit was cancelled, run it again: https://ci.example.com/7, then goes out by itself"
+    )
+    assert told.expected_at is None
+    report(world, sha, "unit", "success")
+    world.run(seconds=20)
+    assert (state_of(world, sha).state, state_of(world, sha).flaky) == (CommitState.PASSED, False)
+
+
+def test_a_cancelled_run_is_over_at_the_time_limit(world):
+    """Then it is not tested, says so, and people hear that nobody vouches for it and not that the branch is red."""
+    passed(world)
+    world.settle()
+    sha = world.push()
+    report(world, sha, "unit", "cancelled")
+    world.run(seconds=3700)
+    assert (state_of(world, sha).state, state_of(world, sha).reds) == (CommitState.FAILED, 0)
+    assert why(world, sha).because == (
+        "not tested: no result of check unit, lint after 3600 s; unit was cancelled, run it again"
+    )
+    (title,) = [title for title, _ in world.notifier.sent if "says whether" in title]
+    assert title == f"shop: nobody says whether {sha[:12]} by Ann <ann@example.com> is good"
+    with world.store.reading() as tx:
+        assert f"nobody says whether {sha[:12]} is good" in planning.waits_for(world.config.app("shop"), tx)
+
+
+@pytest.mark.parametrize("seconds", [60, 3700])
+def test_cancelled_runs_stop_no_automation(world, seconds):
+    """Neither before nor after their time limit: two that were cancelled go out at once with the third, which passed."""
+    passed(world)
+    world.settle()
+    cancelled = [world.push(), world.push()]
+    for sha in cancelled:
+        report(world, sha, "unit", "cancelled")
+    world.run(seconds=seconds)
+    sha = passed(world)
+    world.run(until=lambda: set(world.runs().values()) == {sha}, seconds=600)
+    assert set(world.runs().values()) == {sha}
+    assert list(world.newest().commits) == [*cancelled, sha]
+
+
+def test_three_cancelled_runs_are_not_three_reds(world):
+    """The fourth would be one commit more than the cap: that is said, with both ways on, and one of them is run again."""
+    passed(world)
+    world.settle()
+    shas = [world.push(), world.push(), world.push()]
+    for sha in shas:
+        report(world, sha, "unit", "cancelled")
+    fourth = passed(world)
+    world.run(seconds=3700)
+    with world.store.reading() as tx:
+        told = planning.waits_for(world.config.app("shop"), tx)
+    assert told.startswith(f"{fourth[:12]} could ship, but only together with 3 commits before it")
+    assert told.endswith(f"or have the checks of {shas[0][:12]} run again")
+    report(world, shas[0], "unit", "success")
+    report(world, shas[0], "lint", "success")
+    world.settle()
+    assert set(world.runs().values()) == {fourth}
+
+
+def test_what_ci_runs_again_is_waited_for(world):
+    """A cancelled run that was started again is on its way like any other."""
+    passed(world)
+    world.settle()
+    first, second = world.push(), passed(world)
+    report(world, first, "unit", "cancelled")
+    report(world, first, "unit", "pending")
+    world.run(seconds=60)
+    with world.store.reading() as tx:
+        assert "waits for the tests of" in planning.waits_for(world.config.app("shop"), tx)
+    assert second not in world.runs().values()
 
 
 def test_early_reports_wait_for_their_commit(world):
@@ -169,6 +272,27 @@ def test_a_failure_while_it_is_built_is_in_time(world):
     report(world, sha, "lint", "success")
     world.run(seconds=20)
     assert state_of(world, sha).state is CommitState.FAILED
+
+
+@pytest.mark.parametrize("said", ["cancelled", "pending"])
+def test_a_run_that_begins_again_while_it_is_built_is_waited_for(world, said):
+    """The newest word counts, and it is no red."""
+    sha = world.push()
+    report(world, sha, "unit", "success")
+    build = world.workshop.build
+
+    def building(*args):
+        report(world, sha, "lint", said)
+        return build(*args)
+
+    world.workshop.build = building
+    report(world, sha, "lint", "success")
+    world.run(seconds=20)
+    assert (state_of(world, sha).state, state_of(world, sha).reds) == (CommitState.RECEIVED, 0)
+    world.workshop.build = build
+    report(world, sha, "lint", "success")
+    world.run(seconds=30)
+    assert state_of(world, sha).state is CommitState.PASSED
 
 
 def test_reports_are_bounded_and_refused_where_nobody_reads_them(world, tmp_path, monkeypatch):

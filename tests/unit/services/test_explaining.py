@@ -91,7 +91,7 @@ def test_what_failed_says_where_its_output_is(world):
     bad = world.push(fails=True)
     world.run(seconds=30)
     told = why(world, bad)
-    assert told.because == f"not good: exit status 1; what it printed: rollout log {bad[:12]}"
+    assert told.because == f"its tests failed: exit status 1; what they printed: rollout log {bad[:12]}"
     assert told.expected_at is None
 
 
@@ -368,7 +368,7 @@ ALONE = {
     C.RECEIVED: "waits for its tests",
     C.TESTING: "tests run",
     C.PASSED: "tested",
-    C.FAILED: "not good: because",
+    C.FAILED: "its tests failed: because",
     C.BARRED: "barred: because",
 }
 ENDS = {C.FAILED, C.BARRED}
@@ -417,7 +417,9 @@ def test_every_state_has_its_sentence_in_every_situation(tmp_path, situation):
     for state in C:
         with deps.store.transaction() as tx:
             reason = "because" if state in ENDS else None
-            tx.commits.update(tx.commits.get("shop", commit.sha), state=state, reason=reason, **values)
+            reds = int(state is C.FAILED)
+            found = tx.commits.get("shop", commit.sha)
+            tx.commits.update(found, state=state, reason=reason, reds=reds, **values)
         with deps.store.reading() as tx:
             told = explaining.why(tx, deps.config.app("shop"), tx.commits.get("shop", commit.sha))
         assert "\n" not in told.because

@@ -48,13 +48,19 @@ def test_githubs_statuses(said, state):
         ("in_progress", None, "pending"),
         ("completed", "success", "success"),
         ("completed", "neutral", "success"),
-        ("completed", "skipped", "failure"),
+        ("completed", "skipped", "success"),
+        ("completed", "failure", "failure"),
         ("completed", "timed_out", "failure"),
+        ("completed", "startup_failure", "failure"),
+        ("completed", "a new word", "failure"),
+        ("completed", "cancelled", "cancelled"),
+        ("completed", "stale", "cancelled"),
+        ("completed", "action_required", "cancelled"),
         ("queued", "success", "pending"),
     ],
 )
 def test_githubs_runs(event, status, conclusion, state):
-    """A run counts once it is completed; what did not run says nothing good."""
+    """A run counts once it is completed, as for a protected branch: a skipped one is good, a cancelled one neither good nor bad."""
     run = {
         "name": "unit",
         "head_sha": SHA,
@@ -68,12 +74,34 @@ def test_githubs_runs(event, status, conclusion, state):
 
 @pytest.mark.parametrize(
     ("status", "state"),
-    [("success", "success"), ("failed", "failure"), ("canceled", "failure"), ("running", "pending")],
+    [
+        ("success", "success"),
+        ("failed", "failure"),
+        ("canceled", "cancelled"),
+        ("skipped", "cancelled"),
+        ("manual", "cancelled"),
+        ("running", "pending"),
+        ("waiting_for_resource", "pending"),
+        ("scheduled", "pending"),
+    ],
 )
 def test_gitlabs_pipelines(status, state):
-    """Its check is called "pipeline", whatever name the pipeline gave itself."""
+    """Its check is called "pipeline", whatever name the pipeline gave itself; one that tested nothing is neither good nor bad."""
     push = gitlab(status, name="my own")
     assert (push.kind, push.head, push.check.name, push.check.state) == ("report", SHA, "pipeline", state)
+
+
+@pytest.mark.parametrize(
+    ("push", "words"),
+    [
+        (gitlab("canceled"), "was cancelled, run it again"),
+        (gitlab("skipped"), "was skipped, run it"),
+        (gitlab("manual"), "waits for a person to start its manual job"),
+    ],
+)
+def test_a_run_that_says_nothing_says_why(push, words):
+    """What a person can do there is kept with it, and where."""
+    assert (push.check.details, push.check.url) == (words, "https://gitlab.example.com/1")
 
 
 def test_a_report_without_its_commit_is_unreadable():
