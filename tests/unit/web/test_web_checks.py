@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from rollout.domain.states import CommitState
-from tests.support.web import BEARER, signature
+from tests.support.recordings import headers
+from tests.support.web import BEARER, PAYLOADS, SECRET, signature
 
 SHA = f"{1:040x}"
 XML = ("content-type", "application/xml")
@@ -94,3 +95,41 @@ def test_a_report_that_makes_no_sense_is_400(client, world, address, headers, bo
     """Nothing is guessed and nothing kept."""
     assert client.post(address, BEARER, *headers, body=body).status == 400
     assert reported(world) == {}
+
+
+REPORTS = {
+    "github_status": ("https://github.com/acme/shop.git", "ci/unit", "success"),
+    "github_check_run": ("https://github.com/acme/shop.git", "unit", "failure"),
+    "github_workflow_run": ("https://github.com/acme/shop.git", "tests", "success"),
+    "github_workflow_run_waiting": ("https://github.com/acme/shop.git", "tests", "cancelled"),
+    "gitlab_pipeline": ("https://gitlab.example.com/acme/web/shop.git", "pipeline", "success"),
+}
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_each_servers_report_is_kept_as_it_says(client, world, serve, name):
+    """From the signed bytes to the row, with the address of its output."""
+    repository, check, state = REPORTS[name]
+    shop = world.config.app("shop").model_copy(update={"repository": repository})
+    serving = serve(replace(world.deps, config=replace(world.config, apps={"shop": shop})))
+    body, server = (PAYLOADS / f"{name}.json").read_bytes(), name.partition("_")[0]
+    signed = ("X-Hub-Signature-256", f"sha256={signature(body)}")
+    signed = signed if server == "github" else ("X-Gitlab-Token", SECRET)
+    answer = serving.post(f"/webhooks/{server}", *headers(name).items(), signed, body=body)
+    assert (answer.status, answer.json["outcome"]) == (202, "reported")
+    with world.store.reading() as tx:
+        delivery = tx.deliveries.newest(None, 1)[0]
+        (kept,) = tx.checks.of("shop", delivery.head)
+    assert (kept.name, kept.state, kept.source) == (check, state, server)
+    assert kept.url.startswith("https://")
+
+
+def test_a_webhook_that_makes_no_sense_says_what_to_look_at(client):
+    """Signed and unreadable: who reads the answer in the git server's list of deliveries knows what to do."""
+    body = b'{"ref": "refs/heads/main"}'
+    given = [
+        ("X-GitHub-Event", "push") if key == "X-GitHub-Event" else (key, value) for key, value in hook(body)
+    ]
+    answer = client.post("/webhooks/github", *given, body=body)
+    assert answer.status == 400
+    assert "rollout history --deliveries" in answer.json["remedy"]

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from rollout.domain.model import Push
 from rollout.errors import Unreadable
 from rollout.webhooks import PROVIDERS
+from tests.support.recordings import headers
+from tests.support.web import PAYLOADS
 
 EVENTS = {
     "github": {"X-GitHub-Event": "push", "X-GitHub-Delivery": "72d3162e-cc78-11e3-81ab-4c9367dc0958"},
@@ -34,6 +36,104 @@ def name(request):
 def parse(name, body, **more):
     """The body as this server sends it."""
     return PROVIDERS[name].parse({**EVENTS[name], "Content-Type": "application/json", **more}, body)
+
+
+def branch(name):
+    return ("push", name, True, None)
+
+
+def deleted(name):
+    return ("push", name, False, None)
+
+
+def check(name, state):
+    return ("report", "", True, (name, state))
+
+
+OTHER, PULL = ("other", "", False, None), ("pull", "", False, None)
+READ = {
+    "bitbucket_cloud_branch_deletion": deleted("main"),
+    "bitbucket_cloud_forced_push": branch("main"),
+    "bitbucket_cloud_large_push": branch("main"),
+    "bitbucket_cloud_new_branch": branch("feature"),
+    "bitbucket_cloud_push": branch("feature"),
+    "bitbucket_cloud_tag_push": OTHER,
+    "bitbucket_data_center_branch_deletion": deleted("main"),
+    "bitbucket_data_center_forced_push": branch("main"),
+    "bitbucket_data_center_new_branch": branch("feature"),
+    "bitbucket_data_center_push": branch("main"),
+    "bitbucket_data_center_tag_push": OTHER,
+    "forgejo_push": branch("main"),
+    "gitea_branch_creation": OTHER,
+    "gitea_branch_deletion": OTHER,
+    "gitea_forced_push": branch("main"),
+    "gitea_large_push": branch("main"),
+    "gitea_new_branch": branch("feature"),
+    "gitea_pull_request": PULL,
+    "gitea_push": branch("main"),
+    "gitea_tag_push": ("other", "", True, None),
+    "github_branch_deletion": deleted("main"),
+    "github_check_run": check("unit", "failure"),
+    "github_check_run_rerequested": OTHER,
+    "github_check_suite": OTHER,
+    "github_forced_push": branch("main"),
+    "github_new_branch": branch("feature"),
+    "github_ping": ("ping", "", False, None),
+    "github_pull_request": PULL,
+    "github_push": branch("main"),
+    "github_status": check("ci/unit", "success"),
+    "github_tag_push": ("other", "", True, None),
+    "github_workflow_run": check("tests", "success"),
+    "github_workflow_run_waiting": check("tests", "cancelled"),
+    "gitlab_branch_deletion": deleted("main"),
+    "gitlab_forced_push": branch("main"),
+    "gitlab_large_push": branch("main"),
+    "gitlab_merge_request": PULL,
+    "gitlab_new_branch": branch("feature"),
+    "gitlab_pipeline": check("pipeline", "success"),
+    "gitlab_push": branch("main"),
+    "gitlab_tag_push": OTHER,
+}
+
+
+@pytest.mark.parametrize("file", sorted(PAYLOADS.glob("*.json")), ids=lambda file: file.stem)
+def test_every_payload_is_read_as_what_it_is(file):
+    """Each of them, so that none is left lying: its kind, its branch, whether it has a head, and what is said of a check."""
+    server = {"forgejo": "gitea"}.get(kind := file.stem.partition("_")[0], kind)
+    push = PROVIDERS[server].parse(headers(file.stem), file.read_bytes())
+    said = push.check and (push.check.name, str(push.check.state))
+    assert (push.kind, push.branch, bool(push.head), said) == READ[file.stem]
+    if push.kind in {"push", "pull", "report"}:
+        assert push.full_name.lower().endswith("acme/shop") or push.full_name == "acme/web/shop"
+
+
+def test_a_pull_requests_own_fields_are_not_mistaken_for_the_repositorys(payload):
+    """Heads, bases and forks have repositories of their own in the same payload: the one that sends it counts."""
+    pull = PROVIDERS["gitlab"].parse(headers("gitlab_merge_request"), payload("gitlab_merge_request"))
+    assert pull.full_name == "acme/web/shop"
+    run = PROVIDERS["github"].parse(
+        headers("github_workflow_run_waiting"), payload("github_workflow_run_waiting")
+    )
+    assert (run.full_name, run.check.details) == ("acme/shop", "wants an action of a person")
+
+
+@pytest.mark.parametrize("change", [{"tag": True}, {"source": "parent_pipeline"}])
+def test_a_pipeline_that_is_not_the_branchs_is_no_report(payload, change):
+    """A tag's tests something else, and a child's is over before its parent is."""
+    body = payload("gitlab_pipeline", lambda p: p["object_attributes"].update(change))
+    assert PROVIDERS["gitlab"].parse(headers("gitlab_pipeline"), body).kind == "other"
+
+
+def test_a_check_has_the_address_of_its_output(payload):
+    """Which people are sent to, as the output is there."""
+    for name, address in (
+        ("github_status", "https://ci.example.com/acme/shop/builds/1842"),
+        ("github_check_run", "https://github.com/acme/shop/runs/128620228"),
+        ("github_workflow_run", "https://github.com/acme/shop/actions/runs/289782451"),
+        ("gitlab_pipeline", "https://gitlab.example.com/acme/web/shop/-/pipelines/3187"),
+    ):
+        push = PROVIDERS[name.partition("_")[0]].parse(headers(name), payload(name))
+        assert push.check.url == address
 
 
 def test_a_push_is_read(name, payload):
