@@ -105,7 +105,11 @@ def why(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
     if rollout is not None and told is not None and _rides(commit, rollout.commit):
         return _along(tx, commit, rollout.commit, told)
     return (
-        told or _will_not(tx, app, commit) or _inside_another(tx, app, commit) or _in_queue(tx, app, commit)
+        told
+        or _will_not(tx, app, commit)
+        or _not_found(commit)
+        or _inside_another(tx, app, commit)
+        or _in_queue(tx, app, commit)
     )
 
 
@@ -259,6 +263,13 @@ def _will_not(tx: Transaction, app: AppConfig, commit: Commit) -> Why | None:
     if commit.bar_wanted is not None and commit.state in _UNTESTED:
         return Why(f"{telling.where(commit)}, and it is barred as soon as it passes: {commit.bar_wanted}")
     return None
+
+
+def _not_found(commit: Commit) -> Why | None:
+    """A webhook told of it, and git did not: nothing is foreseen."""
+    if commit.position is not None or not (commit.reason or "").startswith(NOT_ON_BRANCH):
+        return None
+    return Why(f"{commit.reason}: a webhook told of it, and it is looked for again")
 
 
 def _failed(tx: Transaction, app: AppConfig, commit: Commit) -> Why:

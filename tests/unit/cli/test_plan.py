@@ -95,6 +95,13 @@ def test_a_commit_is_shown_with_those_that_go_with_it(cli, shipped):
     assert [one["commit"] for one in cli("plan", second.sha, "--json").json["commits"]] == [second.sha]
 
 
+def test_the_branch_stands_for_its_head(cli, shipped):
+    """The rollout that should bring the newest commit, not the next one."""
+    first, head = a_commit(shipped), a_commit(shipped)
+    assert [one["commit"] for one in cli("plan", "--json").json["commits"]] == [first.sha]
+    assert [one["commit"] for one in cli("plan", "main", "--json").json["commits"]] == [head.sha]
+
+
 def test_what_will_not_go_out_is_a_conflict_that_says_why(cli, shipped):
     """Barred, failed, shipped: 4, with the sentence of `why`; an unknown commit is 3."""
     bad, red = a_commit(shipped), a_commit(shipped, passed=False)

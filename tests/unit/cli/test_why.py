@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from tests.support.fakes import a_commit, a_rollout
 
 
@@ -32,6 +34,21 @@ def test_the_document_has_the_keys_of_the_contract(cli, deps):
     assert cli("why", commit.sha, "--json").json["expected_at"] is None
 
 
+@pytest.mark.parametrize("asked", [(), ("main",)])
+def test_the_branch_stands_for_its_head(cli, deps, asked):
+    """By its name, or without one."""
+    a_rollout(deps, state="done")
+    a_commit(deps)
+    head = a_commit(deps)
+    assert cli("why", *asked, "--json").json["commit"] == head.sha
+
+
 def test_an_unknown_commit_is_3(cli, deps):
-    """What nobody has pushed is not found."""
+    """What nobody has pushed is not found, another branch is none that is shipped, and without a commit there is no head."""
+    assert "no commit of branch main is known" in cli("why").err
+    assert "rollout deploy" in cli("why", "main").err
     assert cli("why", "beef").code == 3
+    told = cli("why", "feature/login")
+    assert told.code == 3
+    assert "'feature/login' is neither a commit's hash nor main" in told.err
+    assert "git rev-parse feature/login" in told.err

@@ -95,6 +95,60 @@ def test_what_failed_says_where_its_output_is(world):
     assert told.expected_at is None
 
 
+def test_a_red_commit_says_with_whom_it_goes_out(world):
+    """It never goes out by itself, but a later one that passed takes it along: before, meanwhile and afterwards."""
+    bad, good = world.workshop.push(fails=True), world.workshop.push()
+    read(world)
+    passed(world, bad, bad)
+    red = f"its tests failed: exit status 1; what they printed: rollout log {bad[:12]}"
+    assert why(world, bad).because == red
+    passed(world, good)
+    along = f"{red}; it is taken along by {good[:12]}, which came later and passed: "
+    assert why(world, bad).because == f"{along}planned as rollout 2, which begins at once"
+    assert why(world, bad).expected_at is not None
+    until(world, RolloutState.DONE)
+    assert why(world, bad).because.startswith(f"{along}went out with rollout 2 on ")
+
+
+def test_a_red_commit_before_its_rollout_is_planned(world):
+    """What keeps the one that takes it along is said of it too."""
+    freezes.freeze(world.config.app("shop"), world.deps, who="ann", why="the sale", until=None)
+    bad, good = world.workshop.push(fails=True), world.workshop.push()
+    read(world)
+    passed(world, bad, bad, good)
+    assert why(world, bad).because.endswith(
+        f"it is taken along by {good[:12]}, which came later and passed: tested, frozen by ann: the sale"
+    )
+    assert why(world, bad).expected_at is None
+
+
+def test_a_head_that_git_does_not_have_is_not_found(world):
+    """A webhook told of it: before the branch is read, after git did not have it, and when it is given up."""
+    with world.store.transaction() as tx:
+        ghost, _ = tx.commits.add("shop", "d" * 40, who="test", why="a webhook")
+    told = why(world, ghost.sha)
+    assert told.because.startswith("not found on branch main yet, waits for its tests, then goes out")
+    passed(world, ghost.sha)
+    told = why(world, ghost.sha)
+    assert told.because.startswith("not on branch main of ")
+    assert told.because.endswith(" yet: a webhook told of it, and it is looked for again")
+    assert told.expected_at is None
+    world.run(seconds=600)
+    assert why(world, ghost.sha).because == commit_of(world, ghost.sha).reason
+    assert why(world, ghost.sha).because.startswith("not on branch main of ")
+
+
+def test_an_empty_installation_says_what_to_do_first(tmp_path, monkeypatch):
+    """Nothing was released, and there is no newest commit either."""
+    world = World(tmp_path, monkeypatch, hosts=3)
+    with world.store.reading() as tx:
+        told = explaining.coming(tx, world.config.app(None))
+    assert told.because == (
+        "nothing was released yet, and no commit of branch main is known: push one, or have the branch's head looked up"
+        " now with `rollout deploy`"
+    )
+
+
 def test_in_each_stage_of_its_rollout(world):
     """How far it is, and when it should be everywhere."""
     sha = world.push()
