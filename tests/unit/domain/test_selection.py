@@ -181,13 +181,18 @@ def test_three_reds_stop_automation_under_any_cap():
 
 @pytest.mark.parametrize(
     ("letters", "position"),
-    [("FFp", 3), ("RRp", 3), ("ffFfp", None), ("FfFp", None), ("Rp", 2), ("pFFFp", 1)],
+    [("FFp", 3), ("FFFp", None), ("RRp", 3), ("ffFfp", None), ("FfFp", None), ("Rp", 2), ("pFFFp", 1)],
 )
 def test_who_has_no_verdict_is_neither_red_nor_waited_for(letters, position):
     """A run that was cancelled, or never reported, is taken along by what passed; it is no red of three in a row."""
     choice = choose(a_queue(letters), [])
     assert choice.position == position
     assert "in a row" not in choice.reason
+
+
+def test_a_wider_cap_takes_three_without_a_verdict_along():
+    """They do not end what automation looks at."""
+    assert choose(a_queue("FFFp"), [], cap=4).position == 4
 
 
 def test_a_silent_commit_does_not_save_three_reds():

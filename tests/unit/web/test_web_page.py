@@ -66,7 +66,10 @@ def test_what_is_planned_ahead_says_what_it_waits_for(world, client):
 def test_an_empty_store_says_why_nothing_is_started(client):
     """The reason is on the page, in words."""
     _, page = read(client)
-    assert "Nothing is being rolled out. Next there is nothing new" in page.text
+    assert (
+        "Nothing is being rolled out. Next nothing was released yet, and no commit of branch main is known"
+        in page.text
+    )
 
 
 def test_it_shows_what_runs_what_is_next_and_what_was(world, client, halted):
