@@ -15,6 +15,9 @@ class Word(StrEnum):
     FAIL = "fail"
 
 
+_RESULTS = frozenset({CheckState.SUCCESS, CheckState.FAILURE})
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """The word, and why, for people."""
@@ -48,6 +51,13 @@ def decide(required: Sequence[str], reported: Sequence[Check], age_s: float, lim
             Word.FAIL, f"no result of check {_names(missing)} after {limit_s:.0f} s{told}", late=True
         )
     return Decision(Word.WAIT, f"waits for check {_names(missing)}{told}", silent=bool(cancelled))
+
+
+def came_late(check: Check, known: Sequence[Check]) -> bool:
+    """Whether it says that a run is under way of which the result is known: reports overtake each other. A run is known by its address."""
+    return check.state is CheckState.PENDING and any(
+        one.name == check.name and one.url == check.url != "" and one.state in _RESULTS for one in known
+    )
 
 
 def _names(checks: Sequence[Check]) -> str:

@@ -62,6 +62,8 @@ def report(app: AppConfig, sha: str, check: Check, deps: Deps) -> str:
     name = AppName(app.name)
     with deps.store.transaction() as tx:
         tx.apps.lock(name)
+        if checks.came_late(check, tx.checks.of(name, sha)):
+            return "its result was told of before"
         tx.checks.put(name, sha, check)
         commit = tx.commits.lock(name, sha)
         said = "kept until the commit is known" if commit is None else _follow(tx, app, commit, check)

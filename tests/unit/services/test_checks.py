@@ -181,6 +181,21 @@ def test_what_ci_runs_again_is_waited_for(world):
     assert second not in world.runs().values()
 
 
+@pytest.mark.parametrize("result", ["success", "failure"])
+def test_a_report_that_was_overtaken_by_its_result_changes_nothing(world, result):
+    """That a run began comes after its end: it has ended. That another one began is news."""
+    sha = world.push()
+    report(world, sha, "unit", result, "https://ci.example.com/7")
+    assert (
+        report(world, sha, "unit", "pending", "https://ci.example.com/7") == "its result was told of before"
+    )
+    with world.store.reading() as tx:
+        assert [check.state for check in tx.checks.of("shop", sha)] == [result]
+    report(world, sha, "unit", "pending", "https://ci.example.com/8")
+    with world.store.reading() as tx:
+        assert [check.state for check in tx.checks.of("shop", sha)] == ["pending"]
+
+
 def test_early_reports_wait_for_their_commit(world):
     """A CI server may be faster than the push's webhook."""
     sha = f"{1:040x}"
