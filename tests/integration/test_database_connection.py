@@ -4,10 +4,11 @@ import contextlib
 import threading
 
 import pytest
+from alembic import command
 from sqlalchemy.engine import make_url
 
 from rollout.errors import ServiceUnavailable
-from rollout.store import migrate, postgresql
+from rollout.store import postgresql
 from rollout.store.store import Store
 from tests.support.proxy import proxy
 
@@ -106,7 +107,7 @@ def test_a_migration_may_take_its_time(postgres, monkeypatch):
         f"session_timeout={postgresql.IDLE_S}000 ", "session_timeout=200 "
     )
     monkeypatch.setitem(postgresql._CONNECT, "options", options)
-    upgrade = migrate.command.upgrade
+    upgrade = command.upgrade
 
     def slowly(config, revision):
         connection = config.attributes["connection"]
@@ -114,7 +115,7 @@ def test_a_migration_may_take_its_time(postgres, monkeypatch):
         threading.Event().wait(0.6)  # idle in the middle of its transaction
         upgrade(config, revision)
 
-    monkeypatch.setattr(migrate.command, "upgrade", slowly)
+    monkeypatch.setattr(command, "upgrade", slowly)
     store = Store(postgres.database())
     try:
         store.prepare()
