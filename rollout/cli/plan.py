@@ -57,7 +57,7 @@ def _foreseen(tx: "Transaction", app: "AppConfig", wanted: "Commit | None") -> "
         )
         return foreseen, told
     told, foreseen = explaining.why(tx, app, wanted), explaining.forecast(tx, app, wanted)
-    if not foreseen.commits or not explaining.may_go(wanted):
+    if not foreseen.commits or not explaining.may_go(tx.commits.on_line(wanted)):
         raise Conflict(
             f"no rollout of commit {wanted.sha[:12]} is to come: {told.because}",
             remedy="`rollout plan` shows what goes out next",

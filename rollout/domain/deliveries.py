@@ -42,6 +42,7 @@ class Told:
     position: int | None  # None: git has not confirmed it
     on_branch: bool
     reason: str | None
+    merged_into: str | None = None  # the commit of the branch's line that it came in with
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,9 @@ def end_of(told: Told, out: Out | None, head: str | None) -> End | None:
     It ends once, with what was decided first. A retest, an unbar, or a push back to the commit later on does not open it
     again: `rollout why COMMIT` tells of the commit, the delivery of what became of the webhook. `head` is the branch's.
     """
+    if told.merged_into is not None and told.state not in _REFUSED:
+        merge = told.merged_into
+        return End(Outcome.SUPERSEDED, f"commit {told.sha[:12]} came in with {merge[:12]}", f"commit {merge}")
     if _unconfirmed(told):
         return None
     if told.state in _REFUSED:

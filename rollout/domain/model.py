@@ -40,7 +40,7 @@ class Commit:
     sha: str  # 40 hex digits
     state: CommitState
     version: int
-    position: int | None  # first-parent distance from the root; None until the mirror has it
+    position: int | None  # on the branch's line (domain/branches.py); None until the mirror has it there
     on_branch: bool
     subject: str
     author: str
@@ -66,6 +66,8 @@ class Commit:
     due_at: float | None
     # The pull request whose head it is; of one on the branch: it passed there, and waits for its release.
     pull: int | None
+    merged_into: str | None = None  # the commit of the branch's line that it came in with, not being on it
+    mends: str = ""  # hashes that those that came in with it revert or mend
 
     @property
     def is_pull(self) -> bool:
@@ -416,10 +418,13 @@ class BranchCommit:
     """A commit as git tells it."""
 
     sha: str
-    position: int
+    position: int  # on the branch's line; 0 of one that is not on it
     subject: str
     author: str
     message: str
+    parents: tuple[str, ...] = ()
+    into: str | None = None  # the commit of the line that it came in with
+    mends: frozenset[str] = frozenset()  # hashes that those that came in with it revert or mend
 
 
 @dataclass(frozen=True, slots=True)

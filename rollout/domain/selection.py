@@ -5,6 +5,7 @@ the n oldest commits at once, so a commit that failed its tests may lie below th
 """
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -29,10 +30,13 @@ class Candidate:
     state: CommitState
     age_s: float  # since it was received
     suspect: bool  # was in a batch that went wrong: goes out alone
-    reverts: frozenset[str]  # hashes that its message undoes or mends, see `fixes`
+    reverts: frozenset[str]  # hashes that it undoes or mends: see `fixes`, and `Commit.mends`
     author: str = ""
     # Nobody says whether it is good, and nothing is on its way: its run was cancelled, or no report came in time.
     silent: bool = False
+    inner: tuple[
+        tuple[str, bool], ...
+    ] = ()  # that came in with it, and whether it is barred: those that are, or that are undone
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +49,9 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """Positions `start` to `end - 1` must not ship: the change at `start` is bad until `fix` undoes it."""
+    """Positions `start` to `end - 1` must not ship: the change `sha` that is in `start` is bad until `fix` undoes it."""
 
+    sha: str  # of the commit at `start`, or of one that came in with it
     start: int
     end: int
     fix: int | None
@@ -57,10 +62,13 @@ def fixes(message: str) -> frozenset[str]:
 
     They stand in "This reverts commit <sha>" and in trailers "Rollout-Fixes: <sha>".
     """
-    found = _REVERT.findall(message)
-    for trailer in _TRAILER.findall(message):
-        found += _HASH.findall(trailer)
-    return frozenset(sha.lower() for sha in found)
+    trailers = (named for trailer in _TRAILER.findall(message) for named in _HASH.findall(trailer))
+    return reverts(message) | {sha.lower() for sha in trailers}
+
+
+def reverts(message: str) -> frozenset[str]:
+    """As `fixes`, of what it undoes only."""
+    return frozenset(sha.lower() for sha in _REVERT.findall(message))
 
 
 def is_fix_of(candidate: Candidate, sha: str) -> bool:
@@ -178,18 +186,20 @@ def _end(queue: Sequence[Candidate]) -> int:
 
 
 def _blocks(queue: Sequence[Candidate]) -> list[_Block]:
-    """What must not ship without its fix: every barred commit, and every one that a later commit undoes."""
-    first_fix: dict[int, int] = {}
+    """What must not ship without its fix: every barred commit, and every one that a later commit undoes.
+
+    Also inside a merge, where what mends it may have come in with it: nobody names a hash that is not there yet.
+    """
+    fixes_at = [position for position, candidate in enumerate(queue, start=1) if candidate.reverts]
+    blocks = []
     for position, candidate in enumerate(queue, start=1):
-        if candidate.reverts:
-            for earlier in range(1, position):
-                if is_fix_of(candidate, queue[earlier - 1].sha):
-                    first_fix.setdefault(earlier, position)
-    return [
-        _Block(position, first_fix.get(position, len(queue) + 1), first_fix.get(position))
-        for position, candidate in enumerate(queue, start=1)
-        if candidate.state is CommitState.BARRED or position in first_fix
-    ]
+        itself = (candidate.sha, candidate.state is CommitState.BARRED)
+        for sha, barred in (itself, *candidate.inner):
+            later = fixes_at[bisect_right(fixes_at, position - (sha != candidate.sha)) :]
+            fix = next((place for place in later if is_fix_of(queue[place - 1], sha)), None)
+            if fix != position and (barred or fix is not None):
+                blocks.append(_Block(sha, position, fix or len(queue) + 1, fix))
+    return blocks
 
 
 def _blocked(position: int, blocks: Sequence[_Block]) -> bool:
@@ -251,12 +261,14 @@ def _first_red(queue: Sequence[Candidate]) -> str:
 
 
 def _why_blocked(queue: Sequence[Candidate], block: _Block) -> str:
-    bad = _name(queue[block.start - 1])
+    bad = sha = block.sha[:12]
+    if block.sha != queue[block.start - 1].sha:
+        bad = f"{bad}, which came in with {_name(queue[block.start - 1])},"
     if block.fix is not None:
         return f"{bad} ships only together with {_name(queue[block.fix - 1])}, which undoes it and has not passed"
     return (
-        f'{bad} is barred, and so is all that comes after it until a commit says "This reverts commit {bad}" or'
-        f' "Rollout-Fixes: {bad}", or until a person says `rollout unbar {bad}`'
+        f'{bad} is barred, and so is all that comes after it until a commit says "This reverts commit {sha}" or'
+        f' "Rollout-Fixes: {sha}", or until a person says `rollout unbar {sha}`'
     )
 
 

@@ -25,6 +25,7 @@ _NAME = re.compile(r"(?!.*\.\.)\w[\w.+@/-]{0,250}")
 _SHA = re.compile(r"[0-9a-f]{40}")
 _PULL = re.compile(r"refs/(?:pull|merge-requests)/([1-9][0-9]{0,8})/head")  # GitHub and Gitea; GitLab
 _PULLS = "refs/rollout/pulls"
+_FORMAT = ("--encoding=UTF-8", "--format=%H%n%P%n%an%n%B")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +101,9 @@ class Mirror:
                 log.warning("pull_not_fetched", ref=pull.ref, error=done.complaint)
                 return None
         (record,) = self.git.records(
-            "log", "-z", "--max-count=1", "--encoding=UTF-8", "--format=%H%n%an%n%B",
-            "--end-of-options", ours, "--", longest=4 * MESSAGE_BYTES,
+            "log", "-z", "--max-count=1", *_FORMAT, "--end-of-options", ours, "--", longest=4 * MESSAGE_BYTES,
         )  # fmt: skip
-        told = _commit(record, 0)
+        told = _commit(record)
         return replace(pull, sha=told.sha, subject=told.subject, author=told.author, message=told.message)
 
     def resolve(self, name: str) -> str:
@@ -126,12 +126,38 @@ class Mirror:
             raise NotFound(f"branch {branch!r} was not fetched yet")
         ref = f"refs/heads/{branch}"
         total = int(self._local("rev-list", "--count", "--first-parent", "--end-of-options", ref))
+        found = self._log(ref, "--first-parent", f"--max-count={limit}")
+        return [replace(told, position=total - number) for number, told in enumerate(found)][::-1]
+
+    def contains(self, head: str, sha: str) -> bool:
+        """Whether `head` is this commit, or has it; not if the mirror has never seen it."""
+        done = self.git.run("merge-base", "--is-ancestor", "--end-of-options", sha, head)
+        if done.status in {0, 1}:
+            return not done.status
+        if self.git.run("rev-parse", "--verify", "--quiet", "--end-of-options", f"{sha}^{{commit}}").status:
+            return False
+        raise self._failed("merge-base", done)
+
+    def history(self, head: str, since: str, limit: int) -> list[BranchCommit] | None:
+        """What `head` has and its ancestor `since` has not, the head first, parents after their children.
+
+        None when more than `limit` of them follow `since`. Of those that do not (they came in by merges) the newest ones,
+        at most as many.
+        """
+        follow = self._log(f"{since}..{head}", "--topo-order", "--ancestry-path", f"--max-count={limit + 1}")
+        if len(follow) > limit:
+            return None
+        if all(len(told.parents) == 1 for told in follow):
+            return follow
+        found = self._log(f"{since}..{head}", "--topo-order", f"--max-count={limit}")
+        seen = {told.sha for told in found}
+        return [*found, *(told for told in follow if told.sha not in seen)]
+
+    def _log(self, what: str, *words: str) -> list[BranchCommit]:
         records = self.git.records(
-            "log", "-z", "--first-parent", f"--max-count={limit}", "--encoding=UTF-8",
-            "--format=%H%n%an%n%B", "--end-of-options", ref, "--", longest=4 * MESSAGE_BYTES,
-        )  # fmt: skip
-        found = [_commit(record, total - number) for number, record in enumerate(records)]
-        return found[::-1]
+            "log", "-z", *words, *_FORMAT, "--end-of-options", what, "--", longest=4 * MESSAGE_BYTES
+        )
+        return [_commit(record) for record in records]
 
     @property
     def _made(self) -> bool:
@@ -203,11 +229,14 @@ class Mirror:
     def _local(self, *words: str) -> str:
         done = self.git.run(*words)
         if done.status:
-            raise ServiceUnavailable(
-                f"git mirror {self.directory}: git {words[0]}: {done.complaint}",
-                remedy="is the disk full or not writable? The mirror may be deleted: it is fetched again",
-            )
+            raise self._failed(words[0], done)
         return done.output
+
+    def _failed(self, verb: str, done: Done) -> ServiceUnavailable:
+        return ServiceUnavailable(
+            f"git mirror {self.directory}: git {verb}: {done.complaint}",
+            remedy="is the disk full or not writable? The mirror may be deleted: it is fetched again",
+        )
 
 
 def _head_in(told: Mapping[str, str], repository: Repository, branch: str) -> str:
@@ -226,16 +255,17 @@ def _unavailable(repository: Repository, done: Done) -> ServiceUnavailable:
     )
 
 
-def _commit(record: bytes, position: int) -> BranchCommit:
-    sha, author, message = [*record.decode(errors="replace").split("\n", 2), "", ""][:3]
+def _commit(record: bytes) -> BranchCommit:
+    sha, parents, author, message = [*record.decode(errors="replace").split("\n", 3), "", "", ""][:4]
     message = message.strip("\n")
     subject = message.partition("\n")[0]
     return BranchCommit(
         sha=sha,
-        position=position,
+        position=0,
         subject=_printable(subject)[:200],
         author=_printable(author)[:200],
         message=message.encode()[:MESSAGE_BYTES].decode(errors="ignore"),
+        parents=tuple(parents.split()),
     )
 
 

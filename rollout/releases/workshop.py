@@ -67,6 +67,14 @@ class GitWorkshop:
         """The branch's newest first-parent commits in the mirror, oldest first; the root has position 1."""
         return self._mirror(app).branch(config.branch, limit)
 
+    def contains(self, app: str, head: str, sha: str) -> bool:
+        """Whether `head` is this commit, or has it."""
+        return self._mirror(app).contains(head, sha)
+
+    def history(self, app: str, head: str, since: str, limit: int) -> list[BranchCommit] | None:
+        """What `head` has and its ancestor `since` has not, the head first; None when more than `limit` follow it."""
+        return self._mirror(app).history(head, since, limit)
+
     def run_tests(self, app: str, config: AppConfig, commit: str, *, go_on: Callable[[], bool]) -> TestResult:
         """The test command in a clean checkout; LeaseLost when `go_on` is False. No command: passed, and it says so."""
         commit = self.resolve(app, commit)

@@ -24,7 +24,7 @@ def candidate(commit: Commit, tx: Transaction) -> selection.Candidate:
         state=commit.state,
         age_s=max(0.0, age_s),
         suspect=commit.suspect,
-        reverts=selection.fixes(commit.message),
+        reverts=selection.fixes(commit.message) | frozenset(commit.mends.split()),
         author=commit.author,
         silent=commit.state is CommitState.FAILED and not commit.reds,
     )
@@ -32,7 +32,7 @@ def candidate(commit: Commit, tx: Transaction) -> selection.Candidate:
 
 def candidates(tx: Transaction, app: AppConfig, queue: Sequence[Commit]) -> list[selection.Candidate]:
     """A queue as selection sees it; where CI servers decide, with who waits for runs that were cancelled."""
-    found = [candidate(commit, tx) for commit in queue]
+    found = _with_inner(tx, AppName(app.name), [candidate(commit, tx) for commit in queue])
     if app.tests.source != "external":
         return found
     return [replace(one, silent=one.silent or _is_silent(tx, app, one)) for one in found]
@@ -45,12 +45,22 @@ def _is_silent(tx: Transaction, app: AppConfig, one: selection.Candidate) -> boo
     return checks.decide(app.tests.required, reported, one.age_s, app.tests.deadline).silent
 
 
+def _with_inner(
+    tx: Transaction, app: AppName, seen: list[selection.Candidate]
+) -> list[selection.Candidate]:
+    """With those of the commits inside merges that keep something from shipping."""
+    undone = frozenset[str]().union(*(one.reverts for one in seen))
+    inner = tx.commits.in_the_way(app, [one.sha for one in seen], undone)
+    return [replace(one, inner=tuple(inner.get(one.sha, ()))) for one in seen]
+
+
 def after_trouble(tx: Transaction, rollout: Rollout, *, who: str, why: str) -> None:
     """The rollout went wrong: its commit is barred; of a batch, each that could have gone alone is suspect instead."""
     batch = [commit for sha in rollout.commits if (commit := tx.commits.lock(rollout.app, sha)) is not None]
     if not batch:
         return
-    guilty = set(selection.suspects([candidate(commit, tx) for commit in batch]))
+    seen = _with_inner(tx, rollout.app, [candidate(commit, tx) for commit in batch])
+    guilty = set(selection.suspects(seen))
     culprits = [commit for commit in batch if commit.sha in guilty]
     for commit in culprits:
         if len(culprits) > 1:
@@ -65,7 +75,8 @@ def after_success(tx: Transaction, rollout: Rollout, *, who: str) -> None:
     shipped = tx.commits.get(rollout.app, rollout.commit)
     if shipped is None or not shipped.suspect:
         return
-    left = [one for one in tx.commits.suspects(rollout.app, shipped.suspect_of) if not _is_in(one, shipped)]
+    suspects = tx.commits.suspects(rollout.app, shipped.suspect_of)
+    left = [one for one in suspects if not _is_in(tx.commits.on_line(one), shipped)]
     culprit = selection.last_suspect([candidate(commit, tx) for commit in left])
     if culprit is None:
         return
@@ -114,7 +125,7 @@ def bar(app: str, name: str, deps: Deps, *, who: str, why: str) -> Commit:
     """Automation must not ship this commit; one still in test is barred as soon as it passes."""
     with deps.store.transaction() as tx:
         commit = named(tx, app, name)
-        if commit.state is CommitState.FAILED:
+        if commit.state is CommitState.FAILED and commit.merged_into is None:
             raise Conflict(f"commit {commit.sha[:12]} failed its tests; it is not shipped anyway")
         return bar_locked(tx, commit, who=who, why=why)
 
@@ -136,6 +147,9 @@ def bar_locked(tx: Transaction, commit: Commit, *, who: str, why: str) -> Commit
                     bar_locked(tx, twin, who="bar", why=same)
             deliveries.settle(tx, barred.app)
             return barred
+        case CommitState.FAILED if commit.merged_into is not None:
+            tx.record(commit.app, f"commit {commit.sha}", "bar what it came in with", who=who, why=why)
+            return tx.commits.wish_bar(commit, why)
         case CommitState.RECEIVED | CommitState.TESTING:
             tx.record(commit.app, f"commit {commit.sha}", "bar as soon as it passes", who=who, why=why)
             return tx.commits.wish_bar(commit, why)

@@ -98,7 +98,7 @@ def may_go(commit: Commit) -> bool:
 
 def why(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
     """What becomes of the commit."""
-    if commit.is_pull:
+    if commit.is_pull and commit.merged_into is None:
         return Why(_as_pull(tx, app, commit))
     rollout = views.carrying(tx, commit.app, commit.sha)
     told = None if rollout is None else _in_rollout(tx, app, rollout)
@@ -106,6 +106,7 @@ def why(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
         return _along(tx, commit, rollout.commit, told)
     return (
         told
+        or _in_merge(tx, app, commit)
         or _will_not(tx, app, commit)
         or _not_found(commit)
         or _inside_another(tx, app, commit)
@@ -141,6 +142,7 @@ def forecast(tx: Transaction, app: AppConfig, wanted: Commit | None = None) -> F
     if following is not None and (wanted is None or wanted.sha in following.commits):
         return Forecast(tuple(filter(None, (tx.commits.get(name, sha) for sha in following.commits))))
     queue = planning.ahead(tx, name)
+    wanted = None if wanted is None else tx.commits.on_line(wanted)
     if wanted is not None and wanted.position is None:  # the mirror does not have it yet: it is the newest
         queue.append(wanted)
     place = 0 if wanted is None else next((at for at, one in enumerate(queue) if one.id == wanted.id), None)
@@ -244,6 +246,15 @@ def _as_pull(tx: Transaction, app: AppConfig, commit: Commit) -> str:
     words = "tested" if commit.state is CommitState.PASSED else telling.where(commit)
     barred = f", and is barred then: {commit.bar_wanted}" if commit.bar_wanted else ""
     return f"{pull}: {words}; it ships only when it is merged into {app.branch}{barred}"
+
+
+def _in_merge(tx: Transaction, app: AppConfig, commit: Commit) -> Why | None:
+    """It ships with the commit of the branch's line that it came in with."""
+    merge = tx.commits.on_line(commit)
+    if merge.id == commit.id:
+        return None
+    told = why(tx, app, merge)
+    return Why(f"came in with {merge.sha[:12]}; that is {told.because}", told.expected_at)
 
 
 def _will_not(tx: Transaction, app: AppConfig, commit: Commit) -> Why | None:

@@ -1,5 +1,6 @@
 """From "there is a new commit" to its row: webhook, poll, or by hand. The row is what counts, the message is a hint."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -7,6 +8,7 @@ import structlog
 
 from rollout import crashpoints
 from rollout.config.deploy_file import AppConfig
+from rollout.domain.branches import Branch, above
 from rollout.domain.deliveries import End, Outcome, known_before
 from rollout.domain.model import AppName, BranchCommit, Commit, CommitId, Pull, Push
 from rollout.domain.pipeline import run_tests
@@ -19,8 +21,8 @@ from rollout.store.apps import LONGEST_BACKOFF_S
 from rollout.store.store import Transaction
 
 log = structlog.get_logger()
-BRANCH_LIMIT = 500  # commits of the branch that are looked at, and all above what runs
-QUEUE_LIMIT = 10_000
+BRANCH_LIMIT = 500  # commits that are looked at of a branch of which nothing is known
+QUEUE_LIMIT = 10_000  # above what runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,33 +142,111 @@ def read_branch(app: AppConfig, deps: Deps, *, who: str, why: str) -> str:
     ServiceUnavailable when the repository does not answer, NotFound when it has no such branch, Conflict when it is so far
     ahead of what runs that nobody means it.
     """
-    head = deps.workshop.fetch(app.name, app)
+    return _read(app, deps, who=who, why=why)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The branch's line as it is known from what runs on, by positions and hashes, oldest first; and what runs."""
+
+    line: tuple[tuple[int, str], ...]
+    running: tuple[Commit, ...]
+
+
+def _known(tx: Transaction, name: AppName) -> _Known:
+    newest, floor = tx.commits.newest(name), planning.floor(tx, name)
+    of_newest = newest.position if newest is not None else None
+    since = min((position for position in (floor, of_newest) if position is not None), default=0)
+    return _Known(tuple(tx.commits.line(name, since)), tuple(planning.running(tx, name)))
+
+
+def _read(app: AppConfig, deps: Deps, *, who: str, why: str) -> tuple[str, Branch]:
     name = AppName(app.name)
-    with deps.store.reading() as tx:
-        last = planning.floor(tx, name)
-    branch = _branch_above(last, app, deps)
-    queue = [told for told in branch if told.sha == head or (last is not None and told.position > last)]
-    with deps.store.transaction() as tx:
-        tx.commits.add_all(name, queue, who=who, why=why)
-        tx.commits.place(name, branch)
-        deliveries.settle(tx, name)
-        rings = turns.take(tx, app, deps)
-    deps.bell.ring(rings)
-    return head
+    for tries_left in (2, 1, 0):
+        head = deps.workshop.fetch(app.name, app)
+        with deps.store.reading() as tx:
+            known = _known(tx, name)
+        branch = _branch_above(known, head, app, deps)
+        with deps.store.transaction() as tx:
+            tx.apps.lock(name)
+            if tries_left and _known(tx, name) != known:
+                continue  # somebody else has read the branch meanwhile, and may have seen a newer head
+            _write(tx, name, head, known, branch, who=who, why=why)
+            deliveries.settle(tx, name)
+            rings = turns.take(tx, app, deps)
+        deps.bell.ring(rings)
+        return head, branch
+    raise AssertionError("the last try does not give up")
 
 
-def _branch_above(last: int | None, app: AppConfig, deps: Deps) -> list[BranchCommit]:
-    """The branch's newest commits, oldest first, and all of them above `last`: a commit without a row would ship unseen."""
-    branch = deps.workshop.branch(app.name, app, BRANCH_LIMIT)
-    if last is None or not branch or branch[0].position <= last + 1:
-        return branch
-    ahead = branch[-1].position - last
-    if ahead > QUEUE_LIMIT:
+def _write(
+    tx: Transaction, name: AppName, head: str, known: _Known, branch: Branch, *, who: str, why: str
+) -> None:
+    """Rows for the queue, which is what lies above all that runs, and before the first release the head; and for what came in with it."""
+    places = {told.sha: told.position for told in branch.line}
+    last = min(
+        (place for one in known.running if (place := places.get(one.sha, one.position)) is not None),
+        default=None,
+    )
+    queue = [told for told in branch.line if told.sha == head or (last is not None and told.position > last)]
+    tx.commits.add_all(name, queue, who=who, why=why)
+    with_rows, brings, at = tx.commits.known(name, list(places)), {}, head
+    for told in reversed(branch.line):
+        at = told.sha if told.sha in with_rows else at
+        brings[told.sha] = at
+    inner = [replace(told, into=brings[told.into or head]) for told in branch.inner]
+    tx.commits.add_all(name, inner, who=who, why=why)
+    tx.commits.place(name, branch.line, inner, since=branch.since)
+
+
+def _branch_above(known: _Known, head: str, app: AppConfig, deps: Deps) -> Branch:
+    """The branch from what runs on, or from the newest commit that is known of it: each above what runs is to have its row.
+
+    It goes through what runs whenever the head has that, also when the line that was known does not: what is shipped one
+    after the other never lacks what ran before it.
+    """
+    name, workshop = AppName(app.name), deps.workshop
+    line = known.line
+    if line and not workshop.contains(app.name, head, line[-1][1]):
+        line = _up_to(head, app, deps)
+    placed = {sha for _, sha in line}
+    strayed = (one for one in known.running if one.sha not in placed)
+    back = next((one for one in strayed if workshop.contains(app.name, head, one.sha)), None)
+    if back is not None:
+        line = _up_to(back.sha, app, deps)[-1:]
+        line = (*line, (line[-1][0] + 1 if line else back.position or 1, back.sha))
+    if not line:
+        return Branch(tuple(workshop.branch(app.name, app, BRANCH_LIMIT)))
+    runs = {one.sha for one in known.running}
+    start = 0 if back is not None else next((at for at, (_, sha) in enumerate(line) if sha in runs), -1)
+    since, first = line[start]
+    history = workshop.history(app.name, head, first, QUEUE_LIMIT)
+    if history is None:
         raise Conflict(
-            f"branch {app.branch} of {app.repository} is {ahead} commits ahead of what {app.name} runs",
+            f"branch {app.branch} of {app.repository} is more than {QUEUE_LIMIT} commits ahead of what {app.name} runs",
             remedy=f"is it the right branch? If so, go there in steps of {QUEUE_LIMIT} at most: `branch` may name one in between",
         )
-    return deps.workshop.branch(app.name, app, ahead)
+    found = above([sha for _, sha in line[start:]], since, history)
+    with deps.store.reading() as tx:
+        row = tx.commits.get(name, first)
+        assert row is not None
+        inside = {told.sha for told in (*found.line, *found.inner)} | {first}
+        late = [sha for sha in tx.commits.unplaced(name) if sha not in inside]
+    told = BranchCommit(
+        first, since, row.subject, row.author, row.message, mends=frozenset(row.mends.split())
+    )
+    older = [
+        BranchCommit(sha, 0, "", "", "", into=first) for sha in late if workshop.contains(app.name, head, sha)
+    ]
+    return Branch((told, *found.line), (*found.inner, *older), 0 if first == (back and back.sha) else since)
+
+
+def _up_to(head: str, app: AppConfig, deps: Deps) -> tuple[tuple[int, str], ...]:
+    """As much of the known line as `head` has."""
+    with deps.store.reading() as tx:
+        line = tx.commits.line(AppName(app.name), 0)
+    ends = bisect_left(line, True, key=lambda place: not deps.workshop.contains(app.name, head, place[1]))
+    return tuple(line[:ends])
 
 
 def due(deps: Deps) -> list[str]:
@@ -231,29 +311,17 @@ def enqueue(app: AppConfig, name: str | None, deps: Deps, *, who: str, now: Wish
     NotFound when the branch does not have it; Conflict when it is barred, older than what runs, or, with `now`, when
     another rollout is active.
     """
-    head = read_branch(app, deps, who=who, why="enqueued by hand")
+    head, branch = _read(app, deps, who=who, why="enqueued by hand")
     sha = head if name is None else deps.workshop.resolve(app.name, name)
-    with deps.store.reading() as tx:
-        last = planning.floor(tx, AppName(app.name))
-    branch = {told.sha: told for told in _branch_above(last, app, deps)}
-    with deps.store.reading() as tx:
-        known = tx.commits.get(AppName(app.name), sha)
-    if sha not in branch and known is not None and known.is_pull:
-        raise Conflict(
-            f"commit {sha[:12]} is the head of pull request {known.pull}, which is tested and never shipped",
-            remedy=f"merge it into {app.branch}",
-        )
-    if sha not in branch:
-        raise NotFound(
-            f"commit {sha[:12]} is not on branch {app.branch} of {app.repository}",
-            remedy=f"merge it into {app.branch} first (the newest {BRANCH_LIMIT} commits are looked at)",
-        )
+    told = next((one for one in branch.line if one.sha == sha), None)
+    if told is None:
+        _refuse_others(app, head, sha, deps)
     with deps.store.transaction() as tx:
         if now is not None:  # first: its claims lock its own row before the app's
             why = f"{now.by} wants {sha[:12]} out now: {now.reason}"
             planning.make_way(tx, AppName(app.name), why, who=now.by)
-        tx.commits.add(AppName(app.name), sha, who=who, why="enqueued by hand")
-        tx.commits.place(AppName(app.name), list(branch.values()))
+        # One that is not above what runs, or comes before the first release, may have no row yet.
+        tx.commits.add_all(AppName(app.name), [told] if told else [], who=who, why="enqueued by hand")
         deliveries.settle(tx, AppName(app.name))
         placed = tx.commits.get(AppName(app.name), sha)
         assert placed is not None
@@ -268,6 +336,36 @@ def enqueue(app: AppConfig, name: str | None, deps: Deps, *, who: str, now: Wish
     else:
         deps.bell.ring([run_tests(placed.id)])
     return placed
+
+
+def _refuse_others(app: AppConfig, head: str, sha: str, deps: Deps) -> None:
+    """Of a commit that is not on the branch's line from what runs on."""
+    name, short = AppName(app.name), sha[:12]
+    with deps.store.reading() as tx:
+        known, running = tx.commits.get(name, sha), planning.released(tx, name)
+        merge = None if known is None else tx.commits.on_line(known)
+    if known is not None and known.on_branch and known.position is not None:
+        return
+    if known is not None and merge is not None and merge.id != known.id and merge.on_branch:
+        raise Conflict(
+            f"commit {short} came in with {merge.sha[:12]}, and is not shipped by itself",
+            remedy=f"ship that: `rollout deploy {merge.sha[:12]}`; `rollout why {short}` says when it is out",
+        )
+    if known is not None and known.is_pull:
+        raise Conflict(
+            f"commit {short} is the head of pull request {known.pull}, which is tested and never shipped",
+            remedy=f"merge it into {app.branch}",
+        )
+    if deps.workshop.contains(app.name, head, sha):
+        newer = running.sha if running is not None and running.on_branch else head
+        raise Conflict(
+            f"commit {short} is older than {newer[:12]}, and inside of it",
+            remedy=f"`rollout why {newer[:12]}` says where that is; to go back: `rollout rollback --to COMMIT`",
+        )
+    raise NotFound(
+        f"commit {short} is not on branch {app.branch} of {app.repository}",
+        remedy=f"merge it into {app.branch} first",
+    )
 
 
 def _refuse_conflicts(tx: Transaction, app: AppConfig, commit: Commit, *, now: bool) -> None:

@@ -123,8 +123,12 @@ def unread(tx: Transaction, app: AppName) -> bool:
 
 def floor(tx: Transaction, app: AppName) -> int | None:
     """Above this position each commit of the branch needs its row: above what runs, and what is on its way; None before that."""
-    known = [commit.position for commit in (released(tx, app), _base(tx, app)) if commit is not None]
-    return min((position for position in known if position is not None), default=None)
+    return min((one.position for one in running(tx, app) if one.position is not None), default=None)
+
+
+def running(tx: Transaction, app: AppName) -> list[Commit]:
+    """What is on its way to the fleet, and what the fleet runs."""
+    return [commit for commit in (_base(tx, app), released(tx, app)) if commit is not None]
 
 
 def _has_gaps(base: Commit | None, queue: list[Commit]) -> bool:

@@ -103,7 +103,16 @@ class Workshop(Protocol):
         """The full hash of a commit in the mirror; NotFound."""
 
     def branch(self, app: str, config: AppConfig, limit: int) -> list[BranchCommit]:
-        """The branch's newest first-parent commits in the mirror, oldest first."""
+        """The branch's newest first-parent commits in the mirror, oldest first: of a branch of which nothing is known."""
+
+    def contains(self, app: str, head: str, sha: str) -> bool:
+        """Whether `head`, which is in the mirror, is this commit, or has it."""
+
+    def history(self, app: str, head: str, since: str, limit: int) -> list[BranchCommit] | None:
+        """What `head` has and its ancestor `since` has not, the head first, parents after their children.
+
+        None when more than `limit` follow `since`; of what came in by merges the newest, at most as many.
+        """
 
     def run_tests(self, app: str, config: AppConfig, commit: str, *, go_on: Callable[[], bool]) -> TestResult:
         """The test command in a clean checkout, contained; killed whole at its limit or when `go_on` is False."""

@@ -40,7 +40,7 @@ def _claim(commit_id: CommitId, deps: Deps) -> Commit | None:
     crashpoints.reach("before-claim")
     with deps.store.transaction() as tx:
         known = tx.commits.by_id(commit_id)
-        if known is None:
+        if known is None or (known.merged_into is not None and known.state is CommitState.RECEIVED):
             return None
         app = deps.config.app(known.app)
         tx.apps.lock(known.app)
@@ -154,6 +154,8 @@ def _on_branch(commit: Commit, app: AppConfig, deps: Deps) -> None:
     intake.read_branch(app, deps, who=deps.worker, why="on the branch")
     with deps.store.reading() as tx:
         fresh = tx.commits.by_id(commit.id)
+    if fresh is not None and fresh.merged_into is not None:
+        raise ServiceUnavailable(f"came in with {fresh.merged_into[:12]}, and is not tested by itself")
     if fresh is None or fresh.position is None or not fresh.on_branch:
         missing = f"{NOT_ON_BRANCH} {app.branch} of {app.repository}"
         if commit.attempt < PATIENT_ATTEMPTS:

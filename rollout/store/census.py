@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Column, Table, func, select
 
 from rollout.domain.states import FINISHED, CommitState
+from rollout.store.commits import ITSELF
 from rollout.store.tables import commits, rollout_hosts, rollouts
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ class Census:
         return self._counts(_by_state(rollouts))
 
     def commits(self) -> Counts:
-        """By app and state."""
-        return self._counts(_by_state(commits))
+        """By app and state, without those inside merges."""
+        return self._counts(_by_state(commits).where(ITSELF))
 
     def hosts(self) -> Counts:
         """Of unfinished rollouts, by app and state."""
@@ -47,7 +48,7 @@ class Census:
         """How old the oldest untested commit and the oldest unfinished rollout are; 0 when there is none."""
         return {
             "commit": self._age_s(
-                commits.c.received_at, commits.c.state.in_(UNTESTED), commits.c.pull.is_(None)
+                commits.c.received_at, commits.c.state.in_(UNTESTED), commits.c.pull.is_(None), ITSELF
             ),
             "rollout": self._age_s(rollouts.c.started_at, rollouts.c.state.not_in(FINISHED)),
         }

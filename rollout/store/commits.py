@@ -24,7 +24,7 @@ from rollout.store.rows import columns, load, load_all, load_one
 from rollout.store.tables import commits, releases
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from rollout.store.store import Transaction
 
@@ -40,10 +40,16 @@ _RUNG = update(commits).where(commits.c.id.in_(bindparam("ids", expanding=True))
 _PLACED = (
     commits.c.id, commits.c.sha, commits.c.state, commits.c.pull,
     commits.c.position, commits.c.on_branch, commits.c.subject, commits.c.author, commits.c.message,
+    commits.c.merged_into, commits.c.mends,
 )  # fmt: skip
 _ONE = commits.c.id == bindparam("its_id")
 _PLACE = update(commits).where(_ONE)
 _GONE = update(commits).where(_ONE).values(on_branch=False)
+_INSIDE = update(commits).where(_ONE).values(on_branch=False, merged_into=bindparam("into"))
+_NOT_TESTED = (
+    update(commits).where(_ONE, commits.c.state == CommitState.RECEIVED).values(reason=bindparam("why"))
+)
+ITSELF = commits.c.merged_into.is_(None)  # not inside a merge: may be tested and shipped by itself
 IS_PULL = and_(commits.c.pull.is_not(None), commits.c.position.is_(None))  # `Commit.is_pull`
 
 
@@ -97,20 +103,32 @@ class Commits:
         assert added is not None
         return added, True
 
-    def place(self, app: AppName, branch: Sequence[BranchCommit]) -> None:
-        """Write what git tells of the branch's newest commits into the rows that are there, where it is news.
+    def place(
+        self,
+        app: AppName,
+        branch: Sequence[BranchCommit],
+        inner: Sequence[BranchCommit] = (),
+        *,
+        since: int | None = None,
+    ) -> None:
+        """Write what git tells of the branch's line, and of what came in with it, into the rows that are there, where it is news.
 
-        A commit that is no longer among them, though as young as they are, has left the branch (a force-push). One that
-        failed for nothing but not being on it, and is now, is received again.
+        A commit that is no longer on the line, though its position is `since` (that of the first one) or above, has left it
+        (a force-push). One that failed for nothing but not being on it, and is now, is received again.
         """
         if not branch:
             return
         self._tx.apps.lock(app)
         told = {one.sha: _placed(one) for one in branch}
+        inside = {one.sha: one.into for one in inner}
+        first = branch[0].position if since is None else since
         rows = self._tx.connection.execute(
             select(*_PLACED).where(
                 commits.c.app == app,
-                or_(commits.c.sha.in_(list(told)), commits.c.position >= branch[0].position),
+                or_(
+                    commits.c.sha.in_([*told, *inside]),
+                    and_(commits.c.on_branch, commits.c.position >= first),
+                ),
             )
         ).all()
         here = [row for row in rows if row.sha in told]
@@ -118,7 +136,10 @@ class Commits:
             {"its_id": row.id, **told[row.sha]} for row in here if row[4:] != tuple(told[row.sha].values())
         ]
         gone = [{"its_id": row.id} for row in rows if row.on_branch and row.sha not in told]
-        for statement, values in ((_PLACE, news), (_GONE, gone)):
+        came_in = [row for row in rows if row.sha in inside and row.merged_into != inside[row.sha]]
+        into = [{"its_id": row.id, "into": inside[row.sha]} for row in came_in]
+        why = [{"its_id": row.id, "why": _not_tested(inside[row.sha])} for row in came_in]
+        for statement, values in ((_PLACE, news), (_GONE, gone), (_INSIDE, into), (_NOT_TESTED, why)):
             if values:
                 self._tx.connection.execute(statement, values)
         for row in here:
@@ -126,6 +147,55 @@ class Commits:
                 self._merge(app, row.sha)
             if row.state == CommitState.FAILED:
                 self._receive_again(app, row.sha)
+            elif row.merged_into is not None and row.state == CommitState.RECEIVED:
+                self._tx.connection.execute(_PLACE, {"its_id": row.id, "reason": None, "due_at": 0.0})
+        for row in came_in:
+            if row.state == CommitState.FAILED and self._receive_again(app, row.sha):
+                commit, why_not = self.get(app, row.sha), _not_tested(inside[row.sha])
+                assert commit is not None
+                self.change(
+                    commit, CommitEvent.TESTS_LOST, who="git", why=why_not, reason=why_not, due_at=None
+                )
+
+    def line(self, app: AppName, since: int) -> list[tuple[int, str]]:
+        """The branch's line as it is known from this position on: positions and hashes, oldest first."""
+        rows = self._tx.connection.execute(
+            select(commits.c.position, commits.c.sha)
+            .where(commits.c.app == app, commits.c.on_branch, commits.c.position >= since)
+            .order_by(commits.c.position)
+        )
+        return [(row.position, row.sha) for row in rows]
+
+    def unplaced(self, app: AppName) -> list[str]:
+        """Those that wait for their tests, or are in test, and that git was not seen to have anywhere on the branch."""
+        waits = commits.c.state.in_([CommitState.RECEIVED, CommitState.TESTING])
+        rows = self._tx.connection.execute(
+            select(commits.c.sha).where(
+                commits.c.app == app, waits, commits.c.position.is_(None), commits.c.pull.is_(None), ITSELF
+            )
+        )
+        return list(rows.scalars())
+
+    def on_line(self, commit: Commit) -> Commit:
+        """The commit of the branch's line that brings this one: itself, or what it came in with."""
+        merge = self.get(commit.app, commit.merged_into) if commit.merged_into else None
+        return commit if merge is None else self.on_line(merge)
+
+    def in_the_way(
+        self, app: AppName, line: Sequence[str], undone: Collection[str]
+    ) -> dict[str, list[tuple[str, bool]]]:
+        """Of what came in with these: each that is barred, or whose hash begins as one of `undone`; and whether it is barred."""
+        barred = or_(commits.c.state == CommitState.BARRED, commits.c.bar_wanted.is_not(None))
+        named = [commits.c.sha.startswith(name) for name in undone]
+        rows = self._tx.connection.execute(
+            select(commits.c.sha, commits.c.merged_into, barred.label("barred"))
+            .where(commits.c.app == app, commits.c.merged_into.in_(line), or_(barred, *named))
+            .order_by(commits.c.id)
+        )
+        found: dict[str, list[tuple[str, bool]]] = {}
+        for row in rows:
+            found.setdefault(row.merged_into, []).append((row.sha, bool(row.barred)))
+        return found
 
     def _merge(self, app: AppName, sha: str) -> None:
         """The head of a pull request is on the branch now: an ordinary commit, and what its tests said stays."""
@@ -166,20 +236,22 @@ class Commits:
 
     def current_pulls(self, app: AppName, hashes: Sequence[str]) -> None:
         """Of the heads of pull requests that wait for their tests, only these are tested."""
-        waits = and_(commits.c.app == app, IS_PULL, commits.c.state == CommitState.RECEIVED)
+        waits = and_(commits.c.app == app, IS_PULL, ITSELF, commits.c.state == CommitState.RECEIVED)
         old = and_(waits, commits.c.sha.not_in(hashes), commits.c.due_at.is_not(None))
         again = and_(waits, commits.c.sha.in_(hashes), commits.c.due_at.is_(None))
         why = "not tested: its pull request has a newer head, or is not among the newest"
         self._tx.connection.execute(update(commits).where(old).values(due_at=None, reason=why))
         self._tx.connection.execute(update(commits).where(again).values(due_at=0.0, reason=None))
 
-    def _receive_again(self, app: AppName, sha: str) -> None:
+    def _receive_again(self, app: AppName, sha: str) -> bool:
         commit = self.get(app, sha)
-        if commit is not None and (commit.reason or "").startswith(NOT_ON_BRANCH):
-            self.test_again(commit, who="git", why="it is on the branch now", attempt=0)
+        if commit is None or not (commit.reason or "").startswith(NOT_ON_BRANCH):
+            return False
+        self.test_again(commit, who="git", why="it is on the branch now", attempt=0)
+        return True
 
     def add_all(self, app: AppName, branch: Sequence[BranchCommit], *, who: str, why: str) -> None:
-        """Rows for those that have none; placed. However many: in a few statements."""
+        """Rows for those that have none; placed, on the line or inside a merge. However many: in a few statements."""
         self._tx.apps.lock(app)
         known = self.known(app, [told.sha for told in branch])
         new = [told for told in branch if told.sha not in known]
@@ -193,7 +265,14 @@ class Commits:
             "received_s": self._tx.now(),
             "due_at": 0.0,
         }
-        self._tx.connection.execute(_ADD, [first | {"sha": told.sha, **_placed(told)} for told in new])
+        reasons = [None if told.into is None else _not_tested(told.into) for told in new]
+        self._tx.connection.execute(
+            _ADD,
+            [
+                first | {"sha": told.sha, "reason": reason, **_placed(told)}
+                for told, reason in zip(new, reasons, strict=True)
+            ],
+        )
         for told in new:
             self._tx.record(app, f"commit {told.sha}", "receive", who=who, why=why, states=(None, received))
 
@@ -273,13 +352,14 @@ class Commits:
         return load_all(Commit, rows, state=CommitState)
 
     def unfinished(self, app: AppName) -> list[Commit]:
-        """Received or in test, oldest first, without pull requests."""
+        """Received or in test, oldest first, without pull requests and what is inside merges."""
         rows = self._tx.connection.execute(
             select(*columns(Commit, commits))
             .where(
                 commits.c.app == app,
                 commits.c.state.in_([CommitState.RECEIVED, CommitState.TESTING]),
                 not_(IS_PULL),
+                ITSELF,
             )
             .order_by(commits.c.id)
         )
@@ -291,7 +371,7 @@ class Commits:
         No more messages of an app are under way than it may test at a time, so that in the queue the apps take turns.
         """
         now, of_app = self._tx.now(), commits.c.app == app
-        waits = and_(of_app, commits.c.state == CommitState.RECEIVED)
+        waits = and_(of_app, ITSELF, commits.c.state == CommitState.RECEIVED)
         tests = and_(of_app, commits.c.state == CommitState.TESTING)
         later = and_(commits.c.due_at > now, commits.c.due_at <= now + again_s)
         rung = or_(
@@ -482,10 +562,18 @@ def _suspects(app: AppName, batch: RolloutId | None) -> list[Any]:
 
 
 def _placed(told: BranchCommit) -> dict[str, Any]:
+    """What a row says of it; the names in the order of `_PLACED`."""
+    on_line = told.into is None
     return {
-        "position": told.position,
-        "on_branch": True,
+        "position": told.position if on_line else None,
+        "on_branch": on_line,
         "subject": told.subject,
         "author": told.author,
         "message": told.message,
+        "merged_into": told.into,
+        "mends": " ".join(sorted(told.mends)),
     }
+
+
+def _not_tested(into: str | None) -> str:
+    return f"came in with {(into or '')[:12]}, and is not tested by itself"

@@ -92,7 +92,9 @@ _OF_HEAD = (
     .order_by(deliveries.c.id)
     .limit(1)
 )
-_TOLD = (commits.c.sha, commits.c.state, commits.c.position, commits.c.on_branch, commits.c.reason)
+_TOLD = (
+    commits.c.sha, commits.c.state, commits.c.position, commits.c.on_branch, commits.c.reason, commits.c.merged_into,
+)  # fmt: skip
 _ITS_COMMIT = and_(commits.c.app == deliveries.c.app, commits.c.sha == deliveries.c.head)
 _WAITING = (
     select(*_TOLD, deliveries.c.id)
@@ -173,7 +175,7 @@ class Deliveries:
 
 
 def _told(row: Any) -> Told:
-    return Told(row.sha, CommitState(row.state), row.position, row.on_branch, row.reason)
+    return Told(row.sha, CommitState(row.state), row.position, row.on_branch, row.reason, row.merged_into)
 
 
 class Samples:

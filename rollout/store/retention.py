@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, select, update
 
-from rollout.store.commits import IS_PULL
+from rollout.store.commits import IS_PULL, ITSELF
 from rollout.store.tables import checks, commits, deliveries, events, notices, outputs, rollouts, samples
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ class Retention:
             "deliveries": self._remove(deliveries, deliveries.c.received_at < told),
             "notices": self._remove(notices, notices.c.created_at < told, notices.c.due_at.is_(None)),
             "checks": self._remove(checks, checks.c.reported_at < self._tx.today() - PRINTED),
-            "commits": self._forget_output() + self._remove(commits, IS_PULL, commits.c.received_at < told),
+            "commits": self._forget_output()
+            + self._remove(commits, IS_PULL, ITSELF, commits.c.received_at < told),
         }
 
     def _ended(self, ago: timedelta) -> Any:

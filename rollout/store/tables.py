@@ -128,7 +128,10 @@ commits = Table(
     Column("lease_until", Float),
     Column("due_at", Float),
     Column("pull", Integer),
+    Column("merged_into", String(40)),
+    Column("mends", Text, nullable=False, default="", server_default=""),
     UniqueConstraint("app", "sha"),
+    Index(None, "app", "merged_into"),
 )
 
 checks = Table(

@@ -5,6 +5,8 @@ Whatever order messages come in, however often, and whichever are lost: the rows
 
 import random
 import threading
+from dataclasses import replace
+from graphlib import TopologicalSorter
 
 from rollout.config import deploy_file
 from rollout.config.settings import Settings
@@ -109,11 +111,26 @@ class ModelFleet:
         pass
 
 
+def ancestry(graph, head):
+    """The commit and all that it has, by their hashes."""
+    found, ahead = {}, [head]
+    while ahead:
+        sha = ahead.pop()
+        if sha in graph and sha not in found:
+            found[sha] = graph[sha]
+            ahead += graph[sha].parents
+    return found
+
+
 class ModelWorkshop:
-    """`services.ports.Workshop` over a list of commits."""
+    """`services.ports.Workshop` over a list of commits: the branch as its head moved, each the child of the one before it.
+
+    One that has parents of its own is a merge; `inner` are the others that merges brought.
+    """
 
     def __init__(self):
         self.commits: list[BranchCommit] = []
+        self.inner: dict[str, BranchCommit] = {}
         self.failing: set[str] = set()
         self.failing_build: set[str] = set()
         self.pulls: list[Pull] = []
@@ -129,6 +146,40 @@ class ModelWorkshop:
             self.failing.add(sha)
         return sha
 
+    def merge(self, *messages, message="Merge branch 'side'", since=-1, pulled=False):
+        """Commits with these messages on a line of their own, and the merge of it; the hash of that, and theirs.
+
+        `pulled`: by somebody's `git pull` of the branch into his own work, so that that is the first parent.
+        """
+        head, tip, brought = self.commits[-1].sha, self.commits[since].sha, []
+        for text in messages:
+            sha = f"{len(self.inner) + 1:04x}{'e' * 36}"
+            self.inner[sha] = BranchCommit(sha, 0, text.splitlines()[0], "Eve", text, (tip,))
+            brought.append(sha)
+            tip = sha
+        merge = self.push(message)
+        parents = (tip, head) if pulled else (head, tip)
+        self.commits[-1] = replace(self.commits[-1], parents=parents)
+        return merge, brought
+
+    def _graph(self):
+        befores = [(), *((one.sha,) for one in self.commits)]
+        line = [
+            one if one.parents else replace(one, parents=before)
+            for one, before in zip(self.commits, befores, strict=False)
+        ]
+        return self.inner | {one.sha: one for one in line}
+
+    def contains(self, app, head, sha):
+        return sha in ancestry(self._graph(), head)
+
+    def history(self, app, head, since, limit):
+        graph = self._graph()
+        told = ancestry(graph, head).keys() - ancestry(graph, since)
+        parents = {sha: [one for one in graph[sha].parents if one in told] for sha in told}
+        found = [graph[sha] for sha in TopologicalSorter(parents).static_order()]
+        return None if len(found) > limit else found[::-1]
+
     def fetch(self, app, config):
         return self.commits[-1].sha
 
@@ -141,7 +192,7 @@ class ModelWorkshop:
         return list(pulls)
 
     def resolve(self, app, name):
-        return next(commit.sha for commit in self.commits if commit.sha.startswith(name))
+        return next(sha for sha in self._graph() if sha.startswith(name))
 
     def branch(self, app, config, limit):
         return self.commits[-limit:]

@@ -212,7 +212,7 @@ def test_one_of_a_commit_far_below_what_runs_is_superseded(world):
     world.settle()
     number = webhook(world, older)
     tested(world)
-    assert end(world, number) == ("superseded", "rollout 1")
+    assert end(world, number) == ("superseded", f"commit {2:040x}")
     assert world.newest().id == 1
 
 
