@@ -163,9 +163,9 @@ def _known(tx: Transaction, name: AppName) -> _Known:
 def _read(app: AppConfig, deps: Deps, *, who: str, why: str) -> tuple[str, Branch]:
     name = AppName(app.name)
     for tries_left in (2, 1, 0):
-        head = deps.workshop.fetch(app.name, app)
         with deps.store.reading() as tx:
-            known = _known(tx, name)
+            known = _known(tx, name)  # before the fetch: what is found then is newer than what anybody has written
+        head = deps.workshop.fetch(app.name, app)
         branch = _branch_above(known, head, app, deps)
         with deps.store.transaction() as tx:
             tx.apps.lock(name)

@@ -116,9 +116,12 @@ def waiting(tx: Transaction, app: AppName) -> list[Commit]:
 
 
 def unread(tx: Transaction, app: AppName) -> bool:
-    """A commit above what runs has no row, and would ship unseen: something else ran when the branch was read last."""
+    """Something else ran when the branch was read last.
+
+    A commit above what runs now has no row, and would ship unseen; or what runs is inside a merge, and not on the line.
+    """
     base = _base(tx, app)
-    return _has_gaps(base, _behind(tx, app, base))
+    return _is_inside(tx, base) or _has_gaps(base, _behind(tx, app, base))
 
 
 def floor(tx: Transaction, app: AppName) -> int | None:
@@ -257,7 +260,7 @@ def _choose(tx: Transaction, app: AppConfig) -> tuple[Commit | None, str]:
     name = AppName(app.name)
     base = _base(tx, name)
     queue, gone = _behind(tx, name, base), base is not None and _is_gone(base)
-    if _has_gaps(base, queue):
+    if _is_inside(tx, base) or _has_gaps(base, queue):
         return None, UNREAD
     for wanted in tx.commits.wanted_now(name):
         reachable = wanted.on_branch if gone else any(commit.id == wanted.id for commit in queue)
@@ -278,6 +281,11 @@ def _choose(tx: Transaction, app: AppConfig) -> tuple[Commit | None, str]:
     candidates = bars.candidates(tx, app, queue)
     choice = selection.choose(candidates, tx.rollouts.durations(name), app.queue.goal, app.queue.most)
     return (None if choice.position is None else queue[choice.position - 1]), choice.reason
+
+
+def _is_inside(tx: Transaction, base: Commit | None) -> bool:
+    """What runs had left the branch, and was merged into it since: the line will go through it."""
+    return base is not None and not base.on_branch and tx.commits.on_line(base).on_branch
 
 
 def _is_gone(base: Commit) -> bool:

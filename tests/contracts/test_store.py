@@ -182,6 +182,56 @@ def test_a_commit_that_left_the_branch_is_not_in_the_queue(store):
         assert tx.commits.newest("shop").sha == other
 
 
+def test_what_came_in_with_a_merge_has_its_row_and_waits_for_nothing(store):
+    """Also one that had a row: it is not tested, is in no queue and no count, and what keeps its merge from shipping is found."""
+    from rollout.domain.model import BranchCommit
+    from rollout.store.census import Census
+
+    one, merge, inner, known = ("1" * 40, "2" * 40, "3" * 40, "4" * 40)
+    line = [
+        BranchCommit(one, 1, "a", "b", "c"),
+        BranchCommit(merge, 2, "m", "b", "m", mends=frozenset({one})),
+    ]
+    came_in = [BranchCommit(sha, 0, "i", "eve", "i", into=merge) for sha in (inner, known)]
+    with store.transaction() as tx:
+        tx.commits.add("shop", known, who="w", why="x")
+        assert tx.commits.unplaced("shop") == [known]
+        tx.commits.add_all("shop", [*line, *came_in], who="w", why="x")
+        tx.commits.place("shop", line, came_in)
+        assert tx.commits.line("shop", 0) == [(1, one), (2, merge)]
+        assert [row.sha for row in tx.commits.unfinished("shop")] == [one, merge]
+        assert [row.sha for row in tx.commits.due_for_tests("shop", 10, 9)] == [one, merge]
+        assert tx.commits.unplaced("shop") == []
+        assert Census(tx).commits() == {("shop", "received"): 2}
+        rows = [tx.commits.get("shop", sha) for sha in (merge, inner, known)]
+        assert [tx.commits.on_line(row).sha for row in rows] == [merge] * 3
+        assert [row.merged_into for row in rows] == [None, merge, merge]
+        assert rows[0].mends == one
+        assert rows[2].reason == f"came in with {merge[:12]}, and is not tested by itself"
+        assert tx.commits.in_the_way("shop", [one, merge], []) == {}
+        assert tx.commits.in_the_way("shop", [one, merge], ["444", one]) == {merge: [(known, False)]}
+        tx.commits.wish_bar(rows[1], "no")
+        assert tx.commits.in_the_way("shop", [one, merge], []) == {merge: [(inner, True)]}
+        assert tx.commits.in_the_way("shop", [one], []) == {}
+
+
+def test_what_came_in_with_a_merge_is_an_ordinary_commit_once_the_line_goes_through_it(store):
+    """After a force-push: it waits for its tests, and the merge has left the branch."""
+    from rollout.domain.model import BranchCommit
+
+    one, merge, inner = ("1" * 40, "2" * 40, "3" * 40)
+    line = [BranchCommit(one, 1, "a", "b", "c"), BranchCommit(merge, 2, "m", "b", "m")]
+    came_in = [BranchCommit(inner, 0, "i", "eve", "i", into=merge)]
+    with store.transaction() as tx:
+        tx.commits.add_all("shop", [*line, *came_in], who="w", why="x")
+        tx.commits.place("shop", line, came_in)
+        tx.commits.place("shop", [line[0], BranchCommit(inner, 2, "i", "eve", "i")])
+        assert inner in [row.sha for row in tx.commits.due_for_tests("shop", 10, 9)]
+        row = tx.commits.get("shop", inner)
+        assert (row.merged_into, row.reason, row.position) == (None, None, 2)
+        assert not tx.commits.get("shop", merge).on_branch
+
+
 def test_at_most_one_active_and_one_pending_rollout(store):
     """I1: the database itself refuses a second one."""
     a_rollout(store, RE.START)

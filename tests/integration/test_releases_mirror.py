@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from rollout.domain.branches import above
 from rollout.errors import NotFound, ServiceUnavailable
 from rollout.releases.workshop import GitWorkshop
 from tests.support.sources import Source, an_app
@@ -124,6 +125,83 @@ def test_branch_lists_the_newest_first_parents_oldest_first(source, workshop):
     assert side not in [c.sha for c in listed]
     assert listed[1].message == "merge\n\nRollout-Fixes: abc"
     assert listed[0].author == "Ada"
+
+
+def a_pull(source):
+    """`git pull` into work of one's own while the branch had moved on; what was there before, own work, and the merge."""
+    start = source.commit(message="start")
+    pushed = [source.commit({"p": f"{n}"}, message=f"pushed {n}") for n in range(2)]
+    source.git("checkout", "-q", "-b", "own", start)
+    own = [source.commit({"o": f"{n}"}, message=f"own {n}") for n in range(2)]
+    source.git("merge", "-q", "--no-ff", "-m", "Merge branch 'main'", "main")
+    merge = source.git("rev-parse", "HEAD")
+    source.git("branch", "-q", "-f", "main", merge)
+    return start, pushed, own, merge
+
+
+def test_the_line_after_a_pull_goes_through_where_the_head_was(source, workshop):
+    """Own work is the merge's first parent, and came in with it all the same; each commit is told with its author."""
+    start, pushed, own, merge = a_pull(source)
+    assert workshop.fetch("shop", an_app(source.path)) == merge
+    history = workshop.history("shop", merge, start, 100)
+    found = above([start, pushed[0], pushed[1]], 1, history)
+    assert [(one.sha, one.position, one.subject) for one in found.line] == [
+        (pushed[0], 2, "pushed 0"),
+        (pushed[1], 3, "pushed 1"),
+        (merge, 4, "Merge branch 'main'"),
+    ]
+    assert {(one.sha, one.into, one.author) for one in found.inner} == {(sha, merge, "Ada") for sha in own}
+    since_pushed = above([pushed[1]], 3, workshop.history("shop", merge, pushed[1], 100))
+    assert [one.sha for one in since_pushed.line] == [merge]
+    assert {one.sha for one in since_pushed.inner} == set(own)
+    assert workshop.history("shop", merge, merge, 100) == []
+
+
+def test_what_a_merged_branch_reverts_is_read_from_its_own_messages(source, workshop):
+    """Though the merge's message says nothing; and not what the branch itself has taken back."""
+    bad = source.commit({"a": "1"}, message="bad")
+    also = source.commit({"b": "1"}, message="also bad")
+    source.git("checkout", "-q", "-b", "side")
+    source.commit({"a": "2"}, message=f'Revert "bad"\n\nThis reverts commit {bad}.\n')
+    undone = source.commit({"b": "2"}, message=f"x\n\nThis reverts commit {also}.")
+    source.commit({"b": "1"}, message=f"y\n\nThis reverts commit {undone}.")
+    source.git("checkout", "-q", "main")
+    source.git("merge", "-q", "--no-ff", "-m", "Merge branch 'side'", "side")
+    head = workshop.fetch("shop", an_app(source.path))
+    (merge,) = above([also], 2, workshop.history("shop", head, also, 100)).line
+    assert merge.sha == head
+    assert bad in merge.mends
+    assert also not in merge.mends
+
+
+def test_whether_the_head_has_a_commit(source, workshop):
+    """Itself, what it was made of, through merges too; not what is elsewhere, was forced away, or was never seen."""
+    start, pushed, own, merge = a_pull(source)
+    workshop.fetch("shop", an_app(source.path))
+    for sha in (start, *pushed, *own, merge):
+        assert workshop.contains("shop", merge, sha)
+    assert not workshop.contains("shop", pushed[1], own[0])
+    assert not workshop.contains("shop", pushed[0], merge)
+    assert not workshop.contains("shop", merge, "0" * 40)
+
+
+def test_a_history_has_its_limit_and_what_came_in_is_cut_before_the_line_is(source, workshop):
+    """More than that after a known commit is not read; an imported history of any size is merged all the same."""
+    start, _, _, merge = a_pull(source)
+    source.git("checkout", "-q", "main")
+    after = source.commit(message="after")
+    source.git("checkout", "-q", "--orphan", "import")
+    for number in range(6):
+        source.commit({"i": f"{number}"}, message=f"import {number}")
+    source.git("checkout", "-q", "main")
+    source.git("merge", "-q", "--no-ff", "--allow-unrelated-histories", "-m", "import", "import")
+    head = workshop.fetch("shop", an_app(source.path))
+    assert workshop.history("shop", head, start, 6) is None  # 2 pushed, 2 own, the merge, after, import
+    assert workshop.history("shop", head, after, 1) is not None
+    found = above([merge], 4, workshop.history("shop", head, merge, 3))
+    assert [one.sha for one in found.line] == [after, head]
+    assert 0 < len(found.inner) < 6
+    assert len(above([merge], 4, workshop.history("shop", head, merge, 100)).inner) == 6
 
 
 def test_hostile_messages_are_capped_and_printable(source, workshop):

@@ -1,6 +1,7 @@
 """Whatever happens to the branch, to its webhooks and to commits: what automation ships is what may be shipped."""
 
 import dataclasses
+import itertools
 import tempfile
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from rollout.domain.selection import fixes
 from rollout.domain.states import CommitState, RolloutEvent, RolloutState
 from rollout.errors import Conflict, NotFound
 from rollout.services import bars, intake, planning, rollouts, stopping, testing, turns
-from tests.support.world import ModelWorkshop, World
+from tests.support.world import ModelWorkshop, World, ancestry
 
 CAP = 3
 # Without shrinking: that takes minutes here, and a walk is read as it is.
@@ -38,15 +39,37 @@ class Server(ModelWorkshop):
     def __init__(self):
         super().__init__()
         self.every: dict[str, BranchCommit] = {}
+        self.brought: dict[str, list[str]] = {}  # of each merge
         self.mirror: list[BranchCommit] = []
 
     def push(self, message="a change", *, fails=False):
-        sha = f"{len(self.every) + 1:040x}"
-        self.every[sha] = BranchCommit(sha, len(self.commits) + 1, "a change", "Ann", message)
+        sha = self._make(message, *(one.sha for one in self.commits[-1:]))
         self.commits.append(self.every[sha])
         if fails:
             self.failing.add(sha)
         return sha
+
+    def pull(self, since, messages, *, pulled):
+        """These commits, which follow `since`, are merged; `pulled`: into them, so that they are the first parent."""
+        head, inner = self.commits[-1].sha, [since]
+        for message in messages:
+            inner.append(self._make(message, inner[-1]))
+        merge = self._make("merge", *((inner[-1], head) if pulled else (head, inner[-1])))
+        self.brought[merge] = inner[1:]
+        self.commits.append(self.every[merge])
+        return merge
+
+    def _make(self, message, *parents):
+        sha = f"{len(self.every) + 1:040x}"
+        self.every[sha] = BranchCommit(sha, 0, "a change", "Ann", message, parents)
+        return sha
+
+    def _graph(self):
+        return self.every
+
+    def has(self, sha):
+        """All that the commit has, itself included."""
+        return ancestry(self.every, sha).keys()
 
     def fetch(self, app, config):
         self.mirror = list(self.commits)
@@ -56,7 +79,10 @@ class Server(ModelWorkshop):
         return self.commits[-1].sha
 
     def branch(self, app, config, limit):
-        return self.mirror[-limit:]
+        found = [self.mirror[-1]]
+        while found[-1].parents:
+            found.append(self.every[found[-1].parents[0]])
+        return [dataclasses.replace(one, position=at) for at, one in enumerate(found[::-1], start=1)][-limit:]
 
     def resolve(self, app, name):
         return name
@@ -96,6 +122,26 @@ class Queue(RuleBasedStateMachine):
                 message = f"This reverts commit {self._one(self.server.commits, undoes).sha}."
             head = self.server.push(message, fails=number + 1 == fails)
         self.post(head)
+
+    @rule(since=ANY, undoes=st.lists(st.none() | ANY, max_size=3), pulled=st.booleans())
+    def merge(self, since, undoes, pulled):
+        """Commits of another line come in, begun at any commit: the last one of them may be a merge's inner one."""
+        start = self._one(sorted(self.server.has(self.server.commits[-1].sha)), since)
+        messages = ["a change"]
+        for which in undoes:
+            known = [*self.server.every, f"{len(self.server.every) + len(messages):040x}"]
+            messages.append(
+                "a change" if which is None else f"This reverts commit {self._one(known, which)}."
+            )
+        self.post(self.server.pull(start, messages, pulled=pulled))
+
+    @precondition(lambda self: self.left)
+    @rule(which=ANY, pulled=st.booleans())
+    def merge_again(self, which, pulled):
+        """What was forced away comes back by a merge."""
+        lost = self._one(self.left, which)[-1].sha
+        if lost not in self.server.has(self.server.commits[-1].sha):
+            self.post(self.server.pull(lost, ["a change"], pulled=pulled))
 
     @rule(back=st.integers(1, 4))
     def force_back(self, back):
@@ -139,7 +185,7 @@ class Queue(RuleBasedStateMachine):
     @rule(which=ANY, now=st.booleans())
     def deploy(self, which, now):
         wish = intake.Wish("hurry", "ann") if now else None
-        name = self._one(self.server.commits, which).sha
+        name = self._one(sorted(self.server.has(self.server.commits[-1].sha)), which)
         self._try(lambda: intake.enqueue(self.app, name, self.deps, who="ann", now=wish))
 
     # -- what follows --------------------------------------------------------------------------------------------------
@@ -267,31 +313,58 @@ class Queue(RuleBasedStateMachine):
         assert rollout.commit not in self.server.failing | self.barred
         if rollout.requested_by != planning.AUTOMATION:
             return
-        branch = [one.sha for one in self.server.mirror]
-        assert rollout.commit in branch
-        at = branch.index(rollout.commit)
+        head = self.server.mirror[-1].sha
+        assert rollout.commit in self.server.has(head)
         running = self._running()
         if running is None:
-            assert at == len(branch) - 1, "before the first release the head goes out"
+            assert rollout.commit == head, "before the first release the head goes out"
             return
-        assert running in branch, "nobody knows what comes after what left the branch"
-        carried = branch[branch.index(running) + 1 : at + 1]
-        assert 1 <= len(carried) <= CAP
-        assert list(rollout.commits) == carried
-        for place, sha in enumerate(carried):
-            if sha in self.barred or tx.commits.get("shop", sha).state is CommitState.BARRED:
-                assert any(sha in fixes(self.server.every[later].message) for later in carried[place + 1 :])
+        assert 1 <= len(rollout.commits) <= CAP
+        line = [running, *rollout.commits]
+        for older, newer in itertools.pairwise(line):
+            assert older in self.server.has(newer), (
+                "what ships has what ran, and all that it is said to carry"
+            )
+        carried = self.server.has(rollout.commit) - self.server.has(running)
+        for sha in carried:
+            row = tx.commits.get("shop", sha)
+            assert row.sha in line or row.merged_into in line, (
+                "each that ships is known, and where it came in"
+            )
+            if sha in self.barred or row.state is CommitState.BARRED:
+                assert any(
+                    sha in fixes(self.server.every[fix].message) for fix in carried if self._lasts(fix)
+                )
+
+    def _lasts(self, fix):
+        """Whether what it says was not taken back by another one that came in with it."""
+        group = next((inner for inner in self.server.brought.values() if fix in inner), [])
+        later = group[group.index(fix) + 1 :] if group else []
+        return not any(
+            fix in fixes(self.server.every[one].message) for one in reversed(later) if self._lasts(one)
+        )
 
     def every_commit_above_the_running_one_has_its_row(self):
-        """Whenever the branch was looked at."""
-        branch = [one.sha for one in self.server.mirror]
-        running = self._running()
-        if not branch or (running is not None and running not in branch):
-            return
-        above = branch[-1:] if running is None else branch[branch.index(running) + 1 :]
+        """Whenever the branch was looked at: on the line, which goes through what runs if the head has it, or inside a merge."""
+        head, running = self.server.mirror[-1].sha, self._running()
+        has = self.server.has(head)
         with self.world.store.reading() as tx:
-            rows = {row.sha: row.position for row in tx.commits.after("shop", 0)}
-        assert {sha: branch.index(sha) + 1 for sha in above}.items() <= rows.items()
+            base = None if running is None else tx.commits.get("shop", running)
+            line = tx.commits.after("shop", 0 if base is None else base.position)
+            rows = {sha: tx.commits.get("shop", sha) for sha in has}
+        if running is None or running not in has:
+            assert rows[head] is not None
+            assert rows[head].on_branch
+            return
+        assert base.on_branch, "what runs is on the branch"
+        assert [row.position for row in line] == list(range(base.position + 1, base.position + 1 + len(line)))
+        for older, newer in itertools.pairwise([running, *(row.sha for row in line)]):
+            assert older in self.server.has(newer)
+        assert (line[-1].sha if line else running) == head
+        known = {row.sha for row in line}
+        for sha in has - self.server.has(running):
+            assert rows[sha].sha in known or rows[sha].merged_into in known
+            assert "not on branch" not in (rows[sha].reason or "")
 
     def _running(self):
         """What the next rollout replaces."""
@@ -314,7 +387,7 @@ class Queue(RuleBasedStateMachine):
 
 
 def test_automation_ships_only_what_may_be_shipped(tmp_path, monkeypatch):
-    """Never a failing or barred commit, more than the cap, out of order, or backwards; each above the running one has its row."""
+    """Never a failing or barred commit, more than the cap, backwards, or one that lacks what runs; each above it has its row."""
     monkeypatch.setattr(Queue, "folder", tmp_path)
     monkeypatch.setattr(Queue, "patch", monkeypatch)
     run_state_machine_as_test(Queue, settings=WALK)
