@@ -30,6 +30,7 @@ WALK = settings(
     deadline=None, database=None, max_examples=20, stateful_step_count=40, phases=[Phase.generate]
 )
 ANY = st.integers(0, 1000)
+MOVES = ["push", "merge", "pull", "force", "again"]
 MINUTES = st.sampled_from([1, 25])
 
 
@@ -119,7 +120,7 @@ class Queue(RuleBasedStateMachine):
         for number in range(amount):
             message = "a change"
             if undoes is not None:
-                message = f"This reverts commit {self._one(self.server.commits, undoes).sha}."
+                message = self._undoes(undoes, [one.sha for one in self.server.commits])
             head = self.server.push(message, fails=number + 1 == fails)
         self.post(head)
 
@@ -129,10 +130,9 @@ class Queue(RuleBasedStateMachine):
         start = self._one(sorted(self.server.has(self.server.commits[-1].sha)), since)
         messages = ["a change"]
         for which in undoes:
-            known = [*self.server.every, f"{len(self.server.every) + len(messages):040x}"]
-            messages.append(
-                "a change" if which is None else f"This reverts commit {self._one(known, which)}."
-            )
+            before = f"{len(self.server.every) + len(messages):040x}"  # of those that come in
+            among = [*self.server.every, *[before] * len(self.server.every)]
+            messages.append("a change" if which is None else self._undoes(which, among))
         self.post(self.server.pull(start, messages, pulled=pulled))
 
     @precondition(lambda self: self.left)
@@ -161,6 +161,27 @@ class Queue(RuleBasedStateMachine):
         self.left.append(list(self.server.commits))
         self.server.commits[:] = self._one(self.left, which)
         self.post(self.server.commits[-1].sha)
+
+    def _undoes(self, which, among):
+        """Half of the time what is barred, if anything is."""
+        return f"This reverts commit {self._one(sorted(self.barred) if self.barred and which % 2 else among, which // 2)}."
+
+    @rule(move=st.sampled_from(MOVES), one=ANY, undoes=st.lists(ANY, max_size=2), barred=st.none() | ANY)
+    def day(self, move, one, undoes, barred):
+        """The branch moves and is looked at, a person may bar something, and then all goes well."""
+        match move:
+            case "push":
+                self.push(1 + one % 3, 0, next(iter(undoes), None))
+            case "merge" | "pull":
+                self.merge(one, undoes, pulled=move == "pull")
+            case "force":
+                self.force_sideways(1 + one % 2, 1)
+            case "again" if self.left:
+                self.merge_again(one, pulled=bool(undoes))
+        self.poll()
+        if barred is not None:
+            self.bar(barred)
+        self.quiet(1, 25)
 
     def post(self, head):
         self.posts.append(head)
