@@ -164,7 +164,7 @@ def _read(app: AppConfig, deps: Deps, *, who: str, why: str) -> tuple[str, Branc
     name = AppName(app.name)
     for tries_left in (2, 1, 0):
         with deps.store.reading() as tx:
-            known = _known(tx, name)  # before the fetch: what is found then is newer than what anybody has written
+            known = _known(tx, name)  # before the fetch: what that finds is newer than what is written here
         head = deps.workshop.fetch(app.name, app)
         branch = _branch_above(known, head, app, deps)
         with deps.store.transaction() as tx:

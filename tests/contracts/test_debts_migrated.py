@@ -12,7 +12,7 @@ from tests.support.checker.read import world as told
 from tests.support.world import World
 
 LATER = {  # what later migrations add to the tables that 0003 left
-    "commits": ["flaky", "reds", "lost", "took_s", "suspect_of", "pull"],
+    "commits": ["flaky", "reds", "lost", "took_s", "suspect_of", "pull", "merged_into", "mends"],
     "deliveries": ["ref", "settled_at"],
     "apps": [
         "looked_s",
@@ -44,6 +44,7 @@ def migrated_again(world):
     with world.store.transaction() as tx:
         tx.connection.execute(text("DROP TABLE checks"))
         tx.connection.execute(text("DROP INDEX ix_deliveries_outcome_app_head"))
+        tx.connection.execute(text("DROP INDEX ix_commits_app_merged_into"))
         for table, columns in (*OF_0003.items(), *LATER.items()):
             for column in columns:
                 tx.connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
