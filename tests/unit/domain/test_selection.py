@@ -374,6 +374,37 @@ def test_suspects_are_those_that_could_have_shipped_alone(letters, reverts, posi
     assert suspects(a_queue(letters, reverts=reverts)) == [sha(position) for position in positions]
 
 
+def brought(position):
+    """The hash of a commit that came in with the one at this position."""
+    return f"e{position:039x}"
+
+
+@pytest.mark.parametrize(
+    ("inner", "reverts", "position", "reason"),
+    [
+        ({}, {}, 1, "oldest"),
+        ({1: True}, {}, None, "which came in with"),  # barred: all that comes after the merge waits
+        ({2: True}, {}, 1, "oldest"),
+        ({1: True}, {1: [brought(1)]}, 1, "oldest"),  # what mends it came in with it
+        ({1: True}, {2: [brought(1)]}, 2, "goes out with"),
+        ({1: False}, {3: [brought(1)[:9]]}, 3, "goes out with"),  # undone: never alone
+    ],
+)
+def test_what_is_barred_or_undone_inside_a_merge_keeps_the_merge_back(inner, reverts, position, reason):
+    """As if it were on the line where the merge is."""
+    queue = [
+        replace(
+            one,
+            inner=((brought(place), inner[place]),) if place in inner else (),
+            reverts=frozenset(reverts.get(place, ())),
+        )
+        for place, one in enumerate(a_queue("ppp"), start=1)
+    ]
+    choice = choose(queue, [])
+    assert choice.position == position
+    assert reason in choice.reason
+
+
 @st.composite
 def queues(draw):
     """Any queue of up to ten commits."""
@@ -390,11 +421,25 @@ def queues(draw):
     ]
 
 
+@st.composite
+def queues_with_merges(draw):
+    """Any queue, with a commit that came in with some of them, barred or not, and undone by what came with it or later."""
+    return [
+        replace(
+            one,
+            inner=((brought(place), draw(st.booleans())),) if draw(st.booleans()) else (),
+            reverts=one.reverts
+            | {brought(undone) for undone in draw(st.sets(st.integers(1, place), max_size=1))},
+        )
+        for place, one in enumerate(draw(queues()), start=1)
+    ]
+
+
 DURATIONS = st.lists(st.floats(0, 10_000), max_size=8)
 
 
 @WALK
-@given(queues(), DURATIONS, st.integers(1, 4))
+@given(queues() | queues_with_merges(), DURATIONS, st.integers(1, 4))
 def test_what_ships_is_always_permitted(queue, durations, cap):
     """Never a commit that has not passed, never more than the cap, never a bar without its fix, never over reds."""
     choice = choose(queue, durations, cap=cap)
@@ -419,6 +464,9 @@ def test_what_ships_is_always_permitted(queue, durations, cap):
         has_fix = any(is_fix_of(later, one.sha) for later in shipped[position:])
         is_undone = any(is_fix_of(later, one.sha) for later in queue[position:])
         assert has_fix or (one.state is not CommitState.BARRED and not is_undone)
+        for inner, is_barred in one.inner:
+            has_fix = any(is_fix_of(later, inner) for later in shipped[position - 1 :])
+            assert has_fix or not (is_barred or any(is_fix_of(later, inner) for later in queue[position:]))
 
 
 @WALK
