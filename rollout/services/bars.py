@@ -45,9 +45,7 @@ def _is_silent(tx: Transaction, app: AppConfig, one: selection.Candidate) -> boo
     return checks.decide(app.tests.required, reported, one.age_s, app.tests.deadline).silent
 
 
-def _with_inner(
-    tx: Transaction, app: AppName, seen: list[selection.Candidate]
-) -> list[selection.Candidate]:
+def _with_inner(tx: Transaction, app: AppName, seen: list[selection.Candidate]) -> list[selection.Candidate]:
     """With those of the commits inside merges that keep something from shipping."""
     undone = frozenset[str]().union(*(one.reverts for one in seen))
     inner = tx.commits.in_the_way(app, [one.sha for one in seen], undone)
