@@ -61,6 +61,8 @@ class Commit:
     took_s: float | None  # of its last test run, without the build
     output: str  # of tests and build, head and tail kept
     digest: str | None  # of its release
+    tree: str | None  # git's hash of all that is in it; None until the mirror has it
+    same_as: str | None  # barred for being the same as this commit, and for nothing else
     lease_owner: str | None
     lease_until: float | None
     due_at: float | None
@@ -425,6 +427,7 @@ class BranchCommit:
     parents: tuple[str, ...] = ()
     into: str | None = None  # the commit of the line that it came in with
     mends: frozenset[str] = frozenset()  # hashes that those that came in with it revert or mend
+    tree: str | None = None  # git's hash of all that is in it
 
 
 @dataclass(frozen=True, slots=True)

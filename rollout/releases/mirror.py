@@ -25,7 +25,7 @@ _NAME = re.compile(r"(?!.*\.\.)\w[\w.+@/-]{0,250}")
 _SHA = re.compile(r"[0-9a-f]{40}")
 _PULL = re.compile(r"refs/(?:pull|merge-requests)/([1-9][0-9]{0,8})/head")  # GitHub and Gitea; GitLab
 _PULLS = "refs/rollout/pulls"
-_FORMAT = ("--encoding=UTF-8", "--format=%H%n%P%n%an%n%B")
+_FORMAT = ("--encoding=UTF-8", "--format=%H%n%P%n%T%n%an%n%B")
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +256,7 @@ def _unavailable(repository: Repository, done: Done) -> ServiceUnavailable:
 
 
 def _commit(record: bytes) -> BranchCommit:
-    sha, parents, author, message = [*record.decode(errors="replace").split("\n", 3), "", "", ""][:4]
+    sha, parents, tree, author, message = [*record.decode(errors="replace").split("\n", 4), "", "", "", ""][:5]
     message = message.strip("\n")
     subject = message.partition("\n")[0]
     return BranchCommit(
@@ -266,6 +266,7 @@ def _commit(record: bytes) -> BranchCommit:
         author=_printable(author)[:200],
         message=message.encode()[:MESSAGE_BYTES].decode(errors="ignore"),
         parents=tuple(parents.split()),
+        tree=tree or None,
     )
 
 

@@ -54,6 +54,7 @@ def _with_inner(tx: Transaction, app: AppName, seen: list[selection.Candidate]) 
 
 def after_trouble(tx: Transaction, rollout: Rollout, *, who: str, why: str) -> None:
     """The rollout went wrong: its commit is barred; of a batch, each that could have gone alone is suspect instead."""
+    tx.apps.lock(rollout.app)  # before its commits, as everywhere
     batch = [commit for sha in rollout.commits if (commit := tx.commits.lock(rollout.app, sha)) is not None]
     if not batch:
         return
@@ -70,6 +71,7 @@ def after_trouble(tx: Transaction, rollout: Rollout, *, who: str, why: str) -> N
 
 def after_success(tx: Transaction, rollout: Rollout, *, who: str) -> None:
     """A suspect is out and well: the only one of its batch that is left is the culprit, and costs no canary of its own."""
+    tx.apps.lock(rollout.app)
     shipped = tx.commits.get(rollout.app, rollout.commit)
     if shipped is None or not shipped.suspect:
         return
@@ -103,46 +105,61 @@ def blamed(tx: Transaction, rollout: Rollout) -> tuple[list[Commit], list[Commit
     return barred, [commit for commit in batch if commit.suspect and commit.state is CommitState.PASSED]
 
 
-def same_bytes(tx: Transaction, commit: Commit, digest: str) -> str | None:
-    """Why a commit must not ship although it passed: a barred one has the same release, under another hash.
+def passed(tx: Transaction, commit: Commit) -> None:
+    """It has passed this moment: barred at once, if somebody asked for that, or if it is the same as a barred one."""
+    if commit.bar_wanted is not None:
+        bar_locked(tx, commit, who="bar", why=commit.bar_wanted)
+    else:
+        _bar_the_same(tx, commit)
 
-    Not when its author says that it mends that one: what was wrong may have been elsewhere, and the word of a person is
-    what lifts a bar. Nor when the fleet runs these very bytes: it was not them that the other was barred for.
+
+def _bar_the_same(tx: Transaction, commit: Commit) -> None:
+    """A commit must not ship, although it passed, when a barred one has the same in it, under another hash.
+
+    The same bytes to ship, or the same files in git: no build needs to give the same bytes twice. Not when its author says
+    that it mends that one: what was wrong may have been elsewhere, and the word of a person is what lifts a bar. Nor when
+    the fleet runs the very same: it was not this that the other was barred for.
     """
-    other = tx.commits.barred_with(commit.app, digest)
-    if other is None or other.sha == commit.sha or selection.is_fix_of(candidate(commit, tx), other.sha):
-        return None
     running = tx.rollouts.released(commit.app)
-    release = tx.commits.release(commit.app, running) if running else None
-    if release is not None and release.digest == digest:
-        return None
-    return f"the same bytes as {other.sha[:12]}, which is barred: {other.reason}"
+    runs = tx.commits.get(commit.app, running) if running else None
+    for what, key in (("bytes", "digest"), ("files", "tree")):
+        its = getattr(commit, key)
+        if its is None or (runs is not None and getattr(runs, key) == its):
+            continue
+        other = tx.commits.barred_with(commit.app, **{key: its})
+        if other is not None and not selection.is_fix_of(candidate(commit, tx), other.sha):
+            why = f"the same {what} as {other.sha[:12]}, which is barred: {other.reason}"
+            bar_locked(tx, commit, who="bar", why=why, same_as=other.same_as or other.sha)
+            return
 
 
 def bar(app: str, name: str, deps: Deps, *, who: str, why: str) -> Commit:
     """Automation must not ship this commit; one still in test is barred as soon as it passes."""
     with deps.store.transaction() as tx:
+        tx.apps.lock(AppName(app))
         commit = named(tx, app, name)
         if commit.state is CommitState.FAILED and commit.merged_into is None:
             raise Conflict(f"commit {commit.sha[:12]} failed its tests; it is not shipped anyway")
         return bar_locked(tx, commit, who=who, why=why)
 
 
-def bar_locked(tx: Transaction, commit: Commit, *, who: str, why: str) -> Commit:
-    """As `bar`, in the caller's transaction; a failed or barred commit stays what it is."""
+def bar_locked(tx: Transaction, commit: Commit, *, who: str, why: str, same_as: str | None = None) -> Commit:
+    """As `bar`, for whoever holds the app's row; a failed commit stays what it is, and a barred one barred.
+
+    `same_as`: the barred commit that this one is the same as; when that may ship again, so may this one.
+    """
     commit = tx.commits.lock(commit.app, commit.sha) or commit  # its tests may be passing at this moment
     match commit.state:
         case CommitState.PASSED if commit.is_pull:
             tx.record(commit.app, f"commit {commit.sha}", "bar as soon as it is merged", who=who, why=why)
             return tx.commits.wish_bar(commit, why)
         case CommitState.PASSED:
-            barred = tx.commits.change(commit, CommitEvent.BAR, who=who, why=why, reason=why)
+            barred = tx.commits.change(commit, CommitEvent.BAR, who=who, why=why, reason=why, same_as=same_as)
             # The culprit is found, or a person says so: what comes after it waits for its fix only
             if commit.suspect:
                 tx.commits.clear_suspects(commit.app, commit.suspect_of)
             for twin in tx.commits.passed_with(barred):
-                if same := same_bytes(tx, twin, twin.digest or ""):
-                    bar_locked(tx, twin, who="bar", why=same)
+                _bar_the_same(tx, twin)
             deliveries.settle(tx, barred.app)
             return barred
         case CommitState.FAILED if commit.merged_into is not None:
@@ -151,18 +168,27 @@ def bar_locked(tx: Transaction, commit: Commit, *, who: str, why: str) -> Commit
         case CommitState.RECEIVED | CommitState.TESTING:
             tx.record(commit.app, f"commit {commit.sha}", "bar as soon as it passes", who=who, why=why)
             return tx.commits.wish_bar(commit, why)
+        case CommitState.BARRED if commit.same_as is not None and same_as is None:  # for its own sake now
+            tx.record(commit.app, f"commit {commit.sha}", "bar", who=who, why=why)
+            return tx.commits.update(commit, reason=why, same_as=None)
         case CommitState.BARRED | CommitState.FAILED:
             return commit
 
 
 def unbar(app: str, name: str, deps: Deps, *, who: str, why: str) -> Commit:
-    """Automation may ship this commit after all."""
+    """Automation may ship this commit after all, and what is barred for being the same as it."""
     with deps.store.transaction() as tx:
+        tx.apps.lock(AppName(app))
         commit = named(tx, app, name)
         if commit.state is CommitState.BARRED:
-            return tx.commits.change(
-                commit, CommitEvent.UNBAR, who=who, why=why, reason=None, suspect=False, bar_wanted=None
-            )
+            twins = tx.commits.barred_as(commit)
+            allowed = _unbar(tx, commit, who=who, why=why)
+            freed = [
+                _unbar(tx, twin, who=who, why=f"{commit.sha[:12]} may ship again: {why}") for twin in twins
+            ]
+            for twin in freed:
+                _bar_the_same(tx, twin)  # as another barred one, perhaps
+            return allowed
         if commit.bar_wanted is None and not commit.suspect:
             raise Conflict(f"commit {commit.sha[:12]} is {commit.state}, not barred")
         tx.record(commit.app, f"commit {commit.sha}", "unbar", who=who, why=why)
@@ -172,6 +198,11 @@ def unbar(app: str, name: str, deps: Deps, *, who: str, why: str) -> Commit:
         # When a word clears one, nothing follows for the others.
         tx.commits.clear_suspects(commit.app, commit.suspect_of)
         return cleared
+
+
+def _unbar(tx: Transaction, commit: Commit, *, who: str, why: str) -> Commit:
+    clean = {"reason": None, "same_as": None, "suspect": False, "bar_wanted": None}
+    return tx.commits.change(commit, CommitEvent.UNBAR, who=who, why=why, **clean)
 
 
 def named(tx: Transaction, app: str, name: str) -> Commit:

@@ -277,9 +277,7 @@ def _passed(tx: Transaction, commit: Commit, release: Release | None, values: di
     tx.commits.add_release(AppName(commit.app), release)
     fresh = tx.commits.by_id(passed.id)
     assert fresh is not None
-    why = fresh.bar_wanted or bars.same_bytes(tx, fresh, release.digest)
-    if why is not None:
-        tx.commits.change(fresh, CommitEvent.BAR, who="bar", why=why, reason=why)
+    bars.passed(tx, fresh)
 
 
 def _outputs(commit: Commit, result: TestResult) -> str:

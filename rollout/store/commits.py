@@ -40,7 +40,7 @@ _RUNG = update(commits).where(commits.c.id.in_(bindparam("ids", expanding=True))
 _PLACED = (
     commits.c.id, commits.c.sha, commits.c.state, commits.c.pull,
     commits.c.position, commits.c.on_branch, commits.c.subject, commits.c.author, commits.c.message,
-    commits.c.merged_into, commits.c.mends,
+    commits.c.merged_into, commits.c.mends, commits.c.tree,
 )  # fmt: skip
 _ONE = commits.c.id == bindparam("its_id")
 _PLACE = update(commits).where(_ONE)
@@ -304,27 +304,44 @@ class Commits:
             .limit(1)
         ).scalar_one_or_none()
 
-    def barred_with(self, app: AppName, digest: str) -> Commit | None:
-        """The newest barred commit whose release has this digest."""
+    def barred_with(
+        self, app: AppName, *, digest: str | None = None, tree: str | None = None
+    ) -> Commit | None:
+        """The newest barred commit whose release has this digest, or that has this tree."""
+        same = commits.c.digest == digest if digest else commits.c.tree == tree
         row = self._tx.connection.execute(
             select(*columns(Commit, commits))
-            .where(commits.c.app == app, commits.c.state == CommitState.BARRED, commits.c.digest == digest)
+            .where(commits.c.app == app, commits.c.state == CommitState.BARRED, same)
             .order_by(commits.c.id.desc())
             .limit(1)
         ).first()
         return load(Commit, row, state=CommitState)
 
     def passed_with(self, commit: Commit) -> list[Commit]:
-        """Later commits of the branch that passed with the same release as this one."""
-        if commit.digest is None or commit.position is None:
+        """Later commits of the branch that passed with the same release as this one, or have the same in them."""
+        if commit.position is None:
             return []
         rows = self._tx.connection.execute(
             select(*columns(Commit, commits)).where(
                 commits.c.app == commit.app,
-                commits.c.digest == commit.digest,
+                or_(  # what is not known is the same as nothing
+                    and_(commits.c.digest.is_not(None), commits.c.digest == commit.digest),
+                    and_(commits.c.tree.is_not(None), commits.c.tree == commit.tree),
+                ),
                 commits.c.state == CommitState.PASSED,
                 commits.c.on_branch,
                 commits.c.position >= commit.position,  # an amended one took its place
+            )
+        )
+        return load_all(Commit, rows, state=CommitState)
+
+    def barred_as(self, commit: Commit) -> list[Commit]:
+        """Those that are barred for nothing but being the same as this one."""
+        rows = self._tx.connection.execute(
+            select(*columns(Commit, commits)).where(
+                commits.c.app == commit.app,
+                commits.c.state == CommitState.BARRED,
+                commits.c.same_as == commit.sha,
             )
         )
         return load_all(Commit, rows, state=CommitState)
@@ -572,6 +589,7 @@ def _placed(told: BranchCommit) -> dict[str, Any]:
         "message": told.message,
         "merged_into": told.into,
         "mends": " ".join(sorted(told.mends)),
+        "tree": told.tree,
     }
 
 

@@ -124,6 +124,8 @@ commits = Table(
     Column("took_s", Float),
     Column("output", Text, nullable=False, default=""),
     Column("digest", String(64)),
+    Column("tree", String(40)),
+    Column("same_as", String(40)),
     Column("lease_owner", String(200)),
     Column("lease_until", Float),
     Column("due_at", Float),

@@ -135,11 +135,11 @@ class ModelWorkshop:
         self.failing_build: set[str] = set()
         self.pulls: list[Pull] = []
 
-    def push(self, message="a change", *, fails=False):
+    def push(self, message="a change", *, fails=False, tree=None):
         sha = f"{len(self.commits) + 1:040x}"
         self.commits.append(
             BranchCommit(
-                sha, len(self.commits) + 1, message.splitlines()[0], "Ann <ann@example.com>", message
+                sha, len(self.commits) + 1, message.splitlines()[0], "Ann <ann@example.com>", message, tree
             )
         )
         if fails:

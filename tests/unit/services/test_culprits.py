@@ -1,5 +1,7 @@
 """A bad commit is found in its batch, barred, and never ships again, under whatever hash."""
 
+import dataclasses
+
 import pytest
 
 from rollout.domain import model
@@ -244,6 +246,112 @@ def test_a_twin_that_has_passed_already_is_barred_with_the_first(world, monkeypa
     world.run(seconds=300)
     assert commit_of(world, twin).state is CommitState.BARRED
     assert set(world.runs().values()) == {f"{1:040x}"}
+
+
+def kept_by_git(world, sha, tree):
+    """Git says what is in this commit of the branch."""
+    commits = world.workshop.commits
+    at = next(number for number, one in enumerate(commits) if one.sha == sha)
+    commits[at] = dataclasses.replace(commits[at], tree=tree)
+
+
+def reread(world):
+    intake.read_branch(world.config.app(None), world.deps, who="test", why="pushed")
+
+
+def the_same_files_again(world):
+    """A barred commit, its revert, which is out, and what brings the barred one's files back in other bytes."""
+    bad = barred(world)
+    kept_by_git(world, bad, "b" * 40)
+    revert = world.push(f"This reverts commit {bad}.")
+    world.run(seconds=120)
+    assert set(world.runs().values()) == {revert}
+    world.workshop.push(f"This reverts commit {revert}.", tree="b" * 40)
+    reread(world)
+    world.run(seconds=120)
+    return bad, revert, f"{4:040x}"
+
+
+def test_the_same_files_do_not_ship_again_although_their_build_never_gives_the_same_bytes(world):
+    """A revert of the revert is barred by git's own hash of what is in it, and says of which commit."""
+    bad, revert, again = the_same_files_again(world)
+    commit = commit_of(world, again)
+    assert commit.digest != commit_of(world, bad).digest
+    assert (commit.state, commit.same_as) == (CommitState.BARRED, bad)
+    assert f"the same files as {bad[:12]}" in commit.reason
+    assert set(world.runs().values()) == {revert}
+
+
+def test_an_unbar_lets_those_go_that_were_barred_for_being_the_same(world):
+    """Nothing else holds them; the new push of the same files is not barred either."""
+    bad, _, again = the_same_files_again(world)
+    bars.unbar("shop", bad, world.deps, who="me", why="it was the network")
+    assert commit_of(world, again).state is CommitState.PASSED
+    world.run(seconds=120)
+    assert set(world.runs().values()) == {again}
+    world.workshop.push("once more", tree="b" * 40)
+    reread(world)
+    world.run(seconds=120)
+    assert set(world.runs().values()) == {f"{5:040x}"}
+
+
+def test_an_unbar_does_not_let_go_of_what_is_barred_for_its_own_sake_too(world):
+    """A person barred the twin by name: unbarring the first says nothing of it."""
+    bad, revert, again = the_same_files_again(world)
+    bars.bar("shop", again, world.deps, who="me", why="not this one either")
+    bars.unbar("shop", bad, world.deps, who="me", why="it was the network")
+    world.run(seconds=120)
+    assert commit_of(world, again).reason == "not this one either"
+    assert set(world.runs().values()) == {revert}
+
+
+def test_an_unbar_does_not_let_go_of_what_is_the_same_as_another_barred_one(world):
+    """The same files were barred twice for their own sake: one word is not enough."""
+    bad, _, again = the_same_files_again(world)
+    bars.unbar("shop", again, world.deps, who="me", why="once more")
+    bars.bar("shop", again, world.deps, who="me", why="no, it is bad")
+    third = world.workshop.push("once more", tree="b" * 40)
+    reread(world)
+    world.run(seconds=120)
+    assert commit_of(world, third).same_as == again
+    bars.unbar("shop", again, world.deps, who="me", why="it was the network")
+    assert (commit_of(world, third).state, commit_of(world, third).same_as) == (CommitState.BARRED, bad)
+
+
+def test_files_that_the_fleet_runs_are_not_barred_for_a_neighbours_sake(world):
+    """An empty commit failed its canary: the files are those that run well, and the next push of them ships."""
+    kept_by_git(world, f"{1:040x}", "a" * 40)
+    bad = barred(world)
+    kept_by_git(world, bad, "a" * 40)
+    fix = world.workshop.push(f"This reverts commit {bad}.", tree="a" * 40)
+    reread(world)
+    world.run(seconds=120)
+    assert set(world.runs().values()) == {fix}
+
+
+def test_the_word_of_a_person_lifts_also_the_bar_of_files(world):
+    """A commit with the same files that says that it mends the barred one ships."""
+    bad = barred(world)
+    kept_by_git(world, bad, "b" * 40)
+    fix = world.workshop.push(f"Again\n\nRollout-Fixes: {bad}", tree="b" * 40)
+    reread(world)
+    world.run(seconds=120)
+    assert set(world.runs().values()) == {fix}
+
+
+def test_a_tested_twin_of_the_same_files_is_barred_with_the_first(world):
+    """It waits in the queue when its files fail under the other hash."""
+    bad, twin = f"{2:040x}", f"{3:040x}"
+    world.workshop.push(tree="b" * 40)
+    reread(world)
+    goes_bad(world, bad)
+    world.run(seconds=60, until=lambda: world.newest().commit == bad)
+    world.workshop.push(tree="b" * 40)
+    reread(world)
+    world.run(seconds=1, until=lambda: commit_of(world, twin).state is CommitState.PASSED)
+    assert commit_of(world, twin).state is CommitState.PASSED
+    world.run(seconds=300)
+    assert (commit_of(world, twin).state, commit_of(world, twin).same_as) == (CommitState.BARRED, bad)
 
 
 def test_a_rolled_back_rollout_is_not_retried(world):
