@@ -15,7 +15,7 @@ class Outcome(StrEnum):
     """What is recorded of a delivery."""
 
     ACCEPTED = "accepted"  # no end yet: its commit is on its way
-    STARTED = "started"  # its commit went out with a rollout
+    STARTED = "started"  # a rollout began that brings its commit
     SUPERSEDED = "superseded"  # something newer went out, or is the branch's head, in its place
     DUPLICATE = "duplicate"  # of an earlier delivery, or of what was decided before it came
     IGNORED = "ignored"  # no push to a branch of ours

@@ -13,7 +13,8 @@ log = structlog.get_logger()
 def settle(tx: Transaction, app: AppName) -> dict[int, End]:
     """End what can be ended by now; the ends by the deliveries' numbers.
 
-    To be called by whatever plans a rollout, decides over a commit, or reads the branch, in the same transaction.
+    To be called by whatever begins a rollout, decides over a commit, or reads the branch, in the same transaction, which
+    holds the app's row: as whoever stores a delivery does.
     """
     waiting = tx.deliveries.waiting(app)
     if not waiting:
@@ -53,10 +54,8 @@ def give_up(deps: Deps) -> int:
 
 
 def _out(tx: Transaction, app: AppName) -> Out | None:
-    pending = tx.rollouts.pending(app)
-    # What was planned ahead may be planned anew.
-    planned = None if pending is None or pending.is_ahead else pending
-    rollout = tx.rollouts.active(app) or planned or tx.rollouts.newest_done(app)
+    # What is only planned may be set aside.
+    rollout = tx.rollouts.active(app) or tx.rollouts.newest_done(app)
     commit = tx.commits.get(app, rollout.commit) if rollout else None
     if rollout is None or commit is None or commit.position is None or not commit.on_branch:
         return None

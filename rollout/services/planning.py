@@ -11,7 +11,7 @@ from rollout.domain.model import AppName, Commit, Member, Role, Rollout
 from rollout.domain.pipeline import pipeline
 from rollout.domain.states import CommitState, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.errors import ConfigError, Conflict, ReleaseError
-from rollout.services import bars, deliveries, freezes
+from rollout.services import bars, freezes
 from rollout.services.ports import Deps
 from rollout.store.rollouts import Planned
 from rollout.store.store import Transaction
@@ -62,7 +62,6 @@ def start_next(app_name: str, deps: Deps) -> Rollout | None:
             rollout = _add(tx, app, chosen, fleet, why)
             tx.apps.note(rollout.app, None)
             if not rollout.is_ahead:
-                deliveries.settle(tx, rollout.app)
                 tx.rollouts.ring_again(rollout.id, deps.settings.ring_again_s)
             crashpoints.reach("in-decision")
     except Conflict:
@@ -172,15 +171,15 @@ def outdated(tx: Transaction, app: AppConfig | None, rollout: Rollout) -> str | 
         return f"rollout {active.id}, which it was to follow, is {active.state}; it is planned anew"
     if rollout.requested_by != AUTOMATION:
         return None
-    if app is not None and (frozen := freezes.frozen(tx, app)):
+    if app is None:
+        return f"app {rollout.app} is not in rollout.toml any more"
+    if frozen := freezes.frozen(tx, app):
         return f"{frozen}: nothing was touched, and it is planned anew afterwards"
     return _not_as_now(tx, app, rollout) if rollout.is_ahead else None
 
 
-def _not_as_now(tx: Transaction, app: AppConfig | None, rollout: Rollout) -> str | None:
+def _not_as_now(tx: Transaction, app: AppConfig, rollout: Rollout) -> str | None:
     """Ahead of time nothing is decided, only made ready: what begins is what would be planned now."""
-    if app is None:
-        return f"app {rollout.app} is not in rollout.toml any more"
     if rollout.previous != tx.rollouts.released(rollout.app):
         return f"it was to follow {(rollout.previous or 'nothing')[:12]}, which is not what runs; it is planned anew"
     if dict(rollout.policy) != app.policy():

@@ -108,7 +108,12 @@ def _after(rollout: Rollout, deps: Deps) -> None:
 
 
 def _start(tx: Transaction, rollout: Rollout, deps: Deps) -> Rollout:
-    """It begins, waits for the active one that it was planned behind, or is set aside."""
+    """It begins, waits for the active one that it was planned behind, or is set aside.
+
+    With it the webhooks of what it brings come to their end, not before: until now nothing may have come of it (a freeze,
+    an app that is taken out). The app's row is held, so that none that is being stored meanwhile is overlooked.
+    """
+    tx.apps.lock(rollout.app)
     why = planning.outdated(tx, deps.config.apps.get(rollout.app), rollout)
     if why is not None:
         return planning.set_aside(tx, rollout, why, who=deps.worker)
@@ -117,8 +122,7 @@ def _start(tx: Transaction, rollout: Rollout, deps: Deps) -> Rollout:
     # What it waited for is no part of its own duration.
     began: dict[str, Any] = {"began_s": tx.now(), "started_at": tx.today()} if rollout.is_ahead else {}
     started = tx.rollouts.change(rollout, RE.START, who=deps.worker, due_at=0.0, **began)
-    if began:
-        deliveries.settle(tx, rollout.app)
+    deliveries.settle(tx, rollout.app)
     return _confirm(tx, started, CANARY_CONFIRM)
 
 

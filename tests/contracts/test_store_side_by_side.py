@@ -7,13 +7,15 @@ from unittest.mock import Mock, patch
 
 from sqlalchemy import text
 
+from rollout.domain import deliveries
 from rollout.domain.model import Answer, BranchCommit, Member, Outcome, Push, Release, Role
 from rollout.domain.states import CommitEvent, CommitState, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.errors import StaleWrite
-from rollout.services import bars, halts, hosts, intake, reconcile
+from rollout.services import bars, halts, hosts, intake, reconcile, rollouts
 from rollout.store import clock as store_clock
 from rollout.store.rollouts import Planned
 from rollout.store.store import Store
+from tests.support.sources import an_app
 
 SHA = "a" * 40
 HE, RE = HostEvent, RolloutEvent
@@ -363,3 +365,28 @@ def test_a_hotfix_and_a_prepare_of_what_it_sets_aside_do_not_wait_for_each_other
         assert beside.end().error is None
     with store.reading() as tx:
         assert tx.rollouts.get(rollout.id).state is RolloutState.ERROR
+
+
+def test_a_webhook_that_comes_as_its_rollout_begins_shares_its_end(store):
+    """It told of a commit that polling had found, and is not stored yet when the rollout begins: it is not overlooked."""
+    told = BranchCommit(SHA, 1, "subject", "ann", "subject")
+    fleet = [(Member("web0", "127.1.0.1", 22, "deploy", {}, "/srv/shop"), Role.CANARY)]
+    policy = an_app("/srv/shop.git").policy()
+    plan = Planned("shop", SHA, [SHA], None, "d" * 64, "ann", policy, 2, "ramp", 10, 3, fleet)
+    with store.transaction() as tx:
+        tx.commits.add_all("shop", [told], who="w", why="x")
+        commit = tx.commits.get("shop", SHA)
+        for event in (CommitEvent.TEST, CommitEvent.PASS):
+            commit = tx.commits.change(commit, event, who="w")
+        rollout = tx.rollouts.add(plan, why="test")
+    push = Push("github", "1", "push", full_name="acme/shop", branch="main", head=SHA)
+    deps = deps_of(store, config=SimpleNamespace(apps={}))
+    beside = Beside(store, lambda tx: rollouts._start(tx, tx.rollouts.lock(rollout.id), deps))
+    with store.transaction() as tx:
+        tx.commits.add("shop", SHA, who="webhook", why="pushed")
+        number = tx.deliveries.add(push, "shop", deliveries.End(deliveries.Outcome.ACCEPTED, "known already"))
+        beside.begin(tx)
+    assert beside.end().error is None
+    with store.reading() as tx:
+        found = tx.deliveries.newest("shop", 1)[0]
+    assert (found.id, found.outcome, found.ref) == (number, "started", f"rollout {rollout.id}")

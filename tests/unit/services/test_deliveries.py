@@ -6,9 +6,9 @@ from datetime import timedelta
 import pytest
 
 from rollout.domain.model import Push
-from rollout.domain.states import CommitState, RolloutState
+from rollout.domain.states import ACTIVE, CommitState, RolloutState
 from rollout.errors import ServiceUnavailable
-from rollout.services import bars, deliveries, freezes, intake, reconcile
+from rollout.services import bars, deliveries, freezes, intake, reconcile, rollouts
 from rollout.store.store import Transaction
 from tests.support.checker.check import check
 from tests.support.checker.read import world as told
@@ -62,15 +62,72 @@ def tested(world):
     world.run(until=over)
 
 
-def test_it_is_started_in_the_moment_its_rollout_is_planned(world):
+def test_it_is_started_in_the_moment_its_rollout_begins(world):
     """Not before, and it stays so whatever becomes of the rollout."""
     sha, number = pushed(world)
-    assert end(world, number) == ("accepted", None)
     world.run(until=lambda: world.newest() is not None)
+    assert (world.newest().state, end(world, number)) == (RolloutState.PENDING, ("accepted", None))
+    world.run(until=lambda: world.newest().state is not RolloutState.PENDING)
     assert end(world, number) == ("started", "rollout 1")
     bars.bar("shop", sha, world.deps, who="me", why="no")
     world.settle()
     assert end(world, number) == ("started", "rollout 1")
+
+
+def is_active(rollout):
+    return rollout.state in ACTIVE
+
+
+def planned(world):
+    """A push whose rollout is planned, and has not begun: the delivery."""
+    _, number = pushed(world)
+    world.run(until=lambda: world.newest() is not None)
+    assert world.newest().state is RolloutState.PENDING
+    return number
+
+
+def test_a_freeze_between_planning_and_beginning_leaves_it_open(world):
+    """The rollout is set aside; the delivery names the one that brings its commit afterwards, and ends once."""
+    number = planned(world)
+    freezes.freeze(world.config.app("shop"), world.deps, who="me", why="the fair", until=None)
+    world.run(seconds=30)
+    assert (world.newest().id, world.newest().state) == (1, RolloutState.ERROR)
+    assert end(world, number) == ("accepted", None)
+    freezes.unfreeze(world.config.app("shop"), world.deps, who="me", why="it is over")
+    world.run(until=lambda: world.newest().id == 2 and world.newest().state is RolloutState.DONE)
+    assert end(world, number) == ("started", "rollout 2")
+
+
+def test_a_bar_between_planning_and_beginning_rejects_it(world):
+    """Nothing was started, and nothing says so."""
+    number = planned(world)
+    sha = world.newest().commit
+    bars.bar("shop", sha, world.deps, who="me", why="not this one")
+    world.run(seconds=30)
+    assert world.newest().state is RolloutState.ERROR
+    assert end(world, number) == ("rejected", f"commit {sha}")
+
+
+def test_an_app_that_is_taken_out_between_planning_and_beginning_is_an_error(world, monkeypatch):
+    """Its rollout never begins, nobody says that it did, and a day later the delivery ends with the reason."""
+    number = planned(world)
+    config = replace(world.deps.config, apps={"other": world.config.app("shop")})
+    rollouts.deploy_canary(world.newest().id, replace(world.deps, config=config))
+    assert world.newest().state is RolloutState.ERROR
+    assert end(world, number) == ("accepted", None)
+    a_day_later(monkeypatch)
+    deliveries.give_up(replace(world.deps, config=config))
+    assert end(world, number) == ("error", None)
+
+
+def test_one_that_comes_while_its_rollout_is_only_planned_has_no_end_yet(world):
+    """Polling found the commit; the webhook that comes late shares its end."""
+    sha = world.push()
+    world.run(until=lambda: world.newest() is not None)
+    late = webhook(world, sha)
+    assert (world.newest().state, end(world, late)) == (RolloutState.PENDING, ("accepted", None))
+    world.settle()
+    assert end(world, late) == ("started", "rollout 1")
 
 
 def test_one_whose_rollout_is_planned_ahead_has_no_end_until_that_begins(world):
@@ -96,7 +153,7 @@ def test_the_lower_ones_of_a_batch_are_superseded(world):
     urgent = intake.Wish("at once", "me")
     intake.enqueue(world.config.app("shop"), sha, world.deps, who="me", now=urgent)
     tested(world)
-    world.run(until=lambda: world.newest().commits[-1] == sha)
+    world.run(until=lambda: world.newest().commits[-1] == sha and is_active(world.newest()))
     number = world.newest().id
     assert len(world.newest().commits) > 1
     carried = dict(zip((f"{2:040x}", f"{3:040x}", sha), (*lower, last), strict=True))
