@@ -169,8 +169,11 @@ def outdated(tx: Transaction, app: AppConfig | None, rollout: Rollout) -> str | 
         if active.state in BEFORE_THE_NEXT:
             return None
         return f"rollout {active.id}, which it was to follow, is {active.state}; it is planned anew"
-    if rollout.requested_by != AUTOMATION:
-        return None
+    return _unasked(tx, app, rollout) if rollout.requested_by == AUTOMATION else None
+
+
+def _unasked(tx: Transaction, app: AppConfig | None, rollout: Rollout) -> str | None:
+    """Why automation must not begin what no person asked for."""
     if app is None:
         return f"app {rollout.app} is not in rollout.toml any more"
     if frozen := freezes.frozen(tx, app):

@@ -35,12 +35,14 @@ class Together(Generic[One, Result]):
     ) -> None:
         self._name, self._work = name, work
         self._most, self._room, self._within_s = most, waiting, within_s
-        self._free = threads
+        self._free, self._closed = threads, False
         self._waiting: deque[tuple[One, asyncio.Future[Result]]] = deque()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"web-{name}")
 
     async def run(self, one: One) -> Result:
         """What the work gives for this one; Busy when there is no room, ServiceUnavailable when it takes too long."""
+        if self._closed:
+            raise _ends()
         if len(self._waiting) >= self._room:
             raise Busy(f"too many requests at once ({self._name})", remedy="try again in a moment")
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
@@ -55,11 +57,16 @@ class Together(Generic[One, Result]):
             ) from None
 
     def close(self) -> None:
-        """Begin nothing more."""
+        """Begin nothing more; what is at work is told its end all the same."""
+        self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
+        while self._waiting:
+            _, answer = self._waiting.popleft()
+            if not answer.done():
+                answer.set_exception(_ends())
 
     def _begin(self) -> None:
-        if not self._free:
+        if not self._free or self._closed:
             return
         batch: list[tuple[One, asyncio.Future[Result]]] = []
         while self._waiting and len(batch) < self._most:
@@ -79,7 +86,7 @@ class Together(Generic[One, Result]):
     ) -> None:
         self._free += 1
         self._begin()
-        broken = told.exception() if not told.cancelled() else ServiceUnavailable("the service ends")
+        broken = told.exception() if not told.cancelled() else _ends()
         results = [broken] * len(answers) if broken is not None else told.result()
         for answer, result in zip(answers, results, strict=True):
             if answer.done():
@@ -88,3 +95,7 @@ class Together(Generic[One, Result]):
                 answer.set_exception(result)
             else:
                 answer.set_result(result)
+
+
+def _ends() -> ServiceUnavailable:
+    return ServiceUnavailable("the service ends", remedy="nothing is lost; try again when it is back")

@@ -54,6 +54,25 @@ async def crowd(together, work, some, *, at_work=True):
     return await asyncio.gather(*asked, return_exceptions=True)
 
 
+def test_a_service_that_ends_tells_who_is_at_work_and_turns_the_others_away(together, work):
+    """What was stored is said to be; who waits, or comes later, is told at once, and nothing breaks behind them."""
+    broke = []
+
+    async def close_in_the_middle():
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: broke.append(context))
+        first, waits = (asyncio.create_task(together.run(one)) for one in "ab")
+        await asyncio.to_thread(until, lambda: work.batches, what="the first one is at work")
+        together.close()
+        late = asyncio.create_task(together.run("c"))
+        await asyncio.wait([waits, late], timeout=10)
+        work.may.set()
+        return await asyncio.gather(first, waits, late, return_exceptions=True)
+
+    answer, *turned_away = asyncio.run(close_in_the_middle())
+    assert (answer, work.batches, broke) == ("a", [["a"]], [])
+    assert [type(one) for one in turned_away] == [ServiceUnavailable] * 2
+
+
 def test_what_waits_goes_together_in_its_order_and_in_bounds(together, work):
     """One that comes alone goes alone; those that come meanwhile share a round, so many at most."""
     assert asyncio.run(crowd(together, work, "abcdefg")) == list("abcdefg")
