@@ -45,7 +45,7 @@ def unfreeze(call: Call, *, reason: Reason = None) -> int:
 
     app = call.app()
     window = freezes.unfreeze(app, call.deps, who=who(), why=reason or f"by {who()}")
-    planning.start_next(app.name, call.deps)
+    planning.start_next(app.name, call.deps, may_wait=True)
     if call.json:
         until = None if window is None else window.astimezone(UTC).isoformat()
         its = None if window is None else "a window of rollout.toml"

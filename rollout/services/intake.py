@@ -332,7 +332,7 @@ def enqueue(app: AppConfig, name: str | None, deps: Deps, *, who: str, now: Wish
             placed = tx.commits.wish_now(placed, now.reason, now.by)
             tx.record(placed.app, f"commit {sha}", "deploy now", who=now.by, why=now.reason)
     if placed.state is CommitState.PASSED:
-        planning.start_next(app.name, deps)
+        planning.start_next(app.name, deps, may_wait=True)
     else:
         deps.bell.ring([run_tests(placed.id)])
     return placed

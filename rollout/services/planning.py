@@ -8,7 +8,7 @@ from rollout import crashpoints
 from rollout.config.deploy_file import AppConfig
 from rollout.domain import budget, plan, selection
 from rollout.domain.model import AppName, Commit, Member, Role, Rollout
-from rollout.domain.pipeline import pipeline
+from rollout.domain.pipeline import pipeline, sweep
 from rollout.domain.states import CommitState, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.errors import ConfigError, Conflict, ReleaseError
 from rollout.services import bars, freezes
@@ -34,10 +34,11 @@ class Draft:
 
 
 @crashpoints.stage("plan")
-def start_next(app_name: str, deps: Deps) -> Rollout | None:
+def start_next(app_name: str, deps: Deps, *, may_wait: bool = False) -> Rollout | None:
     """Plan the app's next rollout if one is due, and ring its chain; or of the one that was planned ahead, when its time is there.
 
-    None says why in the app's note.
+    None says why in the app's note. An inventory program may hang for a minute: without `may_wait` the sweep, which waits
+    for each app apart, is rung for in its place, so that no task's slot is held from other apps.
     """
     app = deps.config.app(app_name)
     with deps.store.reading() as tx:
@@ -51,6 +52,9 @@ def start_next(app_name: str, deps: Deps) -> Rollout | None:
         # Every process asks every few seconds for every app: each writing would keep the others out.
         if why != noted:
             _note(app, why, deps)
+        return None
+    if app.fleet.inventory is not None and not may_wait:
+        deps.bell.ring([sweep()])
         return None
     try:
         fleet = deps.fleet.members(app)  # an inventory may take its time, so outside the transaction

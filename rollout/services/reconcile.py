@@ -59,7 +59,7 @@ def sweep(
 
 def next_of(app: str, deps: Deps, here: HereAndNow | None = None) -> None:
     """The app's next rollout, or the next host that is behind."""
-    _apart(f"start_next {app}", partial(planning.start_next, app, deps))
+    _apart(f"start_next {app}", partial(planning.start_next, app, deps, may_wait=True))
     _apart(f"catch up {app}", partial(_ring_part, partial(catching_up.go_on, app), deps, here))
 
 

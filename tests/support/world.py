@@ -317,6 +317,8 @@ def perform(task, arguments, deps):  # noqa: PLR0911  # one line a task
             return hosts.roll_back(arguments[1], deps)
         case pipeline.COUNT_OUTCOME:
             return rollouts.count(arguments[0], deps)
+        case pipeline.RECONCILE:
+            return reconcile.sweep(deps)
     raise AssertionError(task)
 
 

@@ -52,7 +52,7 @@ def batch_of_three(world, monkeypatch, digits="234"):
             commit = tx.commits.get("shop", sha)
             tx.commits.update(commit, received_s=tx.now() - 1500.0)
     with monkeypatch.context() as patch:
-        patch.setattr(planning, "start_next", lambda *_: None)
+        patch.setattr(planning, "start_next", lambda *_, **__: None)
         for sha in hashes:
             testing.run_tests(commit_of(world, sha).id, world.deps)
     planning.start_next("shop", world.deps)

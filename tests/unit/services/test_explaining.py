@@ -173,7 +173,7 @@ def test_behind_a_rollout_it_says_with_whom_it_goes_out(world, monkeypatch):
     """As selection would choose by now: how many before it, how many with it, and when."""
     world.push()
     until(world, RolloutState.EVALUATING_CANARY)
-    monkeypatch.setattr(planning, "start_next", lambda *_: None)
+    monkeypatch.setattr(planning, "start_next", lambda *_, **__: None)
     next_one, after = world.workshop.push(), world.workshop.push()
     read(world)
     passed(world, next_one, after)
@@ -277,7 +277,7 @@ def test_commits_behind_a_rollout_go_out_when_it_was_foreseen(measured):
 
 def test_waiting_for_the_tests_of_one_below(world, monkeypatch):
     """A commit that passed and goes out with an older one says whose tests it waits for, and when all the same."""
-    monkeypatch.setattr(planning, "start_next", lambda *_: None)
+    monkeypatch.setattr(planning, "start_next", lambda *_, **__: None)
     below, above = world.workshop.push(), world.workshop.push()
     read(world)
     passed(world, above)
@@ -291,7 +291,7 @@ def test_waiting_for_the_tests_of_one_below(world, monkeypatch):
 
 def test_what_a_person_wants_out_goes_before_the_queue(world, monkeypatch):
     """`deploy --now` waits for nobody but what is under way, and says who wanted it and why."""
-    monkeypatch.setattr(planning, "start_next", lambda *_: None)
+    monkeypatch.setattr(planning, "start_next", lambda *_, **__: None)
     hashes = [world.workshop.push() for _ in range(5)]
     read(world)
     passed(world, *hashes)
@@ -312,7 +312,7 @@ def wanted(world, sha):
 def test_what_a_person_wants_out_waits_for_no_other_tests(world, monkeypatch):
     """Tested itself, it goes out over what is in test below it; and what is below goes out with it, and says so."""
     with monkeypatch.context() as patch:
-        patch.setattr(planning, "start_next", lambda *_: None)
+        patch.setattr(planning, "start_next", lambda *_, **__: None)
         below, other, above = (world.workshop.push() for _ in range(3))
         read(world)
         passed(world, below, above)
@@ -346,7 +346,7 @@ def test_what_a_person_wants_out_after_a_force_push_goes_alone(world, monkeypatc
 def test_before_the_first_release_the_older_ones_are_inside_the_head(tmp_path, monkeypatch):
     """Only the head goes out first: an older one says in which, and when that is."""
     world = World(tmp_path, monkeypatch, hosts=3)
-    monkeypatch.setattr(planning, "start_next", lambda *_: None)
+    monkeypatch.setattr(planning, "start_next", lambda *_, **__: None)
     older, head = world.push(), world.push()
     told = why(world, older)
     assert told.because.startswith(f"older than {head[:12]}, and inside of it; that is waits for its tests")
@@ -388,7 +388,7 @@ def test_where_a_person_is_asked_there_is_no_time(tmp_path):
 def test_beyond_what_is_foreseen(world, monkeypatch):
     """A commit behind very many says that, and no time."""
     monkeypatch.setattr(explaining, "MOST_ROUNDS", 2)
-    monkeypatch.setattr(planning, "start_next", lambda *_: None)
+    monkeypatch.setattr(planning, "start_next", lambda *_, **__: None)
     hashes = [world.workshop.push() for _ in range(9)]
     read(world)
     passed(world, *hashes)

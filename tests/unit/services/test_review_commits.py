@@ -83,7 +83,7 @@ def test_a_wish_is_granted_once(world, monkeypatch):
     older, newer = world.workshop.push(), world.workshop.push()
     intake.read_branch(world.config.app(None), world.deps, who="test", why="pushed")
     with monkeypatch.context() as patch:
-        patch.setattr(planning, "start_next", lambda *_: None)
+        patch.setattr(planning, "start_next", lambda *_, **__: None)
         for sha in (older, newer):
             testing.run_tests(commit_of(world, sha).id, world.deps)
     intake.enqueue(world.config.app(None), newer, world.deps, who="me", now=Wish("urgent", "me"))

@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -166,3 +167,36 @@ def test_an_inventory_that_hangs_holds_up_its_app_alone(world, monkeypatch):
     assert newest(world, "shop") is None
     ended.set()
     until(lambda: newest(world, "shop") is not None, what="this one's is planned when its inventory answers")
+
+
+def test_no_task_waits_for_an_inventory_program(world, monkeypatch):
+    """From the push to the end a program is waited for by the sweep alone, in the app's own turn: a slot is never held from others."""
+    shop, true, turn, waited = world.config.app("shop"), world.fleet.members, [], []
+    program = shop.fleet.model_copy(update={"inventory": Path("/srv/list"), "hosts": ()})
+    world.config.apps["shop"] = shop.model_copy(update={"fleet": program})
+    next_of = reconcile.next_of
+
+    def its_turn(app, deps, here=None):
+        turn.append(app)
+        try:
+            next_of(app, deps, here)
+        finally:
+            turn.pop()
+
+    def members(config):
+        if config.name == "shop":
+            waited.append(list(turn))
+        return true(shop if config.name == "shop" else config)
+
+    monkeypatch.setattr(reconcile, "next_of", its_turn)
+    monkeypatch.setattr(world.fleet, "members", members)
+    for _ in range(2):
+        push(world, "shop")
+        world.run(
+            until=lambda: newest(world, "shop") is not None and newest(world, "shop").state is R.FANNING_OUT
+        )
+    push(world, "shop")  # planned ahead
+    world.run(seconds=300)
+    assert newest(world, "shop").state is R.DONE
+    assert len(waited) >= 3
+    assert {tuple(one) for one in waited} == {("shop",)}
