@@ -1,7 +1,7 @@
 """What a person can say to a rollout that waits: go on, try the failed ones again, leave hosts out."""
 
 from rollout.domain.budget import must_halt
-from rollout.domain.model import AppName, Rollout, RolloutHost, RolloutId
+from rollout.domain.model import AppName, Member, Rollout, RolloutHost, RolloutId
 from rollout.domain.pipeline import count_outcome
 from rollout.domain.states import FINISHED, RESUME, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.domain.verdict import Status
@@ -65,17 +65,27 @@ def retry(rollout_id: RolloutId, deps: Deps, *, who: str) -> Rollout:
 
 def exclude(app: str, names: list[str], deps: Deps, *, who: str, why: str) -> list[str]:
     """Take hosts out of all rollouts, the present one included; those that are in flight there, and so stay, by name."""
-    name_of_app, members = AppName(app), deps.fleet.members(deps.config.app(app))
+    members = deps.fleet.members(deps.config.app(app))
+    while (busy := _exclude(AppName(app), names, members, deps, who=who, why=why)) is None:
+        pass  # another rollout was planned at this very moment
+    return busy
+
+
+def _exclude(
+    name_of_app: AppName, names: list[str], members: list[Member], deps: Deps, *, who: str, why: str
+) -> list[str] | None:
     busy: list[str] = []
     with deps.store.transaction() as tx:
         known = {host.name for host in tx.hosts.fleet(name_of_app)}
         _refuse_unknown(names, known | {member.name for member in members})
         # The rollouts' rows before the fleet's, as whoever reports on a host has them.
         planning.make_way(tx, name_of_app, f"hosts were excluded: {why}", who=who)
-        done = tx.catching_up.goal(name_of_app)  # it leaves them behind, and its budget is others' again
-        unfinished = [
-            tx.rollouts.lock(found.id) for found in ([done] if done else tx.rollouts.unfinished(name_of_app))
-        ]
+        unfinished = [tx.rollouts.lock(found.id) for found in tx.rollouts.unfinished(name_of_app)]
+        tx.apps.lock(name_of_app)  # from here on nobody plans these hosts in
+        if {one.id for one in tx.rollouts.unfinished(name_of_app)} - {one.id for one in unfinished}:
+            return None  # its row comes before the app's, so all over again
+        if done := tx.catching_up.goal(name_of_app):  # it leaves them behind, and its budget is others' again
+            unfinished = [tx.rollouts.lock(done.id)]
         tx.hosts.know(name_of_app, [one for one in members if one.name in names and one.name not in known])
         for name in names:
             tx.hosts.set_excluded(name_of_app, name, why)

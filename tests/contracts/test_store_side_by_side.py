@@ -390,3 +390,22 @@ def test_a_webhook_that_comes_as_its_rollout_begins_shares_its_end(store):
     with store.reading() as tx:
         found = tx.deliveries.newest("shop", 1)[0]
     assert (found.id, found.outcome, found.ref) == (number, "started", f"rollout {rollout.id}")
+
+
+def test_a_host_that_is_excluded_as_a_rollout_is_planned_is_out_of_it(store):
+    """The planner does not know of the exclusion yet: whoever excludes waits for it, and takes the host out of what was planned."""
+    members = [Member(f"web{n}", f"127.1.0.{n}", 22, "deploy", {}, "/srv/shop") for n in (1, 2)]
+    fleet = [(members[0], Role.CANARY), (members[1], Role.OTHER)]
+    plan = Planned("shop", SHA, [SHA], None, "d" * 64, "ann", {}, 2, "ramp", 10, 3, fleet)
+    with store.transaction() as tx:
+        tx.apps.ensure("shop")
+    deps = deps_of(store, fleet=Mock(**{"members.return_value": members}), config=Mock())
+    beside = Whole(store, lambda: halts.exclude("shop", ["web2"], deps, who="ann", why="broken"))
+    with store.transaction() as tx:
+        tx.apps.lock("shop")
+        beside.begin(tx)
+        rollout = tx.rollouts.add(plan, why="test")
+    assert (beside.end().error, beside.result) == (None, [])
+    with store.reading() as tx:
+        states = {host.name: host.state for host in tx.hosts.of(rollout.id)}
+    assert states == {"web1": HostState.PENDING, "web2": HostState.EXCLUDED}
