@@ -5,7 +5,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 
-from tests.bench import webhook
+from tests.bench import flood, webhook
 from tests.bench.ask import Ask, say
 from tests.bench.installation import running, settle
 from tests.bench.report import Figure, Found
@@ -16,6 +16,7 @@ AT_LEAST, P99_MS = 500, 50.0
 RATES = (100, 200, 350, 500, 700, 900, 1200, 1600)
 SECONDS = 5
 BUSY_RATE, BUSY_SECONDS = 50, 15
+FLOOD_P99_MS, FLOOD_MB = 1000.0, 100.0
 
 
 def measure(ask: Ask) -> Found:
@@ -35,18 +36,34 @@ def measure(ask: Ask) -> Found:
         webhook.measure(system.folder, system.web, rate=10, seconds=2, first=0)
         settle(1)
         busy = webhook.measure(system.folder, system.web, rate=BUSY_RATE, seconds=BUSY_SECONDS, first=1000)
+    say(f"webhooks: {flood.WEBHOOKS:,} in a minute for {flood.APPS} apps, with workers at work")
+    flooded = flood.measure()
     most = max((rate for rate, took in steps if took.p99 < P99_MS), default=0)
     figures = [
         Figure("signed pushes/s on one core with p99 < 50 ms", "/s", most, at_least=AT_LEAST),
         Figure(f"  p99 at {AT_LEAST}/s", "ms", dict(steps)[AT_LEAST].p99, at_most=P99_MS),
         Figure(f"webhook to stored answer, {BUSY_RATE}/s beside the workers, p50", "ms", busy.p50),
         Figure("  p99", "ms", busy.p99, at_most=P99_MS),
+        *_of_a_flood(flooded),
     ]
     told = "; ".join(
         f"{rate}/s: p50 {one.p50:g}, p99 {one.p99:g}, most {one.most:g} ms, {one.refused} put off"
         for rate, one in steps
     )
-    return Found(figures, [told], {"steps": steps, "busy": asdict(busy)})
+    told_of_a_flood = f"flood: answers {flooded.answers}, most {flooded.most:g} ms; ends {flooded.outcomes}"
+    details = {"steps": steps, "busy": asdict(busy), "flood": asdict(flooded)}
+    return Found(figures, [told, told_of_a_flood], details)
+
+
+def _of_a_flood(found: flood.Flooded) -> list[Figure]:
+    of = f"{flood.WEBHOOKS:,} webhooks in a minute for {flood.APPS} apps"
+    return [
+        Figure(f"{of}, p50", "ms", found.p50),
+        Figure("  of the flood, p99", "ms", found.p99, at_most=FLOOD_P99_MS),
+        Figure("  answered neither 202 nor 503 with Retry-After", "", found.otherwise, at_most=0),
+        Figure("  stored, and without an end when all is decided", "", found.unaccounted, at_most=0),
+        Figure("  the web's memory grew by", "MB", found.grown_mb, at_most=FLOOD_MB),
+    ]
 
 
 def _pushes(system: WebAlone, *, rate: int, seconds: int, first: int) -> Latency:

@@ -65,6 +65,12 @@ def memory_mb(pid: int) -> tuple[float, float]:
     return round(found["Rss"] / 1024, 1), round(found["Pss"] / 1024, 1)
 
 
+def peak_mb(pid: int) -> float:
+    """The most that the process ever had in memory."""
+    words = Path(f"/proc/{pid}/status").read_text().split()
+    return int(words[words.index("VmHWM:") + 1]) / 1024
+
+
 def established(port: int) -> int:
     """How many TCP connections have this port at either end."""
     ends = f":{port:04X}"

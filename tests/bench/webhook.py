@@ -26,7 +26,7 @@ class Latency:
 
 def measure(folder, port, *, rate, seconds, first):
     """Push `rate` distinct commits a second. Every one is answered 202 or 503; the numbers count from `first`."""
-    requests = [_request(folder, port, first + number) for number in range(rate * seconds)]
+    requests = [request(folder, port, first + number) for number in range(rate * seconds)]
     return asyncio.run(_at_a_steady_pace(requests, port, rate))
 
 
@@ -35,7 +35,7 @@ async def _at_a_steady_pace(requests, port, rate):
     waits = [_one(request, port, begin + number / rate) for number, request in enumerate(requests)]
     took = sorted(await asyncio.gather(*waits))
     refused = sum(one == NEVER for one in took)
-    return Latency(_share(took, 0.5), _share(took, 0.99), round(took[-1], 1), len(took), refused)
+    return Latency(share(took, 0.5), share(took, 0.99), round(took[-1], 1), len(took), refused)
 
 
 async def _one(request, port, due):
@@ -54,18 +54,20 @@ async def _one(request, port, due):
     return (time.monotonic() - due) * 1000
 
 
-def _share(took, share):
-    return round(took[min(len(took) - 1, int(len(took) * share))], 1)
+def share(took, part):
+    """The value that so large a part of them does not exceed; they are in order."""
+    return round(took[min(len(took) - 1, int(len(took) * part))], 1)
 
 
-def _request(folder, port, number):
-    sha = hashlib.sha1(f"bench {number}".encode()).hexdigest()
+def request(folder, port, number, *, app="shop", sha=None):
+    """The bytes of GitHub's signed push; of a commit that nobody has, if none is given."""
+    sha = sha or hashlib.sha1(f"bench {number}".encode()).hexdigest()
     body = json.dumps(
         {
             "ref": "refs/heads/main",
             "after": sha,
             "deleted": False,
-            "repository": {"full_name": "acme/shop", "clone_url": f"{folder}/shop.git"},
+            "repository": {"full_name": f"acme/{app}", "clone_url": f"{folder}/{app}.git"},
         }
     ).encode()
     head = [
