@@ -8,7 +8,7 @@ from sqlalchemy import and_, delete, func, insert, select, update
 
 from rollout.domain.model import AppName, Check, CheckState
 from rollout.errors import Conflict
-from rollout.store.rows import columns, load_all
+from rollout.store.rows import load_all, rows_of
 from rollout.store.tables import checks
 
 if TYPE_CHECKING:
@@ -51,8 +51,6 @@ class Checks:
     def of(self, app: AppName, sha: str) -> list[Check]:
         """By name."""
         rows = self._tx.connection.execute(
-            select(*columns(Check, checks))
-            .where(checks.c.app == app, checks.c.sha == sha)
-            .order_by(checks.c.name)
+            rows_of(Check, checks).where(checks.c.app == app, checks.c.sha == sha).order_by(checks.c.name)
         )
         return load_all(Check, rows, state=CheckState)

@@ -20,7 +20,7 @@ from rollout.domain.model import (
 )
 from rollout.domain.states import CommitEvent, CommitState, next_commit_state
 from rollout.errors import StaleWrite
-from rollout.store.rows import columns, load, load_all, load_one
+from rollout.store.rows import load, load_all, load_one, rows_of
 from rollout.store.tables import commits, releases
 
 if TYPE_CHECKING:
@@ -28,12 +28,10 @@ if TYPE_CHECKING:
 
     from rollout.store.store import Transaction
 
-_RELEASE = select(*columns(Release, releases)).where(
+_RELEASE = rows_of(Release, releases).where(
     releases.c.app == bindparam("app"), releases.c.commit == bindparam("sha")
 )
-_OF_SHA = select(*columns(Commit, commits)).where(
-    commits.c.app == bindparam("app"), commits.c.sha == bindparam("sha")
-)
+_OF_SHA = rows_of(Commit, commits).where(commits.c.app == bindparam("app"), commits.c.sha == bindparam("sha"))
 _ADD = insert(commits)
 _RUNG = update(commits).where(commits.c.id.in_(bindparam("ids", expanding=True)))
 
@@ -75,7 +73,7 @@ class Commits:
     def starting_with(self, app: AppName, prefix: str) -> list[Commit]:
         """Commits whose hash starts so; at most two are read."""
         rows = self._tx.connection.execute(
-            select(*columns(Commit, commits))
+            rows_of(Commit, commits)
             .where(commits.c.app == app, commits.c.sha.startswith(prefix, autoescape=True))
             .limit(2)
         )
@@ -279,7 +277,7 @@ class Commits:
     def after(self, app: AppName, position: int) -> list[Commit]:
         """The branch's commits above this position, oldest first."""
         rows = self._tx.connection.execute(
-            select(*columns(Commit, commits))
+            rows_of(Commit, commits)
             .where(commits.c.app == app, commits.c.on_branch, commits.c.position > position)
             .order_by(commits.c.position)
         )
@@ -288,7 +286,7 @@ class Commits:
     def newest(self, app: AppName) -> Commit | None:
         """The branch's newest placed commit."""
         row = self._tx.connection.execute(
-            select(*columns(Commit, commits))
+            rows_of(Commit, commits)
             .where(commits.c.app == app, commits.c.on_branch, commits.c.position.is_not(None))
             .order_by(commits.c.position.desc())
             .limit(1)
@@ -310,7 +308,7 @@ class Commits:
         """The newest barred commit whose release has this digest, or that has this tree."""
         same = commits.c.digest == digest if digest else commits.c.tree == tree
         row = self._tx.connection.execute(
-            select(*columns(Commit, commits))
+            rows_of(Commit, commits)
             .where(commits.c.app == app, commits.c.state == CommitState.BARRED, same)
             .order_by(commits.c.id.desc())
             .limit(1)
@@ -322,7 +320,7 @@ class Commits:
         if commit.position is None:
             return []
         rows = self._tx.connection.execute(
-            select(*columns(Commit, commits)).where(
+            rows_of(Commit, commits).where(
                 commits.c.app == commit.app,
                 or_(  # what is not known is the same as nothing
                     and_(commits.c.digest.is_not(None), commits.c.digest == commit.digest),
@@ -349,7 +347,7 @@ class Commits:
     def suspects(self, app: AppName, batch: RolloutId | None) -> list[Commit]:
         """Who is suspected still of what went wrong with this rollout, also those that have left the branch."""
         rows = self._tx.connection.execute(
-            select(*columns(Commit, commits)).where(*_suspects(app, batch)).order_by(commits.c.position)
+            rows_of(Commit, commits).where(*_suspects(app, batch)).order_by(commits.c.position)
         )
         return load_all(Commit, rows, state=CommitState)
 
@@ -362,7 +360,7 @@ class Commits:
     def wanted_now(self, app: AppName) -> list[Commit]:
         """Commits that a person wants out before the queue, newest wish first."""
         rows = self._tx.connection.execute(
-            select(*columns(Commit, commits))
+            rows_of(Commit, commits)
             .where(commits.c.app == app, commits.c.now_reason.is_not(None))
             .order_by(commits.c.id.desc())
         )
@@ -371,7 +369,7 @@ class Commits:
     def unfinished(self, app: AppName) -> list[Commit]:
         """Received or in test, oldest first, without pull requests and what is inside merges."""
         rows = self._tx.connection.execute(
-            select(*columns(Commit, commits))
+            rows_of(Commit, commits)
             .where(
                 commits.c.app == app,
                 commits.c.state.in_([CommitState.RECEIVED, CommitState.TESTING]),
@@ -425,7 +423,7 @@ class Commits:
     def _in_order(self, ids: Sequence[int]) -> list[Commit]:
         if not ids:
             return []
-        rows = self._tx.connection.execute(select(*columns(Commit, commits)).where(commits.c.id.in_(ids)))
+        rows = self._tx.connection.execute(rows_of(Commit, commits).where(commits.c.id.in_(ids)))
         found = {commit.id: commit for commit in load_all(Commit, rows, state=CommitState)}
         return [found[CommitId(one)] for one in ids]
 
@@ -546,11 +544,11 @@ class Commits:
         return load(Release, row)
 
     def _one(self, *where: Any) -> Commit | None:
-        row = self._tx.connection.execute(select(*columns(Commit, commits)).where(*where)).first()
+        row = self._tx.connection.execute(rows_of(Commit, commits).where(*where)).first()
         return load(Commit, row, state=CommitState)
 
     def _locked(self, *where: Any) -> Commit | None:
-        query = select(*columns(Commit, commits)).where(*where)
+        query = rows_of(Commit, commits).where(*where)
         row = self._tx.connection.execute(
             query.with_for_update() if self._tx.is_postgresql else query
         ).first()

@@ -36,7 +36,7 @@ from rollout.domain.states import (
     next_host_state,
 )
 from rollout.errors import LeaseLost, StaleWrite
-from rollout.store.rows import columns, load, load_all, load_one
+from rollout.store.rows import columns, load, load_all, load_one, rows_of
 from rollout.store.tables import fleet_hosts, rollout_hosts, rollouts
 
 if TYPE_CHECKING:
@@ -533,9 +533,7 @@ class Hosts:
     def fleet(self, app: AppName) -> list[FleetHost]:
         """Every host that is known of the app, by name."""
         rows = self._tx.connection.execute(
-            select(*columns(FleetHost, fleet_hosts))
-            .where(fleet_hosts.c.app == app)
-            .order_by(fleet_hosts.c.name)
+            rows_of(FleetHost, fleet_hosts).where(fleet_hosts.c.app == app).order_by(fleet_hosts.c.name)
         )
         return load_all(FleetHost, rows)
 
@@ -651,7 +649,7 @@ class Hosts:
         return changed
 
     def _list(self, *where: Any, limit: int | None = None) -> list[RolloutHost]:
-        query = select(*columns(RolloutHost, rollout_hosts)).where(*where).order_by(rollout_hosts.c.position)
+        query = rows_of(RolloutHost, rollout_hosts).where(*where).order_by(rollout_hosts.c.position)
         rows = self._tx.connection.execute(query if limit is None else query.limit(limit))
         return load_all(RolloutHost, rows, **_CONVERTERS)
 
@@ -694,11 +692,11 @@ def _its_rollout_is(states: Iterable[RolloutState]) -> Any:
 
 # -- what runs for every host, built once: a statement's parameters come with its execution, values to be set included -
 
-_BY_ID = select(*columns(RolloutHost, rollout_hosts)).where(rollout_hosts.c.id == bindparam("host"))
+_BY_ID = rows_of(RolloutHost, rollout_hosts).where(rollout_hosts.c.id == bindparam("host"))
 _RUNG = update(rollout_hosts).where(rollout_hosts.c.id.in_(bindparam("ids", expanding=True)))
 _IS_DUE = or_(rollout_hosts.c.due_at.is_(None), rollout_hosts.c.due_at <= bindparam("now"))
 _DUE_OF = (
-    select(*columns(RolloutHost, rollout_hosts))
+    rows_of(RolloutHost, rollout_hosts)
     .where(rollout_hosts.c.rollout == bindparam("rollout"), _IS_DUE)
     .order_by(rollout_hosts.c.position)
 )
@@ -765,7 +763,7 @@ _NOT_SETTLED = (
     .limit(1)
 )
 _TO_READ = (
-    select(*columns(RolloutHost, rollout_hosts))
+    rows_of(RolloutHost, rollout_hosts)
     .where(
         rollout_hosts.c.state == H.UNKNOWN,
         _IS_DUE,
@@ -842,7 +840,7 @@ _HAS_IT = and_(
 _SETTLED_LATER = _TOUCHED_LATER.where(_SETTLED)
 _HAD_LATER = _TOUCHED_LATER.where(or_(_SETTLED, _HAS_IT, rollout_hosts.c.state == H.ACTIVATING))
 _TO_LOOK_AT = (
-    select(*columns(RolloutHost, rollout_hosts))
+    rows_of(RolloutHost, rollout_hosts)
     .join(
         fleet_hosts,
         and_(fleet_hosts.c.app == rollout_hosts.c.app, fleet_hosts.c.name == rollout_hosts.c.name),

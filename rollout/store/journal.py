@@ -10,7 +10,7 @@ from rollout.domain.deliveries import End, Outcome, Told
 from rollout.domain.model import AppName, Delivery, Event, Notice, Push, RolloutId
 from rollout.domain.states import CommitState
 from rollout.domain.verdict import Interval
-from rollout.store.rows import columns, load, load_all
+from rollout.store.rows import load, load_all, rows_of
 from rollout.store.tables import commits, deliveries, events, notices, outputs, samples
 
 if TYPE_CHECKING:
@@ -75,15 +75,13 @@ class Events:
         return {RolloutId(number): why or "" for number, why in rows}
 
     def _list(self, *where: Any) -> list[Event]:
-        rows = self._tx.connection.execute(
-            select(*columns(Event, events)).where(*where).order_by(events.c.id)
-        )
+        rows = self._tx.connection.execute(rows_of(Event, events).where(*where).order_by(events.c.id))
         return load_all(Event, rows)
 
 
 _ADD_DELIVERY = insert(deliveries)
 _OF_HEAD = (
-    select(*columns(Delivery, deliveries))
+    rows_of(Delivery, deliveries)
     .where(
         deliveries.c.app == bindparam("app"),
         deliveries.c.head == bindparam("head"),
@@ -162,7 +160,7 @@ class Deliveries:
 
     def newest(self, app: AppName | None, limit: int) -> list[Delivery]:
         """The last ones, newest first."""
-        query = select(*columns(Delivery, deliveries)).order_by(deliveries.c.id.desc()).limit(limit)
+        query = rows_of(Delivery, deliveries).order_by(deliveries.c.id.desc()).limit(limit)
         rows = self._tx.connection.execute(query.where(deliveries.c.app == app) if app else query)
         return load_all(Delivery, rows)
 
@@ -206,9 +204,7 @@ class Samples:
     def of(self, rollout: RolloutId) -> list[Interval]:
         """All of them, by time."""
         rows = self._tx.connection.execute(
-            select(*columns(Interval, samples))
-            .where(samples.c.rollout == rollout)
-            .order_by(samples.c.t, samples.c.id)
+            rows_of(Interval, samples).where(samples.c.rollout == rollout).order_by(samples.c.t, samples.c.id)
         )
         return load_all(Interval, rows, flags=tuple)
 
@@ -272,7 +268,7 @@ class Notices:
         """Due ones, taken for `hold_s`: if they are not settled by then, somebody else sends them."""
         now = self._tx.now()
         query = (
-            select(*columns(Notice, notices))
+            rows_of(Notice, notices)
             .where(notices.c.due_at <= now, notices.c.attempts < NOTICE_ATTEMPTS)
             .order_by(notices.c.id)
             .limit(limit)

@@ -19,7 +19,7 @@ from rollout.domain.states import (
     next_rollout_state,
 )
 from rollout.errors import NotFound, StaleWrite
-from rollout.store.rows import columns, load, load_all
+from rollout.store.rows import load, load_all, rows_of
 from rollout.store.tables import rollout_hosts, rollouts
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class Rollouts:
 
     def active(self, app: AppName) -> Rollout | None:
         """The app's one rollout that is under way (halted ones too)."""
-        found = self._list(rollouts.c.app == app, rollouts.c.state.in_(ACTIVE))
+        found = self._load(_ACTIVE, its_app=app)
         return found[0] if found else None
 
     def pending(self, app: AppName) -> Rollout | None:
@@ -145,7 +145,7 @@ class Rollouts:
     def finished(self, app: AppName | None, limit: int) -> list[Rollout]:
         """Past ones, newest first."""
         query = (
-            select(*columns(Rollout, rollouts))
+            rows_of(Rollout, rollouts)
             .where(rollouts.c.state.in_(FINISHED), *([rollouts.c.app == app] if app else []))
             .order_by(rollouts.c.id.desc())
             .limit(limit)
@@ -155,7 +155,7 @@ class Rollouts:
     def numbered(self, first: int, last: int, limit: int) -> list[Rollout]:
         """Those with a number from first to last, newest first."""
         query = (
-            select(*columns(Rollout, rollouts))
+            rows_of(Rollout, rollouts)
             .where(rollouts.c.id.between(first, last))
             .order_by(rollouts.c.id.desc())
             .limit(limit)
@@ -165,7 +165,7 @@ class Rollouts:
     def newest_done(self, app: AppName) -> Rollout | None:
         """The rollout whose release the fleet runs: after `rollback --to`, the one that brought that commit."""
         row = self._tx.connection.execute(
-            select(*columns(Rollout, rollouts))
+            rows_of(Rollout, rollouts)
             .where(
                 rollouts.c.app == app,
                 rollouts.c.state == RolloutState.DONE,
@@ -215,7 +215,7 @@ class Rollouts:
     def newest(self, app: AppName | None) -> Rollout | None:
         """The last rollout of all."""
         row = self._tx.connection.execute(
-            select(*columns(Rollout, rollouts))
+            rows_of(Rollout, rollouts)
             .where(*([rollouts.c.app == app] if app else []))
             .order_by(rollouts.c.id.desc())
             .limit(1)
@@ -249,10 +249,7 @@ class Rollouts:
 
     def due(self) -> list[Rollout]:
         """Unfinished ones that nobody has looked at for too long, or with outcomes to count."""
-        return self._list(
-            rollouts.c.state.not_in(FINISHED),
-            or_(rollouts.c.due_at <= self._tx.now(), rollouts.c.counting),
-        )
+        return self._load(_DUE, now=self._tx.now())
 
     def states(self, ids: Sequence[RolloutId]) -> dict[RolloutId, RolloutState]:
         """The states of these, in one query."""
@@ -270,7 +267,7 @@ class Rollouts:
 
     def in_state(self, state: RolloutState) -> list[Rollout]:
         """All in this state, oldest first."""
-        return self._list(rollouts.c.state == state)
+        return self._load(_IN_STATE, its_state=state)
 
     def change(
         self, rollout: Rollout, what: RolloutEvent, *, who: str, why: str | None = None, **values: Any
@@ -451,10 +448,10 @@ class Rollouts:
         return counts
 
     def _list(self, *where: Any) -> list[Rollout]:
-        rows = self._tx.connection.execute(
-            select(*columns(Rollout, rollouts)).where(*where).order_by(rollouts.c.id)
-        )
-        return load_all(Rollout, rows, **_CONVERTERS)
+        return self._load(_OLDEST_FIRST.where(*where))
+
+    def _load(self, query: Any, **values: Any) -> list[Rollout]:
+        return load_all(Rollout, self._tx.connection.execute(query, values), **_CONVERTERS)
 
     def _write(self, rollout: Rollout, **values: Any) -> Rollout:
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
@@ -498,10 +495,16 @@ def _differences(before: Count, after: Count) -> dict[str, int]:
     return {name: now - then for name, (then, now) in pairs.items() if now != then}
 
 
-# -- what runs for every host, built once --------------------------------------------------------------------------------
+# -- what runs for every host, or several times a second, built once -------------------------------------------------------
 
 _THIS = rollouts.c.id == bindparam("rollout")
-_BY_ID = select(*columns(Rollout, rollouts)).where(_THIS)
+_BY_ID = rows_of(Rollout, rollouts).where(_THIS)
+_OLDEST_FIRST = rows_of(Rollout, rollouts).order_by(rollouts.c.id)
+_IN_STATE = _OLDEST_FIRST.where(rollouts.c.state == bindparam("its_state"))
+_ACTIVE = _OLDEST_FIRST.where(rollouts.c.app == bindparam("its_app"), rollouts.c.state.in_(sorted(ACTIVE)))
+_DUE = _OLDEST_FIRST.where(
+    rollouts.c.state.not_in(sorted(FINISHED)), or_(rollouts.c.due_at <= bindparam("now"), rollouts.c.counting)
+)
 _IDENTITY = select(rollouts.c.id, rollouts.c.commit, rollouts.c.digest, rollouts.c.started_at).where(_THIS)
 _HOLD = select(rollouts.c.id).where(_THIS).with_for_update()
 _WINDOW = select(rollouts.c.window).where(_THIS)

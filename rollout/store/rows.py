@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Row, Table
+from sqlalchemy import Row, Select, Table, select
 
 T = TypeVar("T")
 
@@ -45,3 +45,9 @@ def names(cls: Any) -> tuple[str, ...]:
 def columns(cls: Any, table: Table) -> tuple[Any, ...]:
     """The table's columns that the dataclass has."""
     return tuple(table.c[name] for name in names(cls))
+
+
+@functools.cache
+def rows_of(cls: Any, table: Table) -> Select[Any]:
+    """A query for them, to be narrowed: most of what building one costs is its columns."""
+    return select(*columns(cls, table))

@@ -2,13 +2,12 @@
 
 import pytest
 
-from rollout.store.store import Store
+from tests.support import stores
 
 
 @pytest.fixture
 def store(database):
     """An empty store of each kind."""
-    opened = Store(database)
-    opened.prepare()
+    opened = stores.opened(database)
     yield opened
     opened.close()

@@ -17,7 +17,7 @@ from rollout.fleet import inventory
 from rollout.services.leases import LeaseKeeper
 from rollout.services.ports import Deps
 from rollout.store.rollouts import Planned
-from rollout.store.store import Store
+from tests.support import stores
 from tests.support.world import ModelFleet, ModelMetrics, ModelWorkshop
 
 TOML = """
@@ -155,8 +155,7 @@ def a_config(folder, *, apps=("shop",), hosts=4, fan_out="", canary="", more="")
 def a_deps(folder, *, settings=None, **of_config):
     """Everything a service needs, with a real store and fakes for the rest."""
     config = a_config(folder, **of_config)
-    store = Store(config.server.database_url)
-    store.prepare()
+    store = stores.opened(config.server.database_url)
     settings = settings or Settings()
     members = [member for app in config.apps.values() for member in inventory.members(app)]
     return Deps(

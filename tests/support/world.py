@@ -21,7 +21,7 @@ from rollout.services.leases import LeaseKeeper
 from rollout.services.ports import Deps
 from rollout.services.steps import Again, GoOn
 from rollout.store import clock as store_clock
-from rollout.store.store import Store
+from tests.support import stores
 from tests.support.model_host import (
     SENDING,
     WAITING,
@@ -345,8 +345,8 @@ class World:
             )
         )
         self.config = deploy_file.load(file, {})
-        self.store = store or Store(url or f"sqlite:///{folder}/rollout.db")
-        self.store.prepare()
+        self.store = store or stores.opened(url or f"sqlite:///{folder}/rollout.db")
+        self._writes, self._known = stores.Writes(self.store), {}
         self.bell, self.workshop, self.metrics = QueueBell(), ModelWorkshop(), ModelMetrics()
         self.notifier = RecordingNotifier()
         self.fleet = ModelFleet([member.name for member in inventory.members(self.config.app(None))])
@@ -418,12 +418,21 @@ class World:
 
     def newest(self):
         """The rollout that is under way, not one that was planned behind it; else the last one."""
-        with self.store.reading() as tx:
-            return tx.rollouts.active("shop") or tx.rollouts.newest("shop")
+        return self._read("newest", lambda tx: tx.rollouts.active("shop") or tx.rollouts.newest("shop"))
 
     def rollout_hosts(self):
-        with self.store.reading() as tx:
-            return tx.hosts.of(self.newest().id)
+        number = self.newest().id
+        return list(self._read(("hosts", number), lambda tx: tx.hosts.of(number)))
+
+    def _read(self, what, how):
+        """What rows say, asked at each step of the queue: read again when somebody has written, no earlier."""
+        version = self._writes.version()
+        if version is None or version != self._known.get("version"):
+            self._known = {"version": version}
+        if what not in self._known:
+            with self.store.reading() as tx:
+                self._known[what] = how(tx)
+        return self._known[what]
 
     def settle(self, **chaos):
         """Run until nothing moves: the newest rollout is over or waits for a person."""
@@ -431,9 +440,9 @@ class World:
 
         def over():
             newest = self.newest()
-            with self.store.reading() as tx:
-                testing_now = tx.commits.unfinished("shop")
-            return newest is not None and newest.state in waiting and not testing_now
+            if newest is None or newest.state not in waiting:
+                return False
+            return not self._read("tests", lambda tx: tx.commits.unfinished("shop"))
 
         self.run(until=over, **chaos)
         return self.newest()

@@ -1,0 +1,70 @@
+"""Stores as the product opens them, without what costs tests most of their time and none of them is about.
+
+A statement is compiled once for all SQLite stores of this process, not once for each; the schema is copied from one that
+the migrations made; nothing is synced to the disk, since nobody pulls the plug.
+"""
+
+import atexit
+import shutil
+import sqlite3
+import tempfile
+import weakref
+from functools import cache, cached_property
+from pathlib import Path
+
+from sqlalchemy import event
+from sqlalchemy.util import LRUCache
+
+from rollout.store.store import Store
+
+STATEMENTS = LRUCache(5000)
+
+
+def opened(url):
+    """A store that is ready for use."""
+    store = Store(url)
+    if store._engine.dialect.name == "sqlite":
+        database = Path(store._engine.url.database)
+        if not database.exists():
+            database.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(_template()[1], database)
+        _lighten(store)
+    store.prepare()
+    return store
+
+
+def _lighten(store):
+    dialect, _ = _template()
+    for engine in (store._engine, store._writer):  # one pool
+        engine.dialect, engine._compiled_cache = dialect, STATEMENTS
+    store._engine.pool._dialect = dialect
+    event.listen(store._engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
+
+
+@cache
+def _template():
+    """The dialect of a store that was connected, which knows all there is to be known of SQLite; and its file."""
+    folder = Path(tempfile.mkdtemp(prefix="rollout-store-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    store = Store(f"sqlite:///{folder}/rollout.db")
+    store.prepare()
+    store.close()  # the last connection: then all is in the one file
+    return store._engine.dialect, folder / "rollout.db"
+
+
+class Writes:
+    """Whether anybody has written to a database since it was asked last: SQLite counts what others commit."""
+
+    def __init__(self, store):
+        url = store._engine.url
+        self._database = url.database if url.get_backend_name() == "sqlite" else None
+
+    def version(self):
+        """Another number after each commit; None where nobody counts."""
+        return self._database and self._connection.execute("PRAGMA data_version").fetchone()[0]
+
+    @cached_property
+    def _connection(self):
+        connection = sqlite3.connect(self._database, isolation_level=None, check_same_thread=False)
+        weakref.finalize(self, connection.close)
+        return connection
