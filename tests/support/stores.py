@@ -63,6 +63,10 @@ class Writes:
         """Another number after each commit; None where nobody counts."""
         return self._database and self._connection.execute("PRAGMA data_version").fetchone()[0]
 
+    def ask(self, query):
+        """The first column of each row, without what SQLAlchemy takes for that."""
+        return [value for (value,) in self._connection.execute(query)]
+
     @cached_property
     def _connection(self):
         connection = sqlite3.connect(self._database, isolation_level=None, check_same_thread=False)
