@@ -19,7 +19,7 @@ class Killed(BaseException):
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
-    made = World(tmp_path, monkeypatch, hosts=6, fan_out="max_failed = 2")
+    made = World(tmp_path, monkeypatch, hosts=6, fan_out="max_failed = 2", canary='deadline = "1m"')
     made.push()
     made.settle()
     return made
