@@ -8,8 +8,7 @@ import atexit
 import shutil
 import sqlite3
 import tempfile
-import weakref
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 
 from sqlalchemy import event
@@ -55,20 +54,27 @@ def _template():
 class Writes:
     """Whether anybody has written to a database since it was asked last: SQLite counts what others commit."""
 
-    def __init__(self, store):
+    def __init__(self, store, *, count=True):
         url = store._engine.url
-        self._database = url.database if url.get_backend_name() == "sqlite" else None
+        self._database = url.database if count and url.get_backend_name() == "sqlite" else None
+        self._connection, self._closed = None, 0
+        event.listen(store._engine, "engine_disposed", lambda _engine: self.close())
 
     def version(self):
-        """Another number after each commit; None where nobody counts."""
-        return self._database and self._connection.execute("PRAGMA data_version").fetchone()[0]
+        """Another one after each commit; None where nobody counts."""
+        if self._database is None:
+            return None
+        return self._closed, *self.ask("PRAGMA data_version")
 
     def ask(self, query):
         """The first column of each row, without what SQLAlchemy takes for that."""
+        if self._connection is None:
+            self._connection = sqlite3.connect(self._database, isolation_level=None, check_same_thread=False)
         return [value for (value,) in self._connection.execute(query)]
 
-    @cached_property
-    def _connection(self):
-        connection = sqlite3.connect(self._database, isolation_level=None, check_same_thread=False)
-        weakref.finalize(self, connection.close)
-        return connection
+    def close(self):
+        """With the store, whose file may be copied then."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+            self._closed += 1  # each connection counts for itself
