@@ -18,7 +18,7 @@ from tests.support.model_host import Call
 from tests.support.simulation.simulation import Finding, Simulation
 
 ROOT = Path(__file__).parents[2]
-SEEDS = int(os.environ.get("SEEDS") or (2000 if ALL_FAULTS else 200))
+SEEDS = int(os.environ.get("SEEDS") or (2000 if ALL_FAULTS else 100))
 BLOCK = 10
 
 
@@ -43,14 +43,15 @@ def test_some_seeds_halt_for_harm_in_the_fan_out():
 def test_some_seeds_plan_ahead():
     """A rollout that was planned while another fanned out begins in some seeds, and comes to nothing in others."""
     ahead, aside = set(), set()
-    for seed in range(60):
+    for seed in range(200):
         for _, what in Simulation(seed).run().story:
             if what[:2] == ("log", "rollout_planned") and what[2]["ahead"]:
                 ahead.add((seed, what[2]["rollout"]))
             if what[:2] == ("log", "rollout_set_aside"):
                 aside.add((seed, what[2]["rollout"]))
-    assert aside
-    assert ahead - aside
+        if aside and ahead - aside:
+            return
+    raise AssertionError(f"of {len(ahead)} that were planned ahead, {len(aside)} were set aside")
 
 
 def test_a_seed_is_all_that_a_run_depends_on():

@@ -54,27 +54,26 @@ def _template():
 class Writes:
     """Whether anybody has written to a database since it was asked last: SQLite counts what others commit."""
 
-    def __init__(self, store, *, count=True):
-        url = store._engine.url
-        self._database = url.database if count and url.get_backend_name() == "sqlite" else None
+    def __init__(self, store):
+        self._engine = store._engine
         self._connection, self._closed = None, 0
-        event.listen(store._engine, "engine_disposed", lambda _engine: self.close())
 
     def version(self):
         """Another one after each commit; None where nobody counts."""
-        if self._database is None:
+        if self._engine.dialect.name != "sqlite":
             return None
         return self._closed, *self.ask("PRAGMA data_version")
 
     def ask(self, query):
         """The first column of each row, without what SQLAlchemy takes for that."""
         if self._connection is None:
-            self._connection = sqlite3.connect(self._database, isolation_level=None, check_same_thread=False)
+            database = self._engine.url.database
+            self._connection = sqlite3.connect(database, isolation_level=None, check_same_thread=False)
+            event.listen(self._engine, "engine_disposed", self._close, once=True)
         return [value for (value,) in self._connection.execute(query)]
 
-    def close(self):
-        """With the store, whose file may be copied then."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-            self._closed += 1  # each connection counts for itself
+    def _close(self, _engine):
+        """With the store, whose file may be copied or replaced then. Each connection counts for itself."""
+        self._connection.close()
+        self._connection = None
+        self._closed += 1

@@ -353,9 +353,7 @@ class World:
         )
         self.config = deploy_file.load(file, {})
         self.store = store or stores.opened(url or f"sqlite:///{folder}/rollout.db")
-        # A store that is shared has its file replaced, which must not be open then.
-        self._writes = stores.Writes(self.store, count=store is None)
-        self._known, self._looked_at, self._moments = {}, None, []
+        self._writes, self._known, self._looked_at, self._moments = stores.Writes(self.store), {}, None, []
         self.bell, self.workshop, self.metrics = QueueBell(), ModelWorkshop(), ModelMetrics()
         self.notifier = RecordingNotifier()
         self.fleet = ModelFleet([member.name for member in inventory.members(self.config.app(None))])
