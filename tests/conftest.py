@@ -32,9 +32,21 @@ def _missing(name: str) -> bool:
 def pytest_collection_modifyitems(config, items):
     """What is marked `faults` takes long and runs in `make faults` alone."""
     if not ALL_FAULTS:
-        left_out = [item for item in items if item.get_closest_marker("faults")]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("faults")])
+        items[:] = [item for item in items if not item.get_closest_marker("faults")]
+    _spread(items)
+
+
+def _spread(items):
+    """Whole systems take longest, and wait most of it: evenly among the first quarter, which all workers share, and between two files."""
+    systems = [item for item in items if item.get_closest_marker("e2e")]
+    others = [item for item in items if not item.get_closest_marker("e2e")]
+    for number, item in reversed(list(enumerate(systems))):
+        place = number * len(others) // (4 * len(systems))
+        while 0 < place < len(others) and others[place - 1].path == others[place].path:
+            place += 1
+        others.insert(place, item)
+    items[:] = others
 
 
 def pytest_runtest_setup(item):
