@@ -1,14 +1,11 @@
 """The store's conformance suite: the same truths on SQLite and on PostgreSQL."""
 
 import contextlib
-import subprocess
-import sys
 import threading
 from dataclasses import asdict
 from datetime import timedelta
 
 import pytest
-from alembic.script import ScriptDirectory
 
 from rollout.domain.counting import count
 from rollout.domain.deliveries import End, Outcome
@@ -17,7 +14,6 @@ from rollout.domain.states import CommitEvent, CommitState, HostEvent, HostState
 from rollout.domain.verdict import Interval
 from rollout.errors import Conflict, IllegalTransition, LeaseLost, NotFound, ServiceUnavailable, StaleWrite
 from rollout.store import clock as store_clock
-from rollout.store import migrate
 from rollout.store.rollouts import Planned
 from rollout.store.store import Store
 
@@ -88,22 +84,6 @@ def test_preparing_twice_changes_nothing(database):
     assert stores[0].ready()
     for store in stores:
         store.close()
-
-
-def test_the_newest_migration_is_known_by_its_file(database):
-    """Alembic, which takes long to import, agrees; and who finds the schema there starts without it."""
-    scripts = ScriptDirectory(str(migrate._SCRIPTS))
-    assert migrate._newest() == scripts.get_current_head()
-    store = Store(database)
-    assert not store.ready()
-    store.prepare()
-    store.close()
-    program = (
-        "import sys; from rollout.store.store import Store; store = Store(sys.argv[1]); store.prepare(); "
-        "print(store.ready(), 'alembic' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", program, database], capture_output=True, text=True)
-    assert done.stdout.split() == ["True", "False"], done.stderr
 
 
 def test_what_is_committed_is_on_the_disk(tmp_path):
