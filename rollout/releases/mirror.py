@@ -256,7 +256,9 @@ def _unavailable(repository: Repository, done: Done) -> ServiceUnavailable:
 
 
 def _commit(record: bytes) -> BranchCommit:
-    sha, parents, tree, author, message = [*record.decode(errors="replace").split("\n", 4), "", "", "", ""][:5]
+    sha, parents, tree, author, message = [*record.decode(errors="replace").split("\n", 4), "", "", "", ""][
+        :5
+    ]
     message = message.strip("\n")
     subject = message.partition("\n")[0]
     return BranchCommit(

@@ -336,7 +336,7 @@ class Commits:
     def barred_as(self, commit: Commit) -> list[Commit]:
         """Those that are barred for nothing but being the same as this one."""
         rows = self._tx.connection.execute(
-            select(*columns(Commit, commits)).where(
+            rows_of(Commit, commits).where(
                 commits.c.app == commit.app,
                 commits.c.state == CommitState.BARRED,
                 commits.c.same_as == commit.sha,
