@@ -29,6 +29,8 @@ class Flooded:
     p50: float  # milliseconds, from the moment at which the request was due to the end of the answer
     p99: float
     most: float
+    ran_s: float  # the web, while they came
+    waited_s: float  # its threads, for a core: what a busy machine adds
     grown_mb: float  # the web's memory at its peak, beyond what it had before
     outcomes: dict[str, int]  # of all deliveries, when everything is decided
     lost: int  # answered with a number that the store does not have
@@ -51,7 +53,11 @@ def measure() -> Flooded:
         heads = [_to_every_app(system, f"change {number}") for number in range(HEADS)]
         (web,) = (pid for pid, name in processes.parts(system.up.pid).items() if name == "web")
         before = processes.memory_mb(web)[0]
+        ran, waited = processes.ran_and_waited_s(web)
         told = _from_a_process_of_its_own(system, heads)
+        ran, waited = (
+            now - then for now, then in zip(processes.ran_and_waited_s(web), (ran, waited), strict=True)
+        )
         grown = processes.peak_mb(web) - before
         with contextlib.suppress(AssertionError):  # then some have no end, which the figure says
             wait_for(lambda: not _rows(system, OPEN), seconds=PATIENCE_S, every=2, why="every delivery's end")
@@ -63,6 +69,8 @@ def measure() -> Flooded:
             share(took, 0.5),
             share(took, 0.99),
             round(took[-1], 1),
+            round(ran, 1),
+            round(waited, 1),
             round(grown, 1),
             dict(outcomes),
             len(set(told["numbers"]) - stored),

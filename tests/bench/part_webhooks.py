@@ -50,7 +50,10 @@ def measure(ask: Ask) -> Found:
         f"{rate}/s: p50 {one.p50:g}, p99 {one.p99:g}, most {one.most:g} ms, {one.refused} put off"
         for rate, one in steps
     )
-    told_of_a_flood = f"flood: answers {flooded.answers}, most {flooded.most:g} ms; ends {flooded.outcomes}"
+    told_of_a_flood = (
+        f"flood: answers {flooded.answers}, most {flooded.most:g} ms; ends {flooded.outcomes};"
+        f" the web had a core for {flooded.ran_s:g} s and waited for one for {flooded.waited_s:g} s"
+    )
     details = {"steps": steps, "busy": asdict(busy), "flood": asdict(flooded)}
     return Found(figures, [told, told_of_a_flood], details)
 

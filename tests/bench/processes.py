@@ -71,6 +71,16 @@ def peak_mb(pid: int) -> float:
     return int(words[words.index("VmHWM:") + 1]) / 1024
 
 
+def ran_and_waited_s(pid: int) -> tuple[float, float]:
+    """Seconds for which its threads that are there had a core, and for which they waited for one."""
+    found = [0.0, 0.0]
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            ran, waited, _ = (task / "schedstat").read_text().split()
+            found = [found[0] + int(ran) / 1e9, found[1] + int(waited) / 1e9]
+    return found[0], found[1]
+
+
 def established(port: int) -> int:
     """How many TCP connections have this port at either end."""
     ends = f":{port:04X}"
