@@ -12,7 +12,18 @@ from tests.support.checker.read import world as told
 from tests.support.world import World
 
 LATER = {  # what later migrations add to the tables that 0003 left
-    "commits": ["flaky", "reds", "lost", "took_s", "suspect_of", "pull", "merged_into", "mends"],
+    "commits": [
+        "flaky",
+        "reds",
+        "lost",
+        "took_s",
+        "suspect_of",
+        "pull",
+        "merged_into",
+        "mends",
+        "tree",
+        "same_as",
+    ],
     "deliveries": ["ref", "settled_at"],
     "apps": [
         "looked_s",

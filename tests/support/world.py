@@ -139,7 +139,12 @@ class ModelWorkshop:
         sha = f"{len(self.commits) + 1:040x}"
         self.commits.append(
             BranchCommit(
-                sha, len(self.commits) + 1, message.splitlines()[0], "Ann <ann@example.com>", message, tree
+                sha,
+                len(self.commits) + 1,
+                message.splitlines()[0],
+                "Ann <ann@example.com>",
+                message,
+                tree=tree,
             )
         )
         if fails:
