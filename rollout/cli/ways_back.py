@@ -3,6 +3,7 @@
 import time
 from typing import TYPE_CHECKING
 
+from rollout import crashpoints
 from rollout.cli import finding, output, scene, shapes
 from rollout.cli.call import Call, who
 from rollout.cli.failures import FAILED, OK
@@ -32,7 +33,8 @@ def stop(
         elif rollout.state is not RolloutState.ROLLING_BACK:
             _say_accepted(told, accepted)
         # Only now the rest, which takes longer to import than workers need for the acknowledgement.
-        stopping.announce(accepted.rollout, call.deps)
+        with crashpoints.stage("stop"):
+            stopping.announce(accepted.rollout, call.deps)
         way = _stand_in(call, rollout.id, told, timeout_s)
         found = way.acknowledged()
         if not over and rollout.state is not RolloutState.ROLLING_BACK:

@@ -76,4 +76,7 @@ class LeaseKeeper:
     @crashpoints.stage("leases")
     def _keep(self) -> None:
         while not self._wake.wait(self._lease_s / 3):
-            self.renew()
+            try:
+                self.renew()
+            except Exception:  # a thread that dies would take all leases of this process with it
+                log.exception("renewal_broke")

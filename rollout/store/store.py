@@ -187,7 +187,11 @@ class Store:
     def transaction(self) -> Iterator[Transaction]:
         """A writing transaction; committed at the end, undone by any exception."""
         with self._translated(), self._writing() as connection:
-            yield Transaction(connection, self._stopwatch)
+            tx = Transaction(connection, self._stopwatch)
+            try:
+                yield tx
+            finally:
+                del tx.connection  # used later on it would write into somebody else's
 
     @contextmanager
     def reading(self) -> Iterator[Transaction]:
@@ -197,8 +201,10 @@ class Store:
 
     def close(self) -> None:
         """Give the connections back."""
-        self._writers.close()
-        self._engine.dispose()
+        try:
+            self._writers.close()
+        finally:
+            self._engine.dispose()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -239,10 +245,17 @@ def _engine(url: str) -> Engine:
         )
         event.listen(engine, "connect", _sqlite_connected)
         event.listen(engine, "begin", _sqlite_begins)
+        event.listen(engine, "handle_error", _sqlite_was_interrupted)
         return engine
     from rollout.store import postgresql  # noqa: PLC0415  # its driver takes long to import
 
     return postgresql.engine(url)
+
+
+def _sqlite_was_interrupted(context: Any) -> None:
+    """Ctrl-C comes between calls of SQLite, never inside one: the connection is as good as before."""
+    if not isinstance(context.original_exception, Exception):
+        context.is_disconnect = False
 
 
 def _sqlite_connected(connection: Any, _record: Any) -> None:

@@ -16,11 +16,13 @@ from contextlib import contextmanager, suppress
 from typing import cast
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import OperationalError
 
 from rollout.errors import ServiceUnavailable
 
 TOGETHER_S = 0.05  # from the first one's beginning nobody more joins: others wait for the lock, in this process and elsewhere
 TOGETHER = 64
+PAUSE_S = 0.002  # for writers of other processes, who look for a free lock now and then
 
 
 class _Group:
@@ -29,11 +31,17 @@ class _Group:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._transaction = connection.begin()
+        self._driver = cast("sqlite3.Connection", connection.connection.dbapi_connection)
         self._began = time.monotonic()
         self._size = 0
         self._spoiled = False
         self._ended = threading.Event()
         self._error: BaseException | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Nobody has written in it."""
+        return not self._size
 
     @property
     def full(self) -> bool:
@@ -43,48 +51,54 @@ class _Group:
     @property
     def lost(self) -> bool:
         """It can only be undone; or SQLite has done that by itself, as it may when its disk is full."""
-        return self._spoiled or not self._driver.in_transaction
+        return self._spoiled or self.connection.invalidated or not self._driver.in_transaction
 
     @contextmanager
     def part(self) -> Iterator[Connection]:
         """One writer's; it alone is undone when it fails."""
         self._size += 1
-        self._driver.execute("SAVEPOINT part")
+        self._say("SAVEPOINT part")
         try:
             yield self.connection
-            self._driver.execute("RELEASE part")
+            self._say("RELEASE part")
         except BaseException:
             try:
-                self._driver.execute("ROLLBACK TO part")
-                self._driver.execute("RELEASE part")
-            except sqlite3.Error:
+                self._say("ROLLBACK TO part")
+                self._say("RELEASE part")
+            except BaseException:  # noqa: BLE001 -- whatever it is, half of this part may be there
                 self._spoiled = True
             raise
 
-    def end(self) -> bool:
-        """Commit, and let everybody know; False when that failed, and its connection with it."""
+    def end(self) -> BaseException | None:
+        """Commit, and let everybody know; what kept it from that, or came in between (Ctrl-C): of no more use is its connection then."""
+        came: BaseException | None = None
         try:
-            if not self.lost:
-                self._transaction.commit()
+            if self.lost:
+                self._error = came = ServiceUnavailable("the database undid it by itself")
             else:
-                self._error = ServiceUnavailable(
-                    "the database undid what several threads had written",
-                    remedy="nothing is lost; try again. Is its disk full?",
-                )
-        except BaseException as error:  # noqa: BLE001 -- each of them raises it
-            self._error = error
+                self._transaction.commit()
+        except Exception as error:  # noqa: BLE001 -- each of its writers raises it
+            self._error = came = error
+        except BaseException as error:  # noqa: BLE001 -- this thread's own; it comes before SQLite's call, or after it
+            came = error
+            self._error = error if self._driver.in_transaction else None
         self._ended.set()
-        return self._error is None
+        return came
 
     def wait(self) -> None:
-        """Until it is committed; what kept it from that."""
+        """Until it is committed; ServiceUnavailable if it was not."""
         self._ended.wait()
         if self._error is not None:
-            raise self._error
+            raise ServiceUnavailable(
+                f"the database did not take what was written: {self._error}",
+                remedy="nothing is lost; try again. Is its disk full?",
+            ) from self._error
 
-    @property
-    def _driver(self) -> sqlite3.Connection:
-        return cast("sqlite3.Connection", self.connection.connection.dbapi_connection)
+    def _say(self, statement: str) -> None:
+        try:
+            self._driver.execute(statement)
+        except sqlite3.Error as error:
+            raise OperationalError(statement, None, error) from error
 
 
 class Writers:
@@ -110,18 +124,27 @@ class Writers:
         except BaseException:
             self._leave()
             raise
+        first = group.empty
         try:
             with group.part() as connection:
                 yield connection
-        finally:
+        except Exception:
             self._hand_on(group)
+            if not first:
+                group.wait()  # it may rest on what others wrote: then that must be true
+            raise
+        except BaseException:
+            self._hand_on(group)
+            raise
+        self._hand_on(group)
         group.wait()
 
     def close(self) -> None:
         """Give the connection back; the next transaction has a new one."""
-        self._take_turn()
-        self._let_go()
-        self._leave()
+        with suppress(ServiceUnavailable):  # somebody writes still, and keeps it
+            self._take_turn()
+            self._let_go()
+            self._leave()
 
     def _begin(self) -> _Group:
         if self._connection is None:
@@ -149,26 +172,49 @@ class Writers:
             mine = threading.Lock()
             mine.acquire()
             self._waiting.append(mine)
-        if mine.acquire(timeout=self._wait_s):
-            return
-        with self._lock:
-            if mine in self._waiting:
-                self._waiting.remove(mine)
-                raise ServiceUnavailable(
-                    f"other threads of this process have been writing to the database for {self._wait_s:g} s",
-                    remedy="nothing is lost; try again. Is its disk full, or very slow?",
-                )
+        try:
+            if mine.acquire(timeout=self._wait_s):
+                return
+        except BaseException:  # Ctrl-C
+            if not self._gave_up(mine):
+                self._pass_on()
+            raise
+        if self._gave_up(mine):
+            raise ServiceUnavailable(
+                f"other threads of this process have been writing to the database for {self._wait_s:g} s",
+                remedy="nothing is lost; try again. Is its disk full, or very slow?",
+            )
         # It came in the very last moment.
+
+    def _gave_up(self, mine: threading.Lock) -> bool:
+        """False when the turn has come all the same."""
+        with self._lock:
+            if mine not in self._waiting:
+                return False
+            self._waiting.remove(mine)
+            return True
+
+    def _pass_on(self) -> None:
+        """The turn came to one who does not want it any more."""
+        if self._group is not None:
+            self._hand_on(self._group)
+        else:
+            self._leave()
 
     def _hand_on(self, group: _Group) -> None:
         with self._lock:
-            if self._waiting and not group.full and not group.lost:
+            if self._waiting and not group.lost and not group.full:
                 self._waiting.popleft().release()
                 return
         self._group = None
-        if not group.end():
+        came = group.end()
+        if came is not None:
             self._let_go()
+        elif self._waiting:
+            time.sleep(PAUSE_S)
         self._leave()
+        if came is not None and not isinstance(came, Exception):
+            raise came
 
     def _leave(self) -> None:
         with self._lock:

@@ -1,5 +1,6 @@
 """Many writers of one process under one commit on SQLite: what each of them is promised."""
 
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,7 +8,7 @@ import pytest
 from sqlalchemy import event
 
 from rollout.domain.model import AppName
-from rollout.errors import ServiceUnavailable
+from rollout.errors import Conflict, ServiceUnavailable
 from rollout.store import store as rooms
 from tests.support.processes import until
 
@@ -119,7 +120,8 @@ def test_a_commit_that_fails_fails_for_all(opened):
 
     event.listen(opened._engine, "commit", refuse)
     told = together(opened, lambda begin: add(opened, "a", then=begin), lambda: add(opened, "b"))
-    assert [type(one) for one in told] == [OSError, OSError]
+    assert [type(one) for one in told] == [ServiceUnavailable] * 2
+    assert "no space left" in str(told[0])
     assert known(opened, "a", "b") == []
     add(opened, "c")
     assert known(opened, "c") == ["c"]
@@ -164,6 +166,68 @@ def test_one_that_gives_up_waiting_leaves_nobody_behind(tmp_path, monkeypatch):
     add(opened, "c")
     assert known(opened, "c") == ["c"]
     opened.close()
+
+
+def test_ctrl_c_while_waiting_for_the_turn_takes_it_from_nobody(opened):
+    """The main thread is interrupted while it waits: whoever wrote before it commits, and others go on."""
+    inside, interrupted = threading.Event(), threading.Event()
+    main = threading.get_ident()
+
+    def first():
+        add(opened, "a", then=lambda: (inside.set(), interrupted.wait(10)))
+
+    def interrupt():
+        until(lambda: opened._writers._waiting, what="the main thread to wait")
+        signal.pthread_kill(main, signal.SIGINT)
+
+    with ThreadPoolExecutor(2) as pool:
+        writing = pool.submit(first)
+        assert inside.wait(10)
+        pool.submit(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            add(opened, "b")
+        interrupted.set()
+        assert writing.exception(timeout=20) is None
+    add(opened, "c")
+    assert known(opened, "a", "b", "c") == ["a", "c"]
+
+
+def test_ctrl_c_in_a_statement_undoes_its_own_part_alone(opened):
+    """An interruption in the middle of a statement: the others of the commit are committed, and the lock is free at once."""
+    armed = []
+
+    def interrupt(*_):
+        if armed:
+            armed.clear()
+            raise KeyboardInterrupt
+
+    def second():
+        with opened.transaction() as tx:
+            tx.commits.add(APP, "b", who="test", why="test")
+            armed.append(True)
+            tx.commits.add(APP, "x", who="test", why="test")
+
+    event.listen(opened._engine, "do_execute", interrupt)
+    told = together(opened, lambda begin: add(opened, "a", then=begin), second, lambda: add(opened, "c"))
+    assert [type(one) for one in told] == [type(None), KeyboardInterrupt, type(None)]
+    add(opened, "d")
+    assert known(opened, *"abcd") == list("acd")
+
+
+def test_what_rests_on_others_that_were_not_committed_is_not_said(opened):
+    """The second one finds the first one's row and refuses; then the commit fails: it says that, and not what was never true."""
+
+    def refuse(_connection):
+        raise OSError("no space left on device")
+
+    def second():
+        with opened.transaction() as tx:
+            if tx.commits.get(APP, "a") is not None:
+                event.listen(opened._engine, "commit", refuse)
+                raise Conflict("there is one already")
+
+    told = together(opened, lambda begin: add(opened, "a", then=begin), second)
+    assert [type(one) for one in told] == [ServiceUnavailable] * 2
 
 
 def test_a_long_commit_takes_nobody_more(opened, commits, monkeypatch):
