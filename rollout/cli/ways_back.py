@@ -4,9 +4,10 @@ import time
 from typing import TYPE_CHECKING
 
 from rollout import crashpoints
-from rollout.cli import finding, output, scene, shapes
+from rollout.cli import finding, output, scene, shapes, waiting
 from rollout.cli.call import Call, who
 from rollout.cli.failures import FAILED, OK
+from rollout.cli.following import unharmed
 from rollout.cli.tellers import Teller, teller
 from rollout.domain.model import Rollout
 from rollout.domain.states import FINISHED, HostState, RolloutState
@@ -15,6 +16,8 @@ from rollout.services.stopping import Accepted
 
 if TYPE_CHECKING:
     from rollout.cli.stand_in import StandIn
+
+AT_ONCE_S = 1.0
 
 
 def stop(
@@ -32,13 +35,18 @@ def stop(
             told.say(f"rollout {rollout.id} is {rollout.state.replace('_', ' ')} already")
         elif rollout.state is not RolloutState.ROLLING_BACK:
             _say_accepted(told, accepted)
+        new = not over and rollout.state is not RolloutState.ROLLING_BACK
+        found = _at_once(call, rollout.id)
+        if new and found is not None:
+            _say_acknowledged(told, found, time.monotonic() - began)
         # Only now the rest, which takes longer to import than workers need for the acknowledgement.
         with crashpoints.stage("stop"):
             stopping.announce(accepted.rollout, call.deps)
         way = _stand_in(call, rollout.id, told, timeout_s)
-        found = way.acknowledged()
-        if not over and rollout.state is not RolloutState.ROLLING_BACK:
-            _say_acknowledged(told, found, time.monotonic() - began)
+        if found is None:
+            found = way.acknowledged()
+            if new:
+                _say_acknowledged(told, found, time.monotonic() - began)
         if wait or way.alone:
             found = way.back(wait=wait)
     if over:
@@ -59,6 +67,16 @@ def rollback(call: Call, *, to: str | None, reason: str | None, wait: bool, time
         way = _stand_in(call, rollout.id, told, timeout_s)
         found = way.back(wait=wait)
     return _finish(call, found, told_end=found.state in FINISHED)
+
+
+def _at_once(call: Call, number: int) -> Rollout | None:
+    """Acknowledged by workers that are there; None when a second was not enough."""
+    with unharmed(number):
+        for _ in waiting.ticks(AT_ONCE_S):
+            found = finding.rollout(call, number)
+            if found.state is not RolloutState.STOPPING:
+                return found
+    return None
 
 
 def _stand_in(call: Call, number: int, told: Teller, timeout_s: float | None) -> "StandIn":

@@ -32,6 +32,8 @@ class Candidate:
     suspect: bool  # was in a batch that went wrong: goes out alone
     reverts: frozenset[str]  # hashes that it undoes or mends: see `fixes`, and `Commit.mends`
     author: str = ""
+    undoes: frozenset[str] = frozenset()  # those of them that it takes back
+    same_as: str | None = None  # it is barred for being the same as this one
     # Nobody says whether it is good, and nothing is on its way: its run was cancelled, or no report came in time.
     silent: bool = False
     inner: tuple[
@@ -195,11 +197,42 @@ def _blocks(queue: Sequence[Candidate]) -> list[_Block]:
     for position, candidate in enumerate(queue, start=1):
         itself = (candidate.sha, candidate.state is CommitState.BARRED)
         for sha, barred in (itself, *candidate.inner):
-            later = fixes_at[bisect_right(fixes_at, position - (sha != candidate.sha)) :]
-            fix = next((place for place in later if is_fix_of(queue[place - 1], sha)), None)
+            inside = sha != candidate.sha
+            later = fixes_at[bisect_right(fixes_at, position - inside) :]
+            fixing = [place for place in later if _mends(queue[place - 1], candidate, sha)]
+            fix = next(iter(fixing), None)
             if fix != position and (barred or fix is not None):
                 blocks.append(_Block(sha, position, fix or len(queue) + 1, fix))
+            if barred:
+                blocks += _back_again(queue, sha, fixing, later)
     return blocks
+
+
+def _mends(later: Candidate, candidate: Candidate, sha: str) -> bool:
+    """Whether it fixes this commit: `candidate` or one inside it; the one that this is the same as; or reverts the whole merge."""
+    if is_fix_of(later, sha):
+        return True
+    if sha != candidate.sha:
+        return _takes_back(later, candidate.sha)
+    return candidate.same_as is not None and is_fix_of(later, candidate.same_as)
+
+
+def _takes_back(later: Candidate, sha: str) -> bool:
+    return any(sha.startswith(named) for named in later.undoes)
+
+
+def _back_again(
+    queue: Sequence[Candidate], sha: str, fixing: Sequence[int], later: Sequence[int]
+) -> Iterator[_Block]:
+    """From where the fix of a barred commit is itself taken back, until the next fix."""
+    for fix in fixing:
+        names = (queue[fix - 1].sha, *(inner for inner, _ in queue[fix - 1].inner))
+        for place in later:
+            if place > fix and any(_takes_back(queue[place - 1], name) for name in names):
+                again = next((one for one in fixing if one >= place), None)
+                if again != place:
+                    yield _Block(sha, place, again or len(queue) + 1, again)
+                break
 
 
 def _blocked(position: int, blocks: Sequence[_Block]) -> bool:
@@ -234,7 +267,7 @@ def _why_nothing(queue: Sequence[Candidate], cap: int) -> str:
             f" {cap} at once; a person may: `rollout deploy {sha} --now --reason …`{again}"
         )
     if blocks:
-        return _why_blocked(queue, blocks[0])
+        return _why_blocked(queue, next((one for one in blocks if one.fix is None), blocks[0]))
     if silent is not None:
         return (
             f"nobody says whether {_name(silent)} is good, and no commit after it has passed: its checks were cancelled, or no"

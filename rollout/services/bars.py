@@ -1,6 +1,6 @@
 """Keeping a commit out: by hand, and after every stop, rollback and failed canary."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from rollout.config.deploy_file import AppConfig
@@ -25,6 +25,8 @@ def candidate(commit: Commit, tx: Transaction) -> selection.Candidate:
         age_s=max(0.0, age_s),
         suspect=commit.suspect,
         reverts=selection.fixes(commit.message) | frozenset(commit.mends.split()),
+        undoes=selection.reverts(commit.message) | frozenset(commit.mends.split()),
+        same_as=commit.same_as,
         author=commit.author,
         silent=commit.state is CommitState.FAILED and not commit.reds,
     )
@@ -116,21 +118,38 @@ def passed(tx: Transaction, commit: Commit) -> None:
 def _bar_the_same(tx: Transaction, commit: Commit) -> None:
     """A commit must not ship, although it passed, when a barred one has the same in it, under another hash.
 
-    The same bytes to ship, or the same files in git: no build needs to give the same bytes twice. Not when its author says
-    that it mends that one: what was wrong may have been elsewhere, and the word of a person is what lifts a bar. Nor when
-    the fleet runs the very same: it was not this that the other was barred for.
+    The same bytes to ship, or the same files in git: no build needs to give the same bytes twice. Or when it takes the revert
+    of a barred one back. Not when its author says that it mends that one: what was wrong may have been elsewhere, and the word
+    of a person is what lifts a bar. Nor when the very same has run well: it was not this that the other was barred for.
     """
-    running = tx.rollouts.released(commit.app)
-    runs = tx.commits.get(commit.app, running) if running else None
+    if tx.commits.ran_well(commit):
+        return
+    seen = candidate(commit, tx)
+    for what, other in _same(tx, commit):
+        first = other.same_as or other.sha
+        if not any(selection.is_fix_of(seen, sha) for sha in (other.sha, first)):
+            why = f"{what} {other.sha[:12]}, which is barred: {other.reason}"
+            bar_locked(tx, commit, who="bar", why=why, same_as=first)
+            return
+
+
+def _same(tx: Transaction, commit: Commit) -> Iterator[tuple[str, Commit]]:
+    """Barred commits that this one brings again, and in which way."""
     for what, key in (("bytes", "digest"), ("files", "tree")):
         its = getattr(commit, key)
-        if its is None or (runs is not None and getattr(runs, key) == its):
-            continue
-        other = tx.commits.barred_with(commit.app, **{key: its})
-        if other is not None and not selection.is_fix_of(candidate(commit, tx), other.sha):
-            why = f"the same {what} as {other.sha[:12]}, which is barred: {other.reason}"
-            bar_locked(tx, commit, who="bar", why=why, same_as=other.same_as or other.sha)
-            return
+        other = None if its is None else tx.commits.barred_with(commit.app, **{key: its})
+        if other is not None:
+            yield f"the same {what} as", other
+    for back in _named(tx, commit.app, selection.reverts(commit.message) | set(commit.mends.split())):
+        undone = selection.reverts(back.message) | set(back.mends.split())
+        for bad in _named(tx, commit.app, undone):
+            if bad.state is CommitState.BARRED:
+                yield f"takes {back.sha[:12]} back, and with it the revert of", bad
+
+
+def _named(tx: Transaction, app: AppName, hashes: Iterable[str]) -> Iterator[Commit]:
+    for sha in sorted(hashes):
+        yield from tx.commits.starting_with(app, sha)
 
 
 def bar(app: str, name: str, deps: Deps, *, who: str, why: str) -> Commit:

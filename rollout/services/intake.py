@@ -232,9 +232,8 @@ def _branch_above(known: _Known, head: str, app: AppConfig, deps: Deps) -> Branc
         assert row is not None
         inside = {told.sha for told in (*found.line, *found.inner)} | {first}
         late = [sha for sha in tx.commits.unplaced(name) if sha not in inside]
-    told = BranchCommit(
-        first, since, row.subject, row.author, row.message, mends=frozenset(row.mends.split())
-    )
+    mends = frozenset(row.mends.split())
+    told = BranchCommit(first, since, row.subject, row.author, row.message, mends=mends, tree=row.tree)
     older = [
         BranchCommit(sha, 0, "", "", "", into=first) for sha in late if workshop.contains(app.name, head, sha)
     ]

@@ -18,10 +18,10 @@ from rollout.domain.model import (
     Release,
     RolloutId,
 )
-from rollout.domain.states import CommitEvent, CommitState, next_commit_state
+from rollout.domain.states import CommitEvent, CommitState, RolloutState, next_commit_state
 from rollout.errors import StaleWrite
 from rollout.store.rows import load, load_all, load_one, rows_of
-from rollout.store.tables import commits, releases
+from rollout.store.tables import commits, releases, rollouts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -130,10 +130,16 @@ class Commits:
             )
         ).all()
         here = [row for row in rows if row.sha in told]
+        for row in here:
+            told[row.sha]["tree"] = (
+                told[row.sha]["tree"] or row.tree
+            )  # it cannot change, and not everyone tells it
         news = [
             {"its_id": row.id, **told[row.sha]} for row in here if row[4:] != tuple(told[row.sha].values())
         ]
-        gone = [{"its_id": row.id} for row in rows if row.on_branch and row.sha not in told]
+        left = [row for row in rows if row.on_branch and row.sha not in told]
+        gone = [{"its_id": row.id} for row in left]
+        self._let_out(app, [row.sha for row in left])
         came_in = [row for row in rows if row.sha in inside and row.merged_into != inside[row.sha]]
         into = [{"its_id": row.id, "into": inside[row.sha]} for row in came_in]
         why = [{"its_id": row.id, "why": _not_tested(inside[row.sha])} for row in came_in]
@@ -147,13 +153,24 @@ class Commits:
                 self._receive_again(app, row.sha)
             elif row.merged_into is not None and row.state == CommitState.RECEIVED:
                 self._tx.connection.execute(_PLACE, {"its_id": row.id, "reason": None, "due_at": 0.0})
-        for row in came_in:
+        self._came_in(app, came_in, inside)
+
+    def _came_in(self, app: AppName, rows: Sequence[Any], inside: dict[str, str | None]) -> None:
+        """Those that failed for nothing but not being on the branch did not: they are in it."""
+        for row in rows:
             if row.state == CommitState.FAILED and self._receive_again(app, row.sha):
                 commit, why_not = self.get(app, row.sha), _not_tested(inside[row.sha])
                 assert commit is not None
                 self.change(
                     commit, CommitEvent.TESTS_LOST, who="git", why=why_not, reason=why_not, due_at=None
                 )
+
+    def _let_out(self, app: AppName, merges: Sequence[str]) -> None:
+        """Heads of pull requests that came in with merges that have left the branch: they wait to be merged again, and are tested."""
+        if merges:
+            its = and_(commits.c.app == app, commits.c.merged_into.in_(merges), commits.c.pull.is_not(None))
+            values = {"merged_into": None, "reason": None, "due_at": 0.0}
+            self._tx.connection.execute(update(commits).where(its).values(values))
 
     def line(self, app: AppName, since: int) -> list[tuple[int, str]]:
         """The branch's line as it is known from this position on: positions and hashes, oldest first."""
@@ -184,15 +201,17 @@ class Commits:
     ) -> dict[str, list[tuple[str, bool]]]:
         """Of what came in with these: each that is barred, or whose hash begins as one of `undone`; and whether it is barred."""
         barred = or_(commits.c.state == CommitState.BARRED, commits.c.bar_wanted.is_not(None))
-        named = [commits.c.sha.startswith(name) for name in undone]
+        its = and_(commits.c.app == app, commits.c.merged_into.in_(line))
         rows = self._tx.connection.execute(
             select(commits.c.sha, commits.c.merged_into, barred.label("barred"))
-            .where(commits.c.app == app, commits.c.merged_into.in_(line), or_(barred, *named))
+            .where(its if undone else and_(its, barred))
             .order_by(commits.c.id)
         )
+        digits = {len(name) for name in undone}
         found: dict[str, list[tuple[str, bool]]] = {}
         for row in rows:
-            found.setdefault(row.merged_into, []).append((row.sha, bool(row.barred)))
+            if row.barred or any(row.sha[:most] in undone for most in digits):
+                found.setdefault(row.merged_into, []).append((row.sha, bool(row.barred)))
         return found
 
     def _merge(self, app: AppName, sha: str) -> None:
@@ -301,6 +320,25 @@ class Commits:
             .order_by(commits.c.tested_at.desc(), commits.c.id.desc())
             .limit(1)
         ).scalar_one_or_none()
+
+    def ran_well(self, commit: Commit) -> bool:
+        """A rollout of the same files, or of the same release, came to its end, and nobody has barred what it shipped."""
+        same = or_(  # what is not known is the same as nothing
+            and_(commits.c.digest.is_not(None), commits.c.digest == commit.digest),
+            and_(commits.c.tree.is_not(None), commits.c.tree == commit.tree),
+        )
+        row = self._tx.connection.execute(
+            select(commits.c.id)
+            .join(rollouts, and_(rollouts.c.app == commits.c.app, rollouts.c.commit == commits.c.sha))
+            .where(
+                commits.c.app == commit.app,
+                commits.c.state == CommitState.PASSED,
+                rollouts.c.state == RolloutState.DONE,
+                same,
+            )
+            .limit(1)
+        ).first()
+        return row is not None
 
     def barred_with(
         self, app: AppName, *, digest: str | None = None, tree: str | None = None
@@ -589,6 +627,11 @@ def _placed(told: BranchCommit) -> dict[str, Any]:
         "mends": " ".join(sorted(told.mends)),
         "tree": told.tree,
     }
+
+
+def _news(row: Any, told: dict[str, Any]) -> dict[str, Any] | None:
+    values = told | {"tree": told["tree"] or row.tree}  # it cannot change, and not everyone tells it
+    return None if row[4:] == tuple(values.values()) else values
 
 
 def _not_tested(into: str | None) -> str:

@@ -8,6 +8,7 @@ from unittest.mock import Mock, patch
 from sqlalchemy import text
 
 from rollout.domain import deliveries
+from rollout.domain.branches import Branch
 from rollout.domain.model import Answer, BranchCommit, Member, Outcome, Push, Release, Role
 from rollout.domain.states import CommitEvent, CommitState, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.errors import StaleWrite
@@ -350,13 +351,12 @@ def test_a_hotfix_and_a_prepare_of_what_it_sets_aside_do_not_wait_for_each_other
         rollout = tx.rollouts.add(plan, why="test")
         host = tx.hosts.of(rollout.id)[0]
     told = BranchCommit(SHA, 1, "subject", "ann", "subject")
-    workshop = Mock(**{"fetch.return_value": SHA, "branch.return_value": [told]})
-    deps, app = deps_of(store, workshop=workshop), Mock(branch="main")
+    deps, app = deps_of(store, workshop=Mock()), Mock(branch="main")
     app.name = "shop"
     with store.transaction() as tx:
         tx.commits.add_all("shop", [told], who="w", why="x")
     wish = intake.Wish("now", "ann")
-    with patch.object(intake, "read_branch", return_value=SHA):
+    with patch.object(intake, "_read", return_value=(SHA, Branch((told,)))):
         beside = Whole(store, lambda: intake.enqueue(app, None, deps, who="ann", now=wish))
         with store.transaction() as tx:
             tx.rollouts.hold(rollout.id)
