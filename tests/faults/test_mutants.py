@@ -26,6 +26,7 @@ from rollout.errors import OutcomeUnknown, StepFailed, Unreachable
 from rollout.services import (
     bars,
     canaries,
+    freezes,
     halts,
     hosts,
     intake,
@@ -108,14 +109,17 @@ def plain(folder, patch, plant):
     return ended(world, at_rest=True)
 
 
-def webhooks_out_of_order(folder, patch, plant):
-    """The newer commit is out when the webhook of the older one arrives."""
+def two_at_once_by_hand(folder, patch, plant):
+    """In a freeze two commits come in, and a person ships both; then automation may go on."""
     world = a_world(folder, patch, plant, hosts=3)
-    older = world.workshop.push()
+    app = world.config.app("shop")
+    freezes.freeze(app, world.deps, who="ann", why="a fair", until=None)
     world.push()
-    world.settle(seconds=30)
-    push = Push("github", "guid", "push", full_name="shop", branch="main", head=older)
-    intake.receive_all([(push, world.config.app("shop"))], world.deps)
+    newer = world.push()
+    world.run(seconds=10)
+    intake.enqueue(app, newer, world.deps, who="ann", now=intake.Wish("both", "ann"))
+    world.run(seconds=60)
+    freezes.unfreeze(app, world.deps, who="ann", why="it is over")
     world.run(seconds=60)  # as long as a rollout takes
     return ended(world)
 
@@ -878,7 +882,7 @@ MUTANTS = [
     Mutant("a webhook is not kept", "I4", deliveries_not_kept, webhooks),
     Mutant("two rollouts at a time", "I1", two_at_a_time, second_push_in_the_middle),
     Mutant("a barred commit is shipped", "I9", barred_is_passed, barred_in_time),
-    Mutant("the queue begins at the root", "I12", queue_from_the_root, webhooks_out_of_order),
+    Mutant("the queue begins at the root", "I12", queue_from_the_root, two_at_once_by_hand),
     Mutant("nobody rings again", "I8", nobody_rings_again, messages_lost),
 ]
 
