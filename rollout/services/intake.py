@@ -357,10 +357,10 @@ def _refuse_others(app: AppConfig, head: str, sha: str, deps: Deps) -> None:
         )
     if deps.workshop.contains(app.name, head, sha):
         newer = running.sha if running is not None and running.on_branch else head
-        raise Conflict(
-            f"commit {short} is older than {newer[:12]}, and inside of it",
-            remedy=f"`rollout why {newer[:12]}` says where that is; to go back: `rollout rollback --to COMMIT`",
-        )
+        back = f"`rollout why {newer[:12]}` says where that is; to go back: `rollout rollback --to COMMIT`"
+        if running is None:
+            back = f"nothing has been released yet, and the branch's head goes first: revert what is bad in it, and push to {app.branch}"
+        raise Conflict(f"commit {short} is older than {newer[:12]}, and inside of it", remedy=back)
     raise NotFound(
         f"commit {short} is not on branch {app.branch} of {app.repository}",
         remedy=f"merge it into {app.branch} first",
