@@ -47,6 +47,9 @@ _INSIDE = update(commits).where(_ONE).values(on_branch=False, merged_into=bindpa
 _NOT_TESTED = (
     update(commits).where(_ONE, commits.c.state == CommitState.RECEIVED).values(reason=bindparam("why"))
 )
+MOST_UNPLACED = (
+    50  # git is asked for each of them at every reading; those that it does not have end by themselves
+)
 ITSELF = commits.c.merged_into.is_(None)  # not inside a merge: may be tested and shipped by itself
 IS_PULL = and_(commits.c.pull.is_not(None), commits.c.position.is_(None))  # `Commit.is_pull`
 
@@ -182,12 +185,15 @@ class Commits:
         return [(row.position, row.sha) for row in rows]
 
     def unplaced(self, app: AppName) -> list[str]:
-        """Those that wait for their tests, or are in test, and that git was not seen to have anywhere on the branch."""
+        """The newest of those that wait for their tests, or are in test, and that git was not seen to have anywhere on the branch."""
         waits = commits.c.state.in_([CommitState.RECEIVED, CommitState.TESTING])
         rows = self._tx.connection.execute(
-            select(commits.c.sha).where(
+            select(commits.c.sha)
+            .where(
                 commits.c.app == app, waits, commits.c.position.is_(None), commits.c.pull.is_(None), ITSELF
             )
+            .order_by(commits.c.id.desc())
+            .limit(MOST_UNPLACED)
         )
         return list(rows.scalars())
 

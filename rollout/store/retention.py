@@ -43,7 +43,9 @@ class Retention:
             "notices": self._remove(notices, notices.c.created_at < told, notices.c.due_at.is_(None)),
             "checks": self._remove(checks, checks.c.reported_at < self._tx.today() - PRINTED),
             "commits": self._forget_output()
-            + self._remove(commits, IS_PULL, ITSELF, commits.c.received_at < told),
+            + self._remove(
+                commits, IS_PULL, ITSELF, commits.c.received_at < told, commits.c.bar_wanted.is_(None)
+            ),
         }
 
     def _ended(self, ago: timedelta) -> Any:
