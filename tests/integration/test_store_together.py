@@ -15,6 +15,12 @@ from tests.support.processes import until
 APP = AppName("shop")
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """The machine may be slow: who waits joins, however long it took."""
+    monkeypatch.setattr("rollout.store.writers.TOGETHER_S", 60.0)
+
+
 @pytest.fixture
 def opened(tmp_path):
     """A store on SQLite."""

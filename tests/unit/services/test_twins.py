@@ -2,8 +2,9 @@
 
 import pytest
 
+from rollout.domain.model import Pull
 from rollout.domain.states import CommitState
-from rollout.services import intake, planning, stopping
+from rollout.services import bars, intake, planning, stopping
 from tests.support.world import World
 
 APP = "shop"
@@ -114,3 +115,34 @@ def test_the_sentence_names_the_bar_that_nobody_undoes(world):
     with world.store.reading() as tx:
         why = planning.waits_for(world.config.app(None), tx)
     assert f"{two[:12]} is barred" in why
+
+
+def test_the_revert_of_a_whole_merge_undoes_what_came_in_with_it(world):
+    """A commit inside a merge is barred; git's own revert of the merge names the merge alone, and lets the branch go on."""
+    merge, (inner,) = world.workshop.merge("feature")
+    push_nothing(world)
+    bars.bar(APP, inner, world.deps, who="ann", why="no")
+    revert = push(
+        world,
+        f'Revert "Merge"\n\nThis reverts commit {merge}, reversing\nchanges made to {world.workshop.commits[0].sha}.',
+    )
+    world.run(seconds=200)
+    assert everywhere(world) == {revert}
+
+
+def test_a_pull_request_whose_merge_was_taken_away_is_tested_again(world):
+    """Merged by mistake, and the merge is forced away: its head waits for its tests as before."""
+    merge, (head,) = world.workshop.merge("feature")
+    pull = Pull(7, "refs/pull/7/head", head, "feature", "Eve", "feature")
+    with world.store.transaction() as tx:
+        tx.commits.add_pull(APP, pull, who="test", why="open")
+    push_nothing(world)
+    assert commit_of(world, head).merged_into == merge
+    world.workshop.commits.pop()
+    push_nothing(world)
+    assert (commit_of(world, head).merged_into, commit_of(world, head).due_at) == (None, 0.0)
+
+
+def push_nothing(world):
+    """The branch is read as it is."""
+    intake.read_branch(world.config.app(None), world.deps, who="test", why="pushed")
