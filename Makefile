@@ -18,7 +18,7 @@ demo: $(RUN)  ## play the main job for real in about a minute: 12 hosts, 4 commi
 	@$(BIN)/rollout demo
 
 test: packages check  ## install what tests need (on Debian, as root), check, and run the whole suite
-	@$(BIN)/python -m pytest -n 2
+	@$(BIN)/python -m pytest -n 3
 
 check: $(TEST)  ## lint, types, layers
 	@$(BIN)/ruff check .
