@@ -245,11 +245,15 @@ class Commits:
         return set(self._tx.connection.execute(query).scalars())
 
     def add_pull(self, app: AppName, pull: Pull, *, who: str, why: str) -> None:
-        """A row for the head of a pull request, unless the commit is known, as whatever."""
+        """A row for the head of a pull request, unless the commit is known, as whatever; or it is that of a merge that was taken away."""
         commit, new = self.add(app, pull.sha, who=who, why=why)
-        if new:
+        merge = self.on_line(commit)
+        if new or (commit.pull is None and merge.id != commit.id and not merge.on_branch):
             self._write(
                 commit,
+                merged_into=None,
+                due_at=0.0,
+                reason=None,
                 pull=pull.number,
                 on_branch=False,
                 subject=pull.subject,

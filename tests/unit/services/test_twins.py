@@ -130,17 +130,25 @@ def test_the_revert_of_a_whole_merge_undoes_what_came_in_with_it(world):
     assert everywhere(world) == {revert}
 
 
-def test_a_pull_request_whose_merge_was_taken_away_is_tested_again(world):
-    """Merged by mistake, and the merge is forced away: its head waits for its tests as before."""
+@pytest.mark.parametrize("known_before", [True, False])
+def test_a_pull_request_whose_merge_was_taken_away_is_tested_again(world, known_before):
+    """Merged by mistake, and the merge is forced away: its head waits for its tests as any pull request's."""
     merge, (head,) = world.workshop.merge("feature")
-    pull = Pull(7, "refs/pull/7/head", head, "feature", "Eve", "feature")
-    with world.store.transaction() as tx:
-        tx.commits.add_pull(APP, pull, who="test", why="open")
+
+    def look():
+        with world.store.transaction() as tx:
+            pull = Pull(7, "refs/pull/7/head", head, "feature", "Eve", "feature")
+            tx.commits.add_pull(APP, pull, who="test", why="open")
+
+    if known_before:
+        look()
     push_nothing(world)
     assert commit_of(world, head).merged_into == merge
     world.workshop.commits.pop()
     push_nothing(world)
-    assert (commit_of(world, head).merged_into, commit_of(world, head).due_at) == (None, 0.0)
+    look()
+    found = commit_of(world, head)
+    assert (found.pull, found.merged_into, found.due_at) == (7, None, 0.0)
 
 
 def push_nothing(world):
