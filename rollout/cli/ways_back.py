@@ -17,7 +17,7 @@ from rollout.services.stopping import Accepted
 if TYPE_CHECKING:
     from rollout.cli.stand_in import StandIn
 
-AT_ONCE_S = 1.0
+AT_ONCE_S = 1.0  # workers that are there need a quarter of it
 
 
 def stop(
@@ -30,12 +30,12 @@ def stop(
     why = reason or f"stopped by {who()}"
     lease_s = call.settings.lease_s
     accepted = stopping.accept(rollout.id, call.store, lease_s, who=who(), why=why, keep=keep)
+    new = not over and rollout.state is not RolloutState.ROLLING_BACK
     with teller(as_json=call.json) as told:
         if over:
             told.say(f"rollout {rollout.id} is {rollout.state.replace('_', ' ')} already")
-        elif rollout.state is not RolloutState.ROLLING_BACK:
+        if new:
             _say_accepted(told, accepted)
-        new = not over and rollout.state is not RolloutState.ROLLING_BACK
         found = _at_once(call, rollout.id)
         if new and found is not None:
             _say_acknowledged(told, found, time.monotonic() - began)
@@ -45,8 +45,7 @@ def stop(
         way = _stand_in(call, rollout.id, told, timeout_s)
         if found is None:
             found = way.acknowledged()
-            if new:
-                _say_acknowledged(told, found, time.monotonic() - began)
+            _say_acknowledged(told, found, time.monotonic() - began)
         if wait or way.alone:
             found = way.back(wait=wait)
     if over:

@@ -24,8 +24,8 @@ def candidate(commit: Commit, tx: Transaction) -> selection.Candidate:
         state=commit.state,
         age_s=max(0.0, age_s),
         suspect=commit.suspect,
-        reverts=selection.fixes(commit.message) | frozenset(commit.mends.split()),
-        undoes=selection.reverts(commit.message) | frozenset(commit.mends.split()),
+        reverts=selection.fixes(commit.message) | _undone_by(commit),
+        undoes=_undone_by(commit),
         same_as=commit.same_as,
         author=commit.author,
         silent=commit.state is CommitState.FAILED and not commit.reds,
@@ -140,14 +140,18 @@ def _same(tx: Transaction, commit: Commit) -> Iterator[tuple[str, Commit]]:
         other = None if its is None else tx.commits.barred_with(commit.app, **{key: its})
         if other is not None:
             yield f"the same {what} as", other
-    for back in _named(tx, commit.app, selection.reverts(commit.message) | set(commit.mends.split())):
-        undone = selection.reverts(back.message) | set(back.mends.split())
-        for bad in _named(tx, commit.app, undone):
+    for back in _of_hashes(tx, commit.app, _undone_by(commit)):
+        for bad in _of_hashes(tx, commit.app, _undone_by(back)):
             if bad.state is CommitState.BARRED:
                 yield f"takes {back.sha[:12]} back, and with it the revert of", bad
 
 
-def _named(tx: Transaction, app: AppName, hashes: Iterable[str]) -> Iterator[Commit]:
+def _undone_by(commit: Commit) -> frozenset[str]:
+    """Hashes, or their first digits, that it takes back, by its own message or by what came in with it."""
+    return selection.reverts(commit.message) | frozenset(commit.mends.split())
+
+
+def _of_hashes(tx: Transaction, app: AppName, hashes: Iterable[str]) -> Iterator[Commit]:
     for sha in sorted(hashes):
         yield from tx.commits.starting_with(app, sha)
 

@@ -225,7 +225,9 @@ def _prepared(tx: Transaction, job: _Job, error: HostError | None, *, refused: s
 @crashpoints.stage("activate")
 def deploy(host_id: HostId, deps: Deps) -> None:
     """Switch a prepared host, or read one whose outcome is unknown."""
-    job = _begin(deps, lambda tx: tx.hosts.claim_activation(host_id, deps.worker, deps.settings.lease_s))
+    job = _begin(
+        deps, lambda tx: tx.hosts.claim_activation(host_id, deps.worker, deps.settings.lease_s), ROW_S
+    )
     if job is None:
         _read(host_id, deps)
     while job is not None:
@@ -551,7 +553,9 @@ def _looked(tx: Transaction, job: _Job, status: HostStatus | None) -> bool:
 @crashpoints.stage("rollback")
 def roll_back(host_id: HostId, deps: Deps) -> None:
     """Bring a touched host back to what it ran (or to the commit that a person named)."""
-    job = _begin(deps, lambda tx: tx.hosts.claim_roll_back(host_id, deps.worker, deps.settings.lease_s))
+    job = _begin(
+        deps, lambda tx: tx.hosts.claim_roll_back(host_id, deps.worker, deps.settings.lease_s), ROW_S
+    )
     while job is not None:
         job = _roll_back(job, deps)
 
@@ -671,9 +675,8 @@ def _rolled_back(
 # -- inside ------------------------------------------------------------------------------------------------------------
 
 
-def _begin(
-    deps: Deps, claim: Callable[[Transaction], RolloutHost | None], row_s: float | None = None
-) -> _Job | None:
+def _begin(deps: Deps, claim: Callable[[Transaction], RolloutHost | None], row_s: float = 0.0) -> _Job | None:
+    """`row_s`: for so long the message goes on with other hosts, one after another."""
     crashpoints.reach("before-claim")
     try:
         with deps.store.transaction() as tx:
@@ -686,7 +689,7 @@ def _begin(
         return None  # another worker was faster
     crashpoints.reach("after-claim")
     now = time.monotonic()
-    return _Job(host, rollout, app, began=now, number=1, row_ends=now + (ROW_S if row_s is None else row_s))
+    return _Job(host, rollout, app, began=now, number=1, row_ends=now + row_s)
 
 
 def _report(deps: Deps, job: _Job, report: Callable[[Transaction], bool]) -> bool:

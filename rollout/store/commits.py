@@ -47,9 +47,7 @@ _INSIDE = update(commits).where(_ONE).values(on_branch=False, merged_into=bindpa
 _NOT_TESTED = (
     update(commits).where(_ONE, commits.c.state == CommitState.RECEIVED).values(reason=bindparam("why"))
 )
-MOST_UNPLACED = (
-    50  # git is asked for each of them at every reading; those that it does not have end by themselves
-)
+MOST_UNPLACED = 50  # git is asked for each of them at every reading; those that it lacks end by themselves
 ITSELF = commits.c.merged_into.is_(None)  # not inside a merge: may be tested and shipped by itself
 IS_PULL = and_(commits.c.pull.is_not(None), commits.c.position.is_(None))  # `Commit.is_pull`
 
@@ -133,13 +131,7 @@ class Commits:
             )
         ).all()
         here = [row for row in rows if row.sha in told]
-        for row in here:
-            told[row.sha]["tree"] = (
-                told[row.sha]["tree"] or row.tree
-            )  # it cannot change, and not everyone tells it
-        news = [
-            {"its_id": row.id, **told[row.sha]} for row in here if row[4:] != tuple(told[row.sha].values())
-        ]
+        news = [{"its_id": row.id, **new} for row in here if (new := _news(row, told[row.sha]))]
         left = [row for row in rows if row.on_branch and row.sha not in told]
         gone = [{"its_id": row.id} for row in left]
         self._let_out(app, [row.sha for row in left])
@@ -333,10 +325,6 @@ class Commits:
 
     def ran_well(self, commit: Commit) -> bool:
         """A rollout of the same files, or of the same release, came to its end, and nobody has barred what it shipped."""
-        same = or_(  # what is not known is the same as nothing
-            and_(commits.c.digest.is_not(None), commits.c.digest == commit.digest),
-            and_(commits.c.tree.is_not(None), commits.c.tree == commit.tree),
-        )
         row = self._tx.connection.execute(
             select(commits.c.id)
             .join(rollouts, and_(rollouts.c.app == commits.c.app, rollouts.c.commit == commits.c.sha))
@@ -344,7 +332,7 @@ class Commits:
                 commits.c.app == commit.app,
                 commits.c.state == CommitState.PASSED,
                 rollouts.c.state == RolloutState.DONE,
-                same,
+                _has_the_same_as(commit),
             )
             .limit(1)
         ).first()
@@ -370,10 +358,7 @@ class Commits:
         rows = self._tx.connection.execute(
             rows_of(Commit, commits).where(
                 commits.c.app == commit.app,
-                or_(  # what is not known is the same as nothing
-                    and_(commits.c.digest.is_not(None), commits.c.digest == commit.digest),
-                    and_(commits.c.tree.is_not(None), commits.c.tree == commit.tree),
-                ),
+                _has_the_same_as(commit),
                 commits.c.state == CommitState.PASSED,
                 commits.c.on_branch,
                 commits.c.position >= commit.position,  # an amended one took its place
@@ -637,6 +622,14 @@ def _placed(told: BranchCommit) -> dict[str, Any]:
         "mends": " ".join(sorted(told.mends)),
         "tree": told.tree,
     }
+
+
+def _has_the_same_as(commit: Commit) -> Any:
+    """The same release, or the same files in git; what is not known is the same as nothing."""
+    return or_(
+        and_(commits.c.digest.is_not(None), commits.c.digest == commit.digest),
+        and_(commits.c.tree.is_not(None), commits.c.tree == commit.tree),
+    )
 
 
 def _news(row: Any, told: dict[str, Any]) -> dict[str, Any] | None:

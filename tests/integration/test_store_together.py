@@ -220,6 +220,22 @@ def test_ctrl_c_in_a_statement_undoes_its_own_part_alone(opened):
     assert known(opened, *"abcd") == list("acd")
 
 
+def test_ctrl_c_in_the_commit_is_nobody_elses(opened):
+    """The thread that commits is interrupted before it has: it is told that, the other that nothing was written, and so it is."""
+    armed = [True]
+
+    def interrupt(_connection):
+        if armed:
+            armed.clear()
+            raise KeyboardInterrupt
+
+    event.listen(opened._engine, "commit", interrupt)
+    told = together(opened, lambda begin: add(opened, "a", then=begin), lambda: add(opened, "b"))
+    assert [type(one) for one in told] == [ServiceUnavailable, KeyboardInterrupt]
+    add(opened, "c")
+    assert known(opened, *"abc") == ["c"]
+
+
 def test_what_rests_on_others_that_were_not_committed_is_not_said(opened):
     """The second one finds the first one's row and refuses; then the commit fails: it says that, and not what was never true."""
 

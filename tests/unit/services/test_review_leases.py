@@ -34,3 +34,20 @@ def test_a_row_that_is_held_twice_is_renewed_until_both_have_let_go():
         rows.renewed.clear()
         assert rows.again.wait(10)
         assert rows.renewed[-1] == [7]
+
+
+def test_a_renewal_that_breaks_ends_no_other():
+    """Whatever is raised while leases are renewed: they are renewed again, and the thread that does it lives on."""
+    rows = Rows()
+    renew, broken = rows.renew, []
+
+    def once(*told):
+        if not broken:
+            broken.append(True)
+            raise RuntimeError("nobody expected this")
+        renew(*told)
+
+    rows.renew = once
+    with LeaseKeeper(rows, "worker", 0.03).hold("host", 7):
+        assert rows.again.wait(10)
+    assert broken
