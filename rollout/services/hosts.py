@@ -556,16 +556,27 @@ def roll_back(host_id: HostId, deps: Deps) -> None:
     job = _begin(
         deps, lambda tx: tx.hosts.claim_roll_back(host_id, deps.worker, deps.settings.lease_s), ROW_S
     )
+    if job is None:
+        return
+    goal_of = functools.cache(functools.partial(_goal, job.rollout, deps))
     while job is not None:
-        job = _roll_back(job, deps)
+        job = _roll_back(job, goal_of, deps)
 
 
-def _roll_back(job: _Job, deps: Deps) -> _Job | None:
+def _goal(rollout: Rollout, deps: Deps, way_back: str | None) -> tuple[str | None, str | None]:
+    """Where a host goes whose own way back leads there, and the digest of that; what a person named goes for all hosts."""
     with deps.store.reading() as tx:
-        goal = tx.rollouts.rollback_to(job.rollout.id) or job.host.way_back
-        release = tx.commits.release(job.host.app, goal) if goal and goal != FOREIGN else None
+        goal = tx.rollouts.rollback_to(rollout.id) or way_back
+        release = tx.commits.release(rollout.app, goal) if goal and goal != FOREIGN else None
+    return goal, release.digest if release else None
+
+
+def _roll_back(
+    job: _Job, goal_of: Callable[[str | None], tuple[str | None, str | None]], deps: Deps
+) -> _Job | None:
+    goal, digest = goal_of(job.host.way_back)
     assert job.host.operation is not None
-    order = _order(job.host, job.app, job.host.operation, goal, release.digest if release else None)
+    order = _order(job.host, job.app, job.host.operation, goal, digest)
     with deps.leases.hold("host", job.host.id):
         try:
             outcome = deps.fleet.roll_back(

@@ -243,9 +243,7 @@ class Hosts:
 
         Nothing else is decided then. In other stages every prepared host is somebody's cue.
         """
-        if self._tx.connection.execute(_BAKING, {"rollout": rollout}).first() is None:
-            return None
-        found = self.preparable(rollout, 1)
+        found = self._load(_NEXT_TO_PREPARE, rollout=rollout, most=1)
         return self._claim(found[0], HE.PREPARE, owner, lease_s) if found else None
 
     def claim_activation(self, host: HostId, owner: str, lease_s: float) -> RolloutHost | None:
@@ -701,6 +699,7 @@ _DUE_OF = (
     .order_by(rollout_hosts.c.position)
 )
 _PREPARABLE = _DUE_OF.where(rollout_hosts.c.state == H.PENDING).limit(bindparam("most"))
+_NEXT_TO_PREPARE = _PREPARABLE.where(_its_rollout_is([RolloutState.EVALUATING_CANARY]))
 _BACK_NEXT = _DUE_OF.where(
     _needs_first_try(),
     or_(rollout_hosts.c.state != H.ROLLING_BACK, rollout_hosts.c.lease_until <= bindparam("now")),
@@ -741,9 +740,6 @@ _CLAIMED = and_(
     rollout_hosts.c.id == bindparam("its_id"), rollout_hosts.c.version == bindparam("its_version")
 )
 _GUARDED = update(rollout_hosts).where(_CLAIMED)
-_BAKING = select(rollouts.c.id).where(
-    rollouts.c.id == bindparam("rollout"), rollouts.c.state == RolloutState.EVALUATING_CANARY
-)
 _STILL_CLAIMED = select(rollout_hosts.c.id).where(_CLAIMED, _its_rollout_is(PREPARING))
 _NOT_BACK = (
     select(rollout_hosts.c.id)

@@ -23,7 +23,7 @@ KEPT_DELIVERIES = 100_000
 KEPT_OUTPUT = 8_192  # characters of one step on one host
 NOTICE_ATTEMPTS = 8
 # Built once, and nobody asks for their ids.
-_ONE_MORE = insert(events).inline()
+_MORE = insert(events).inline()
 _ONE_OUTPUT = insert(outputs).inline()
 
 
@@ -32,6 +32,7 @@ class Events:
 
     def __init__(self, tx: Transaction) -> None:
         self._tx = tx
+        self._new: list[dict[str, Any]] = []
 
     def add(
         self,
@@ -44,9 +45,8 @@ class Events:
         rollout: RolloutId | None,
         states: tuple[str | None, str | None],
     ) -> None:
-        """One more event, now."""
-        self._tx.connection.execute(
-            _ONE_MORE,
+        """One more event, now; written with the transaction's others."""
+        self._new.append(
             {
                 "at": self._tx.today(),
                 "app": app,
@@ -57,8 +57,14 @@ class Events:
                 "after": states[1],
                 "who": who,
                 "why": why,
-            },
+            }
         )
+
+    def write(self) -> None:
+        """What was added, in one statement: at the transaction's end, and before its own reading."""
+        if self._new:
+            self._tx.connection.execute(_MORE, self._new)
+            self._new = []
 
     def of_rollout(self, rollout: RolloutId) -> list[Event]:
         """Everything that happened to this rollout and its hosts, in order."""
@@ -70,11 +76,13 @@ class Events:
 
     def planned_because(self, ids: Sequence[RolloutId]) -> dict[RolloutId, str]:
         """Why each of these rollouts was planned."""
+        self.write()
         its = events.c.rollout.in_(ids) & (events.c.what == "plan")
         rows = self._tx.connection.execute(select(events.c.rollout, events.c.why).where(its))
         return {RolloutId(number): why or "" for number, why in rows}
 
     def _list(self, *where: Any) -> list[Event]:
+        self.write()
         rows = self._tx.connection.execute(rows_of(Event, events).where(*where).order_by(events.c.id))
         return load_all(Event, rows)
 

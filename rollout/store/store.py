@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 from sqlalchemy import (
@@ -38,7 +38,10 @@ from rollout.store.hosts import Hosts
 from rollout.store.journal import Deliveries, Events, Notices, Outputs, Samples
 from rollout.store.retention import Retention
 from rollout.store.rollouts import Rollouts
-from rollout.store.writers import Writers
+from rollout.store.writers import Readers, Writers, say
+
+if TYPE_CHECKING:
+    import sqlite3
 
 log = structlog.get_logger()
 BUSY_S = 20.0  # so long is waited for SQLite's other writers, those of this process and then those of others
@@ -137,6 +140,8 @@ class Store:
         self._writers = Writers(self._writer, BUSY_S)
         sqlite = self._engine.dialect.name == "sqlite"
         self._writing = self._writers.transaction if sqlite else self._writer.begin
+        self._readers = Readers(self._engine)
+        self._reading = self._readers.transaction if sqlite else self._engine.begin
 
     @cached_property
     def place(self) -> str:
@@ -190,13 +195,14 @@ class Store:
             tx = Transaction(connection, self._stopwatch)
             try:
                 yield tx
+                tx.events.write()
             finally:
                 del tx.connection  # used later on it would write into somebody else's
 
     @contextmanager
     def reading(self) -> Iterator[Transaction]:
         """A transaction that only reads."""
-        with self._translated(), self._engine.connect() as connection, connection.begin():
+        with self._translated(), self._reading() as connection:
             yield Transaction(connection, self._stopwatch)
 
     def close(self) -> None:
@@ -204,6 +210,7 @@ class Store:
         try:
             self._writers.close()
         finally:
+            self._readers.close()
             self._engine.dispose()
 
     @contextmanager
@@ -283,14 +290,15 @@ def _switch_to_wal(cursor: Any) -> None:
 
 
 def _sqlite_begins(connection: Connection) -> None:
+    driver = cast("sqlite3.Connection", connection.connection.dbapi_connection)
     if not connection.get_execution_options().get("rollout_writes", False):
-        connection.exec_driver_sql("BEGIN")
+        say(driver, "BEGIN")
         return
     deadline = time.monotonic() + BUSY_S
     while True:
         try:
             # A transaction that reads first and writes later would fail at once when another one wrote in between.
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            say(driver, "BEGIN IMMEDIATE")
         except OperationalError as error:
             if "locked" not in str(error):
                 raise

@@ -95,10 +95,51 @@ class _Group:
             ) from self._error
 
     def _say(self, statement: str) -> None:
+        say(self._driver, statement)
+
+
+def say(driver: sqlite3.Connection, statement: str) -> None:
+    """What begins and ends transactions, straight to the driver: it has neither parameters nor rows."""
+    try:
+        driver.execute(statement)
+    except sqlite3.Error as error:
+        raise OperationalError(statement, None, error) from error
+
+
+class Readers:
+    """Transactions that only read, over connections that are kept: to have one from the pool costs more than most of what is read."""
+
+    KEPT = 8
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._idle: deque[Connection] = deque()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """One, as the database is at its first statement."""
+        connection = self._take()
         try:
-            self._driver.execute(statement)
-        except sqlite3.Error as error:
-            raise OperationalError(statement, None, error) from error
+            with connection.begin():
+                yield connection
+        except BaseException:
+            connection.close()
+            raise
+        if len(self._idle) < self.KEPT:
+            self._idle.append(connection)
+        else:
+            connection.close()
+
+    def close(self) -> None:
+        """Give them back."""
+        while self._idle:
+            self._take().close()
+
+    def _take(self) -> Connection:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._engine.connect()
 
 
 class Writers:
