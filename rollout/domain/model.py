@@ -70,6 +70,8 @@ class Commit:
     pull: int | None
     merged_into: str | None = None  # the commit of the branch's line that it came in with, not being on it
     mends: str = ""  # hashes that those that came in with it revert or mend
+    # By a person, since it was barred last: being the same as a barred one does not bar it again.
+    unbarred: bool = False
 
     @property
     def is_pull(self) -> bool:
@@ -294,6 +296,7 @@ class Pull:
     subject: str = ""
     author: str = ""
     message: str = ""
+    tree: str | None = None  # git's hash of all that is in it
 
 
 @dataclass(frozen=True, slots=True)

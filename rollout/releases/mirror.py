@@ -104,7 +104,14 @@ class Mirror:
             "log", "-z", "--max-count=1", *_FORMAT, "--end-of-options", ours, "--", longest=4 * MESSAGE_BYTES,
         )  # fmt: skip
         told = _commit(record)
-        return replace(pull, sha=told.sha, subject=told.subject, author=told.author, message=told.message)
+        return replace(
+            pull,
+            sha=told.sha,
+            subject=told.subject,
+            author=told.author,
+            message=told.message,
+            tree=told.tree,
+        )
 
     def resolve(self, name: str) -> str:
         """The full hash of a commit that is named by its hash (at least 4 digits), or by a ref; NotFound."""

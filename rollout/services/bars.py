@@ -115,30 +115,43 @@ def passed(tx: Transaction, commit: Commit) -> None:
         _bar_the_same(tx, commit)
 
 
+def look_again(tx: Transaction, app: AppName, queue: Sequence[Commit]) -> None:
+    """Bar what passed before the same was barred, and was not on the branch then: an amended commit that is forced back.
+
+    `queue`: what may ship now. The caller holds the app's row.
+    """
+    barred = tx.commits.barred_content(app)
+    for commit in queue:
+        may_be = {commit.digest, commit.tree} & barred or _undone_by(commit)
+        if commit.state is CommitState.PASSED and may_be:
+            _bar_the_same(tx, commit)
+
+
 def _bar_the_same(tx: Transaction, commit: Commit) -> None:
     """A commit must not ship, although it passed, when a barred one has the same in it, under another hash.
 
     The same bytes to ship, or the same files in git: no build needs to give the same bytes twice. Or when it takes the revert
     of a barred one back. Not when its author says that it mends that one: what was wrong may have been elsewhere, and the word
-    of a person is what lifts a bar. Nor when the very same has run well: it was not this that the other was barred for.
+    of a person is what lifts a bar; nor when somebody has unbarred it. Nor when the very same has run well: it was not this
+    that the other was barred for.
     """
-    if tx.commits.ran_well(commit):
+    if commit.unbarred or tx.commits.ran_well(commit):
         return
     seen = candidate(commit, tx)
     for what, other in _same(tx, commit):
         first = other.same_as or other.sha
         if not any(selection.is_fix_of(seen, sha) for sha in (other.sha, first)):
-            why = f"{what} {other.sha[:12]}, which is barred: {other.reason}"
+            why = f"{what} {other.sha[:12]}, which is barred: {other.bar_wanted or other.reason}"
             bar_locked(tx, commit, who="bar", why=why, same_as=first)
             return
 
 
 def _same(tx: Transaction, commit: Commit) -> Iterator[tuple[str, Commit]]:
     """Barred commits that this one brings again, and in which way."""
-    for what, key in (("bytes", "digest"), ("files", "tree")):
-        its = getattr(commit, key)
-        other = None if its is None else tx.commits.barred_with(commit.app, **{key: its})
-        if other is not None:
+    for other in tx.commits.barred_with(commit):
+        # What is before a barred one on the branch is not gone back to by automation anyway.
+        if not (commit.on_branch and other.on_branch and _is_in(commit, other)):
+            what = "bytes" if commit.digest is not None and commit.digest == other.digest else "files"
             yield f"the same {what} as", other
     for back in _of_hashes(tx, commit.app, _undone_by(commit)):
         for bad in _of_hashes(tx, commit.app, _undone_by(back)):
@@ -177,7 +190,8 @@ def bar_locked(tx: Transaction, commit: Commit, *, who: str, why: str, same_as: 
             tx.record(commit.app, f"commit {commit.sha}", "bar as soon as it is merged", who=who, why=why)
             return tx.commits.wish_bar(commit, why)
         case CommitState.PASSED:
-            barred = tx.commits.change(commit, CommitEvent.BAR, who=who, why=why, reason=why, same_as=same_as)
+            values = {"reason": why, "same_as": same_as, "unbarred": False}
+            barred = tx.commits.change(commit, CommitEvent.BAR, who=who, why=why, **values)
             # The culprit is found, or a person says so: what comes after it waits for its fix only
             if commit.suspect:
                 tx.commits.clear_suspects(commit.app, commit.suspect_of)
@@ -203,28 +217,31 @@ def unbar(app: str, name: str, deps: Deps, *, who: str, why: str) -> Commit:
     with deps.store.transaction() as tx:
         tx.apps.lock(AppName(app))
         commit = named(tx, app, name)
-        if commit.state is CommitState.BARRED:
-            twins = tx.commits.barred_as(commit)
-            allowed = _unbar(tx, commit, who=who, why=why)
-            freed = [
-                _unbar(tx, twin, who=who, why=f"{commit.sha[:12]} may ship again: {why}") for twin in twins
-            ]
-            for twin in freed:
-                _bar_the_same(tx, twin)  # as another barred one, perhaps
-            return allowed
-        if commit.bar_wanted is None and not commit.suspect:
-            raise Conflict(f"commit {commit.sha[:12]} is {commit.state}, not barred")
-        tx.record(commit.app, f"commit {commit.sha}", "unbar", who=who, why=why)
-        if commit.bar_wanted is not None:
-            return tx.commits.wish_bar(commit, None)
-        cleared = tx.commits.update(commit, suspect=False)
-        # When a word clears one, nothing follows for the others.
-        tx.commits.clear_suspects(commit.app, commit.suspect_of)
-        return cleared
+        twins = tx.commits.barred_as(commit)
+        allowed = _let_go(tx, commit, who=who, why=why)
+        its = f"{commit.sha[:12]} may ship again: {why}"
+        freed = [_unbar(tx, twin, who=who, why=its, unbarred=False) for twin in twins]
+        for twin in freed:
+            _bar_the_same(tx, twin)  # as another barred one, perhaps
+        return allowed
 
 
-def _unbar(tx: Transaction, commit: Commit, *, who: str, why: str) -> Commit:
-    clean = {"reason": None, "same_as": None, "suspect": False, "bar_wanted": None}
+def _let_go(tx: Transaction, commit: Commit, *, who: str, why: str) -> Commit:
+    if commit.state is CommitState.BARRED:
+        return _unbar(tx, commit, who=who, why=why, unbarred=True)
+    if commit.bar_wanted is None and not commit.suspect:
+        raise Conflict(f"commit {commit.sha[:12]} is {commit.state}, not barred")
+    tx.record(commit.app, f"commit {commit.sha}", "unbar", who=who, why=why)
+    if commit.bar_wanted is not None:
+        return tx.commits.wish_bar(commit, None)
+    cleared = tx.commits.update(commit, suspect=False, unbarred=True)
+    # When a word clears one, nothing follows for the others.
+    tx.commits.clear_suspects(commit.app, commit.suspect_of)
+    return cleared
+
+
+def _unbar(tx: Transaction, commit: Commit, *, who: str, why: str, unbarred: bool) -> Commit:
+    clean = {"reason": None, "same_as": None, "suspect": False, "bar_wanted": None, "unbarred": unbarred}
     return tx.commits.change(commit, CommitEvent.UNBAR, who=who, why=why, **clean)
 
 

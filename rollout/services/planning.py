@@ -59,7 +59,8 @@ def start_next(app_name: str, deps: Deps, *, may_wait: bool = False) -> Rollout 
     try:
         fleet = deps.fleet.members(app)  # an inventory may take its time, so outside the transaction
         with deps.store.transaction() as tx:
-            tx.apps.lock(AppName(app.name))
+            tx.apps.lock(name)
+            bars.look_again(tx, name, _behind(tx, name, _base(tx, name)))
             chosen, why = _next(tx, app)
             if chosen is None:
                 return None

@@ -49,6 +49,7 @@ _NOT_TESTED = (
 )
 MOST_UNPLACED = 50  # git is asked for each of them at every reading; those that it lacks end by themselves
 ITSELF = commits.c.merged_into.is_(None)  # not inside a merge: may be tested and shipped by itself
+_BARRED = or_(commits.c.state == CommitState.BARRED, commits.c.bar_wanted.is_not(None))  # or will be
 IS_PULL = and_(commits.c.pull.is_not(None), commits.c.position.is_(None))  # `Commit.is_pull`
 
 
@@ -198,11 +199,10 @@ class Commits:
         self, app: AppName, line: Sequence[str], undone: Collection[str]
     ) -> dict[str, list[tuple[str, bool]]]:
         """Of what came in with these: each that is barred, or whose hash begins as one of `undone`; and whether it is barred."""
-        barred = or_(commits.c.state == CommitState.BARRED, commits.c.bar_wanted.is_not(None))
         its = and_(commits.c.app == app, commits.c.merged_into.in_(line))
         rows = self._tx.connection.execute(
-            select(commits.c.sha, commits.c.merged_into, barred.label("barred"))
-            .where(its if undone else and_(its, barred))
+            select(commits.c.sha, commits.c.merged_into, _BARRED.label("barred"))
+            .where(its if undone else and_(its, _BARRED))
             .order_by(commits.c.id)
         )
         digits = {len(name) for name in undone}
@@ -251,6 +251,7 @@ class Commits:
                 subject=pull.subject,
                 author=pull.author,
                 message=pull.message,
+                tree=pull.tree or commit.tree,
             )
 
     def current_pulls(self, app: AppName, hashes: Sequence[str]) -> None:
@@ -338,18 +339,21 @@ class Commits:
         ).first()
         return row is not None
 
-    def barred_with(
-        self, app: AppName, *, digest: str | None = None, tree: str | None = None
-    ) -> Commit | None:
-        """The newest barred commit whose release has this digest, or that has this tree."""
-        same = commits.c.digest == digest if digest else commits.c.tree == tree
-        row = self._tx.connection.execute(
+    def barred_with(self, commit: Commit) -> list[Commit]:
+        """Those that must not ship and have the same release, or the same in them; the newest first."""
+        rows = self._tx.connection.execute(
             rows_of(Commit, commits)
-            .where(commits.c.app == app, commits.c.state == CommitState.BARRED, same)
+            .where(commits.c.app == commit.app, commits.c.id != commit.id, _BARRED, _has_the_same_as(commit))
             .order_by(commits.c.id.desc())
-            .limit(1)
-        ).first()
-        return load(Commit, row, state=CommitState)
+        )
+        return load_all(Commit, rows, state=CommitState)
+
+    def barred_content(self, app: AppName) -> set[str]:
+        """What is in those that must not ship: digests of releases, and trees."""
+        rows = self._tx.connection.execute(
+            select(commits.c.digest, commits.c.tree).where(commits.c.app == app, _BARRED)
+        )
+        return {content for row in rows for content in row if content is not None}
 
     def passed_with(self, commit: Commit) -> list[Commit]:
         """Later commits of the branch that passed with the same release as this one, or have the same in them."""
@@ -532,9 +536,10 @@ class Commits:
         return self._write(commit, **values)
 
     def wish_bar(self, commit: Commit, why: str | None) -> Commit:
-        """Bar it as soon as it passes. The test that runs keeps its claim: the version stays."""
-        self._tx.connection.execute(update(commits).where(commits.c.id == commit.id).values(bar_wanted=why))
-        return replace(commit, bar_wanted=why)
+        """Bar it as soon as it passes; None: a person lets it go. The test that runs keeps its claim: the version stays."""
+        values = {"bar_wanted": why, "unbarred": why is None}
+        self._tx.connection.execute(update(commits).where(commits.c.id == commit.id).values(**values))
+        return replace(commit, bar_wanted=why, unbarred=why is None)
 
     def wish_now(self, commit: Commit, reason: str | None, by: str | None) -> Commit:
         """A person wants it out before the queue, or has got it. The test that runs keeps its claim: the version stays."""

@@ -126,6 +126,7 @@ commits = Table(
     Column("digest", String(64)),
     Column("tree", String(40)),
     Column("same_as", String(40)),
+    Column("unbarred", Boolean, nullable=False, default=False, server_default=false()),
     Column("lease_owner", String(200)),
     Column("lease_until", Float),
     Column("due_at", Float),

@@ -23,6 +23,7 @@ LATER = {  # what later migrations add to the tables that 0003 left
         "mends",
         "tree",
         "same_as",
+        "unbarred",
     ],
     "deliveries": ["ref", "settled_at"],
     "apps": [

@@ -317,6 +317,7 @@ def test_heads_of_pull_requests_are_found_and_fetched(source, workshop):
     }
     fetched = {pull.number: pull for pull in workshop.fetch_pulls("shop", config, pulls)}
     assert (fetched[7].sha, fetched[7].subject, fetched[7].author) == (seven, "Seven", "Ada")
+    assert fetched[7].tree == source.git("rev-parse", f"{seven}^{{tree}}")
     assert workshop.resolve("shop", eight) == eight
     assert workshop.fetch("shop", config) == head
     assert [commit.sha for commit in workshop.branch("shop", config, 10)] == [head]

@@ -1,13 +1,16 @@
 """What brings a barred change again under another hash, and what undoes it: merges, reverts of reverts, the same files."""
 
+from dataclasses import replace
+
 import pytest
 
 from rollout.domain.model import Pull
 from rollout.domain.states import CommitState
-from rollout.services import bars, intake, planning, stopping
+from rollout.services import bars, intake, planning, stopping, testing
 from tests.support.world import World
 
 APP = "shop"
+AMENDED = "f" * 40
 
 
 @pytest.fixture
@@ -154,3 +157,125 @@ def test_a_pull_request_whose_merge_was_taken_away_is_tested_again(world, known_
 def push_nothing(world):
     """The branch is read as it is."""
     intake.read_branch(world.config.app(None), world.deps, who="test", why="pushed")
+
+
+def amended(world):
+    """A tested commit is amended before it ships, and the amended one is stopped; the first one, which is off the branch."""
+    other = push(world, tree="c" * 40)
+    world.run(seconds=60, until=lambda: world.newest().commit == other)
+    first = push(world, tree="b" * 40)
+    world.run(seconds=5, until=lambda: state(world, first) is CommitState.PASSED)
+    taken = world.workshop.commits[-1]
+    forced(world, replace(taken, sha=AMENDED))
+    stopped(world, AMENDED)
+    assert (state(world, first), commit_of(world, first).on_branch) == (CommitState.PASSED, False)
+    return taken
+
+
+def forced(world, commit):
+    """The branch's last commit is this one in place of what it was."""
+    world.workshop.commits[-1] = commit
+    push_nothing(world)
+
+
+def runs_on(world):
+    """What the fleet runs after all that is to come has come."""
+    world.run(seconds=200)
+    return everywhere(world)
+
+
+def test_an_amended_commit_that_is_forced_back_is_barred_when_it_comes(world):
+    """It had passed, and was off the branch when the same files were barred."""
+    first = amended(world)
+    before = everywhere(world)
+    forced(world, first)
+    assert (state(world, first.sha), commit_of(world, first.sha).same_as) == (CommitState.BARRED, AMENDED)
+    assert runs_on(world) == before
+
+
+def test_what_was_barred_while_others_waited_is_looked_for_when_the_next_is_planned(world):
+    """A change and its revert are out, who takes the revert back has passed; then a person bars the change."""
+    change = push(world, tree="b" * 40)
+    revert = push(world, f"This reverts commit {change}.", tree="c" * 40)
+    assert runs_on(world) == {revert}
+    other = push(world, tree="d" * 40)
+    world.run(seconds=60, until=lambda: world.newest().commit == other)
+    again = push(world, f"This reverts commit {revert}.", tree="e" * 40)
+    world.run(seconds=5, until=lambda: state(world, again) is CommitState.PASSED)
+    bars.bar(APP, change, world.deps, who="ann", why="leaks")
+    assert runs_on(world) == {other}
+    assert (state(world, again), commit_of(world, again).same_as) == (CommitState.BARRED, change)
+
+
+@pytest.mark.parametrize("by_name", [True, False], ids=["its own", "the first one's"])
+def test_no_look_at_twins_takes_an_unbar_back(world, by_name):
+    """A person lets the twin go, or what it is the same as; it ships, though it leaves the branch and comes back to it."""
+    first = amended(world)
+    forced(world, first)
+    bars.unbar(APP, first.sha if by_name else AMENDED, world.deps, who="ann", why="it was the network")
+    forced(world, replace(first, sha="d" * 40, tree="d" * 40))
+    forced(world, first)
+    assert runs_on(world) == {first.sha}
+
+
+def test_no_later_bar_of_the_same_takes_an_unbar_back(world):
+    """The same files are barred once more for their own sake: who was let go by name stays it, until somebody bars that one."""
+    first = amended(world)
+    forced(world, first)
+    bars.unbar(APP, first.sha, world.deps, who="ann", why="it was the network")
+    bars.unbar(APP, AMENDED, world.deps, who="ann", why="it was the network")
+    bars.bar(APP, AMENDED, world.deps, who="bob", why="leaks")
+    push_nothing(world)
+    assert state(world, first.sha) is CommitState.PASSED
+    bars.bar(APP, first.sha, world.deps, who="bob", why="leaks too")
+    assert not commit_of(world, first.sha).unbarred
+    assert runs_on(world) != {first.sha}
+
+
+def test_a_withdrawn_bar_is_an_unbar_too(world):
+    """The twin is let go before its tests are over: it passes, and is not barred for the files' sake."""
+    bad = push(world, tree="b" * 40)
+    stopped(world, bad)
+    twin = push(world, tree="b" * 40)
+    bars.bar(APP, twin, world.deps, who="ann", why="the same")
+    bars.unbar(APP, twin, world.deps, who="ann", why="it was the network")
+    bars.unbar(APP, bad, world.deps, who="ann", why="it was the network")
+    bars.bar(APP, bad, world.deps, who="bob", why="no")
+    world.run(seconds=5, until=lambda: state(world, twin) is not CommitState.RECEIVED)
+    world.run(seconds=60)
+    assert state(world, twin) is CommitState.PASSED
+
+
+def test_what_comes_before_the_barred_one_on_the_branch_is_no_twin(world):
+    """Whichever of the two is tested first."""
+    early = push(world, tree="b" * 40)
+    push(world, tree="c" * 40)
+    late = push(world, tree="b" * 40)
+    bars.bar(APP, late, world.deps, who="ann", why="not now")
+    testing.run_tests(commit_of(world, late).id, world.deps)
+    assert state(world, late) is CommitState.BARRED
+    world.run(seconds=100)
+    assert state(world, early) is CommitState.PASSED
+
+
+@pytest.fixture
+def pull(world, monkeypatch):
+    """A pull request that has passed and that a person bars."""
+    monkeypatch.setitem(world.config.app(None).tests.__dict__, "pull_requests", True)
+    found = Pull(7, "refs/pull/7/head", "9" * 40, "feature", "Eve", "feature", tree="b" * 40)
+    world.workshop.pulls = [found]
+    intake.poll(APP, world.deps, force=True)
+    world.run(seconds=30, until=lambda: state(world, found.sha) is CommitState.PASSED)
+    bars.bar(APP, found.sha, world.deps, who="ann", why="after the sale")
+    return found
+
+
+def test_a_bar_on_a_pull_request_is_one_on_its_squash_merge(world, pull):
+    """Another hash, the same files; an unbar of the pull request lets it go."""
+    squashed = push(world, "feature (#7)", tree="b" * 40)
+    assert runs_on(world) != {squashed}
+    found = commit_of(world, squashed)
+    assert (found.state, found.same_as) == (CommitState.BARRED, pull.sha)
+    assert found.reason == f"the same files as {pull.sha[:12]}, which is barred: after the sale"
+    bars.unbar(APP, pull.sha, world.deps, who="ann", why="it is over")
+    assert runs_on(world) == {squashed}

@@ -1,0 +1,28 @@
+"""A store of before 0013, with a commit that a person has unbarred, and one that is barred again."""
+
+from sqlalchemy import text
+
+from rollout.services import bars, intake
+from tests.support.world import World
+
+
+def test_what_a_person_had_unbarred_stays_so(tmp_path, monkeypatch, database):
+    """The journal tells of it; who was barred again since, or never, is not marked."""
+    world = World(tmp_path, monkeypatch, hosts=1, url=database)
+    for tree in "abcd":
+        world.workshop.push(tree=tree * 40)
+        intake.read_branch(world.config.app(None), world.deps, who="test", why="pushed")
+        world.run(seconds=100)
+    let_go, barred, never = [one.sha for one in world.workshop.commits[1:]]
+    for sha in (let_go, barred):
+        bars.bar("shop", sha, world.deps, who="ann", why="slow")
+        bars.unbar("shop", sha, world.deps, who="ann", why="it was the network")
+    bars.bar("shop", barred, world.deps, who="ann", why="slow after all")
+    with world.store.transaction() as tx:
+        tx.connection.execute(text("ALTER TABLE commits DROP COLUMN unbarred"))
+        tx.connection.execute(text("UPDATE alembic_version SET version_num = '0012'"))
+    world.store.prepare()
+    with world.store.reading() as tx:
+        marked = {sha: tx.commits.get("shop", sha).unbarred for sha in (let_go, barred, never)}
+    world.store.close()
+    assert marked == {let_go: True, barred: False, never: False}
