@@ -53,10 +53,11 @@ class Choice:
 class _Block:
     """Positions `start` to `end - 1` must not ship: the change `sha` that is in `start` is bad until `fix` undoes it."""
 
-    sha: str  # of the commit at `start`, or of one that came in with it
+    sha: str  # of the commit at `start`, of one that came in with it, or of one that it brings again
     start: int
     end: int
     fix: int | None
+    again: bool = False  # `start` takes back what undid it
 
 
 def fixes(message: str) -> frozenset[str]:
@@ -139,7 +140,7 @@ def first_red(queue: Sequence[Candidate]) -> Red | None:
     first: Red | None = None
     certain = True
     for position, candidate in enumerate(queue, start=1):
-        if candidate.state in {CommitState.PASSED, CommitState.BARRED}:
+        if _is_good(candidate):
             first, certain = None, True
         elif candidate.state in _UNTESTED:
             certain = False
@@ -231,7 +232,7 @@ def _back_again(
             if place > fix and any(_takes_back(queue[place - 1], name) for name in names):
                 again = next((one for one in fixing if one >= place), None)
                 if again != place:
-                    yield _Block(sha, place, again or len(queue) + 1, again)
+                    yield _Block(sha, place, again or len(queue) + 1, again, again=True)
                 break
 
 
@@ -253,27 +254,62 @@ def _why_nothing(queue: Sequence[Candidate], cap: int) -> str:
         if _is_on_its_way(candidate) and not _blocked(position, blocks):
             return f"waits for the tests of {_name(candidate)}"
     if end <= cap and _reds_end_at(queue, end):
-        return (
-            f"{REDS_IN_A_ROW} commits in a row failed their tests, the first one {_first_red(queue[:end])}: automation has"
-            " stopped; repair the branch, then step over them with `rollout deploy COMMIT --now --reason …`"
-        )
-    silent = next((one for one in queue if one.silent), None)
+        return _why_reds(queue, end)
     beyond = next(_shippable(queue), None)
     if beyond is not None:
-        sha = _name(queue[beyond - 1])
-        again = f", or have the checks of {_name(silent)} run again" if silent else ""
-        return (
-            f"{sha} could ship, but only together with {_commits(beyond - 1)} before it, and automation ships at most"
-            f" {cap} at once; a person may: `rollout deploy {sha} --now --reason …`{again}"
-        )
-    if blocks:
-        return _why_blocked(queue, next((one for one in blocks if one.fix is None), blocks[0]))
+        return _why_beyond(queue, cap, beyond, blocks)
+    if blocks and (block := _in_the_way(queue, blocks)) is not None:
+        return _why_blocked(queue, block)
+    if _reds_end_at(queue, end):
+        return _why_reds(queue, end)
+    silent = next((one for one in queue if one.silent), None)
     if silent is not None:
         return (
             f"nobody says whether {_name(silent)} is good, and no commit after it has passed: its checks were cancelled, or no"
             f" report came in time; run them again: `rollout why {_name(silent)}` says which"
         )
     return f"{_first_red(queue)} failed its tests, and no commit after it has passed"
+
+
+def _why_reds(queue: Sequence[Candidate], end: int) -> str:
+    return (
+        f"{REDS_IN_A_ROW} commits in a row failed their tests, the first one {_first_red(queue[:end])}: automation has"
+        " stopped; repair the branch, then step over them with `rollout deploy COMMIT --now --reason …`"
+    )
+
+
+def _why_beyond(queue: Sequence[Candidate], cap: int, beyond: int, blocks: Sequence[_Block]) -> str:
+    """What more than `cap` would bring. Of several whose runs were cancelled, the newest that may ship leaves the fewest behind it."""
+    sha = _name(queue[beyond - 1])
+    at = (place for place in range(cap, 0, -1) if queue[place - 1].silent and not _blocked(place, blocks))
+    silent = next((_name(queue[place - 1]) for place in at), None)
+    again = (
+        f"have the checks of {silent} run again (`rollout why {silent}` says which), or " if silent else ""
+    )
+    return (
+        f"{sha} could ship, but only together with {_commits(beyond - 1)} before it, and automation ships at most"
+        f" {cap} at once: {again}a person may: `rollout deploy {sha} --now --reason …`"
+    )
+
+
+def _in_the_way(queue: Sequence[Candidate], blocks: Sequence[_Block]) -> _Block | None:
+    """Which one keeps all from shipping: what has the fix of the first one may be kept back by another. None: it is only reds."""
+    block = blocks[0]
+    while block.fix is not None:
+        tested = (place for place in range(block.fix, len(queue) + 1) if _is_good(queue[place - 1]))
+        ready = next(tested, None)
+        if ready is None:
+            return block
+        behind = next((one for one in blocks if one.start <= ready < one.end), None)
+        if behind is None:
+            return None
+        block = behind
+    return block
+
+
+def _is_good(candidate: Candidate) -> bool:
+    """Whether it passed its tests, whatever became of it."""
+    return candidate.state in {CommitState.PASSED, CommitState.BARRED}
 
 
 def _is_on_its_way(candidate: Candidate) -> bool:
@@ -295,10 +331,20 @@ def _first_red(queue: Sequence[Candidate]) -> str:
 
 def _why_blocked(queue: Sequence[Candidate], block: _Block) -> str:
     bad = sha = block.sha[:12]
-    if block.sha != queue[block.start - 1].sha:
-        bad = f"{bad}, which came in with {_name(queue[block.start - 1])},"
+    first = queue[block.start - 1]
+    if block.again:
+        bad = f"{bad}, which {_name(first)} brings again,"
+    elif block.sha != first.sha:
+        bad = f"{bad}, which came in with {_name(first)},"
     if block.fix is not None:
-        return f"{bad} ships only together with {_name(queue[block.fix - 1])}, which undoes it and has not passed"
+        fix = queue[block.fix - 1]
+        undone = f"{bad} ships only together with {_name(fix)}, which undoes it"
+        if _is_red(fix):
+            return f"{undone} and failed its tests, and no commit after it has passed"
+        if fix.silent:
+            again = f"its checks were cancelled, or no report came in time: `rollout why {_name(fix)}` says which to run again"
+            return f"{undone}, and nobody says whether that is good: {again}"
+        return f"{undone} and has not passed yet"
     return (
         f'{bad} is barred, and so is all that comes after it until a commit says "This reverts commit {sha}" or'
         f' "Rollout-Fixes: {sha}", or until a person says `rollout unbar {sha}`'

@@ -32,7 +32,7 @@ LETTERS = {
 
 def sha(position: int) -> str:
     """The hash of the commit at this position of a test's queue."""
-    return f"{position:040x}"
+    return f"{position:012x}{'0' * 28}"
 
 
 def candidate(state="p", *, position=1, minutes=0.0, suspect=False, reverts=()):
@@ -203,7 +203,31 @@ def test_a_silent_commit_does_not_save_three_reds():
 def test_what_to_do_about_a_silent_commit_is_said():
     """Alone it is named; where it fills the cap, running it again is one of the two ways on."""
     assert choose(a_queue("R"), []).reason.startswith(f"nobody says whether {sha(1)[:12]} is good")
-    assert choose(a_queue("FFRp"), []).reason.endswith(f"or have the checks of {sha(1)[:12]} run again")
+    reason = choose(a_queue("FFRp"), []).reason
+    assert (
+        f"at most 3 at once: have the checks of {sha(3)[:12]} run again (`rollout why {sha(3)[:12]}`"
+        in reason
+    )
+    assert f"or a person may: `rollout deploy {sha(4)[:12]} --now --reason …`" in reason
+
+
+@pytest.mark.parametrize(("letters", "named"), [("RRRRRp", 3), ("RfRRp", 3), ("RffRp", 1), ("pRRRRp", None)])
+def test_the_run_that_brings_most_along_is_asked_for(letters, named):
+    """Of several that were cancelled the newest within the cap: run again, it takes the ones before it along, and leaves a way on."""
+    choice = choose(a_queue(letters), [])
+    if named is None:
+        assert choice.position == 1
+        return
+    assert f"have the checks of {sha(named)[:12]} run again" in choice.reason
+    queue = a_queue(letters)
+    queue[named - 1] = replace(queue[named - 1], state=CommitState.PASSED, silent=False)
+    assert choose(queue, []).position == named
+
+
+def test_a_run_that_helps_nobody_is_not_asked_for():
+    """Beyond the cap, or held by a bar, a commit would not ship with its checks run again: a person's word is the only way."""
+    assert "run again" not in choose(a_queue("ffbRp", reverts={5: [3]}), []).reason
+    assert "run again" not in choose(a_queue("bRffp", reverts={5: [1]}), []).reason
 
 
 def test_fewer_reds_wait_for_a_commit_that_passes():
@@ -266,8 +290,29 @@ def test_a_revert_that_failed_its_tests_keeps_the_change_in():
     assert choice.position is None
     assert (
         choice.reason
-        == f"{sha(1)[:12]} ships only together with {sha(2)[:12]}, which undoes it and has not passed"
+        == f"{sha(1)[:12]} ships only together with {sha(2)[:12]}, which undoes it and failed its tests, and no commit after"
+        " it has passed"
     )
+
+
+@pytest.mark.parametrize(
+    ("letters", "reverts", "reason"),
+    [
+        ("pfff", {4: [1]}, f"{sha(4)[:12]}, which undoes it and failed its tests, and no commit after it"),
+        ("pffr", {4: [1]}, f"{sha(4)[:12]}, which undoes it and has not passed yet"),
+        ("pffR", {4: [1]}, f"{sha(4)[:12]}, which undoes it, and nobody says whether that is good"),
+        ("ppfpr", {4: [1], 5: [2]}, f"{sha(2)[:12]} ships only together with {sha(5)[:12]}"),
+        ("ppfpb", {4: [1], 5: [2]}, f"{sha(5)[:12]} is barred"),
+        ("pffffp", {6: [1]}, "3 commits in a row failed"),
+        ("Rfffp", {}, "3 commits in a row failed"),
+        ("bfpfp", {3: [1], 5: [3]}, f"{sha(1)[:12]}, which {sha(5)[:12]} brings again, is barred"),
+    ],
+)
+def test_what_is_in_the_way_of_a_fix_is_told(letters, reverts, reason):
+    """The true one: that it has not passed, what it is held by itself though it has, or the reds before it."""
+    choice = choose([replace(one, undoes=one.reverts) for one in a_queue(letters, reverts=reverts)], [])
+    assert choice.position is None
+    assert reason in choice.reason
 
 
 def test_a_revert_of_something_long_shipped_is_a_commit_like_any_other():

@@ -161,11 +161,13 @@ def test_three_cancelled_runs_are_not_three_reds(world):
     with world.store.reading() as tx:
         told = planning.waits_for(world.config.app("shop"), tx)
     assert told.startswith(f"{fourth[:12]} could ship, but only together with 3 commits before it")
-    assert told.endswith(f"or have the checks of {shas[0][:12]} run again")
-    report(world, shas[0], "unit", "success")
-    report(world, shas[0], "lint", "success")
-    world.settle()
-    assert set(world.runs().values()) == {fourth}
+    assert f"have the checks of {shas[2][:12]} run again (`rollout why {shas[2][:12]}` says which)" in told
+    assert "unit was cancelled, run it again" in why(world, shas[2]).because
+    report(world, shas[2], "unit", "success")
+    report(world, shas[2], "lint", "success")
+    world.run(until=lambda: set(world.runs().values()) == {fourth}, seconds=600)
+    with world.store.reading() as tx:
+        assert [list(one.commits) for one in tx.rollouts.numbered(2, 9, 9)] == [[fourth], shas]
 
 
 def test_what_ci_runs_again_is_waited_for(world):
