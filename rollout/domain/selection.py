@@ -19,6 +19,10 @@ REDS_IN_A_ROW = 3  # commits that failed one after the other: the branch is brok
 _UNTESTED = frozenset({CommitState.RECEIVED, CommitState.TESTING})
 _REVERT = re.compile(r"\bThis reverts commit ([0-9a-f]{7,40})\b", re.IGNORECASE)
 _TRAILER = re.compile(r"^Rollout-Fixes:(.*)$", re.IGNORECASE | re.MULTILINE)
+# Of the commits that a squashed one lists: as git's own `merge --squash` does it, and as git servers do.
+_HEADING = re.compile(r"commit ([0-9a-f]{40})\b", re.IGNORECASE)
+_TITLE = re.compile(r'[\s*-]*((?:Revert|Reapply) ".*")\s*$', re.IGNORECASE)
+_PULL_NUMBER = re.compile(r" \([#!]\d+\)")
 _HASH = re.compile(r"(?<![\w-])[0-9a-f]{7,40}(?![\w-])", re.IGNORECASE)
 
 
@@ -65,13 +69,66 @@ def fixes(message: str) -> frozenset[str]:
 
     They stand in "This reverts commit <sha>" and in trailers "Rollout-Fixes: <sha>".
     """
+    return reverts(message) | mended(message)
+
+
+def mended(message: str) -> frozenset[str]:
+    """As `fixes`, of trailers only."""
     trailers = (named for trailer in _TRAILER.findall(message) for named in _HASH.findall(trailer))
-    return reverts(message) | {sha.lower() for sha in trailers}
+    return frozenset(sha.lower() for sha in trailers)
 
 
 def reverts(message: str) -> frozenset[str]:
     """As `fixes`, of what it undoes only."""
-    return frozenset(sha.lower() for sha in _REVERT.findall(message))
+    return frozenset(undone.sha for undone in undoes(message))
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """That a commit undoes another one, as its message says; of a squashed one, as one of those says that are in it."""
+
+    sha: str  # of the other one
+    title: str  # of who says so, in lower case; "" when it is not git's own
+    own: str  # the hash of who says so, "" when it is not told
+
+    @property
+    def is_plain(self) -> bool:
+        """Git's own title says that it undoes a change, not that it undoes an undoing."""
+        nested = self.title.startswith(('revert "revert "', 'revert "reapply "'))
+        return self.title.startswith('revert "') and not nested
+
+
+def undoes(message: str) -> list[Undone]:
+    """What a message says that it undoes, without what it says that was undone again: a squashed one may list both."""
+    found = list(_undoes(message))
+    if len(found) <= 1:
+        return found
+    takers = [[at for at, other in enumerate(found) if _is_undone_by(one, other)] for one in found]
+    stays = [True] * len(found)
+    for _ in found:  # also who takes back may be taken back
+        stays = [not any(stays[at] for at in those) for those in takers]
+    return [one for one, its in zip(found, stays, strict=True) if its]
+
+
+def _undoes(message: str) -> Iterator[Undone]:
+    if _REVERT.search(message) is None:
+        return
+    title = own = ""
+    for line in message.splitlines():
+        if heading := _HEADING.match(line):
+            title, own = "", heading[1].lower()
+        elif git := _TITLE.match(_PULL_NUMBER.sub("", line)):
+            title = git[1].lower()
+        for sha in _REVERT.findall(line):
+            yield Undone(sha.lower(), title, own)
+            title = ""
+
+
+def _is_undone_by(one: Undone, other: Undone) -> bool:
+    if one.own and one.own.startswith(other.sha):
+        return True
+    again = one.title.replace('revert "', 'reapply "', 1) if one.title.startswith('revert "') else None
+    return bool(one.title) and other.title in {f'revert "{one.title}"', again}
 
 
 def is_fix_of(candidate: Candidate, sha: str) -> bool:

@@ -19,13 +19,14 @@ def candidate(commit: Commit, tx: Transaction) -> selection.Candidate:
         age_s = tx.now() - commit.received_s
     else:
         age_s = (tx.today() - commit.received_at).total_seconds()
+    undone = _undone_by(tx, commit)
     return selection.Candidate(
         sha=commit.sha,
         state=commit.state,
         age_s=max(0.0, age_s),
         suspect=commit.suspect,
-        reverts=selection.fixes(commit.message) | _undone_by(commit),
-        undoes=_undone_by(commit),
+        reverts=selection.mended(commit.message) | undone,
+        undoes=undone,
         same_as=commit.same_as,
         author=commit.author,
         silent=commit.state is CommitState.FAILED and not commit.reds,
@@ -122,7 +123,7 @@ def look_again(tx: Transaction, app: AppName, queue: Sequence[Commit]) -> None:
     """
     barred = tx.commits.barred_content(app)
     for commit in queue:
-        may_be = {commit.digest, commit.tree} & barred or _undone_by(commit)
+        may_be = {commit.digest, commit.tree} & barred or _undone_by(tx, commit)
         if commit.state is CommitState.PASSED and may_be:
             _bar_the_same(tx, commit)
 
@@ -153,15 +154,32 @@ def _same(tx: Transaction, commit: Commit) -> Iterator[tuple[str, Commit]]:
         if not (commit.on_branch and other.on_branch and _is_in(commit, other)):
             what = "bytes" if commit.digest is not None and commit.digest == other.digest else "files"
             yield f"the same {what} as", other
-    for back in _of_hashes(tx, commit.app, _undone_by(commit)):
-        for bad in _of_hashes(tx, commit.app, _undone_by(back)):
+    for back in _of_hashes(tx, commit.app, _undone_by(tx, commit)):
+        for bad in _of_hashes(tx, commit.app, _undone_by(tx, back)):
             if bad.state is CommitState.BARRED:
                 yield f"takes {back.sha[:12]} back, and with it the revert of", bad
 
 
-def _undone_by(commit: Commit) -> frozenset[str]:
-    """Hashes, or their first digits, that it takes back, by its own message or by what came in with it."""
-    return selection.reverts(commit.message) | frozenset(commit.mends.split())
+def _undone_by(tx: Transaction, commit: Commit) -> frozenset[str]:
+    """Hashes, or their first digits, that it takes back, by its own message or by what came in with it.
+
+    A squashed message may list an undoing, and that this was undone: by the hash of a commit that we know or, as squashing
+    loses them, of one that nobody knows. Then nothing says that the other ones are undone still, unless its title does.
+    """
+    brought = frozenset(commit.mends.split())
+    said = selection.undoes(commit.message)
+    if len(said) <= 1:
+        return brought | {one.sha for one in said}
+    known = {one.sha: tx.commits.starting_with(commit.app, one.sha) for one in said}
+    unclear = {one.sha for one in said if not known[one.sha] and not one.is_plain}
+    again = [sha for rows in known.values() for row in rows for sha in selection.reverts(row.message)]
+    stays = {one.sha for one in said if not unclear - {one.sha} and not _are_in(one.sha, again)}
+    return brought | stays | unclear
+
+
+def _are_in(sha: str, hashes: Iterable[str]) -> bool:
+    """By their first digits."""
+    return any(one.startswith(sha) or sha.startswith(one) for one in hashes)
 
 
 def _of_hashes(tx: Transaction, app: AppName, hashes: Iterable[str]) -> Iterator[Commit]:

@@ -391,6 +391,62 @@ def test_what_a_message_undoes_or_mends(message, named):
     assert fixes(message) == named
 
 
+C = "c" * 40
+
+
+def squashed(*messages, git=False):
+    """The message of one commit made of several, oldest first, as git servers list them; `git`: as `git merge --squash` does."""
+    if not git:
+        return "feature (#12)\n\n" + "\n\n".join(f"* {text}" for text in messages)
+    listed = [
+        f"commit {number}{'d' * 39}\nAuthor: Ann\n\n    " + text.replace("\n", "\n    ")
+        for number, text in enumerate(messages)
+    ]
+    return "Squashed commit of the following:\n\n" + "\n\n".join(listed[::-1])
+
+
+REVERT = f'Revert "Sell tea"\n\nThis reverts commit {A}.'
+
+
+@pytest.mark.parametrize(
+    ("message", "named"),
+    [
+        (squashed(REVERT), {A}),
+        (squashed(REVERT, f'Reapply "Sell tea"\n\nThis reverts commit {B}.'), {B}),
+        (squashed(REVERT, f'Revert "Revert "Sell tea""\n\nThis reverts commit {B}.'), {B}),
+        (squashed(REVERT, f'Revert "Revert "Sell tea" (#7)" (#8)\n\nThis reverts commit {B}.'), {B}),
+        (squashed(f'Reapply "Sell tea"\n\nThis reverts commit {B}.', REVERT), {B}),  # whatever the order
+        (squashed(REVERT, f'Revert "Sell coffee"\n\nThis reverts commit {B}.'), {A, B}),
+        (squashed(REVERT, f"Sell it again\n\nThis reverts commit 0{'d' * 39}.", git=True), {f"0{'d' * 39}"}),
+        (squashed(REVERT, f"Undo\n\nThis reverts commit {B}.", git=True), {A, B}),
+        (
+            squashed(
+                REVERT,
+                f'Reapply "Sell tea"\n\nThis reverts commit {B}.',
+                f'Revert "Reapply "Sell tea""\n\nThis reverts commit {C}.',
+            ),
+            {A, C},
+        ),
+        (
+            squashed(REVERT, f'Reapply "Sell tea"\n\nThis reverts commit {B}.') + f"\n\nRollout-Fixes: {A}",
+            {A, B},
+        ),
+    ],
+)
+def test_what_a_squashed_message_undoes_and_brings_again_is_not_undone(message, named):
+    """It lists its commits one by one: an undoing that another one of them undoes is none, a third one makes it one again."""
+    assert fixes(message) == named
+
+
+def test_two_that_undo_each_other_are_an_answer_too():
+    """Nobody can make that with git, but anybody can write it: reading it comes to an end."""
+    one, other = "1" * 40, "2" * 40
+    message = (
+        f"commit {one}\n    This reverts commit {other}.\ncommit {other}\n    This reverts commit {one}."
+    )
+    assert fixes(message) <= {one, other}
+
+
 def test_a_fix_may_name_a_commit_by_its_first_digits():
     """Hashes match by prefix."""
     mend = Candidate(B, CommitState.PASSED, 0.0, suspect=False, reverts=frozenset({"aaaaaaa"}))

@@ -23,8 +23,8 @@ def world(tmp_path, monkeypatch):
     made.store.close()
 
 
-def push(world, message="a change", *, tree=None):
-    sha = world.workshop.push(message, tree=tree)
+def push(world, message="a change", *, tree=None, fails=False):
+    sha = world.workshop.push(message, tree=tree, fails=fails)
     intake.read_branch(world.config.app(None), world.deps, who="test", why="pushed")
     return sha
 
@@ -279,3 +279,28 @@ def test_a_bar_on_a_pull_request_is_one_on_its_squash_merge(world, pull):
     assert found.reason == f"the same files as {pull.sha[:12]}, which is barred: after the sale"
     bars.unbar(APP, pull.sha, world.deps, who="ann", why="it is over")
     assert runs_on(world) == {squashed}
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known", "lost by squashing"])
+def test_a_squash_of_a_revert_and_its_revert_lifts_no_bar(world, known):
+    """It undoes nothing: whether the hash that is taken back is one that we have seen, or went with the branch that was squashed."""
+    bad = push(world, tree="b" * 40)
+    stopped(world, bad)
+    revert = "7" * 40
+    if known:
+        revert = push(world, f"This reverts commit {bad}.", fails=True)
+        world.run(seconds=60)
+    push(world, f"Work\n\n* Undo\n\nThis reverts commit {bad}.\n\n* Do\n\nThis reverts commit {revert}.")
+    before = everywhere(world)
+    assert runs_on(world) == before
+
+
+def test_a_squash_of_two_reverts_lifts_both_bars(world):
+    """Both are known, and neither undoes the other; nor does one of long ago, which nobody knows, and git's title tells of."""
+    one = push(world, tree="b" * 40)
+    stopped(world, one)
+    two = push(world, tree="c" * 40)
+    bars.bar(APP, two, world.deps, who="ann", why="no")
+    old = f'Revert "Sell tea"\n\nThis reverts commit {"7" * 40}.'
+    undo = push(world, f"* Undo\n\nThis reverts commit {one}.\n\nThis reverts commit {two}.\n\n* {old}")
+    assert runs_on(world) == {undo}
