@@ -310,14 +310,14 @@ def _why_nothing(queue: Sequence[Candidate], cap: int) -> str:
     for position, candidate in enumerate(queue[: min(cap, end)], start=1):
         if _is_on_its_way(candidate) and not _blocked(position, blocks):
             return f"waits for the tests of {_name(candidate)}"
-    if end <= cap and _reds_end_at(queue, end):
-        return _why_reds(queue, end)
     beyond = next(_shippable(queue), None)
     if beyond is not None:
         return _why_beyond(queue, cap, beyond, blocks)
-    if blocks and (block := _in_the_way(queue, blocks)) is not None:
+    broken = _reds_end_at(queue, end)
+    block = _in_the_way(queue, blocks) if blocks and not (broken and end <= cap) else None
+    if block is not None:
         return _why_blocked(queue, block)
-    if _reds_end_at(queue, end):
+    if broken:
         return _why_reds(queue, end)
     silent = next((one for one in queue if one.silent), None)
     if silent is not None:

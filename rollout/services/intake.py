@@ -232,13 +232,25 @@ def _branch_above(known: _Known, head: str, app: AppConfig, deps: Deps) -> Branc
         row = tx.commits.get(name, first)
         assert row is not None
         inside = {told.sha for told in (*found.line, *found.inner)} | {first}
-        late = [sha for sha in tx.commits.unplaced(name) if sha not in inside]
+        late = tx.commits.unplaced(name)
+        if (
+            len(history) >= QUEUE_LIMIT
+        ):  # git told no more; a bar on one of the rest is a bar on its merge all the same
+            late += tx.commits.barred_elsewhere(name)
     mends = frozenset(row.mends.split())
     told = BranchCommit(first, since, row.subject, row.author, row.message, mends=mends, tree=row.tree)
-    older = [
-        BranchCommit(sha, 0, "", "", "", into=first) for sha in late if workshop.contains(app.name, head, sha)
+    places = [first, *(one.sha for one in found.line)]
+    rest = [
+        BranchCommit(sha, 0, "", "", "", into=_oldest_with(sha, places, app, deps))
+        for sha in late
+        if sha not in inside and workshop.contains(app.name, head, sha)
     ]
-    return Branch((told, *found.line), (*found.inner, *older), 0 if first == (back and back.sha) else since)
+    return Branch((told, *found.line), (*found.inner, *rest), 0 if first == (back and back.sha) else since)
+
+
+def _oldest_with(sha: str, line: Sequence[str], app: AppConfig, deps: Deps) -> str:
+    """What it came in with, of a line whose last one has it."""
+    return line[bisect_left(line[:-1], True, key=lambda one: deps.workshop.contains(app.name, one, sha))]
 
 
 def _up_to(head: str, app: AppConfig, deps: Deps) -> tuple[tuple[int, str], ...]:

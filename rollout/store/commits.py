@@ -190,6 +190,16 @@ class Commits:
         )
         return list(rows.scalars())
 
+    def barred_elsewhere(self, app: AppName) -> list[str]:
+        """The newest of those that must not ship, and are not known to be on the branch or inside a merge of it."""
+        rows = self._tx.connection.execute(
+            select(commits.c.sha)
+            .where(commits.c.app == app, _BARRED, not_(commits.c.on_branch), ITSELF)
+            .order_by(commits.c.id.desc())
+            .limit(MOST_UNPLACED)
+        )
+        return list(rows.scalars())
+
     def on_line(self, commit: Commit) -> Commit:
         """The commit of the branch's line that brings this one: itself, or what it came in with."""
         merge = self.get(commit.app, commit.merged_into) if commit.merged_into else None

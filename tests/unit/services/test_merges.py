@@ -296,3 +296,23 @@ def test_somebody_who_reads_an_older_head_late_does_not_move_the_line_back(world
     monkeypatch.setattr(world.workshop, "fetch", fetch)
     read(world)
     assert line(world)[-1] == world.workshop.commits[-1].sha
+
+
+def test_a_bar_counts_though_the_merge_brings_more_than_is_read(world, monkeypatch):
+    """The oldest of an absurdly big merge are not read; one of them that was barred as a pull request's head keeps the merge back."""
+    merge, (old, _) = world.workshop.merge("old", "new")
+    later = world.workshop.push()
+    with world.store.transaction() as tx:
+        tx.commits.add_pull(
+            "shop", Pull(7, "refs/pull/7/head", old, "old", "Eve", "old"), who="test", why="open"
+        )
+    bars.bar("shop", old, world.deps, who="ann", why="no")
+    history = world.workshop.history
+    monkeypatch.setattr(
+        world.workshop, "history", lambda *words: [one for one in history(*words[:3], 100) if one.sha != old]
+    )
+    monkeypatch.setattr(intake, "QUEUE_LIMIT", 3)
+    read(world)
+    assert commit_of(world, old).merged_into == merge
+    tested(world, merge, later)
+    assert waits_for(world).startswith(f"{old[:12]}, which came in with {merge[:12]}, is barred")
