@@ -25,6 +25,7 @@ _NAME = re.compile(r"(?!.*\.\.)\w[\w.+@/-]{0,250}")
 _SHA = re.compile(r"[0-9a-f]{40}")
 _PULL = re.compile(r"refs/(?:pull|merge-requests)/([1-9][0-9]{0,8})/head")  # GitHub and Gitea; GitLab
 _PULLS = "refs/rollout/pulls"
+LONGEST_RECORD = 64 * 1024  # of a commit, as git tells of it; what is longer loses its end
 _FORMAT = ("--encoding=UTF-8", "--format=%H%n%P%n%T%n%an%n%B")
 
 
@@ -101,7 +102,7 @@ class Mirror:
                 log.warning("pull_not_fetched", ref=pull.ref, error=done.complaint)
                 return None
         (record,) = self.git.records(
-            "log", "-z", "--max-count=1", *_FORMAT, "--end-of-options", ours, "--", longest=4 * MESSAGE_BYTES,
+            "log", "-z", "--max-count=1", *_FORMAT, "--end-of-options", ours, "--", longest=LONGEST_RECORD,
         )  # fmt: skip
         told = _commit(record)
         return replace(
@@ -162,7 +163,7 @@ class Mirror:
 
     def _log(self, what: str, *words: str) -> list[BranchCommit]:
         records = self.git.records(
-            "log", "-z", *words, *_FORMAT, "--end-of-options", what, "--", longest=4 * MESSAGE_BYTES
+            "log", "-z", *words, *_FORMAT, "--end-of-options", what, "--", longest=LONGEST_RECORD
         )
         return [_commit(record) for record in records]
 
@@ -273,10 +274,18 @@ def _commit(record: bytes) -> BranchCommit:
         position=0,
         subject=_printable(subject)[:200],
         author=_printable(author)[:200],
-        message=message.encode()[:MESSAGE_BYTES].decode(errors="ignore"),
+        message=_cut(message.encode()),
         parents=tuple(parents.split()),
         tree=tree or None,
     )
+
+
+def _cut(message: bytes) -> str:
+    """At most `MESSAGE_BYTES` of it: its beginning and its end, where the trailers are."""
+    if len(message) <= MESSAGE_BYTES:
+        return message.decode()
+    half = MESSAGE_BYTES // 2 - 3
+    return "\n…\n".join(part.decode(errors="ignore") for part in (message[:half], message[-half:]))
 
 
 def _printable(text: str) -> str:

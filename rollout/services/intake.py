@@ -233,9 +233,8 @@ def _branch_above(known: _Known, head: str, app: AppConfig, deps: Deps) -> Branc
         assert row is not None
         inside = {told.sha for told in (*found.line, *found.inner)} | {first}
         late = tx.commits.unplaced(name)
-        if (
-            len(history) >= QUEUE_LIMIT
-        ):  # git told no more; a bar on one of the rest is a bar on its merge all the same
+        # Git told no more then; a bar on one of the rest is a bar on its merge all the same
+        if len(history) >= QUEUE_LIMIT:
             late += tx.commits.barred_elsewhere(name)
     mends = frozenset(row.mends.split())
     told = BranchCommit(first, since, row.subject, row.author, row.message, mends=mends, tree=row.tree)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rollout.domain.branches import above
+from rollout.domain.selection import fixes
 from rollout.errors import NotFound, ServiceUnavailable
 from rollout.releases.workshop import GitWorkshop
 from tests.support.sources import Source, an_app
@@ -202,6 +203,21 @@ def test_a_history_has_its_limit_and_what_came_in_is_cut_before_the_line_is(sour
     assert [one.sha for one in found.line] == [after, head]
     assert 0 < len(found.inner) < 6
     assert len(above([merge], 4, workshop.history("shop", head, merge, 100)).inner) == 6
+
+
+MANY = "* one more ä\n" * 2000
+
+
+def test_the_trailers_of_a_long_message_are_kept(source, workshop):
+    """A squashed commit lists many others: what it mends stands at the end, and counts."""
+    bad = source.commit({"a": "1"})
+    source.commit({"a": "2"}, f"Many\n\n{MANY}\nRollout-Fixes: {bad}")
+    config = an_app(source.path)
+    workshop.fetch("shop", config)
+    told = workshop.branch("shop", config, 10)[-1]
+    assert fixes(told.message) == {bad}
+    assert told.message.startswith("Many\n\n* one more")
+    assert len(told.message.encode()) <= 4096
 
 
 def test_hostile_messages_are_capped_and_printable(source, workshop):
