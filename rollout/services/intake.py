@@ -1,7 +1,7 @@
 """From "there is a new commit" to its row: webhook, poll, or by hand. The row is what counts, the message is a hint."""
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
@@ -10,7 +10,7 @@ from rollout import crashpoints
 from rollout.config.deploy_file import AppConfig
 from rollout.domain.branches import Branch, above
 from rollout.domain.deliveries import End, Outcome, known_before
-from rollout.domain.model import AppName, BranchCommit, Commit, CommitId, Pull, Push
+from rollout.domain.model import AppName, BranchCommit, Commit, CommitId, Delivery, Pull, Push
 from rollout.domain.pipeline import run_tests
 from rollout.domain.retry import backoff_s, spread
 from rollout.domain.states import CommitState
@@ -34,28 +34,24 @@ class Received:
     reason: str
 
 
+Head = tuple[AppName, str]  # of an app's branch, as a webhook says
+
+
 @crashpoints.stage("webhook")
 def receive_all(told: Sequence[tuple[Push, AppConfig | None]], deps: Deps) -> list[Received]:
-    """Store verified webhooks, in one transaction; then, and only then, they may be answered 2xx.
+    """Store verified webhooks, in one transaction and few statements; then, and only then, they may be answered 2xx.
 
     The app is the one whose repository the webhook names, None when it is none of ours. One whose commit is on its way is
     "accepted", and comes to its end with what is decided over the commit.
     """
-    found: dict[int, Received] = {}
-    new: list[CommitId] = []
-    # In one order of apps, so that no two processes wait for each other's.
-    in_order = sorted(range(len(told)), key=lambda one: app.name if (app := told[one][1]) else "")
     with deps.store.transaction() as tx:
-        for one in in_order:
-            push, app = told[one]
-            end, commit = _end_of(tx, push, app)
-            number = tx.deliveries.add(push, AppName(app.name) if app else None, end)
-            found[one] = Received(number, end.outcome, end.reason)
-            new += [commit.id] if commit else []
-        tx.commits.rung(new, deps.settings.ring_again_s)
+        tx.apps.lock_all({AppName(app.name) for _, app in told if app is not None})
+        found, new = _store(tx, told)
+        first = _first_of_each_app(new, deps)
+        tx.commits.rung(first, deps.settings.ring_again_s)
         crashpoints.reach("in-report")
-    if new:
-        deps.bell.ring([run_tests(commit) for commit in new])
+    if first:
+        deps.bell.ring([run_tests(commit) for commit in first])
     for one, (push, _) in enumerate(told):
         stored = found[one]
         log.info(
@@ -68,15 +64,51 @@ def receive_all(told: Sequence[tuple[Push, AppConfig | None]], deps: Deps) -> li
     return [found[one] for one in range(len(told))]
 
 
-def _end_of(tx: Transaction, push: Push, app: AppConfig | None) -> tuple[End, Commit | None]:
-    """How the delivery ends as far as that is known, and its commit when nobody knew it before."""
-    ignored = _why_ignored(push, app)
-    if ignored is not None or app is None:
-        return End(Outcome.IGNORED, ignored or "not a repository of ours"), None
-    commit, new = tx.commits.add(AppName(app.name), push.head, who=f"webhook {push.provider}", why="pushed")
-    if not new:
-        return _of_known(tx, push, commit), None
-    return End(Outcome.ACCEPTED, f"commit {push.head}"), commit
+def _store(
+    tx: Transaction, told: Sequence[tuple[Push, AppConfig | None]]
+) -> tuple[dict[int, Received], list[Commit]]:
+    """What is stored of each; and the commits that nobody knew before."""
+    ends: dict[int, End] = {}
+    heads: dict[int, Head] = {}
+    for one, (push, app) in enumerate(told):
+        ignored = _why_ignored(push, app)
+        if ignored is None and app is not None:
+            heads[one] = AppName(app.name), push.head
+        else:
+            ends[one] = End(Outcome.IGNORED, ignored or "not a repository of ours")
+    tellers: dict[Head, int] = {}
+    for one, head in heads.items():
+        tellers.setdefault(head, one)
+    who = {head: f"webhook {told[one][0].provider}" for head, one in tellers.items()}
+    commits, new = tx.commits.add_pushed(who, why="pushed")
+    ends |= {tellers[head]: End(Outcome.ACCEPTED, f"commit {head[1]}") for head in new}
+    known = {one: head for head, one in tellers.items() if head not in new}
+    found = _add(tx, told, ends | _of_known(tx, told, known, commits))
+    # Their ends name the delivery that told of the commit, by its number.
+    again = {one: head for one, head in heads.items() if tellers[head] != one}
+    return found | _add(tx, told, _of_known(tx, told, again, commits)), [commits[head] for head in new]
+
+
+def _add(
+    tx: Transaction, told: Sequence[tuple[Push, AppConfig | None]], ends: Mapping[int, End]
+) -> dict[int, Received]:
+    in_order = sorted(ends)
+    rows = [
+        (told[one][0], AppName(app.name) if (app := told[one][1]) else None, ends[one]) for one in in_order
+    ]
+    numbers = tx.deliveries.add_all(rows)
+    return {
+        one: Received(number, ends[one].outcome, ends[one].reason)
+        for one, number in zip(in_order, numbers, strict=True)
+    }
+
+
+def _first_of_each_app(new: Sequence[Commit], deps: Deps) -> list[CommitId]:
+    """No more messages than the app has tests at a time: each that ends rings for the next one, and so does the reconciler."""
+    of_app: dict[AppName, list[CommitId]] = {}
+    for commit in new:
+        of_app.setdefault(commit.app, []).append(commit.id)
+    return [one for app, its in of_app.items() for one in its[: deps.config.app(app).tests.parallel]]
 
 
 def reject(provider: str, delivery: str, why: str, deps: Deps) -> int:
@@ -85,24 +117,39 @@ def reject(provider: str, delivery: str, why: str, deps: Deps) -> int:
         return tx.deliveries.add(Push(provider, delivery, "other"), None, End(Outcome.REJECTED, why))
 
 
-def _of_known(tx: Transaction, push: Push, commit: Commit) -> End:
+def _of_known(
+    tx: Transaction,
+    told: Sequence[tuple[Push, AppConfig | None]],
+    heads: Mapping[int, Head],
+    commits: Mapping[Head, Commit],
+) -> dict[int, End]:
+    """How those end whose commits were known; a branch that may have moved is looked at."""
+    firsts = tx.deliveries.first_of(set(heads.values()))
+    newest = tx.commits.heads({app for app, _ in heads.values()})
+    ends, moved = {}, set()
+    for one, head in heads.items():
+        end = _known_end(tx, told[one][0], commits[head], firsts.get(head))
+        app, sha = head
+        if (
+            newest.get(app) != sha
+        ):  # the branch's head is not the newest of those that we take for it: a force-push
+            moved.add(app)
+            end = replace(end, reason=f"{end.reason}; the branch is looked at")
+        ends[one] = end
+    tx.apps.look(moved)
+    return ends
+
+
+def _known_end(tx: Transaction, push: Push, commit: Commit, first: Delivery | None) -> End:
     """Of the delivery that told of it first; or, when it was found in another way, of what was decided already."""
-    first = tx.deliveries.of_head(commit.app, commit.sha)
     if first is not None:
         again = (first.provider, first.delivery) == (push.provider, push.delivery)
         told = "was sent before" if again else f"was told of by delivery {first.id}"
-        end = End(Outcome.DUPLICATE, f"commit {commit.sha} {told}", f"delivery {first.id}")
-    else:
-        decided = deliveries.decided(tx, commit)
-        end = (
-            known_before(decided)
-            if decided
-            else End(Outcome.ACCEPTED, f"commit {commit.sha} is known already")
-        )
-    if _may_have_moved(tx, commit):
-        tx.apps.look(commit.app)
-        return replace(end, reason=f"{end.reason}; the branch is looked at")
-    return end
+        return End(Outcome.DUPLICATE, f"commit {commit.sha} {told}", f"delivery {first.id}")
+    decided = deliveries.decided(tx, commit)
+    if decided is not None:
+        return known_before(decided)
+    return End(Outcome.ACCEPTED, f"commit {commit.sha} is known already")
 
 
 def receive_pull(push: Push, apps: Sequence[AppConfig], deps: Deps) -> Received:
@@ -114,16 +161,9 @@ def receive_pull(push: Push, apps: Sequence[AppConfig], deps: Deps) -> Received:
     elif not looking:
         end = End(Outcome.IGNORED, "a pull request, and tests.pull_requests is not true")
     with deps.store.transaction() as tx:
-        for app in sorted(looking, key=lambda one: one.name):  # in the order of `receive_all`
-            tx.apps.look(AppName(app.name))
+        tx.apps.look({AppName(app.name) for app in looking})
         number = tx.deliveries.add(push, AppName(apps[0].name) if apps else None, end)
     return Received(number, end.outcome, end.reason)
-
-
-def _may_have_moved(tx: Transaction, head: Commit) -> bool:
-    """A known commit is the branch's head, and not the newest of those that we take for the branch's: a force-push."""
-    newest = tx.commits.newest(head.app)
-    return newest is None or newest.sha != head.sha
 
 
 def _why_ignored(push: Push, app: AppConfig | None) -> str | None:

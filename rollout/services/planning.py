@@ -220,7 +220,7 @@ def _note(app: AppConfig, why: str, deps: Deps) -> None:
     with deps.store.transaction() as tx:
         news = tx.apps.note(AppName(app.name), why)
         if why == UNREAD:
-            tx.apps.look(AppName(app.name))
+            tx.apps.look([AppName(app.name)])
     if news:
         log.info("nothing_started", app=app.name, why=why)
 

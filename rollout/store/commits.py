@@ -24,7 +24,7 @@ from rollout.store.rows import load, load_all, load_one, rows_of
 from rollout.store.tables import commits, releases, rollouts
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from rollout.store.store import Transaction
 
@@ -32,7 +32,21 @@ _RELEASE = rows_of(Release, releases).where(
     releases.c.app == bindparam("app"), releases.c.commit == bindparam("sha")
 )
 _OF_SHA = rows_of(Commit, commits).where(commits.c.app == bindparam("app"), commits.c.sha == bindparam("sha"))
+_OF_SHAS = rows_of(Commit, commits).where(
+    commits.c.app.in_(bindparam("apps", expanding=True)),
+    commits.c.sha.in_(bindparam("hashes", expanding=True)),
+)
 _ADD = insert(commits)
+_PLACES = (
+    select(commits.c.app, func.max(commits.c.position).label("position"))
+    .where(commits.c.app.in_(bindparam("apps", expanding=True)), commits.c.on_branch)
+    .group_by(commits.c.app)
+    .subquery()
+)
+_HEADS = select(commits.c.app, commits.c.sha).join(
+    _PLACES,
+    and_(commits.c.app == _PLACES.c.app, commits.c.position == _PLACES.c.position, commits.c.on_branch),
+)
 _RUNG = update(commits).where(commits.c.id.in_(bindparam("ids", expanding=True)))
 
 _PLACED = (
@@ -84,24 +98,36 @@ class Commits:
     def add(self, app: AppName, sha: str, *, who: str, why: str) -> tuple[Commit, bool]:
         """The commit's row, and whether it is new."""
         self._tx.apps.lock(app)
-        known = self.get(app, sha)
-        if known is not None:
-            return known, False
-        values = {
-            "app": app,
-            "sha": sha,
-            "state": CommitState.RECEIVED,
-            "received_at": self._tx.today(),
-            "received_s": self._tx.now(),
-            "due_at": 0.0,
-        }
-        self._tx.connection.execute(_ADD, values)
-        self._tx.record(
-            app, f"commit {sha}", "receive", who=who, why=why, states=(None, CommitState.RECEIVED)
-        )
-        added = self.get(app, sha)
-        assert added is not None
-        return added, True
+        found, new = self.add_pushed({(app, sha): who}, why=why)
+        return found[app, sha], bool(new)
+
+    def add_pushed(
+        self, told_by: Mapping[tuple[AppName, str], str], *, why: str
+    ) -> tuple[dict[tuple[AppName, str], Commit], list[tuple[AppName, str]]]:
+        """The rows of these, of apps that are locked, and which of them are new; however many: in a few statements."""
+        found = self._of(told_by)
+        new = {one: who for one, who in told_by.items() if one not in found}
+        if not new:
+            return found, []
+        self._receive([{"app": app, "sha": sha} for app, sha in new], list(new.values()), why)
+        return found | self._of(new), list(new)
+
+    def _of(self, some: Collection[tuple[AppName, str]]) -> dict[tuple[AppName, str], Commit]:
+        if not some:
+            return {}
+        values = {"apps": list({app for app, _ in some}), "hashes": list({sha for _, sha in some})}
+        rows = load_all(Commit, self._tx.connection.execute(_OF_SHAS, values), state=CommitState)
+        return {head: one for one in rows if (head := (one.app, one.sha)) in some}
+
+    def _receive(self, rows: Sequence[Mapping[str, Any]], told_by: Sequence[str], why: str) -> None:
+        """New rows, each told of by somebody."""
+        received, now = CommitState.RECEIVED, self._tx.now()
+        first = {"state": received, "received_at": self._tx.today(), "received_s": now, "due_at": 0.0}
+        self._tx.connection.execute(_ADD, [first | dict(row) for row in rows])
+        for row, who in zip(rows, told_by, strict=True):
+            self._tx.record(
+                row["app"], f"commit {row['sha']}", "receive", who=who, why=why, states=(None, received)
+            )
 
     def place(
         self,
@@ -287,24 +313,12 @@ class Commits:
         new = [told for told in branch if told.sha not in known]
         if not new:
             return
-        received = CommitState.RECEIVED
-        first = {
-            "app": app,
-            "state": received,
-            "received_at": self._tx.today(),
-            "received_s": self._tx.now(),
-            "due_at": 0.0,
-        }
         reasons = [None if told.into is None else _not_tested(told.into) for told in new]
-        self._tx.connection.execute(
-            _ADD,
-            [
-                first | {"sha": told.sha, "reason": reason, **_placed(told)}
-                for told, reason in zip(new, reasons, strict=True)
-            ],
-        )
-        for told in new:
-            self._tx.record(app, f"commit {told.sha}", "receive", who=who, why=why, states=(None, received))
+        rows = [
+            {"app": app, "sha": told.sha, "reason": reason, **_placed(told)}
+            for told, reason in zip(new, reasons, strict=True)
+        ]
+        self._receive(rows, [who] * len(rows), why)
 
     def after(self, app: AppName, position: int) -> list[Commit]:
         """The branch's commits above this position, oldest first."""
@@ -324,6 +338,13 @@ class Commits:
             .limit(1)
         ).first()
         return load(Commit, row, state=CommitState)
+
+    def heads(self, apps: Collection[AppName]) -> dict[AppName, str]:
+        """The hash of each branch's newest placed commit, where there is one."""
+        if not apps:
+            return {}
+        rows = self._tx.connection.execute(_HEADS, {"apps": list(apps)})
+        return {row.app: row.sha for row in rows}
 
     def last_took(self, but: Commit) -> float | None:
         """How long the app's tests took when another commit was tested last."""

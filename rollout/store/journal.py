@@ -10,11 +10,11 @@ from rollout.domain.deliveries import End, Outcome, Told
 from rollout.domain.model import AppName, Delivery, Event, Notice, Push, RolloutId
 from rollout.domain.states import CommitState
 from rollout.domain.verdict import Interval
-from rollout.store.rows import load, load_all, rows_of
+from rollout.store.rows import load_all, rows_of
 from rollout.store.tables import commits, deliveries, events, notices, outputs, samples
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from datetime import datetime
 
     from rollout.store.store import Transaction
@@ -87,16 +87,19 @@ class Events:
         return load_all(Event, rows)
 
 
-_ADD_DELIVERY = insert(deliveries)
-_OF_HEAD = (
-    rows_of(Delivery, deliveries)
-    .where(
-        deliveries.c.app == bindparam("app"),
-        deliveries.c.head == bindparam("head"),
-        deliveries.c.outcome.in_([Outcome.ACCEPTED, Outcome.STARTED, Outcome.SUPERSEDED, Outcome.REJECTED]),
+_ADD_DELIVERIES = insert(deliveries).returning(deliveries.c.id, sort_by_parameter_order=True)
+_FIRST_OF = rows_of(Delivery, deliveries).where(
+    deliveries.c.id.in_(
+        select(func.min(deliveries.c.id))
+        .where(
+            deliveries.c.outcome.in_(
+                [Outcome.ACCEPTED, Outcome.STARTED, Outcome.SUPERSEDED, Outcome.REJECTED]
+            ),
+            deliveries.c.app.in_(bindparam("apps", expanding=True)),
+            deliveries.c.head.in_(bindparam("heads", expanding=True)),
+        )
+        .group_by(deliveries.c.app, deliveries.c.head)
     )
-    .order_by(deliveries.c.id)
-    .limit(1)
 )
 _TOLD = (
     commits.c.sha, commits.c.state, commits.c.position, commits.c.on_branch, commits.c.reason, commits.c.merged_into,
@@ -124,25 +127,34 @@ class Deliveries:
 
     def add(self, push: Push, app: AppName | None, end: End) -> int:
         """Store a delivery together with what came of it so far; its id."""
+        return self.add_all([(push, app, end)])[0]
+
+    def add_all(self, told: Sequence[tuple[Push, AppName | None, End]]) -> list[int]:
+        """As `add`, for many in one statement; their ids, in their order."""
+        if not told:
+            return []
         today = self._tx.today()
-        values = {
-            "received_at": today,
-            "provider": push.provider,
-            "delivery": push.delivery[:200],
-            "app": app,
-            "branch": push.branch[:300] or None,
-            "head": push.head or None,
-            "outcome": end.outcome,
-            "reason": end.reason,
-            "ref": end.ref,
-            "settled_at": None if end.outcome is Outcome.ACCEPTED else today,
-        }
-        key = self._tx.connection.execute(_ADD_DELIVERY, values).inserted_primary_key
-        assert key is not None
-        number = int(key[0])
-        if number % 1000 == 0:
-            self._tx.connection.execute(delete(deliveries).where(deliveries.c.id <= number - KEPT_DELIVERIES))
-        return number
+        values = [
+            {
+                "received_at": today,
+                "provider": push.provider,
+                "delivery": push.delivery[:200],
+                "app": app,
+                "branch": push.branch[:300] or None,
+                "head": push.head or None,
+                "outcome": end.outcome,
+                "reason": end.reason,
+                "ref": end.ref,
+                "settled_at": None if end.outcome is Outcome.ACCEPTED else today,
+            }
+            for push, app, end in told
+        ]
+        numbers = list(self._tx.connection.execute(_ADD_DELIVERIES, values).scalars())
+        for number in numbers:
+            if number % 1000 == 0:
+                old = deliveries.c.id <= number - KEPT_DELIVERIES
+                self._tx.connection.execute(delete(deliveries).where(old))
+        return numbers
 
     def end(self, number: int, end: End) -> None:
         """It has come to its end; one that has one keeps it."""
@@ -162,9 +174,13 @@ class Deliveries:
         rows = self._tx.connection.execute(_OLDER, {"before": before})
         return [(row.id, row.app, _told(row) if row.sha else None) for row in rows]
 
-    def of_head(self, app: AppName, head: str) -> Delivery | None:
-        """The first one that told of this commit."""
-        return load(Delivery, self._tx.connection.execute(_OF_HEAD, {"app": app, "head": head}).first())
+    def first_of(self, heads: Collection[tuple[AppName, str]]) -> dict[tuple[AppName, str], Delivery]:
+        """The first ones that told of these commits, of those that were told of."""
+        if not heads:
+            return {}
+        values = {"apps": list({app for app, _ in heads}), "heads": list({head for _, head in heads})}
+        rows = load_all(Delivery, self._tx.connection.execute(_FIRST_OF, values))
+        return {head: one for one in rows if one.app and one.head and (head := (one.app, one.head)) in heads}
 
     def newest(self, app: AppName | None, limit: int) -> list[Delivery]:
         """The last ones, newest first."""

@@ -135,6 +135,7 @@ commits = Table(
     Column("mends", Text, nullable=False, default="", server_default=""),
     UniqueConstraint("app", "sha"),
     Index(None, "app", "merged_into"),
+    Index(None, "app", "position"),
 )
 
 checks = Table(

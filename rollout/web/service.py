@@ -24,6 +24,7 @@ class Limits:
 
     body_s: float = 10.0  # until a body has arrived
     answer_s: float = 8.0  # GitHub waits for 10 s
+    gather_s: float = 0.005  # webhooks that come within so long are stored together
     order_s: float = 25.0  # longer than the store waits for a lock: a stop that gets through says so
     probe_s: float = 2.0
     fresh_s: float = 1.0  # health and metrics, which anybody may ask for, are looked up once in so long
@@ -44,7 +45,7 @@ class Service:
             webhooks=Together(
                 "webhooks",
                 partial(arrivals.store, deps=self.for_webhooks),
-                threads=2,
+                gather_s=limits.gather_s,
                 most=50,
                 waiting=200,
                 within_s=limits.answer_s,

@@ -1,7 +1,8 @@
 """Work that costs many together little more than one: a transaction of the store.
 
-What comes while the threads are at work waits, and goes together as soon as one is free: alone when little comes, many
-at a time in a flood.
+What comes within a moment goes together, and what comes while that is at work goes next: few when little comes, many at a
+time in a flood. Without the moment each would go almost alone, and a core would be busy with commits of one or two. One
+thread: two would hand the store's turn to and fro, and wait for each other's commits.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ Result = TypeVar("Result")
 
 
 class Together(Generic[One, Result]):
-    """`threads` at work on at most `most` each, at most `waiting` before them, each at most `within_s`. For one event loop.
+    """At work on at most `most`, which came within `gather_s`; at most `waiting` before them, each at most `within_s`. For one event loop.
 
     `work` gives a result or an exception for each one, in their order.
     """
@@ -28,16 +29,17 @@ class Together(Generic[One, Result]):
         name: str,
         work: Callable[[Sequence[One]], Sequence[Result | Exception]],
         *,
-        threads: int,
+        gather_s: float,
         most: int,
         waiting: int,
         within_s: float,
     ) -> None:
         self._name, self._work = name, work
         self._most, self._room, self._within_s = most, waiting, within_s
-        self._free, self._closed = threads, False
+        self._gather_s, self._gathering = gather_s, False
+        self._at_work, self._closed = False, False
         self._waiting: deque[tuple[One, asyncio.Future[Result]]] = deque()
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"web-{name}")
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"web-{name}")
 
     async def run(self, one: One) -> Result:
         """What the work gives for this one; Busy when there is no room, ServiceUnavailable when it takes too long."""
@@ -47,7 +49,7 @@ class Together(Generic[One, Result]):
             raise Busy(f"too many requests at once ({self._name})", remedy="try again in a moment")
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((one, answer))
-        self._begin()
+        self._gather()
         try:
             return await asyncio.wait_for(answer, self._within_s)
         except TimeoutError:
@@ -65,9 +67,14 @@ class Together(Generic[One, Result]):
             if not answer.done():
                 answer.set_exception(_ends())
 
-    def _begin(self) -> None:
-        if not self._free or self._closed:
+    def _gather(self) -> None:
+        if not self._waiting or self._at_work or self._gathering:
             return
+        self._gathering = True
+        asyncio.get_running_loop().call_later(self._gather_s, self._begin)
+
+    def _begin(self) -> None:
+        self._gathering = False
         batch: list[tuple[One, asyncio.Future[Result]]] = []
         while self._waiting and len(batch) < self._most:
             one, answer = self._waiting.popleft()
@@ -75,7 +82,7 @@ class Together(Generic[One, Result]):
                 batch.append((one, answer))
         if not batch:
             return
-        self._free -= 1
+        self._at_work = True
         done = asyncio.wrap_future(self._pool.submit(self._work, [one for one, _ in batch]))
         done.add_done_callback(lambda told: self._tell([answer for _, answer in batch], told))
 
@@ -84,8 +91,8 @@ class Together(Generic[One, Result]):
         answers: Sequence["asyncio.Future[Result]"],
         told: "asyncio.Future[Sequence[Result | Exception]]",
     ) -> None:
-        self._free += 1
-        self._begin()
+        self._at_work = False
+        self._gather()
         broken = told.exception() if not told.cancelled() else _ends()
         results = [broken] * len(answers) if broken is not None else told.result()
         for answer, result in zip(answers, results, strict=True):

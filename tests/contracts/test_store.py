@@ -9,7 +9,7 @@ import pytest
 
 from rollout.domain.counting import count
 from rollout.domain.deliveries import End, Outcome
-from rollout.domain.model import Member, Push, Release, Role
+from rollout.domain.model import BranchCommit, Member, Push, Release, Role
 from rollout.domain.states import CommitEvent, CommitState, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.domain.verdict import Interval
 from rollout.errors import Conflict, IllegalTransition, LeaseLost, NotFound, ServiceUnavailable, StaleWrite
@@ -122,6 +122,45 @@ def test_a_commit_is_received_once(store):
     assert (new, again) == (True, False)
     assert first == second
     assert first.state is CommitState.RECEIVED
+
+
+def test_many_are_told_of_at_once(store):
+    """Of several apps: each commit has one row whoever knew it, the numbers are in the order of the deliveries, and the first ones are found."""
+    heads = {(app, f"{number:040x}"): "webhook" for app in ("shop", "blog") for number in range(30)}
+    known, *_, last = heads
+    accepted = End(Outcome.ACCEPTED, "new")
+    told = [(Push("github", sha, "push", head=sha), app, accepted) for app, sha in heads]
+    with store.transaction() as tx:
+        tx.apps.lock_all({"shop", "blog"})
+        tx.commits.add(*known, who="poll", why="found")
+        found, new = tx.commits.add_pushed(heads, why="pushed")
+        assert {head: (one.app, one.sha) for head, one in found.items()} == {head: head for head in heads}
+        assert new == [head for head in heads if head != known]
+        across = [("shop", last[1]), ("blog", known[1])]
+        assert tx.commits.add_pushed(dict.fromkeys(across, "webhook"), why="pushed") == (
+            {head: found[head] for head in across},
+            [],
+        )
+        assert [event.who for event in tx.events.of_subject(last[0], f"commit {last[1]}")] == ["webhook"]
+        numbers = tx.deliveries.add_all(told)
+        assert numbers == sorted(set(numbers))
+        tx.deliveries.add_all(told)
+        first = tx.deliveries.first_of([known, last, ("shop", "f" * 40)])
+        assert {head: one.id for head, one in first.items()} == {known: numbers[0], last: numbers[-1]}
+        assert [(one.app, one.delivery) for one in tx.deliveries.newest(None, 60)][::-1] == list(heads)
+
+
+def test_the_heads_of_branches_are_told_at_once(store):
+    """Of each app the commit that is placed highest; none of an app of which git has told nothing."""
+    line = [BranchCommit(f"{number:040x}", number, "", "", "") for number in (1, 2, 3)]
+    with store.transaction() as tx:
+        tx.apps.lock_all(["shop", "blog", "empty"])
+        tx.commits.add_all("shop", line, who="git", why="read")
+        tx.commits.add_all("blog", line[:2], who="git", why="read")
+        tx.commits.add("empty", SHA, who="webhook", why="pushed")
+        assert tx.commits.heads(["shop", "blog", "empty"]) == {"shop": line[2].sha, "blog": line[1].sha}
+        tx.commits.place("shop", line[:2])  # forced back
+        assert tx.commits.heads(["shop"]) == {"shop": line[1].sha}
 
 
 def test_tests_are_claimed_by_one_and_taken_over_when_silent(store, now):

@@ -409,3 +409,17 @@ def test_a_host_that_is_excluded_as_a_rollout_is_planned_is_out_of_it(store):
     with store.reading() as tx:
         states = {host.name: host.state for host in tx.hosts.of(rollout.id)}
     assert states == {"web1": HostState.PENDING, "web2": HostState.EXCLUDED}
+
+
+def test_several_apps_are_locked_in_the_order_of_their_names(store):
+    """By the bytes, whatever the database's language thinks: whoever waits for the first one has none of the others."""
+    names = ["a-b", "aa", "ab"]
+    with store.transaction() as tx:
+        tx.apps.lock_all(names)
+    beside = Beside(store, lambda tx: tx.apps.lock_all(list(reversed(names))))
+    with store.transaction() as tx:
+        tx.apps.lock("a-b")
+        beside.begin(tx)
+        tx.apps.lock("ab")
+        tx.apps.lock("aa")
+    assert beside.end().error is None

@@ -38,15 +38,17 @@ def work():
 @pytest.fixture
 def together(work):
     """One thread, four at a time, room for six."""
-    made = Together("test", work, threads=1, most=4, waiting=6, within_s=20)
+    made = Together("test", work, gather_s=0.001, most=4, waiting=6, within_s=20)
     yield made
     made.close()
 
 
 async def crowd(together, work, some, *, at_work=True):
     """Answers to all of them; the first is at work alone when the others come."""
-    asked = []
-    for one in some:
+    first, *others = some
+    asked = [asyncio.create_task(together.run(first))]
+    await asyncio.to_thread(until, lambda: work.batches, what="the first one is at work")
+    for one in others:
         asked.append(asyncio.create_task(together.run(one)))
         await asyncio.sleep(0)
     if at_work:
@@ -60,8 +62,10 @@ def test_a_service_that_ends_tells_who_is_at_work_and_turns_the_others_away(toge
 
     async def close_in_the_middle():
         asyncio.get_running_loop().set_exception_handler(lambda _loop, context: broke.append(context))
-        first, waits = (asyncio.create_task(together.run(one)) for one in "ab")
+        first = asyncio.create_task(together.run("a"))
         await asyncio.to_thread(until, lambda: work.batches, what="the first one is at work")
+        waits = asyncio.create_task(together.run("b"))
+        await asyncio.sleep(0)
         together.close()
         late = asyncio.create_task(together.run("c"))
         await asyncio.wait([waits, late], timeout=10)
@@ -71,6 +75,39 @@ def test_a_service_that_ends_tells_who_is_at_work_and_turns_the_others_away(toge
     answer, *turned_away = asyncio.run(close_in_the_middle())
     assert (answer, work.batches, broke) == ("a", [["a"]], [])
     assert [type(one) for one in turned_away] == [ServiceUnavailable] * 2
+
+
+def test_what_comes_within_a_moment_goes_together(work):
+    """Nobody goes alone who comes just before others, though nothing is at work."""
+    work.may.set()
+    together = Together("test", work, gather_s=0.3, most=4, waiting=6, within_s=20)
+
+    async def one_after_the_other():
+        asked = []
+        for one in "abc":
+            asked.append(asyncio.create_task(together.run(one)))
+            for _ in range(3):
+                await asyncio.sleep(0)
+        return await asyncio.gather(*asked)
+
+    assert asyncio.run(one_after_the_other()) == list("abc")
+    assert work.batches == [["a", "b", "c"]]
+    together.close()
+
+
+def test_a_service_that_ends_within_the_moment_begins_nothing(together, work):
+    """Who came just before the end is told of it, and nothing is done for him afterwards."""
+
+    async def close_at_once():
+        asked = asyncio.create_task(together.run("a"))
+        await asyncio.sleep(0)
+        together.close()
+        told = await asyncio.gather(asked, return_exceptions=True)
+        await asyncio.sleep(0.01)  # the moment is over
+        return told
+
+    assert [type(one) for one in asyncio.run(close_at_once())] == [ServiceUnavailable]
+    assert work.batches == []
 
 
 def test_what_waits_goes_together_in_its_order_and_in_bounds(together, work):
@@ -100,7 +137,7 @@ def test_a_crowd_beyond_the_room_is_told_to_come_again(together, work):
 
 def test_what_nobody_waits_for_any_more_is_not_done(work):
     """It was answered that it is not done, so it is not."""
-    together = Together("test", work, threads=1, most=4, waiting=6, within_s=0.2)
+    together = Together("test", work, gather_s=0.001, most=4, waiting=6, within_s=0.2)
 
     async def late():
         told = await crowd(together, work, "abc", at_work=False)
@@ -125,7 +162,7 @@ def asked(number, **more):
 
 
 def test_a_crowd_of_webhooks_costs_few_transactions(world, client, monkeypatch):
-    """A hundred and fifty at once: each is stored with its commit, in a few transactions, and its message is sent."""
+    """A hundred and fifty at once: each is stored with its commit, in a few transactions, and of each one message is sent."""
     transactions, receive_all = [], intake.receive_all
 
     def counted(told, deps):
@@ -140,7 +177,9 @@ def test_a_crowd_of_webhooks_costs_few_transactions(world, client, monkeypatch):
     assert sum(transactions) == 150
     assert max(transactions) <= 50
     assert len(transactions) < 30
-    until(lambda: len(world.bell.queue) == 150, what="the rings")
+    until(lambda: len(world.bell.queue) == len(transactions), what="the rings")
+    with world.store.reading() as tx:
+        assert len(tx.commits.known("shop", [f"{number + 1:040x}" for number in range(150)])) == 150
     assert {entry[1] for entry in world.bell.queue} == {(RUN_TESTS,)}
 
 

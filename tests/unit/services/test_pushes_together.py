@@ -1,0 +1,166 @@
+"""Webhooks that are stored in one transaction come to the ends that they would come to one after the other."""
+
+import re
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import event
+
+from rollout.domain.model import AppName, Push
+from rollout.domain.pipeline import RUN_TESTS
+from rollout.services import intake, reconcile, testing
+from tests.support.world import World
+
+SHAS = [f"{number:040x}" for number in range(1, 5)]
+
+
+@pytest.fixture
+def two_worlds(tmp_path, monkeypatch):
+    worlds = []
+    for name in ("one", "other"):
+        folder = tmp_path / name
+        folder.mkdir()
+        worlds.append(World(folder, monkeypatch, hosts=3))
+    yield worlds
+    for world in worlds:
+        world.store.close()
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    made = World(tmp_path, monkeypatch, hosts=3)
+    yield made
+    made.store.close()
+
+
+def push(sha, delivery, *, branch="main", provider="github", kind="push"):
+    return Push(provider, delivery, kind, full_name="shop", branch=branch, head=sha)
+
+
+def receive(world, *pushes, app=True):
+    shop = world.config.app("shop") if app else None
+    return intake.receive_all([(one, shop) for one in pushes], world.deps)
+
+
+def rows(world):
+    """Every delivery, by the server's id of it: outcome, reason, and which delivery it names."""
+    with world.store.reading() as tx:
+        told = tx.deliveries.newest(None, 100)
+    names = {one.id: one.delivery for one in told}
+
+    def named(text):
+        return text and re.sub(r"delivery (\d+)", lambda found: f"delivery {names[int(found[1])]}", text)
+
+    return Counter((one.delivery, one.app, one.outcome, named(one.reason), named(one.ref)) for one in told)
+
+
+def known(world, *shas):
+    with world.store.reading() as tx:
+        return tx.commits.known(AppName("shop"), shas)
+
+
+MIXED = [
+    push(SHAS[0], "other-branch", branch="feature"),
+    push(SHAS[0], "first"),
+    push(SHAS[1], "second"),
+    push(SHAS[0], "first"),
+    push(SHAS[0], "again"),
+    push(SHAS[0], "again-feature", branch="feature"),
+    push("", "gone"),
+    push(SHAS[2], "tag", branch="", kind="other"),
+    push(SHAS[1], "second-again", provider="gitea"),
+    push(SHAS[2], "third"),
+]
+
+
+def test_together_they_end_as_one_after_the_other(two_worlds):
+    """Outcomes, reasons and what they name are the same, whichever of a commit's webhooks share a transaction."""
+    together, apart = two_worlds
+    receive(together, *MIXED)
+    for one in MIXED:
+        receive(apart, one)
+    assert rows(together) == rows(apart)
+    assert known(together, *SHAS) == known(apart, *SHAS) == set(SHAS[:3])
+    again = [replace(one, delivery=f"{one.delivery}-2") for one in reversed(MIXED)]
+    receive(together, *again)
+    for one in again:
+        receive(apart, one)
+    assert rows(together) == rows(apart)
+
+
+def test_each_is_told_its_own_number(world):
+    """What is answered to each is the row of that very webhook, in whatever order they are stored."""
+    told = receive(world, *MIXED)
+    with world.store.reading() as tx:
+        stored = {one.id: one for one in tx.deliveries.newest(None, 100)}
+    assert len({one.delivery for one in told}) == len(MIXED) == len(stored)
+    first_ones = [answer.delivery for answer in told if answer.outcome != "duplicate"]
+    assert first_ones == sorted(first_ones)  # in the order in which they came
+    for sent, answer in zip(MIXED, told, strict=True):
+        row = stored[answer.delivery]
+        assert (row.delivery, row.outcome, row.reason) == (sent.delivery, answer.outcome, answer.reason)
+    first, again = told[1].delivery, told[4]
+    assert again.reason.startswith(f"commit {SHAS[0]} was told of by delivery {first}")
+
+
+def test_what_is_nobodys_is_stored_too(world):
+    """A repository that is none of ours is ignored among others that are taken."""
+    shop = world.config.app("shop")
+    both = [(push(SHAS[0], "theirs"), None), (push(SHAS[0], "ours"), shop)]
+    told = intake.receive_all(both, world.deps)
+    assert [one.outcome for one in told] == ["ignored", "accepted"]
+    assert told[0].reason == "not a repository of ours"
+
+
+def test_a_crowd_of_commits_sends_as_many_messages_as_tests_run_at_a_time(world):
+    """One of four is rung for; when its test has ended, the next one is, until all are tested."""
+    shas = [world.workshop.push(f"change {number}") for number in range(4)]
+    receive(world, *(push(sha, sha) for sha in shas))
+
+    def rung():
+        return [arguments for _, tasks, arguments in world.bell.queue if tasks == (RUN_TESTS,)]
+
+    with world.store.reading() as tx:
+        ids = [tx.commits.get("shop", sha).id for sha in shas]
+    assert rung() == [(ids[0],)]
+    for number in range(3):
+        testing.run_tests(ids[number], world.deps)
+        assert rung() == [(one,) for one in ids[: number + 2]]
+
+
+def test_without_its_message_a_crowd_is_found_by_the_reconciler(world):
+    """The one message is lost with its worker: its commit is rung for again, before the others."""
+    receive(world, *(push(sha, sha[-4:]) for sha in SHAS))
+    world.bell.queue.clear()
+    world.seconds += world.deps.settings.ring_again_s + 1
+    (ring,) = reconcile._due_tests(world.deps)
+    with world.store.reading() as tx:
+        assert ring.arguments == (tx.commits.get("shop", SHAS[0]).id,)
+
+
+def statements(world, pushes):
+    told = []
+
+    def count(_connection, statement, *_):
+        told.append(str(statement).split()[0])
+
+    engine = world.store._engine
+    event.listen(engine, "before_execute", count)
+    try:
+        receive(world, *pushes)
+    finally:
+        event.remove(engine, "before_execute", count)
+    return len(told)
+
+
+def test_a_crowd_costs_as_many_statements_as_a_few(world):
+    """What the store is asked and told is the same for three webhooks and for sixty, of new and of known commits."""
+    hashes = [f"{number:040x}" for number in range(100)]
+    receive(world, push("f" * 40, "the app's first"))
+    few = statements(world, [push(sha, sha) for sha in hashes[:3]])
+    many = statements(world, [push(sha, sha) for sha in hashes[3:63]])
+    assert many == few
+    few = statements(world, [push(sha, f"again {sha}") for sha in hashes[:3]])
+    many = statements(world, [push(sha, f"again {sha}") for sha in hashes[3:63]])
+    assert many == few < 12
