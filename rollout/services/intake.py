@@ -35,10 +35,11 @@ class Received:
 
 
 Head = tuple[AppName, str]  # of an app's branch, as a webhook says
+Told = Sequence[tuple[Push, AppConfig | None]]
 
 
 @crashpoints.stage("webhook")
-def receive_all(told: Sequence[tuple[Push, AppConfig | None]], deps: Deps) -> list[Received]:
+def receive_all(told: Told, deps: Deps) -> list[Received]:
     """Store verified webhooks, in one transaction and few statements; then, and only then, they may be answered 2xx.
 
     The app is the one whose repository the webhook names, None when it is none of ours. One whose commit is on its way is
@@ -65,7 +66,7 @@ def receive_all(told: Sequence[tuple[Push, AppConfig | None]], deps: Deps) -> li
 
 
 def _store(
-    tx: Transaction, told: Sequence[tuple[Push, AppConfig | None]]
+    tx: Transaction, told: Told
 ) -> tuple[dict[int, Received], list[Commit]]:
     """What is stored of each; and the commits that nobody knew before."""
     ends: dict[int, End] = {}
@@ -90,7 +91,7 @@ def _store(
 
 
 def _add(
-    tx: Transaction, told: Sequence[tuple[Push, AppConfig | None]], ends: Mapping[int, End]
+    tx: Transaction, told: Told, ends: Mapping[int, End]
 ) -> dict[int, Received]:
     in_order = sorted(ends)
     rows = [
@@ -119,7 +120,7 @@ def reject(provider: str, delivery: str, why: str, deps: Deps) -> int:
 
 def _of_known(
     tx: Transaction,
-    told: Sequence[tuple[Push, AppConfig | None]],
+    told: Told,
     heads: Mapping[int, Head],
     commits: Mapping[Head, Commit],
 ) -> dict[int, End]:
@@ -130,9 +131,7 @@ def _of_known(
     for one, head in heads.items():
         end = _known_end(tx, told[one][0], commits[head], firsts.get(head))
         app, sha = head
-        if (
-            newest.get(app) != sha
-        ):  # the branch's head is not the newest of those that we take for it: a force-push
+        if newest.get(app) != sha:  # what is the branch's head is not the newest that we know: a force-push
             moved.add(app)
             end = replace(end, reason=f"{end.reason}; the branch is looked at")
         ends[one] = end
