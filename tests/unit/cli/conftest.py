@@ -8,7 +8,7 @@ import structlog
 from typer.testing import CliRunner
 
 from rollout import wiring
-from rollout.cli import stand_in
+from rollout.cli import stand_in, ways_back
 from rollout.cli.main import app
 from tests.support.fakes import a_deps
 
@@ -63,6 +63,7 @@ def plain():
 def build(tmp_path, monkeypatch):
     """Makes the neighbours of every command: `build(apps=("shop", "blog"))`."""
     monkeypatch.setattr(stand_in, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(ways_back, "AT_ONCE_S", 0.1)
     made = []
 
     def build(**of_config):
