@@ -300,12 +300,27 @@ known_hosts = "{state}/known_hosts"
 urls = ["json://localhost/"]
 """
 
-WATCH = reconcile.watch
+WATCH, SWEEP = reconcile.watch, reconcile.sweep
 # From when on each row that it looks for is there: a rollout that stops, a host to be read.
 WATCHED_FROM = """
 SELECT 0 FROM rollouts WHERE state = 'stopping' UNION ALL
 SELECT max(coalesce(due_at, 0), coalesce(lease_until, 0)) FROM rollout_hosts WHERE state = 'unknown'
 """
+# When what rows wait for is due; and how long a sweep is put off at most, for what follows from other times.
+DUE = " UNION ALL ".join(
+    f"SELECT {column} FROM {table} WHERE {column} > {{0}}"
+    for table, column in (
+        ("apps", "poll_due_at"),
+        ("commits", "due_at"),
+        ("commits", "lease_until"),
+        ("rollouts", "due_at"),
+        ("rollouts", "watch_due_at"),
+        ("rollout_hosts", "due_at"),
+        ("rollout_hosts", "lease_until"),
+        ("notices", "due_at"),
+    )
+)
+QUIET_S = 30.0
 
 
 def perform(task, arguments, deps):  # noqa: PLR0911  # one line a task
@@ -359,6 +374,7 @@ class World:
         self.config = deploy_file.load(file, {})
         self.store = store or stores.opened(url or f"sqlite:///{folder}/rollout.db")
         self._writes, self._known, self._looked_at, self._moments = stores.Writes(self.store), {}, None, []
+        self._swept, self._next_sweep = None, 0.0
         self.bell, self.workshop, self.metrics = QueueBell(), ModelWorkshop(), ModelMetrics()
         self.notifier = RecordingNotifier()
         self.fleet = ModelFleet([member.name for member in inventory.members(self.config.app(None))])
@@ -408,7 +424,7 @@ class World:
         loss=0.0,
         doubling=0.0,
     ):
-        """Work the queue, moving the clock where nothing is due; the reconciler sweeps every 5 s of it."""
+        """Work the queue, moving the clock where nothing is due; the reconciler sweeps every 5 s of it, if there may be anything."""
         end, swept = self.seconds + seconds, self.seconds
         while self.seconds < end and not until():
             due = [entry for entry in self.bell.queue if entry[0] <= self.seconds]
@@ -417,8 +433,7 @@ class World:
                 self._watch()
                 if self.seconds - swept >= self.deps.settings.reconcile_s:
                     swept = self.seconds
-                    reconcile.sweep(self.deps)
-                    reconcile.tell(self.deps)
+                    self._sweep()
                 continue
             entry = chooser.choice(due) if chooser else due[0]
             self.bell.queue.remove(entry)
@@ -427,6 +442,18 @@ class World:
             if chooser and chooser.random() < doubling:
                 self.bell.queue.append(entry)
             self.step(entry)
+
+    def _sweep(self):
+        """`reconcile.sweep`; not again while nobody has written since one that found nothing, and nothing has come due."""
+        before = self._writes.version()
+        still = before is not None and before == self._swept and reconcile.sweep is SWEEP
+        if still and self.seconds < self._next_sweep:
+            return
+        reconcile.sweep(self.deps)
+        reconcile.tell(self.deps)
+        self._swept = before
+        if before is not None:
+            self._next_sweep = min([self.seconds + QUIET_S, *self._writes.ask(DUE.format(self.seconds))])
 
     def _watch(self):
         """`reconcile.watch`, where a row is there that it might have to do with: that is asked much faster."""
