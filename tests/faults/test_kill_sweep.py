@@ -16,8 +16,6 @@ from tests.support.system import wait_for
 pytestmark = [pytest.mark.e2e, pytest.mark.needs("sshd", "git"), pytest.mark.timeout(400)]
 
 ALWAYS = {
-    "tests.after-claim",
-    "canary.after-permission",
     "activate.after-permit",
     "count.in-decision",
     "stop.after-seal",

@@ -918,6 +918,7 @@ def test_a_mutant_of_the_product_is_accused(mutant, tmp_path, monkeypatch):
     assert any(one.startswith(f"{mutant.accused} ") for one in found), found
 
 
+@pytest.mark.faults  # every test on a World ends with the same check
 @each(MUTANTS)
 def test_the_product_itself_is_innocent(mutant, tmp_path, monkeypatch):
     """The same scenario without the mutant leaves nothing to accuse."""

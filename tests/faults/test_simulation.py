@@ -18,7 +18,7 @@ from tests.support.model_host import Call
 from tests.support.simulation.simulation import Finding, Simulation
 
 ROOT = Path(__file__).parents[2]
-SEEDS = int(os.environ.get("SEEDS") or (2000 if ALL_FAULTS else 100))
+SEEDS = int(os.environ.get("SEEDS") or (2000 if ALL_FAULTS else 50))
 BLOCK = 10
 
 
@@ -36,14 +36,14 @@ def test_nothing_that_must_not_be_is_left_by_any_seed(first):
 
 def test_some_seeds_halt_for_harm_in_the_fan_out():
     """What begins after a PASS is among what the seeds have in store, and is seen."""
-    told = (what for seed in range(200) for _, what in Simulation(seed).run().story)
+    told = (what for seed in (18, *range(200)) for _, what in Simulation(seed).run().story)
     assert any(what[:2] == ("log", "harm_in_the_fan_out") for what in told)
 
 
 def test_some_seeds_plan_ahead():
     """A rollout that was planned while another fanned out begins in some seeds, and comes to nothing in others."""
     ahead, aside = set(), set()
-    for seed in range(200):
+    for seed in (12, 17, *range(200)):  # the first two have it now
         for _, what in Simulation(seed).run().story:
             if what[:2] == ("log", "rollout_planned") and what[2]["ahead"]:
                 ahead.add((seed, what[2]["rollout"]))
@@ -58,7 +58,7 @@ def test_a_seed_is_all_that_a_run_depends_on():
     """Two processes, whose sets and dictionaries hash differently, come to the same events and journals."""
     digests = [
         subprocess.run(
-            [sys.executable, "-m", "tests.support.simulation", "--digest", "11-14"],
+            [sys.executable, "-m", "tests.support.simulation", "--digest", "11-12"],
             cwd=ROOT,
             env=os.environ | {"PYTHONHASHSEED": hash_seed},
             capture_output=True,
@@ -67,7 +67,7 @@ def test_a_seed_is_all_that_a_run_depends_on():
         ).stdout
         for hash_seed in ("1", "2")
     ]
-    assert len(set(digests[0].splitlines())) == 4
+    assert len(set(digests[0].splitlines())) == 2
     assert digests[0] == digests[1]
 
 
