@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import zlib
 from pathlib import Path
 
 import pytest
@@ -30,11 +31,23 @@ def _missing(name: str) -> bool:
 
 
 def pytest_collection_modifyitems(config, items):
-    """What is marked `faults` takes long and runs in `make faults` alone."""
+    """What is marked `faults` takes long and runs in `make faults` alone; of what is the same on several, so do all but one."""
     if not ALL_FAULTS:
-        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("faults")])
-        items[:] = [item for item in items if not item.get_closest_marker("faults")]
+        left = {item for item in items if item.get_closest_marker("faults")} | _others(items)
+        config.hook.pytest_deselected(items=[item for item in items if item in left])
+        items[:] = [item for item in items if item not in left]
     _spread(items)
+
+
+def _others(items):
+    """Where a test runs on each of several shells or awks: all but one, which the test's name picks, so that each has its share."""
+    same = {}
+    for item in items:
+        if mark := item.get_closest_marker("one_of"):
+            name, _, values = item.nodeid.partition("[")
+            same.setdefault(f"{name}[{values.replace(mark.args[0], '', 1)}", []).append(item)
+    picked = {each[zlib.crc32(name.encode()) % len(each)] for name, each in same.items()}
+    return {item for each in same.values() for item in each} - picked
 
 
 def _spread(items):

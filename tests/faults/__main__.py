@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-FIRST = ["tests/unit/domain"]  # the rules, with many more examples than `make test` has time for
+ROOT = HERE.parents[1]
+FIRST = [
+    "tests/unit/domain",  # the rules, with many more examples than `make test` has time for
+    # On every shell and awk what `make test` runs on one of them.
+    "tests/integration/test_access_log_program.py",
+    "tests/integration/test_probe_program.py",
+    *(str(file.relative_to(ROOT)) for file in sorted(ROOT.glob("tests/integration/test_host_sh_*.py"))),
+    "tests/e2e/test_demo.py",
+]
 
 
 def main() -> int:

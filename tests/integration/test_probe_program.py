@@ -24,9 +24,8 @@ NEEDED = ("timeout", "sed")
 
 @pytest.fixture(
     params=[
-        pytest.param("curl", marks=pytest.mark.needs("curl")),
-        pytest.param("wget", marks=pytest.mark.needs("wget")),
-        pytest.param("busybox", marks=pytest.mark.needs("busybox")),
+        pytest.param(name, marks=[pytest.mark.needs(name), pytest.mark.one_of(name)])
+        for name in ("curl", "wget", "busybox")
     ]
 )
 def fleet(request, tmp_path):

@@ -430,8 +430,14 @@ BOTH = ("dash", "busybox")
 
 
 def hosts(*names: str) -> Callable[..., object]:
-    """A fixture: an empty host under each of these shells; afterwards no process of it may be left."""
-    chosen = [pytest.param(name, marks=pytest.mark.needs(name, "flock", "setsid")) for name in names or BOTH]
+    """A fixture: an empty host under each of these shells; afterwards no process of it may be left.
+
+    `make test` takes one of them for each test, `make faults` takes all.
+    """
+    chosen = [
+        pytest.param(name, marks=[pytest.mark.needs(name, "flock", "setsid"), pytest.mark.one_of(name)])
+        for name in names or BOTH
+    ]
 
     @pytest.fixture(name="host", params=chosen)
     def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Host]:
