@@ -52,13 +52,16 @@ def _others(items):
 
 def _spread(items):
     """Whole systems take longest, and wait most of it: evenly among the first quarter, which all workers share, and between two files."""
-    systems = [item for item in items if item.get_closest_marker("e2e")]
+    systems = {}  # tests that share one stay together
+    for item in items:
+        if item.get_closest_marker("e2e"):
+            systems.setdefault("rig" if "rig" in item.fixturenames else item, []).append(item)
     others = [item for item in items if not item.get_closest_marker("e2e")]
-    for number, item in reversed(list(enumerate(systems))):
+    for number, together in reversed(list(enumerate(systems.values()))):
         place = number * len(others) // (4 * len(systems))
         while 0 < place < len(others) and others[place - 1].path == others[place].path:
             place += 1
-        others.insert(place, item)
+        others[place:place] = together
     items[:] = others
 
 

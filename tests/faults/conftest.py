@@ -13,6 +13,7 @@ KINDS = {
     "as configured": {"environment": {}},  # leases of 15 s, a reconciler every 5 s, as users have it
     "with flower": {"flower": True},
 }
+RUNNING = {}  # the installation that runs now, by its kind: at most one
 
 
 @pytest.fixture
@@ -27,27 +28,25 @@ def figures():
     return note
 
 
-@pytest.fixture(scope="session")
-def rigs():
-    """The installation that runs now, by its kind: at most one."""
-    running = {}
-    yield running
-    _end(running)
-
-
 @pytest.fixture
-def rig(rigs, request):
+def rig(request):
     """A sound one that has done its first rollout: what the last test left so, else a new one."""
     kind = getattr(request, "param", "quick")
-    if kind not in rigs or not rigs[kind].sound:
-        _end(rigs)
-        rigs[kind] = Rig(**KINDS[kind]).__enter__()
-        rigs[kind].ended(rigs[kind].change(), 0.0)
-    return rigs[kind]
+    if kind not in RUNNING or not RUNNING[kind].sound:
+        _end()
+        RUNNING[kind] = Rig(**KINDS[kind]).__enter__()
+        RUNNING[kind].ended(RUNNING[kind].change(), 0.0)
+    return RUNNING[kind]
 
 
-def _end(rigs):
-    while rigs:
-        _, rig = rigs.popitem()
+def pytest_runtest_teardown(nextitem):
+    """It ends with the last test in a row that uses it: one that nobody looks at would cost all others their time."""
+    if nextitem is None or "rig" not in nextitem.fixturenames:
+        _end()
+
+
+def _end():
+    while RUNNING:
+        _, rig = RUNNING.popitem()
         rig.__exit__(None, None, None)
         assert rig.left_running() == []
