@@ -46,6 +46,7 @@ def test_it_halts_past_the_budget_then_retry_exclude_resume():
         assert check(system.history()) == []
 
 
+@pytest.mark.faults  # a stop on real disks is test_stop's, and one of a halted rollout the services'
 def test_a_halted_rollout_is_stopped_and_every_host_is_back():
     """`stop --wait` exits 0 when every touched host is back, 4 when nothing is there to stop."""
     with System(hosts=8, fan_out="max_failed = 0") as system:

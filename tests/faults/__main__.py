@@ -21,6 +21,7 @@ FIRST = [
     "tests/integration/test_probe_program.py",
     *(str(file.relative_to(ROOT)) for file in sorted(ROOT.glob("tests/integration/test_host_sh_*.py"))),
     "tests/e2e/test_demo.py",
+    "tests/e2e/test_halt.py",
 ]
 
 
