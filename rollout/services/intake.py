@@ -65,9 +65,7 @@ def receive_all(told: Told, deps: Deps) -> list[Received]:
     return [found[one] for one in range(len(told))]
 
 
-def _store(
-    tx: Transaction, told: Told
-) -> tuple[dict[int, Received], list[Commit]]:
+def _store(tx: Transaction, told: Told) -> tuple[dict[int, Received], list[Commit]]:
     """What is stored of each; and the commits that nobody knew before."""
     ends: dict[int, End] = {}
     heads: dict[int, Head] = {}
@@ -90,9 +88,7 @@ def _store(
     return found | _add(tx, told, _of_known(tx, told, again, commits)), [commits[head] for head in new]
 
 
-def _add(
-    tx: Transaction, told: Told, ends: Mapping[int, End]
-) -> dict[int, Received]:
+def _add(tx: Transaction, told: Told, ends: Mapping[int, End]) -> dict[int, Received]:
     in_order = sorted(ends)
     rows = [
         (told[one][0], AppName(app.name) if (app := told[one][1]) else None, ends[one]) for one in in_order
