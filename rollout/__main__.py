@@ -1,6 +1,6 @@
 """`python -m rollout` is `rollout`."""
 
-from rollout.cli.main import run
+from rollout.cli.entry import run
 
 if __name__ == "__main__":
     run()

@@ -4,7 +4,7 @@ import time
 from typing import TYPE_CHECKING
 
 from rollout import crashpoints
-from rollout.cli import finding, output, scene, shapes, waiting
+from rollout.cli import finding, hurry, output, scene, shapes, waiting
 from rollout.cli.call import Call, who
 from rollout.cli.failures import FAILED, OK
 from rollout.cli.following import unharmed
@@ -12,7 +12,6 @@ from rollout.cli.tellers import Teller, teller
 from rollout.domain.model import Rollout
 from rollout.domain.states import FINISHED, HostState, RolloutState
 from rollout.services import stopping
-from rollout.services.stopping import Accepted
 
 if TYPE_CHECKING:
     from rollout.cli.stand_in import StandIn
@@ -25,17 +24,19 @@ def stop(
 ) -> int:
     """End a rollout; the exit code."""
     rollout = finding.to_stop(call, number)
-    over = rollout.state in FINISHED
-    began = time.monotonic()
+    asked_at = hurry.heard(rollout.id)
+    over = asked_at is None and rollout.state in FINISHED
+    began = time.monotonic() if asked_at is None else asked_at
     why = reason or f"stopped by {who()}"
     lease_s = call.settings.lease_s
     accepted = stopping.accept(rollout.id, call.store, lease_s, who=who(), why=why, keep=keep)
-    new = not over and rollout.state is not RolloutState.ROLLING_BACK
+    new = not over and (asked_at is not None or rollout.state is not RolloutState.ROLLING_BACK)
     with teller(as_json=call.json) as told:
         if over:
             told.say(f"rollout {rollout.id} is {rollout.state.replace('_', ' ')} already")
-        if new:
-            _say_accepted(told, accepted)
+        if new and asked_at is None:
+            for line in hurry.accepted(rollout.id, accepted.leased, accepted.longest_s):
+                told.say(line)
         found = _at_once(call, rollout.id)
         if new and found is not None:
             _say_acknowledged(told, found, time.monotonic() - began)
@@ -82,15 +83,6 @@ def _stand_in(call: Call, number: int, told: Teller, timeout_s: float | None) ->
     from rollout.cli.stand_in import StandIn
 
     return StandIn(call, number, told, timeout_s)
-
-
-def _say_accepted(told: Teller, accepted: Accepted) -> None:
-    told.say(f"accepted: rollout {accepted.rollout.id} starts nothing any more")
-    if not accepted.leased:
-        told.say("  no host is being switched; the acknowledgement comes within seconds")
-        return
-    told.say(f"  being switched now: {output.names(accepted.leased)}")
-    told.say(f"  the acknowledgement takes at most {accepted.longest_s:.0f} s, if they do not answer")
 
 
 def _say_acknowledged(told: Teller, found: Rollout, took_s: float) -> None:

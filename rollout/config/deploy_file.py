@@ -13,6 +13,7 @@ from rollout.config import rules
 from rollout.config.app import AppConfig, CanaryConfig, FanOutConfig, QueueConfig, ReleaseConfig, TestsConfig
 from rollout.config.fleet import FleetConfig
 from rollout.config.notify import NotifyConfig
+from rollout.config.places import find
 from rollout.config.problems import Problem, from_validation, refuse, unknown_key, wrong
 from rollout.config.server import ServerConfig
 from rollout.config.table import Table
@@ -29,7 +30,6 @@ __all__ = [
     "ReleaseConfig",
     "ServerConfig",
     "TestsConfig",
-    "find",
     "load",
 ]
 
@@ -59,18 +59,6 @@ class Config:
             names = ", ".join(sorted(self.apps))
             raise ConfigError(f"several apps are configured: {names}", remedy="say which one with --app NAME")
         return next(iter(self.apps.values()))
-
-
-def find(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Path:
-    """The file that is meant: `path`, else $ROLLOUT_CONFIG, else ./rollout.toml; absolute, and a file."""
-    named = path or Path(environ.get("ROLLOUT_CONFIG") or "rollout.toml")
-    full = named.expanduser().absolute()
-    if not full.is_file():
-        raise ConfigError(
-            f"there is no file {full}",
-            remedy="run `rollout init` here, or name the file with --config FILE or ROLLOUT_CONFIG",
-        )
-    return full
 
 
 def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Config:

@@ -9,6 +9,7 @@ from urllib.parse import quote, urlsplit
 from pydantic import AfterValidator, Field, StrictStr
 
 from rollout.config.fields import LATER, FilePath, OptionalFilePath
+from rollout.config.places import API_TOKEN_FILE, STATE_DIR
 from rollout.config.table import Table
 from rollout.errors import ConfigError
 
@@ -62,13 +63,13 @@ def is_loopback(host: str) -> bool:
 class ServerConfig(Table):
     """The `[server]` table."""
 
-    state_dir: FilePath = Field(default=Path(".rollout"), validate_default=True)
+    state_dir: FilePath = Field(default=Path(STATE_DIR), validate_default=True)
     database: Annotated[StrictStr, AfterValidator(_database)] = Field(default="sqlite", repr=False)
     broker: Annotated[StrictStr, AfterValidator(_broker)] = Field(default="embedded", repr=False)
     listen: Annotated[StrictStr, AfterValidator(_listen)] = "127.0.0.1:8300"
     flower: Annotated[StrictStr, AfterValidator(_listen_or_off)] = "127.0.0.1:5555"
     webhook_secret_file: OptionalFilePath = Field(default=Path("webhook.secret"), validate_default=True)
-    api_token_file: FilePath = Field(default=Path("api.token"), validate_default=True)
+    api_token_file: FilePath = Field(default=Path(API_TOKEN_FILE), validate_default=True)
 
     @property
     def database_url(self) -> str:

@@ -28,6 +28,7 @@ class StopOrder(_Order):
     """The body of a stop."""
 
     keep: bool = False
+    who: str | None = Field(default=None, max_length=100)  # the person, as the program that asks says
 
 
 class ResumeOrder(_Order):
@@ -54,8 +55,9 @@ class Orders:
         """Accepted when the state is in the store: from then on nothing new starts. The workers do the rest."""
         number, order = rollout_id(request), await self._read(request, StopOrder)
         why = order.reason or "stopped over the API"
+        who = f"{WHO} for {order.who}" if order.who else WHO
         accepted = await self._service.lanes.orders.run(
-            partial(stopping.stop, number, self._service.for_orders, who=WHO, why=why, keep=order.keep)
+            partial(stopping.stop, number, self._service.for_orders, who=who, why=why, keep=order.keep)
         )
         return Json(
             {

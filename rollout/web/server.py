@@ -1,18 +1,22 @@
 """Listening: uvicorn with limits on what a stranger can make it do."""
 
 import gc
+import os
 import socket
 from pathlib import Path
 
+import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
 from rollout import logs, wiring
+from rollout.config import places
 from rollout.config.server import ServerConfig
 from rollout.errors import Conflict
 from rollout.web.app import build
 from rollout.web.connection import Connection
 
+log = structlog.get_logger()
 HEAD_BYTES = 16_384  # request line and headers
 CONNECTIONS = 500
 GOODBYE_S = 5  # for requests that are under way when we are asked to end
@@ -27,7 +31,7 @@ def serve(path: Path | None = None) -> None:
     # What is here now stays: to look through it for garbage again and again would hold up everybody for a tenth of a second.
     gc.collect()
     gc.freeze()
-    uvicorn.Server(configured(app)).run(sockets=[listening])
+    uvicorn.Server(configured(app)).run(sockets=[listening, *inside(deps.config.server.state_dir)])
 
 
 def configured(app: ASGIApp) -> uvicorn.Config:
@@ -46,6 +50,25 @@ def configured(app: ASGIApp) -> uvicorn.Config:
         timeout_keep_alive=10,
         timeout_graceful_shutdown=GOODBYE_S,
     )
+
+
+def inside(state_dir: Path) -> list[socket.socket]:
+    """The socket for commands of this machine, which nobody but the owner may open; none where it cannot be had: they do without."""
+    door = places.door(state_dir)
+    listening = socket.socket(socket.AF_UNIX)
+    try:
+        door.unlink(missing_ok=True)  # of a web process that has ended, or is being replaced
+        before = os.umask(0o177)
+        try:
+            listening.bind(str(door))
+        finally:
+            os.umask(before)
+        listening.listen(64)
+    except OSError as error:
+        listening.close()
+        log.warning("no_socket_for_commands", socket=str(door), why=str(error), what="a stop takes longer")
+        return []
+    return [listening]
 
 
 def listen(server: ServerConfig) -> socket.socket:

@@ -1,0 +1,120 @@
+"""`rollout stop N` asks the web process first: that has in its memory what this command takes most of a second to import.
+
+An accelerator, and no more. Whatever becomes of it the command goes its whole way, and writes and tells the stop itself if
+that is not done; and words that are not understood without doubt here are left to it.
+"""
+
+import getpass
+import json
+import os
+import socket
+import time
+import tomllib
+from collections.abc import Mapping, Sequence
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+
+from rollout.cli import output
+from rollout.config import places
+from rollout.config.addresses import absolute
+from rollout.errors import RolloutError
+
+ANSWER_S = 1.0  # to write it ourselves takes as long
+FLAGS, OPTIONS = ("--keep", "--wait", "--json"), ("--reason", "--config")
+_heard: dict[int, float] = {}
+
+
+def heard(rollout: int) -> float | None:
+    """When (monotonic) this process asked for the stop that the web process has written, which is told; None when it has not."""
+    return _heard.get(rollout)
+
+
+def stop(words: Sequence[str], environ: Mapping[str, str] = os.environ) -> None:
+    """Ask, when the command's words are a stop of one rollout."""
+    began = time.monotonic()
+    asked = _understood(words)
+    if asked is None:
+        return
+    number, given = asked
+    try:
+        found = _ask(number, given, environ)
+        lines = accepted(number, found["leased"], found["longest_s"])
+    except (OSError, LookupError, ValueError, TypeError, AttributeError, HTTPException, RolloutError):
+        return  # no web process, or none that answers in time; what else is wrong the command will tell
+    if found.get("state") != "stopping":  # it is over already, or as good as
+        return
+    _heard[number] = began
+    if "--json" not in given:
+        for line in lines:
+            output.say(line)
+
+
+def accepted(number: int, leased: Sequence[str], longest_s: float) -> list[str]:
+    """What is said of a stop that is in the store."""
+    said = f"accepted: rollout {number} starts nothing any more"
+    if not leased:
+        return [said, "  no host is being switched; the acknowledgement comes within seconds"]
+    return [
+        said,
+        f"  being switched now: {output.names(leased)}",
+        f"  the acknowledgement takes at most {longest_s:.0f} s, if they do not answer",
+    ]
+
+
+def _understood(words: Sequence[str]) -> tuple[int, dict[str, str]] | None:
+    """The rollout's number, and the options; None for words of other commands, mistakes, and what is not known here."""
+    if list(words[:1]) != ["stop"]:
+        return None
+    numbers, given, rest = [], {}, list(words[1:])
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = word.partition("=")
+        if word in FLAGS:
+            given[word] = ""
+        elif name in OPTIONS and name not in given and (equals or rest):
+            given[name] = value if equals else rest.pop(0)
+        elif word.isascii() and word.isdigit():
+            numbers.append(int(word))
+        else:
+            return None
+    return (numbers[0], given) if len(numbers) == 1 else None
+
+
+def _ask(number: int, given: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, Any]:
+    """What the web process says of the stop; empty when it does not take it."""
+    file = places.find(Path(given["--config"]) if given.get("--config") else None, environ)
+    server = tomllib.loads(file.read_text()).get("server", {})
+    token = environ.get("ROLLOUT_API_TOKEN") or _first_line(
+        absolute(Path(server.get("api_token_file", places.API_TOKEN_FILE)), file.parent)
+    )
+    who = f"cli:{getpass.getuser()}"
+    order = {"reason": given.get("--reason") or f"stopped by {who}", "keep": "--keep" in given, "who": who}
+    state_dir = absolute(Path(server.get("state_dir", places.STATE_DIR)), file.parent)
+    inside = _Inside(places.door(state_dir))
+    try:
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        inside.request("POST", f"/api/rollouts/{number}/stop", json.dumps(order), headers)
+        answer = inside.getresponse()
+        found: dict[str, Any] = json.loads(answer.read()) if answer.status == 202 else {}
+        return found
+    finally:
+        inside.close()
+
+
+def _first_line(file: Path) -> str:
+    return next(filter(None, map(str.strip, file.read_text().splitlines())), "")
+
+
+class _Inside(HTTPConnection):
+    """HTTP over a Unix socket: who may use it, its folder says."""
+
+    def __init__(self, door: Path) -> None:
+        super().__init__("localhost", timeout=ANSWER_S)
+        self._door = door
+
+    def connect(self) -> None:
+        """To the web process."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._door))
