@@ -45,6 +45,11 @@ def pytest_runtest_teardown(nextitem):
         _end()
 
 
+def pytest_sessionfinish():
+    """Also when there was more to come: after the first failure, or Ctrl-C."""
+    _end()
+
+
 def _end():
     while RUNNING:
         _, rig = RUNNING.popitem()
