@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import zlib
 from pathlib import Path
 
@@ -9,6 +10,10 @@ import pytest
 from hypothesis import settings
 
 from tests.support import faketime
+
+# Each of the processes that tests start would compile the whole product anew; and each run of pytest all tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 settings.register_profile("rollout", deadline=None, print_blob=True)
 settings.register_profile("faults", deadline=None, print_blob=True, max_examples=200)
