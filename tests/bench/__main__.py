@@ -36,6 +36,7 @@ def main() -> int:
     if path_of_sshd() is None:
         sys.exit("make bench needs OpenSSH's server: apt-get install openssh-server")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # so that nothing is left running
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # users have compiled modules, whatever this shell says
     ask = Ask(hosts=given.hosts, rounds=given.rounds, huge=given.huge, judge_runs=given.judge_runs)
     load = os.getloadavg()[0]
     say(f"{ask.hosts} hosts, {os.cpu_count()} cores, load {load:.1f} before we begin")
