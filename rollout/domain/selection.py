@@ -192,18 +192,21 @@ class Red:
 def first_red(queue: Sequence[Candidate]) -> Red | None:
     """The oldest commit that failed its tests behind the last one that passed; None when none failed behind it.
 
-    A barred commit passed its tests: the branch is not red by it.
+    A barred commit passed its tests: the branch is not red by it. One that nobody vouches for is named when none is red.
     """
     first: Red | None = None
+    silent: Red | None = None
     certain = True
     for position, candidate in enumerate(queue, start=1):
         if _is_good(candidate):
-            first, certain = None, True
+            first, silent, certain = None, None, True
         elif candidate.state in _UNTESTED:
             certain = False
-        elif first is None:
-            first = Red(position, certain)
-    return first
+        elif candidate.silent:
+            silent = silent or Red(position, certain)
+        else:
+            first = first or Red(position, certain)
+    return first or silent
 
 
 def suspects(batch: Sequence[Candidate]) -> list[str]:

@@ -650,3 +650,16 @@ def test_the_first_red_commit_is_the_oldest_behind_the_last_good_one():
     assert first(red, good, untested, red) == (4, False)
     assert first(red, untested) == (1, True)
     assert first(CommitState.BARRED, untested) is None
+
+
+@pytest.mark.parametrize(
+    ("letters", "position"), [("Ff", 2), ("FFff", 3), ("fF", 1), ("FF", 1), ("fpF", 3), ("FpFf", 4)]
+)
+def test_who_has_no_verdict_is_not_the_first_red_commit(letters, position):
+    """Somebody who broke the branch is named before one of whom nobody says whether it is good, whichever came first."""
+    assert selection.first_red(a_queue(letters)).position == position
+
+
+def test_the_first_of_three_reds_is_red():
+    """A commit without a verdict before them is not the one whose author is asked."""
+    assert f"the first one {sha(2)[:12]}" in choose(a_queue("Ffff"), []).reason
