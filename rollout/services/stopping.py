@@ -314,11 +314,14 @@ def _goal(tx: Transaction, rollout: Rollout, to: str) -> str:
 
 
 def _bar_after(tx: Transaction, rollout: Rollout, goal: str, *, who: str, why: str) -> None:
-    """Everything after the commit that the fleet goes back to, up to what ran: nothing ships the same again."""
+    """Everything after the commit that the fleet goes back to, up to what ran: nothing ships the same again.
+
+    What ran and has left the branch says nothing of those that have its place now.
+    """
     base, shipped = tx.commits.get(rollout.app, goal), tx.commits.get(rollout.app, rollout.commit)
     if base is None or base.position is None or shipped is None or shipped.position is None:
         return
-    for commit in tx.commits.after(rollout.app, base.position):
+    for commit in tx.commits.after(rollout.app, base.position) if shipped.on_branch else [shipped]:
         if commit.position is not None and commit.position <= shipped.position:
             bars.bar_locked(tx, commit, who=who, why=why)
 

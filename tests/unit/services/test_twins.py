@@ -304,3 +304,18 @@ def test_a_squash_of_two_reverts_lifts_both_bars(world):
     old = f'Revert "Sell tea"\n\nThis reverts commit {"7" * 40}.'
     undo = push(world, f"* Undo\n\nThis reverts commit {one}.\n\nThis reverts commit {two}.\n\n* {old}")
     assert runs_on(world) == {undo}
+
+
+def test_going_back_bars_what_ran_though_it_has_left_the_branch(world):
+    """Not the one that was forced into its place; forced back, what ran does not ship again."""
+    first = world.workshop.commits[0].sha
+    bad = push(world, tree="b" * 40)
+    assert runs_on(world) == {bad}
+    taken = world.workshop.commits[-1]
+    forced(world, replace(taken, sha=AMENDED, tree="c" * 40))
+    stopping.roll_back_done(world.config.app(None), world.deps, to=first, who="ann", why="errors")
+    world.run(seconds=100, until=lambda: everywhere(world) == {first})
+    assert state(world, bad) is CommitState.BARRED
+    assert state(world, AMENDED) is not CommitState.BARRED
+    forced(world, taken)
+    assert runs_on(world) == {first}
