@@ -44,7 +44,7 @@ def _forked(**_: Any) -> None:
 
 @worker_init.connect  # type: ignore[untyped-decorator]
 def _collect_less(**_: Any) -> None:
-    """Modules stay, and so do 1,000 connections: collections that walk through them cost 8 % of what preparing a fleet does."""
+    """Modules stay, and 1,000 connections stay long: collections that walk through them cost 8 % of what preparing a fleet does."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)  # a cycle waits longer, which costs some megabytes

@@ -2,12 +2,14 @@
 
 import sys
 
-from rollout.cli import hurry
-
 
 def run() -> None:
     """The entry point."""
-    hurry.stop(sys.argv[1:])
+    words = sys.argv[1:]
+    if words[:1] == ["stop"]:
+        from rollout.cli import hurry
+
+        hurry.stop(words)
     from rollout.cli import main
 
     main.run()

@@ -4,21 +4,22 @@ An accelerator, and no more. Whatever becomes of it the command goes its whole w
 that is not done; and words that are not understood without doubt here are left to it.
 """
 
-import getpass
 import json
 import os
 import socket
+import sys
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
-from http.client import HTTPConnection, HTTPException
+from contextlib import suppress
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 from rollout.cli import output
+from rollout.cli.call import who
 from rollout.config import places
 from rollout.config.addresses import absolute
-from rollout.errors import RolloutError
 
 ANSWER_S = 1.0  # to write it ourselves takes as long
 FLAGS, OPTIONS = ("--keep", "--wait", "--json"), ("--reason", "--config")
@@ -26,28 +27,25 @@ _heard: dict[int, float] = {}
 
 
 def heard(rollout: int) -> float | None:
-    """When (monotonic) this process asked for the stop that the web process has written, which is told; None when it has not."""
+    """When (monotonic) the web process was asked by this one for the stop of this rollout, which it then wrote; None when it was not."""
     return _heard.get(rollout)
 
 
 def stop(words: Sequence[str], environ: Mapping[str, str] = os.environ) -> None:
     """Ask, when the command's words are a stop of one rollout."""
     began = time.monotonic()
-    asked = _understood(words)
-    if asked is None:
-        return
-    number, given = asked
-    try:
-        found = _ask(number, given, environ)
-        lines = accepted(number, found["leased"], found["longest_s"])
-    except (OSError, LookupError, ValueError, TypeError, AttributeError, HTTPException, RolloutError):
-        return  # no web process, or none that answers in time; what else is wrong the command will tell
-    if found.get("state") != "stopping":  # it is over already, or as good as
-        return
-    _heard[number] = began
-    if "--json" not in given:
-        for line in lines:
-            output.say(line)
+    with suppress(
+        Exception
+    ):  # no web process, or none that answers in time; what else is wrong the command will tell
+        asked = _understood(words)
+        found = _ask(*asked, environ) if asked else {}
+        if asked and found["new"]:
+            number, given = asked
+            _heard[number] = began
+            # The one document on standard output is the command's.
+            stream = sys.stderr if "--json" in given else sys.stdout
+            for line in accepted(number, found["leased"], found["longest_s"]):
+                print(line, file=stream, flush=True)
 
 
 def accepted(number: int, leased: Sequence[str], longest_s: float) -> list[str]:
@@ -82,28 +80,32 @@ def _understood(words: Sequence[str]) -> tuple[int, dict[str, str]] | None:
 
 
 def _ask(number: int, given: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, Any]:
-    """What the web process says of the stop; empty when it does not take it."""
-    file = places.find(Path(given["--config"]) if given.get("--config") else None, environ)
+    """What the web process says of the stop; an exception when it does not take it."""
+    file = places.find(Path(given["--config"]) if "--config" in given else None, environ)
     server = tomllib.loads(file.read_text()).get("server", {})
-    token = environ.get("ROLLOUT_API_TOKEN") or _first_line(
-        absolute(Path(server.get("api_token_file", places.API_TOKEN_FILE)), file.parent)
+    token = (
+        environ.get("ROLLOUT_API_TOKEN")
+        or absolute(Path(server.get("api_token_file", places.API_TOKEN_FILE)), file.parent)
+        .read_text()
+        .split()[0]
     )
-    who = f"cli:{getpass.getuser()}"
-    order = {"reason": given.get("--reason") or f"stopped by {who}", "keep": "--keep" in given, "who": who}
-    state_dir = absolute(Path(server.get("state_dir", places.STATE_DIR)), file.parent)
-    inside = _Inside(places.door(state_dir))
+    order = {
+        "reason": given.get("--reason") or f"stopped by {who()}",
+        "keep": "--keep" in given,
+        "who": who(),
+    }
+    door = places.door(
+        absolute(Path(server.get("state_dir", places.STATE_DIR)), file.parent),
+        environ.get("ROLLOUT_DATABASE") or server.get("database", places.DATABASE),
+    )
+    inside = _Inside(door)
     try:
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         inside.request("POST", f"/api/rollouts/{number}/stop", json.dumps(order), headers)
-        answer = inside.getresponse()
-        found: dict[str, Any] = json.loads(answer.read()) if answer.status == 202 else {}
+        found: dict[str, Any] = json.load(inside.getresponse())
         return found
     finally:
         inside.close()
-
-
-def _first_line(file: Path) -> str:
-    return next(filter(None, map(str.strip, file.read_text().splitlines())), "")
 
 
 class _Inside(HTTPConnection):

@@ -1,12 +1,13 @@
 """Where things are that a command looks for before it reads the whole configuration: this module loads at once."""
 
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from rollout.errors import ConfigError
 
-STATE_DIR, API_TOKEN_FILE = ".rollout", "api.token"  # beside rollout.toml
+STATE_DIR, API_TOKEN_FILE, DATABASE = ".rollout", "api.token", "sqlite"  # the files beside rollout.toml
 
 
 def find(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Path:
@@ -21,6 +22,6 @@ def find(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> P
     return full
 
 
-def door(state_dir: Path) -> Path:
-    """The Unix socket where the web process listens for this machine's commands."""
-    return state_dir / "web.sock"
+def door(state_dir: Path, database: str) -> Path:
+    """The Unix socket where the web process listens for this machine's commands: one for each database, whose numbers they mean."""
+    return state_dir / f"web-{hashlib.sha256(database.encode()).hexdigest()[:8]}.sock"

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlsplit
 from pydantic import AfterValidator, Field, StrictStr
 
 from rollout.config.fields import LATER, FilePath, OptionalFilePath
-from rollout.config.places import API_TOKEN_FILE, STATE_DIR
+from rollout.config.places import API_TOKEN_FILE, DATABASE, STATE_DIR
 from rollout.config.table import Table
 from rollout.errors import ConfigError
 
@@ -64,7 +64,7 @@ class ServerConfig(Table):
     """The `[server]` table."""
 
     state_dir: FilePath = Field(default=Path(STATE_DIR), validate_default=True)
-    database: Annotated[StrictStr, AfterValidator(_database)] = Field(default="sqlite", repr=False)
+    database: Annotated[StrictStr, AfterValidator(_database)] = Field(default=DATABASE, repr=False)
     broker: Annotated[StrictStr, AfterValidator(_broker)] = Field(default="embedded", repr=False)
     listen: Annotated[StrictStr, AfterValidator(_listen)] = "127.0.0.1:8300"
     flower: Annotated[StrictStr, AfterValidator(_listen_or_off)] = "127.0.0.1:5555"

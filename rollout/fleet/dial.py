@@ -11,7 +11,7 @@ from typing import Any
 from rollout.fleet.deadline import Deadline
 
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # Linux
-_AT_ONCE = 32_768  # bytes
+_AT_ONCE = 4_096  # bytes, and so many each waiting reader holds
 _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
 

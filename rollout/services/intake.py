@@ -46,7 +46,6 @@ def receive_all(told: Told, deps: Deps) -> list[Received]:
     "accepted", and comes to its end with what is decided over the commit.
     """
     with deps.store.transaction() as tx:
-        tx.apps.lock_all({AppName(app.name) for _, app in told if app is not None})
         found, new = _store(tx, told)
         first = _first_of_each_app(new, deps)
         tx.commits.rung(first, deps.settings.ring_again_s)
@@ -75,6 +74,7 @@ def _store(tx: Transaction, told: Told) -> tuple[dict[int, Received], list[Commi
             heads[one] = AppName(app.name), push.head
         else:
             ends[one] = End(Outcome.IGNORED, ignored or "not a repository of ours")
+    tx.apps.lock_all({app for app, _ in heads.values()})
     tellers: dict[Head, int] = {}
     for one, head in heads.items():
         tellers.setdefault(head, one)
@@ -101,11 +101,18 @@ def _add(tx: Transaction, told: Told, ends: Mapping[int, End]) -> dict[int, Rece
 
 
 def _first_of_each_app(new: Sequence[Commit], deps: Deps) -> list[CommitId]:
-    """No more messages than the app has tests at a time: each that ends rings for the next one, and so does the reconciler."""
+    """No more messages than the app has tests at a time: each that ends rings for the next one, and so does the reconciler.
+
+    Where CI servers decide all are looked at: one that waits for its checks ends nothing.
+    """
     of_app: dict[AppName, list[CommitId]] = {}
     for commit in new:
         of_app.setdefault(commit.app, []).append(commit.id)
-    return [one for app, its in of_app.items() for one in its[: deps.config.app(app).tests.parallel]]
+    configured = {app: deps.config.app(app) for app in of_app}
+    most = {
+        app: None if its.tests.source == "external" else its.tests.parallel for app, its in configured.items()
+    }
+    return [one for app, its in of_app.items() for one in its[: most[app]]]
 
 
 def reject(provider: str, delivery: str, why: str, deps: Deps) -> int:

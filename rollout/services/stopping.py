@@ -43,6 +43,7 @@ class Accepted:
     rollout: Rollout
     longest_s: float  # until the acknowledgement, if hosts do not answer
     leased: tuple[str, ...]  # hosts that hold an activation lease now
+    new: bool  # it was not there before
 
 
 @crashpoints.stage("stop")
@@ -65,13 +66,14 @@ def accept(
                 f"rollout {rollout_id} is done; there is nothing to stop",
                 remedy=f"to go back: rollout rollback --app {rollout.app}",
             )
+        new = rollout.is_ahead or rollout.state not in {*FINISHED, R.STOPPING, R.ROLLING_BACK}
         if rollout.is_ahead:  # another one is active still; unbarred it would be planned anew at once
             rollout = planning.set_aside(tx, rollout, why, who=who)
             bars.after_trouble(tx, rollout, who=who, why=why)
-        elif rollout.state not in FINISHED and rollout.state not in {R.STOPPING, R.ROLLING_BACK}:
+        elif new:
             rollout = stop_locked(tx, rollout, who=who, why=why, keep=keep)
         crashpoints.reach("in-decision")
-        return _accepted(tx, rollout, lease_s)
+        return _accepted(tx, rollout, lease_s, new=new)
 
 
 def stop_locked(tx: Transaction, rollout: Rollout, *, who: str, why: str, keep: bool = False) -> Rollout:
@@ -115,10 +117,10 @@ def announce(rollout: Rollout, deps: Deps) -> None:
         deps.bell.revoke(rollout.id)
 
 
-def _accepted(tx: Transaction, rollout: Rollout, lease_s: float) -> Accepted:
+def _accepted(tx: Transaction, rollout: Rollout, lease_s: float, *, new: bool) -> Accepted:
     leased = _unsealed(tx, rollout)
     longest = longest_s(policy(rollout), lease_s) + ROUNDS_S if leased else SOON_S
-    return Accepted(rollout, longest, tuple(host.name for host in leased))
+    return Accepted(rollout, longest, tuple(host.name for host in leased), new)
 
 
 def longest_s(app: AppConfig, lease_s: float) -> float:

@@ -203,7 +203,11 @@ class Store:
     def reading(self) -> Iterator[Transaction]:
         """A transaction that only reads."""
         with self._translated(), self._reading() as connection:
-            yield Transaction(connection, self._stopwatch)
+            tx = Transaction(connection, self._stopwatch)
+            try:
+                yield tx
+            finally:
+                del tx.connection  # as above: it is kept for the next one
 
     def close(self) -> None:
         """Give the connections back."""

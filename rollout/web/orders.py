@@ -62,6 +62,7 @@ class Orders:
         return Json(
             {
                 "accepted": True,
+                "new": accepted.new,
                 "rollout": accepted.rollout.id,
                 "state": accepted.rollout.state,
                 "acknowledged_at": views.moment(accepted.rollout.acknowledged_at),

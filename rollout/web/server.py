@@ -31,7 +31,7 @@ def serve(path: Path | None = None) -> None:
     # What is here now stays: to look through it for garbage again and again would hold up everybody for a tenth of a second.
     gc.collect()
     gc.freeze()
-    uvicorn.Server(configured(app)).run(sockets=[listening, *inside(deps.config.server.state_dir)])
+    uvicorn.Server(configured(app)).run(sockets=[listening, *inside(deps.config.server)])
 
 
 def configured(app: ASGIApp) -> uvicorn.Config:
@@ -52,9 +52,9 @@ def configured(app: ASGIApp) -> uvicorn.Config:
     )
 
 
-def inside(state_dir: Path) -> list[socket.socket]:
+def inside(server: ServerConfig) -> list[socket.socket]:
     """The socket for commands of this machine, which nobody but the owner may open; none where it cannot be had: they do without."""
-    door = places.door(state_dir)
+    door = places.door(server.state_dir, server.database)
     listening = socket.socket(socket.AF_UNIX)
     try:
         door.unlink(missing_ok=True)  # of a web process that has ended, or is being replaced

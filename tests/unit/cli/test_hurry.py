@@ -28,13 +28,13 @@ def configured(deps):
     """The token is there; where the state is."""
     deps.config.server.api_token_file.write_text(f"{TOKEN}\n")
     deps.config.server.state_dir.mkdir(exist_ok=True)
-    return deps.config.server.state_dir
+    return deps.config.server
 
 
 @contextmanager
-def web(deps, state_dir):
+def web(deps, configured):
     """The real application on its socket for commands."""
-    sockets = server.inside(state_dir)
+    sockets = server.inside(configured)
     serving = uvicorn.Server(server.configured(an_application(deps)))
     thread = threading.Thread(target=serving.run, kwargs={"sockets": sockets})
     thread.start()
@@ -90,11 +90,12 @@ def test_keep_is_kept(deps, rollout, configured, cli):
 
 
 def test_json_prints_no_lines(deps, rollout, configured, capsys):
-    """With --json the one document is the command's own."""
+    """With --json the one document is the command's own; should that fail, standard error has said that the stop is there."""
     with web(deps, configured):
         hurry.stop(["stop", str(rollout.id), "--json"])
-    assert hurry.heard(rollout.id) is not None
-    assert capsys.readouterr().out == ""
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "accepted: rollout 1" in told.err
 
 
 @pytest.mark.parametrize(
@@ -110,6 +111,9 @@ def test_json_prints_no_lines(deps, rollout, configured, capsys):
         ["stop", "1", "--reason", "a", "--reason", "b"],
         ["stop", "-1"],
         ["stop", "²"],
+        ["stop", "1" * 5000],
+        ["stop", "1", "--config", ""],
+        ["stop", "1", "--config", "~nobody-of-this-name/rollout.toml"],
         ["rollback", "1"],
         ["--json", "stop", "1"],
     ],
@@ -172,12 +176,32 @@ def test_one_that_is_stopped_already_is_said_to_be_by_the_command(deps, configur
     assert "is rolled back already" in cli("stop", over.id).out
 
 
+def test_a_rollout_that_is_planned_ahead_is_stopped_like_any_other(deps, configured, cli, capsys):
+    """It ends at once, and the person hears that his stop did it."""
+    a_rollout(deps)
+    behind = a_rollout(deps, state="pending")
+    with deps.store.transaction() as tx:
+        ahead = tx.rollouts.update(behind, began_s=None)
+    with web(deps, configured):
+        hurry.stop(["stop", str(ahead.id)])
+    assert "accepted: rollout 2" in capsys.readouterr().out
+    assert "already" not in cli("stop", ahead.id).out
+
+
+def test_another_database_is_another_installation(deps, rollout, configured, monkeypatch):
+    """Rollout 1 of a copy is not rollout 1 of production, though both have the same rollout.toml."""
+    with web(deps, configured):
+        hurry.stop(["stop", str(rollout.id)], {"ROLLOUT_DATABASE": "postgresql://127.0.0.1/copy"})
+    assert now(deps, rollout)[0].state is RolloutState.FANNING_OUT
+
+
 def test_only_the_owner_may_open_the_socket(configured):
     """Neither its group nor others, whatever the umask is; and where none can be had the web process does without."""
     for one in server.inside(configured):
         one.close()
-    assert places.door(configured).stat().st_mode & 0o777 == 0o600
-    assert server.inside(configured / ("x" * 200)) == []
+    door = places.door(configured.state_dir, configured.database)
+    assert door.stat().st_mode & 0o777 == 0o600
+    assert server.inside(configured.model_copy(update={"state_dir": door / "none"})) == []
 
 
 def test_asking_loads_next_to_nothing():

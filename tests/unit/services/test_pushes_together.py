@@ -129,6 +129,16 @@ def test_a_crowd_of_commits_sends_as_many_messages_as_tests_run_at_a_time(world)
         assert rung() == [(one,) for one in ids[: number + 2]]
 
 
+def test_of_a_crowd_whose_checks_ci_servers_run_each_is_looked_at(world):
+    """One that waits for its checks ends nothing, so it rings for no other: all of them have a message of their own."""
+    app = world.config.app("shop")
+    tests = app.tests.model_copy(update={"source": "external", "required": ("unit",)})
+    config = replace(world.config, apps={"shop": app.model_copy(update={"tests": tests})})
+    world.config, world.deps = config, replace(world.deps, config=config)
+    receive(world, *(push(sha, sha[-4:]) for sha in SHAS))
+    assert len([1 for _, tasks, _ in world.bell.queue if tasks == (RUN_TESTS,)]) == len(SHAS)
+
+
 def test_without_its_message_a_crowd_is_found_by_the_reconciler(world):
     """The one message is lost with its worker: its commit is rung for again, before the others."""
     receive(world, *(push(sha, sha[-4:]) for sha in SHAS))
