@@ -6,8 +6,8 @@ the n oldest commits at once, so a commit that failed its tests may lie below th
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from math import ceil
 
 from rollout.domain.states import CommitState
@@ -90,12 +90,8 @@ class Undone:
     sha: str  # of the other one
     title: str  # of who says so, in lower case; "" when it is not git's own
     own: str  # the hash of who says so, "" when it is not told
-
-    @property
-    def is_plain(self) -> bool:
-        """Git's own title says that it undoes a change, not that it undoes an undoing."""
-        nested = self.title.startswith(('revert "revert "', 'revert "reapply "'))
-        return self.title.startswith('revert "') and not nested
+    # Though nobody knows the other one: it undoes none of what the same message says that it undoes, but what was left out.
+    is_explained: bool = False
 
 
 def undoes(message: str) -> list[Undone]:
@@ -107,7 +103,27 @@ def undoes(message: str) -> list[Undone]:
     stays = [True] * len(found)
     for _ in found:  # also who takes back may be taken back
         stays = [not any(stays[at] for at in those) for those in takers]
-    return [one for one, its in zip(found, stays, strict=True) if its]
+    taking = {at for those in takers for at in those}
+    lines = message.splitlines()
+    listed = [heading[1].lower() for line in lines if (heading := _HEADING.match(line))]
+    subjects = {_PULL_NUMBER.sub("", line).lstrip(" \t*-").rstrip().lower() for line in lines}
+    return [
+        replace(one, is_explained=at in taking or _is_told(one, listed, subjects))
+        for at, (one, its) in enumerate(zip(found, stays, strict=True))
+        if its
+    ]
+
+
+def _is_told(one: Undone, listed: Iterable[str], subjects: Collection[str]) -> bool:
+    """That it undoes one of the listed ones, or, by git's own title, a change of elsewhere.
+
+    Not an undoing, nor what has its subject in the same message: that may be an undoing under any name.
+    """
+    if any(sha.startswith(one.sha) for sha in listed):
+        return True
+    nested = one.title.startswith(('revert "revert "', 'revert "reapply "'))
+    is_plain = one.title.startswith('revert "') and not nested
+    return is_plain and one.title.removeprefix('revert "').removesuffix('"') not in subjects
 
 
 def _undoes(message: str) -> Iterator[Undone]:
@@ -119,6 +135,8 @@ def _undoes(message: str) -> Iterator[Undone]:
             title, own = "", heading[1].lower()
         elif git := _TITLE.match(_PULL_NUMBER.sub("", line)):
             title = git[1].lower()
+        elif line.startswith("* "):  # the next one of a list
+            title = ""
         for sha in _REVERT.findall(line):
             yield Undone(sha.lower(), title, own)
             title = ""

@@ -164,14 +164,14 @@ def _undone_by(tx: Transaction, commit: Commit) -> frozenset[str]:
     """Hashes, or their first digits, that it takes back, by its own message or by what came in with it.
 
     A squashed message may list an undoing, and that this was undone: by the hash of a commit that we know or, as squashing
-    loses them, of one that nobody knows. Then nothing says that the other ones are undone still, unless its title does.
+    loses them, of one that nobody knows. Then nothing says that the other ones are undone still, unless the message does.
     """
     brought = frozenset(commit.mends.split())
     said = selection.undoes(commit.message)
     if len(said) <= 1:
         return brought | {one.sha for one in said}
     known = {one.sha: tx.commits.starting_with(commit.app, one.sha) for one in said}
-    unclear = {one.sha for one in said if not known[one.sha] and not one.is_plain}
+    unclear = {one.sha for one in said if not known[one.sha] and not one.is_explained}
     again = [sha for rows in known.values() for row in rows for sha in selection.reverts(row.message)]
     stays = {one.sha for one in said if not unclear - {one.sha} and not _are_in(one.sha, again)}
     return brought | stays | unclear

@@ -295,6 +295,60 @@ def test_a_squash_of_a_revert_and_its_revert_lifts_no_bar(world, known):
     assert runs_on(world) == before
 
 
+@pytest.mark.parametrize(
+    ("second", "is_lifted"),
+    [
+        ('Revert "Roll back the new checkout (#12)"', False),
+        ('Revert "Roll forward"', True),
+    ],
+    ids=["of one that it lists", "of another one"],
+)
+def test_a_revert_of_a_revert_with_a_subject_of_its_own_lifts_no_bar(world, second, is_lifted):
+    """Git's title names a subject, and nobody knows the hash: one that the squash lists may be what undid the barred one."""
+    bad = push(world, tree="b" * 40)
+    stopped(world, bad)
+    before = everywhere(world)
+    first = f"Roll back the new checkout (#12)\n\nThis reverts commit {bad}."
+    squash = push(world, f"Work\n\n* {first}\n\n* {second}\n\nThis reverts commit {'7' * 40}.")
+    assert runs_on(world) == ({squash} if is_lifted else before)
+
+
+def test_a_squash_of_a_revert_that_came_back_and_was_reverted_again_lifts_the_bar(world):
+    """Nobody knows the hashes that squashing lost; what the last one undoes is in the message."""
+    bad = push(world, tree="b" * 40)
+    stopped(world, bad)
+    titles = ('Revert "Sell tea"', 'Reapply "Sell tea"', 'Revert "Reapply "Sell tea""')
+    listed = zip(titles, (bad, "7" * 40, "8" * 40), strict=True)
+    undo = push(world, "\n\n".join(f"* {title}\n\nThis reverts commit {sha}." for title, sha in listed))
+    assert runs_on(world) == {undo}
+
+
+def test_a_squash_by_git_that_takes_one_of_its_own_back_lifts_the_bar(world):
+    """The hash that nobody knows stands above one of the commits that it lists, and that one undoes nothing."""
+    bad = push(world, tree="b" * 40)
+    stopped(world, bad)
+    texts = (
+        "Sell tea",
+        f'Revert "Sell tea"\n\n    This reverts commit {"1" * 40}.',
+        f"This reverts commit {bad}.",
+    )
+    listed = (f"commit {number * 40}\n\n    {text}" for number, text in zip("123", texts, strict=True))
+    undo = push(world, "Squashed commit of the following:\n\n" + "\n\n".join(listed))
+    assert runs_on(world) == {undo}
+
+
+def test_the_title_of_one_of_a_list_is_not_that_of_the_next(world):
+    """A commit of a squash says nothing of the hash that it names; the revert before it, of which the hash was cut, says nothing of it."""
+    bad = push(world, tree="b" * 40)
+    stopped(world, bad)
+    before = everywhere(world)
+    push(
+        world,
+        f'* Undo\n\nThis reverts commit {bad}.\n\n* Revert "Sell tea"\n\nby hand\n\n* Do\n\nThis reverts commit {"7" * 40}.',
+    )
+    assert runs_on(world) == before
+
+
 def test_a_squash_of_two_reverts_lifts_both_bars(world):
     """Both are known, and neither undoes the other; nor does one of long ago, which nobody knows, and git's title tells of."""
     one = push(world, tree="b" * 40)
