@@ -70,11 +70,15 @@ def _came_in(line: Sequence[str], history: Sequence[BranchCommit]) -> Iterator[l
 
 
 def _mends(merge: BranchCommit, inner: Sequence[BranchCommit]) -> frozenset[str]:
-    """What the commits that came in revert or mend, without those that a newer one of them takes back."""
+    """What the commits that came in revert or mend, without those that a newer one of them takes back.
+
+    Of a squashed one that lists several undoings only its trailers count: one of them may undo another, by a hash that is lost.
+    """
     taken_back = set(selection.reverts(merge.message))
     found: set[str] = set()
     for one in inner:
         if not any(one.sha.startswith(named) for named in taken_back):
-            taken_back |= selection.reverts(one.message)
-            found |= selection.fixes(one.message)
+            undone = selection.reverts(one.message)
+            taken_back |= undone
+            found |= selection.mended(one.message) | (undone if len(undone) == 1 else set())
     return frozenset(found)
