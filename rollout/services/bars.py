@@ -119,7 +119,7 @@ def passed(tx: Transaction, commit: Commit) -> None:
 def look_again(tx: Transaction, app: AppName, queue: Sequence[Commit]) -> None:
     """Bar what passed before the same was barred, and was not on the branch then: an amended commit that is forced back.
 
-    `queue`: what may ship now. The caller holds the app's row.
+    `queue`: what may be planned now. The caller holds the app's row.
     """
     barred = tx.commits.barred_content(app)
     for commit in queue:
@@ -150,8 +150,10 @@ def _bar_the_same(tx: Transaction, commit: Commit) -> None:
 def _same(tx: Transaction, commit: Commit) -> Iterator[tuple[str, Commit]]:
     """Barred commits that this one brings again, and in which way."""
     for other in tx.commits.barred_with(commit):
-        # What is before a barred one on the branch is not gone back to by automation anyway.
-        if not (commit.on_branch and other.on_branch and _is_in(commit, other)):
+        # What is before a barred one on the branch is not gone back to by automation anyway; and what was known before
+        # work that is not of the line is what that was made from, not what became of it.
+        made_from_it = (other.is_pull or other.merged_into is not None) and commit.id < other.id
+        if not made_from_it and not (commit.on_branch and other.on_branch and _is_in(commit, other)):
             what = "bytes" if commit.digest is not None and commit.digest == other.digest else "files"
             yield f"the same {what} as", other
     for back in _of_hashes(tx, commit.app, _undone_by(tx, commit)):

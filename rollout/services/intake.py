@@ -15,7 +15,7 @@ from rollout.domain.pipeline import run_tests
 from rollout.domain.retry import backoff_s, spread
 from rollout.domain.states import CommitState
 from rollout.errors import Conflict, NotFound, RolloutError
-from rollout.services import bars, deliveries, planning, pulls, turns
+from rollout.services import deliveries, planning, pulls, turns
 from rollout.services.ports import Deps
 from rollout.store.apps import LONGEST_BACKOFF_S
 from rollout.store.store import Transaction
@@ -239,7 +239,7 @@ def _write(
     inner = [replace(told, into=brings[told.into or head]) for told in branch.inner]
     tx.commits.add_all(name, inner, who=who, why=why)
     tx.commits.place(name, branch.line, inner, since=branch.since)
-    bars.look_again(tx, name, planning.waiting(tx, name))
+    planning.look_again(tx, name)
 
 
 def _branch_above(known: _Known, head: str, app: AppConfig, deps: Deps) -> Branch:

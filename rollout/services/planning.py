@@ -60,7 +60,7 @@ def start_next(app_name: str, deps: Deps, *, may_wait: bool = False) -> Rollout 
         fleet = deps.fleet.members(app)  # an inventory may take its time, so outside the transaction
         with deps.store.transaction() as tx:
             tx.apps.lock(name)
-            bars.look_again(tx, name, _behind(tx, name, _base(tx, name)))
+            look_again(tx, name)
             chosen, why = _next(tx, app)
             if chosen is None:
                 return None
@@ -106,6 +106,11 @@ def stuck(app: AppConfig, tx: Transaction) -> str | None:
         return None
     chosen, why = _choose(tx, app)
     return why if chosen is None else None
+
+
+def look_again(tx: Transaction, app: AppName) -> None:
+    """As `bars.look_again`, at what waits: what is on its way to hosts is stopped by people or by what is seen of it."""
+    bars.look_again(tx, app, _behind(tx, app, _base(tx, app)))
 
 
 def released(tx: Transaction, app: AppName) -> Commit | None:

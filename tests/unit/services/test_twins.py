@@ -281,6 +281,31 @@ def test_a_bar_on_a_pull_request_is_one_on_its_squash_merge(world, pull):
     assert runs_on(world) == {squashed}
 
 
+def test_a_bar_on_a_pull_request_is_none_on_what_it_was_made_from(world):
+    """Its head is an empty commit on one of the queue, and has that one's files: that one is as good as before."""
+    other = push(world, tree="c" * 40)
+    world.run(seconds=60, until=lambda: world.newest().commit == other)
+    innocent = push(world, tree="b" * 40)
+    world.run(seconds=5, until=lambda: state(world, innocent) is CommitState.PASSED)
+    with world.store.transaction() as tx:
+        head = Pull(7, "refs/pull/7/head", "9" * 40, "empty", "Eve", "empty", tree="b" * 40)
+        tx.commits.add_pull(APP, head, who="test", why="open")
+    bars.bar(APP, head.sha, world.deps, who="ann", why="no")
+    assert runs_on(world) == {innocent}
+
+
+def test_a_bar_on_a_pull_request_stops_no_rollout_of_its_squash_merge(world, pull):
+    """It is barred when the merge is on its way to hosts, and the branch is read then: that changes nothing under way."""
+    bars.unbar(APP, pull.sha, world.deps, who="ann", why="it is over")
+    squashed = push(world, "feature (#7)", tree="b" * 40)
+    world.run(seconds=60, until=lambda: world.newest().commit == squashed and squashed in everywhere(world))
+    assert everywhere(world) != {squashed}
+    bars.bar(APP, pull.sha, world.deps, who="ann", why="too early")
+    push_nothing(world)
+    assert state(world, squashed) is CommitState.PASSED
+    assert runs_on(world) == {squashed}
+
+
 @pytest.mark.parametrize("known", [True, False], ids=["known", "lost by squashing"])
 def test_a_squash_of_a_revert_and_its_revert_lifts_no_bar(world, known):
     """It undoes nothing: whether the hash that is taken back is one that we have seen, or went with the branch that was squashed."""
