@@ -14,16 +14,12 @@ from rollout.store.store import Transaction
 
 
 def candidate(commit: Commit, tx: Transaction) -> selection.Candidate:
-    """A commit as selection sees it, its age by now: by the store's clock, which a step of this machine's does not move."""
-    if commit.received_s is not None:
-        age_s = tx.now() - commit.received_s
-    else:
-        age_s = (tx.today() - commit.received_at).total_seconds()
+    """A commit as selection sees it."""
     undone = _undone_by(tx, commit)
     return selection.Candidate(
         sha=commit.sha,
         state=commit.state,
-        age_s=max(0.0, age_s),
+        age_s=age_s(commit, tx),
         suspect=commit.suspect,
         reverts=selection.mended(commit.message) | undone,
         undoes=undone,
@@ -31,6 +27,13 @@ def candidate(commit: Commit, tx: Transaction) -> selection.Candidate:
         author=commit.author,
         silent=commit.state is CommitState.FAILED and not commit.reds,
     )
+
+
+def age_s(commit: Commit, tx: Transaction) -> float:
+    """Since it was received, by now: by the store's clock, which a step of this machine's does not move."""
+    if commit.received_s is not None:
+        return max(0.0, tx.now() - commit.received_s)
+    return max(0.0, (tx.today() - commit.received_at).total_seconds())
 
 
 def candidates(tx: Transaction, app: AppConfig, queue: Sequence[Commit]) -> list[selection.Candidate]:
@@ -123,8 +126,9 @@ def look_again(tx: Transaction, app: AppName, queue: Sequence[Commit]) -> None:
     """
     barred = tx.commits.barred_content(app)
     for commit in queue:
-        may_be = {commit.digest, commit.tree} & barred or _undone_by(tx, commit)
-        if commit.state is CommitState.PASSED and may_be:
+        if commit.state is not CommitState.PASSED:
+            continue
+        if {commit.digest, commit.tree} & barred or _undone_by(tx, commit):
             _bar_the_same(tx, commit)
 
 
@@ -172,7 +176,7 @@ def _undone_by(tx: Transaction, commit: Commit) -> frozenset[str]:
     said = selection.undoes(commit.message)
     if len(said) <= 1:
         return brought | {one.sha for one in said}
-    known = {one.sha: tx.commits.starting_with(commit.app, one.sha) for one in said}
+    known = tx.commits.called(commit.app, {one.sha for one in said})
     unclear = {one.sha for one in said if not known[one.sha] and not one.is_explained}
     again = [sha for rows in known.values() for row in rows for sha in selection.reverts(row.message)]
     stays = {one.sha for one in said if not unclear - {one.sha} and not _are_in(one.sha, again)}
@@ -185,8 +189,8 @@ def _are_in(sha: str, hashes: Iterable[str]) -> bool:
 
 
 def _of_hashes(tx: Transaction, app: AppName, hashes: Iterable[str]) -> Iterator[Commit]:
-    for sha in sorted(hashes):
-        yield from tx.commits.starting_with(app, sha)
+    for found in tx.commits.called(app, sorted(hashes)).values():
+        yield from found
 
 
 def bar(app: str, name: str, deps: Deps, *, who: str, why: str) -> Commit:

@@ -25,13 +25,12 @@ def external(app: AppConfig) -> bool:
 def decision(tx: Transaction, app: AppConfig, commit: Commit) -> Decision:
     """What the reports so far say of the commit."""
     reported = tx.checks.of(commit.app, commit.sha)
-    age_s = bars.candidate(commit, tx).age_s
-    return checks.decide(app.tests.required, reported, age_s, app.tests.deadline)
+    return checks.decide(app.tests.required, reported, bars.age_s(commit, tx), app.tests.deadline)
 
 
 def put_off(tx: Transaction, app: AppConfig, commit: Commit, why: str) -> None:
     """It waits for reports: they ring; and its time limit does."""
-    left_s = app.tests.deadline - bars.candidate(commit, tx).age_s
+    left_s = app.tests.deadline - bars.age_s(commit, tx)
     tx.commits.update(commit, reason=why, due_at=tx.now() + min(LONGEST_WAIT_S, max(0.0, left_s)))
 
 

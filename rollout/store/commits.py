@@ -61,6 +61,7 @@ _INSIDE = update(commits).where(_ONE).values(on_branch=False, merged_into=bindpa
 _NOT_TESTED = (
     update(commits).where(_ONE, commits.c.state == CommitState.RECEIVED).values(reason=bindparam("why"))
 )
+WHOLE = 40  # digits of a hash that is not cut
 MOST_UNPLACED = 50  # git is asked for each of them at every reading; those that it lacks end by themselves
 ITSELF = commits.c.merged_into.is_(None)  # not inside a merge: may be tested and shipped by itself
 _BARRED = or_(commits.c.state == CommitState.BARRED, commits.c.bar_wanted.is_not(None))  # or will be
@@ -94,6 +95,16 @@ class Commits:
             .limit(2)
         )
         return load_all(Commit, rows, state=CommitState)
+
+    def called(self, app: AppName, names: Collection[str]) -> dict[str, list[Commit]]:
+        """For each of these hashes, or first digits of hashes, as `starting_with`; all whole hashes in one statement."""
+        found: dict[str, list[Commit]] = {name: [] for name in names}
+        for one in self._of({(app, name) for name in names if len(name) == WHOLE}).values():
+            found[one.sha].append(one)
+        for name in names:
+            if len(name) < WHOLE:
+                found[name] = self.starting_with(app, name)
+        return found
 
     def add(self, app: AppName, sha: str, *, who: str, why: str) -> tuple[Commit, bool]:
         """The commit's row, and whether it is new."""

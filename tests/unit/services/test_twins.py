@@ -3,10 +3,11 @@
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import event
 
 from rollout.domain.model import Pull
 from rollout.domain.states import CommitState
-from rollout.services import bars, intake, planning, stopping, testing
+from rollout.services import bars, checks, intake, planning, stopping, testing
 from tests.support.world import World
 
 APP = "shop"
@@ -398,3 +399,55 @@ def test_going_back_bars_what_ran_though_it_has_left_the_branch(world):
     assert state(world, AMENDED) is not CommitState.BARRED
     forced(world, taken)
     assert runs_on(world) == {first}
+
+
+def statements(world, ask):
+    """How many the store is asked by this, in one transaction."""
+    told = []
+
+    def count(_connection, statement, *_):
+        told.append(statement)
+
+    with world.store.transaction() as tx:
+        event.listen(world.store._engine, "before_execute", count)
+        try:
+            ask(tx)
+        finally:
+            event.remove(world.store._engine, "before_execute", count)
+    return len(told)
+
+
+def test_a_list_of_many_hashes_costs_one_question(world):
+    """However many a squash says that it undoes; none when only its age is asked, and none for what has not passed."""
+    app = world.config.app(None)
+    few, many = (
+        commit_of(
+            world,
+            push(world, "\n\n".join(f"* Undo\n\nThis reverts commit {one:040x}." for one in range(9, most))),
+        )
+        for most in (11, 49)
+    )
+    assert few.state is CommitState.RECEIVED
+
+    def look(tx):
+        bars.look_again(tx, APP, [many])
+
+    assert statements(world, lambda tx: bars.candidate(many, tx)) == 1
+    assert statements(world, lambda tx: checks.decision(tx, app, many)) == 1
+    assert statements(world, look) == 1
+    few, many = (replace(one, state=CommitState.PASSED) for one in (few, many))
+    assert statements(world, look) == statements(world, lambda tx: bars.look_again(tx, APP, [few]))
+
+
+def test_commits_are_found_by_whole_hashes_and_by_their_first_digits(world):
+    """Those that are there, under the names that were asked for, and nobody under a name that nobody has."""
+    bad = "b" * 39 + "a"
+    with world.store.transaction() as tx:
+        tx.commits.add(APP, bad, who="test", why="pushed")
+        found = tx.commits.called(APP, [bad, "bbbbbbb", "b" * 40, "ccccccc"])
+    assert {name: [one.sha for one in rows] for name, rows in found.items()} == {
+        bad: [bad],
+        "bbbbbbb": [bad],
+        "b" * 40: [],
+        "ccccccc": [],
+    }
