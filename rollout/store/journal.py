@@ -59,6 +59,7 @@ class Events:
                 "why": why,
             }
         )
+        self.write()
 
     def write(self) -> None:
         """What was added, in one statement: at the transaction's end, and before its own reading."""
