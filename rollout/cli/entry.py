@@ -5,11 +5,10 @@ import sys
 
 def run() -> None:
     """The entry point."""
-    words = sys.argv[1:]
-    if words[:1] == ["stop"]:
+    if sys.argv[1:2] == ["stop"]:
         from rollout.cli import hurry
 
-        hurry.stop(words)
+        hurry.stop(sys.argv[2:])
     from rollout.cli import main
 
     main.run()

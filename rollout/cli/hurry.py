@@ -32,11 +32,10 @@ def heard(rollout: int) -> float | None:
 
 
 def stop(words: Sequence[str], environ: Mapping[str, str] = os.environ) -> None:
-    """Ask, when the command's words are a stop of one rollout."""
+    """Ask, when the words behind `stop` name one rollout."""
     began = time.monotonic()
-    with suppress(
-        Exception
-    ):  # no web process, or none that answers in time; what else is wrong the command will tell
+    # No web process is there, or none that answers in time; what else may be wrong the command will tell.
+    with suppress(Exception):
         asked = _understood(words)
         found = _ask(*asked, environ) if asked else {}
         if asked and found["new"]:
@@ -61,10 +60,8 @@ def accepted(number: int, leased: Sequence[str], longest_s: float) -> list[str]:
 
 
 def _understood(words: Sequence[str]) -> tuple[int, dict[str, str]] | None:
-    """The rollout's number, and the options; None for words of other commands, mistakes, and what is not known here."""
-    if list(words[:1]) != ["stop"]:
-        return None
-    numbers, given, rest = [], {}, list(words[1:])
+    """The rollout's number, and the options; None for mistakes, and what is not known here."""
+    numbers, given, rest = [], {}, list(words)
     while rest:
         word = rest.pop(0)
         name, equals, value = word.partition("=")
@@ -89,11 +86,9 @@ def _ask(number: int, given: Mapping[str, str], environ: Mapping[str, str]) -> d
         .read_text()
         .split()[0]
     )
-    order = {
-        "reason": given.get("--reason") or f"stopped by {who()}",
-        "keep": "--keep" in given,
-        "who": who(),
-    }
+    person = who()
+    reason = given.get("--reason") or f"stopped by {person}"
+    order = {"reason": reason, "keep": "--keep" in given, "who": person}
     door = places.door(
         absolute(Path(server.get("state_dir", places.STATE_DIR)), file.parent),
         environ.get("ROLLOUT_DATABASE") or server.get("database", places.DATABASE),

@@ -64,7 +64,9 @@ _NOT_TESTED = (
 WHOLE = 40  # digits of a hash that is not cut
 MOST_UNPLACED = 50  # git is asked for each of them at every reading; those that it lacks end by themselves
 ITSELF = commits.c.merged_into.is_(None)  # not inside a merge: may be tested and shipped by itself
-_BARRED = or_(commits.c.state == CommitState.BARRED, commits.c.bar_wanted.is_not(None))  # or will be
+_BARRED = or_(
+    commits.c.state == CommitState.BARRED, commits.c.bar_wanted.is_not(None)
+)  # or to be, once it has passed
 IS_PULL = and_(commits.c.pull.is_not(None), commits.c.position.is_(None))  # `Commit.is_pull`
 
 

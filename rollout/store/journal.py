@@ -59,7 +59,6 @@ class Events:
                 "why": why,
             }
         )
-        self.write()
 
     def write(self) -> None:
         """What was added, in one statement: at the transaction's end, and before its own reading."""
@@ -131,7 +130,7 @@ class Deliveries:
         return self.add_all([(push, app, end)])[0]
 
     def add_all(self, told: Sequence[tuple[Push, AppName | None, End]]) -> list[int]:
-        """As `add`, for many in one statement; their ids, in their order."""
+        """As `add`, for many at once; their ids, in their order."""
         if not told:
             return []
         today = self._tx.today()

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 import structlog
 
 from rollout import webhooks
-from rollout.config.deploy_file import AppConfig
 from rollout.domain.model import Push
 from rollout.errors import ServiceUnavailable, Unreadable
 from rollout.services import checks, intake
-from rollout.services.intake import Received
+from rollout.services.intake import Received, Told
 from rollout.services.ports import Deps
 from rollout.webhooks import payload
 
@@ -20,7 +19,6 @@ REMEDY = (
     " is this the address of that kind of git server? What it sent is under its recent deliveries, what came here under"
     " `rollout history --deliveries`"
 )
-Told = Sequence[tuple[Push, AppConfig | None]]  # of one webhook: several apps may ship the same repository
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +67,7 @@ def _read(one: Arrival, deps: Deps) -> Push:
 
 
 def _for_every_app(push: Push, deps: Deps) -> Told:
+    """Several apps may ship the same repository."""
     apps = webhooks.matches(push, deps.config.apps)
     if not apps:
         return [(push, webhooks.match(push, deps.config.apps))]

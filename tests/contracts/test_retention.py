@@ -57,6 +57,7 @@ def live_through(tx, *, ended):
 
 def rows(tx):
     """How many there are of each kind."""
+    tx.events.write()
     tables_ = [getattr(tables, kind) for kind in KINDS]
     return {
         table.name: tx.connection.execute(select(func.count()).select_from(table)).scalar_one()

@@ -65,7 +65,7 @@ def test_the_web_process_writes_the_stop_and_the_command_does_the_rest(
 ):
     """It is in the store and told before the command's modules are loaded; then the command acknowledges it, and says accepted only once."""
     with web(deps, configured):
-        hurry.stop(["stop", str(rollout.id), "--reason", "slow since 14:00"])
+        hurry.stop([str(rollout.id), "--reason", "slow since 14:00"])
     told = capsys.readouterr().out
     found, stops = now(deps, rollout)
     assert found.state is RolloutState.STOPPING
@@ -83,7 +83,7 @@ def test_the_web_process_writes_the_stop_and_the_command_does_the_rest(
 def test_keep_is_kept(deps, rollout, configured, cli):
     """--keep goes with it; a rollout that was stopped so quickly is not said to have been over before."""
     with web(deps, configured):
-        hurry.stop(["stop", "--keep", str(rollout.id), "--json"])
+        hurry.stop(["--keep", str(rollout.id), "--json"])
     assert now(deps, rollout)[0].keep
     whole = cli("stop", rollout.id, "--keep", "--json")
     assert (whole.code, whole.json["state"]) == (0, "stopped")
@@ -92,7 +92,7 @@ def test_keep_is_kept(deps, rollout, configured, cli):
 def test_json_prints_no_lines(deps, rollout, configured, capsys):
     """With --json the one document is the command's own; should that fail, standard error has said that the stop is there."""
     with web(deps, configured):
-        hurry.stop(["stop", str(rollout.id), "--json"])
+        hurry.stop([str(rollout.id), "--json"])
     told = capsys.readouterr()
     assert told.out == ""
     assert "accepted: rollout 1" in told.err
@@ -101,27 +101,24 @@ def test_json_prints_no_lines(deps, rollout, configured, capsys):
 @pytest.mark.parametrize(
     "words",
     [
-        ["status"],
-        ["stop"],
-        ["stop", "--help"],
-        ["stop", "1", "2"],
-        ["stop", "1", "--app", "shop"],
-        ["stop", "1", "--timeout", "soon"],
-        ["stop", "1", "--reason"],
-        ["stop", "1", "--reason", "a", "--reason", "b"],
-        ["stop", "-1"],
-        ["stop", "²"],
-        ["stop", "1" * 5000],
-        ["stop", "1", "--config", ""],
-        ["stop", "1", "--config", "~nobody-of-this-name/rollout.toml"],
-        ["rollback", "1"],
-        ["--json", "stop", "1"],
+        [],
+        ["--help"],
+        ["1", "2"],
+        ["1", "--app", "shop"],
+        ["1", "--timeout", "soon"],
+        ["1", "--reason"],
+        ["1", "--reason", "a", "--reason", "b"],
+        ["-1"],
+        ["²"],
+        ["1" * 5000],
+        ["1", "--config", ""],
+        ["1", "--config", "~nobody-of-this-name/rollout.toml"],
     ],
 )
 def test_words_that_are_not_a_stop_without_doubt_are_left_to_the_command(
     deps, rollout, configured, words, capsys
 ):
-    """What is another command, a mistake, or not known here stops nothing and prints nothing."""
+    """What is a mistake, or not known here, stops nothing and prints nothing."""
     with web(deps, configured):
         hurry.stop(words)
     assert now(deps, rollout)[0].state is RolloutState.FANNING_OUT
@@ -130,10 +127,10 @@ def test_words_that_are_not_a_stop_without_doubt_are_left_to_the_command(
 
 def test_no_web_process_is_no_matter(deps, rollout, configured, cli):
     """Nobody listens, or not any more: the command writes the stop itself, and says so."""
-    hurry.stop(["stop", str(rollout.id)])
+    hurry.stop([str(rollout.id)])
     with web(deps, configured):
         pass
-    hurry.stop(["stop", str(rollout.id)])
+    hurry.stop([str(rollout.id)])
     assert now(deps, rollout)[0].state is RolloutState.FANNING_OUT
     told = cli("stop", rollout.id)
     assert told.code == 0
@@ -144,16 +141,16 @@ def test_a_refusal_is_the_commands_to_tell(deps, configured, cli, capsys):
     """A rollout that is done, or is none, a wrong token and no configuration: nothing is said here."""
     done = a_rollout(deps, state="done")
     with web(deps, configured):
-        hurry.stop(["stop", str(done.id)])
-        hurry.stop(["stop", "99"])
+        hurry.stop([str(done.id)])
+        hurry.stop(["99"])
         assert "there is nothing to stop" in cli("stop", done.id).err
         under_way = a_rollout(deps)
         deps.config.server.api_token_file.write_text("another\n")
-        hurry.stop(["stop", str(under_way.id)])
+        hurry.stop([str(under_way.id)])
         deps.config.path.write_text("[server\n")
-        hurry.stop(["stop", str(under_way.id)])
+        hurry.stop([str(under_way.id)])
         deps.config.path.unlink()
-        hurry.stop(["stop", str(under_way.id)])
+        hurry.stop([str(under_way.id)])
     assert now(deps, under_way)[0].state is RolloutState.FANNING_OUT
     assert capsys.readouterr().out == ""
 
@@ -163,7 +160,7 @@ def test_a_configuration_with_a_mistake_stops_all_the_same(deps, rollout, config
     with web(deps, configured):
         with deps.config.path.open("a") as file:
             file.write("\n[apps.shop.releese]\n")
-        hurry.stop(["stop", str(rollout.id), f"--config={deps.config.path}"])
+        hurry.stop([str(rollout.id), f"--config={deps.config.path}"])
     assert now(deps, rollout)[0].state is RolloutState.STOPPING
 
 
@@ -171,7 +168,7 @@ def test_one_that_is_stopped_already_is_said_to_be_by_the_command(deps, configur
     """It is not told as if this stop had done it."""
     over = a_rollout(deps, state="rolled_back")
     with web(deps, configured):
-        hurry.stop(["stop", str(over.id)])
+        hurry.stop([str(over.id)])
     assert hurry.heard(over.id) is None
     assert "is rolled back already" in cli("stop", over.id).out
 
@@ -183,7 +180,7 @@ def test_a_rollout_that_is_planned_ahead_is_stopped_like_any_other(deps, configu
     with deps.store.transaction() as tx:
         ahead = tx.rollouts.update(behind, began_s=None)
     with web(deps, configured):
-        hurry.stop(["stop", str(ahead.id)])
+        hurry.stop([str(ahead.id)])
     assert "accepted: rollout 2" in capsys.readouterr().out
     assert "already" not in cli("stop", ahead.id).out
 
@@ -191,7 +188,7 @@ def test_a_rollout_that_is_planned_ahead_is_stopped_like_any_other(deps, configu
 def test_another_database_is_another_installation(deps, rollout, configured, monkeypatch):
     """Rollout 1 of a copy is not rollout 1 of production, though both have the same rollout.toml."""
     with web(deps, configured):
-        hurry.stop(["stop", str(rollout.id)], {"ROLLOUT_DATABASE": "postgresql://127.0.0.1/copy"})
+        hurry.stop([str(rollout.id)], {"ROLLOUT_DATABASE": "postgresql://127.0.0.1/copy"})
     assert now(deps, rollout)[0].state is RolloutState.FANNING_OUT
 
 

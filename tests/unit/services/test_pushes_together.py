@@ -165,7 +165,7 @@ def statements(world, pushes):
 
 
 def test_a_crowd_costs_as_many_statements_as_a_few(world):
-    """What the store is asked and told is the same for three webhooks and for sixty, of new and of known commits."""
+    """Three webhooks and sixty, of new and of known commits, are as many calls of the database; of an insert of many its driver may make more."""
     hashes = [f"{number:040x}" for number in range(100)]
     receive(world, push("f" * 40, "the app's first"))
     few = statements(world, [push(sha, sha) for sha in hashes[:3]])
