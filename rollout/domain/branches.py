@@ -72,7 +72,7 @@ def _came_in(line: Sequence[str], history: Sequence[BranchCommit]) -> Iterator[l
 def _mends(merge: BranchCommit, inner: Sequence[BranchCommit]) -> frozenset[str]:
     """What the commits that came in revert or mend, without those that a newer one of them takes back.
 
-    Of a squashed one that lists several undoings only its trailers count: one of them may undo another, by a hash that is lost.
+    Of a squashed one that lists several undoings only its trailers are sure: one of them may undo another, by a hash that is lost.
     """
     taken_back = set(selection.reverts(merge.message))
     found: set[str] = set()
@@ -80,5 +80,8 @@ def _mends(merge: BranchCommit, inner: Sequence[BranchCommit]) -> frozenset[str]
         if not any(one.sha.startswith(named) for named in taken_back):
             undone = selection.reverts(one.message)
             taken_back |= undone
-            found |= selection.mended(one.message) | (undone if len(undone) == 1 else set())
+            sure = len(undone) == 1
+            found |= selection.mended(one.message) | {
+                sha if sure else f"{selection.PERHAPS}{sha}" for sha in undone
+            }
     return frozenset(found)

@@ -69,7 +69,7 @@ class Commit:
     # The pull request whose head it is; of one on the branch: it passed there, and waits for its release.
     pull: int | None
     merged_into: str | None = None  # the commit of the branch's line that it came in with, not being on it
-    mends: str = ""  # hashes that those that came in with it revert or mend
+    mends: str = ""  # hashes that those that came in with it revert or mend; see `selection.PERHAPS`
     # By a person, since it was barred last: being the same as a barred one does not bar it again.
     unbarred: bool = False
 
@@ -429,7 +429,7 @@ class BranchCommit:
     message: str
     parents: tuple[str, ...] = ()
     into: str | None = None  # the commit of the line that it came in with
-    mends: frozenset[str] = frozenset()  # hashes that those that came in with it revert or mend
+    mends: frozenset[str] = frozenset()  # as `Commit.mends`
     tree: str | None = None  # git's hash of all that is in it
 
 

@@ -16,6 +16,8 @@ ENOUGH_ROLLOUTS = 5  # before their durations are believed
 UNMEASURED_S = 600.0  # how long a rollout is taken to last until then
 REDS_IN_A_ROW = 3  # commits that failed one after the other: the branch is broken, a person looks
 
+PERHAPS = "?"  # before a hash: it may have been undone, and is no fix of anything by that
+
 _UNTESTED = frozenset({CommitState.RECEIVED, CommitState.TESTING})
 _REVERT = re.compile(r"\bThis reverts commit ([0-9a-f]{7,40})\b", re.IGNORECASE)
 _TRAILER = re.compile(r"^Rollout-Fixes:(.*)$", re.IGNORECASE | re.MULTILINE)
@@ -36,7 +38,7 @@ class Candidate:
     suspect: bool  # was in a batch that went wrong: goes out alone
     reverts: frozenset[str]  # hashes that it undoes or mends: see `fixes`, and `Commit.mends`
     author: str = ""
-    undoes: frozenset[str] = frozenset()  # those of them that it takes back
+    undoes: frozenset[str] = frozenset()  # those of them that it takes back, and those that it perhaps does
     same_as: str | None = None  # it is barred for being the same as this one
     # Nobody says whether it is good, and nothing is on its way: its run was cancelled, or no report came in time.
     silent: bool = False
@@ -292,7 +294,7 @@ def _mends(later: Candidate, candidate: Candidate, sha: str) -> bool:
     if is_fix_of(later, sha):
         return True
     if sha != candidate.sha:
-        return _takes_back(later, candidate.sha)
+        return is_fix_of(later, candidate.sha) and _takes_back(later, candidate.sha)
     return candidate.same_as is not None and is_fix_of(later, candidate.same_as)
 
 

@@ -16,12 +16,14 @@ from rollout.store.store import Transaction
 def candidate(commit: Commit, tx: Transaction) -> selection.Candidate:
     """A commit as selection sees it."""
     undone = _undone_by(tx, commit)
+    brought = set(commit.mends.split())
+    perhaps = {one[1:] for one in brought if one.startswith(selection.PERHAPS)} - brought
     return selection.Candidate(
         sha=commit.sha,
         state=commit.state,
         age_s=age_s(commit, tx),
         suspect=commit.suspect,
-        reverts=selection.mended(commit.message) | undone,
+        reverts=selection.mended(commit.message) | (undone - perhaps),
         undoes=undone,
         same_as=commit.same_as,
         author=commit.author,
@@ -172,7 +174,7 @@ def _undone_by(tx: Transaction, commit: Commit) -> frozenset[str]:
     A squashed message may list an undoing, and that this was undone: by the hash of a commit that we know or, as squashing
     loses them, of one that nobody knows. Then nothing says that the other ones are undone still, unless the message does.
     """
-    brought = frozenset(commit.mends.split())
+    brought = frozenset(one.removeprefix(selection.PERHAPS) for one in commit.mends.split())
     said = selection.undoes(commit.message)
     if len(said) <= 1:
         return brought | {one.sha for one in said}

@@ -386,6 +386,33 @@ def test_a_squash_of_two_reverts_lifts_both_bars(world):
     assert runs_on(world) == {undo}
 
 
+def squash(*hashes):
+    return "Work" + "".join(f"\n\n* Undo\n\nThis reverts commit {sha}." for sha in hashes)
+
+
+@pytest.mark.parametrize("fixes", [True, False], ids=["with a trailer", "without"])
+def test_a_squash_inside_a_merge_that_lists_several_undoings_lifts_no_bar(world, fixes):
+    """One of them may take another back; the word of its author lifts it."""
+    bad = push(world, tree="b" * 40)
+    stopped(world, bad)
+    before = everywhere(world)
+    trailer = f"\n\nRollout-Fixes: {bad}" if fixes else ""
+    merge, _ = world.workshop.merge(squash(bad, "7" * 40) + trailer)
+    push_nothing(world)
+    assert runs_on(world) == ({merge} if fixes else before)
+
+
+def test_a_squash_inside_a_merge_that_takes_a_revert_back_is_barred(world):
+    """Among other things: it brings the barred change again, or may."""
+    bad = push(world, tree="b" * 40)
+    stopped(world, bad)
+    revert = push(world, f"This reverts commit {bad}.", tree="c" * 40)
+    assert runs_on(world) == {revert}
+    world.workshop.merge(squash(revert, "7" * 40))
+    push_nothing(world)
+    assert runs_on(world) == {revert}
+
+
 def test_going_back_bars_what_ran_though_it_has_left_the_branch(world):
     """Not the one that was forced into its place; forced back, what ran does not ship again."""
     first = world.workshop.commits[0].sha
