@@ -5,7 +5,6 @@ for each host.
 """
 
 import contextlib
-import functools
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -14,8 +13,6 @@ from typing import Any, ClassVar
 
 import fabric
 import paramiko
-from paramiko.common import MSG_CHANNEL_CLOSE, MSG_CHANNEL_FAILURE
-from paramiko.packet import Packetizer
 
 from rollout.domain.model import Target
 from rollout.errors import HostKeyRefused, Unreachable
@@ -25,6 +22,7 @@ from rollout.fleet.failures import FOREIGN, Where, translate
 from rollout.fleet.identities import Identities
 from rollout.fleet.known_hosts import KnownHosts, KnownHostsFiles, known_name, scan_remedy
 from rollout.fleet.limits import Limits
+from rollout.fleet.transport import Attendant, PatientTransport
 
 
 class _NoSshConfig(paramiko.SSHConfig):
@@ -47,104 +45,10 @@ class _Config(fabric.Config):  # type: ignore[misc]  # Fabric has no types
 # One for all: each connection would otherwise merge a configuration of its own.
 _CONFIG = _Config(lazy=True, ssh_config=_NoSshConfig())
 
-_READER_ENDS_S = 1
 _PAUSE_S = 0.25  # before the second try to connect
 
 # What goes wrong is raised as one of our errors; paramiko's own log repeats it with a traceback.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
-
-
-class PatientPacketizer(Packetizer):
-    """Without paramiko's timer thread per handshake: our deadline covers it."""
-
-    def start_handshake(self, timeout: float) -> None:
-        """Do nothing."""
-
-
-def _host_is_done(channel: paramiko.Channel, message: object) -> None:  # noqa: ARG001 -- paramiko's signature
-    """The host has closed the channel, or refused its command: end our reading, and no more.
-
-    paramiko answers with its own close at once, from its reader thread. Whatever another thread was just about to send
-    on the channel then comes after that close, and OpenSSH ends the whole connection for it, neighbours included.
-    Here the thread that uses a channel is the only one that sends on it, and closes it last.
-    """
-    with channel.lock:
-        channel.eof_received = True
-        channel.in_buffer.close()
-        channel.in_stderr_buffer.close()
-        channel.out_buffer_cv.notify_all()
-        channel.status_event.set()
-
-
-class PatientTransport(paramiko.Transport):
-    """A transport whose reader sleeps: 1,000 idle ones that wake ten times a second burn a fifth of a core."""
-
-    _active_check_timeout = 20.0  # private in paramiko, so a test watches that it still works
-    _never = 1e9  # paramiko's own limits go by the wall clock and are named wrong; ours are alarms
-    # First those that need no MAC: paramiko compares one byte by byte, in Python.
-    _preferred_ciphers = tuple(
-        sorted(paramiko.Transport._preferred_ciphers, key=lambda name: "gcm" not in name)  # type: ignore[attr-defined]  # noqa: SLF001
-    )
-
-    _channel_handler_table: ClassVar[dict[int, Callable[..., None]]] = {
-        **paramiko.Transport._channel_handler_table,  # type: ignore[attr-defined]  # noqa: SLF001 -- no other hook
-        MSG_CHANNEL_CLOSE: _host_is_done,
-        MSG_CHANNEL_FAILURE: _host_is_done,
-    }
-
-    # SHA-1 and CBC are out; what stays is in every OpenSSH since 6.5.
-    disabled: ClassVar[dict[str, list[str]]] = {
-        "ciphers": ["aes128-cbc", "aes192-cbc", "aes256-cbc", "3des-cbc"],
-        "macs": ["hmac-sha1", "hmac-md5", "hmac-sha1-96", "hmac-md5-96"],
-        "kex": [
-            "diffie-hellman-group1-sha1",
-            "diffie-hellman-group14-sha1",
-            "diffie-hellman-group-exchange-sha1",
-        ],
-        "keys": ["ssh-rsa", "ssh-dss"],
-        "pubkeys": ["ssh-rsa", "ssh-dss"],
-    }
-
-    def __init__(self, wire: Wire, **options: Any) -> None:
-        options["disabled_algorithms"] = self.disabled
-        super().__init__(wire, packetizer_class=PatientPacketizer, **options)
-        self._wire = wire
-        self.banner_timeout = self.auth_timeout = self.channel_timeout = self._never
-        self.clear_to_send_timeout = self._never
-
-    def _parse_debug(self, message: object) -> None:
-        """A server says which line of authorized_keys let us in; paramiko writes that out letter by letter."""
-
-    def _log(self, level: int, msg: object, *args: object) -> None:
-        """Nobody reads it: what goes wrong is raised as one of our errors."""
-
-    def _filter_algorithm(self, type_: str) -> tuple[str, ...]:
-        """As paramiko's, worked out once: a handshake asks thirty times."""
-        return _allowed(type_, tuple(getattr(self, f"_preferred_{type_}")))
-
-    def close(self) -> None:
-        """Shut the socket down first, or the reader sleeps on; and let the reader close it, since it may be in it."""
-        self._wire.hang_up()
-        if self.is_alive() and self is not threading.current_thread():
-            self.join(_READER_ENDS_S)
-        super().close()
-        self._wire.close()
-
-    def prefer(self, kinds: list[str]) -> None:
-        """Ask for a host key of a type that we know."""
-        known = [
-            x for kind in kinds for x in (("rsa-sha2-512", "rsa-sha2-256") if kind == "ssh-rsa" else (kind,))
-        ]
-        options = self.get_security_options()
-        ours = list(options.key_types)
-        first = [kind for kind in known if kind in ours]
-        options.key_types = first + [kind for kind in ours if kind not in first]
-
-
-@functools.cache
-def _allowed(kind: str, preferred: tuple[str, ...]) -> tuple[str, ...]:
-    disabled = PatientTransport.disabled.get(kind, ())
-    return tuple(name for name in preferred if name not in disabled)
 
 
 class NoKeys(paramiko.HostKeys):
@@ -190,6 +94,7 @@ class Engine:
 
     limits: Limits
     alarms: Alarms
+    attendant: Attendant
     pacer: Pacer
     known_hosts: KnownHostsFiles
     identities: Identities
@@ -198,11 +103,12 @@ class Engine:
     def of(cls, limits: Limits) -> "Engine":
         """One for these limits."""
         pacer = Pacer(limits.connect_burst, limits.connects_per_s)
-        return cls(limits, Alarms(), pacer, KnownHostsFiles(), Identities())
+        return cls(limits, Alarms(), Attendant(), pacer, KnownHostsFiles(), Identities())
 
     def close(self) -> None:
-        """End its thread and let waiting connects go."""
+        """End its threads and let waiting connects go."""
         self.pacer.close()
+        self.attendant.close()
         self.alarms.close()
 
 
@@ -249,14 +155,17 @@ class HostConnection(fabric.Connection):  # type: ignore[misc]  # Fabric has no 
             self._open(deadline)
 
     def session(self, deadline: Deadline) -> paramiko.Channel:
-        """A new channel; HostError."""
+        """A new channel, whose user reads the connection until `let_go`, unless another does; HostError."""
         try:
-            # Its own time limit goes by the wall clock: a step would end the wait, or make it last for ever.
             with self.cut_at(deadline, "it opens no session in time"):
-                channel: paramiko.Channel = self.transport.open_session(timeout=PatientTransport._never)  # noqa: SLF001
+                channel: paramiko.Channel = self.transport.session()
         except FOREIGN as exc:
             raise translate(exc, self.where, cut=self._cut) from exc
         return channel
+
+    def let_go(self) -> None:
+        """This thread waits for nothing more of it."""
+        self.transport.let_go()
 
     @contextlib.contextmanager
     def cut_at(self, deadline: Deadline, words: str) -> Iterator[None]:
@@ -306,7 +215,7 @@ class HostConnection(fabric.Connection):  # type: ignore[misc]  # Fabric has no 
             raise translate(exc, self.where, cut=self._cut) from exc
 
     def _transport(self, wire: Wire, **options: Any) -> PatientTransport:
-        transport = PatientTransport(wire, **options)
+        transport = PatientTransport(wire, self._engine.attendant, **options)
         transport.prefer(self._kinds)
         return transport
 

@@ -22,7 +22,6 @@ from rollout.fleet.uploads import Source
 
 _CHUNK = 32 * 1024
 _LONGEST_LINE = 64 * 1024
-_MOMENT_S = 0.05
 _TICK_S = 0.1  # how often a transfer asks whether it may go on
 
 
@@ -121,7 +120,7 @@ class Conversation:
                     raise self._translate(exc) from exc
                 self._count(len(data))
                 return data
-            if not self._arrived.wait(limit.left()):
+            if not self._connection.transport.wait(self._arrived, limit):
                 raise Unreachable(
                     f"{self._connection.where}: no answer in time", remedy=self._connection.where.by_hand
                 )
@@ -137,7 +136,7 @@ class Conversation:
     def exit_status(self) -> int | None:
         """The exit status; None when the connection ended or a signal ended the command. Read everything first."""
         limit = self.deadline.within(self._limits.exec_s)
-        while not self._channel.status_event.wait(limit.left()):
+        if not self._connection.transport.wait(self._channel.status_event, limit):
             raise Unreachable(
                 f"{self._connection.where}: the command ended, and its exit status did not come in time"
             )
@@ -161,9 +160,7 @@ class Conversation:
 
     @property
     def lost(self) -> bool:
-        """Whether the connection is gone, as opposed to the command. Its thread ends a moment after its channels."""
-        if self._channel.exit_status == -1:
-            self._connection.transport.join(_MOMENT_S)
+        """Whether the connection is gone, as opposed to the command."""
         return not self._connection.is_connected
 
     @property
@@ -192,8 +189,11 @@ class Conversation:
     def _send(self, view: memoryview, go_on: Callable[[], bool], stall: Deadline) -> int:
         """How many bytes the host's window took before it answered, hung up, or `go_on` said no."""
         sent = 0
-        while sent < len(view) and not self._answered:
+        while sent < len(view):
             try:
+                self._connection.transport.make_room(self._channel, Deadline.after(_TICK_S))
+                if self._answered:
+                    break
                 step = self._channel.send(bytes(view[sent:]))
             except TimeoutError:
                 if stall.passed:

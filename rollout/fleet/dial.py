@@ -3,6 +3,7 @@
 import contextlib
 import ipaddress
 import queue
+import select
 import socket
 import threading
 import time
@@ -11,7 +12,9 @@ from typing import Any
 from rollout.fleet.deadline import Deadline
 
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # Linux
-_AT_ONCE = 4_096  # bytes, and so many each waiting reader holds
+_AT_ONCE = 16_384  # bytes
+_MOST_AHEAD = 256 * 1024  # bytes; no packet is so long
+_LONG_S = 1e6
 _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
 
@@ -40,6 +43,30 @@ class Wire(socket.socket):
             self._ahead = super().recv(max(bufsize, _AT_ONCE), flags)
         piece, self._ahead = self._ahead[:bufsize], self._ahead[bufsize:]
         return piece
+
+    def has_packet(self, tail: int | None) -> bool:
+        """Whether a whole packet has been read ahead: its length, itself and `tail` bytes. None: whether anything has."""
+        if tail is None:
+            return bool(self._ahead)
+        return len(self._ahead) >= 4 + tail + int.from_bytes(self._ahead[:4], "big")
+
+    def readable(self, limit: Deadline) -> bool:
+        """Whether something comes, or the end, before the limit."""
+        number = self.fileno()
+        if number < 0:
+            return True
+        poll = select.poll()
+        poll.register(number, select.POLLIN)
+        return bool(poll.poll(min(limit.left(), _LONG_S) * 1000))
+
+    def gather(self) -> None:
+        """Read ahead what has come, once `readable` said so; EOFError at the end, OSError."""
+        data = super().recv(_AT_ONCE)
+        if not data:
+            raise EOFError
+        self._ahead += data
+        if len(self._ahead) > _MOST_AHEAD:
+            raise OSError("it sends a packet that is longer than any may be")
 
     def hang_up(self) -> None:
         """End it from any thread: whoever waits in recv or send returns at once."""

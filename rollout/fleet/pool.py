@@ -69,6 +69,7 @@ class Pool:
                     with contextlib.suppress(EOFError, OSError, paramiko.SSHException):
                         channel.close()
         finally:
+            connection.let_go()
             self._release(entry)
 
     def close(self) -> None:
@@ -88,7 +89,10 @@ class Pool:
             connection, warm = self._connect(entry, target, deadline)
             try:
                 return entry, connection, self._channel(connection, deadline, warm=warm)
-            except Unreachable:
+            except BaseException as error:
+                connection.let_go()
+                if not isinstance(error, Unreachable):
+                    raise
                 self._retire(entry)
                 if not (warm and again) or deadline.passed:
                     raise

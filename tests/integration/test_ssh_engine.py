@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 import tracemalloc
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -30,9 +31,10 @@ from rollout.errors import (
     Unreachable,
 )
 from rollout.fleet.commands import Program
-from rollout.fleet.connection import HostConnection, PatientTransport, RejectUnknownKeys
+from rollout.fleet.connection import HostConnection, RejectUnknownKeys
 from rollout.fleet.limits import Limits
 from rollout.fleet.ssh import SshFleet
+from rollout.fleet.transport import PatientTransport
 from tests.support.proxy import deaf_port, proxy
 from tests.support.sshd import make_key, running_sshd
 
@@ -264,9 +266,100 @@ def test_old_algorithms_are_refused(tmp_path_factory, fleet_of):
 
 
 def test_server_without_our_first_ciphers_is_served_by_others(tmp_path_factory, fleet_of):
-    """AES-GCM is preferred, and not asked for: a server that has CTR alone is read all the same."""
-    with running_sshd(tmp_path_factory.mktemp("ctr"), 1, {"Ciphers": "aes128-ctr"}) as plain:
-        assert fleet_of().status(plain.target(), timeout_s=20).sealed is False
+    """AES-GCM is preferred, and not asked for: a server that has CTR alone is read all the same, by a thread of its own."""
+    options = {"Ciphers": "aes128-ctr", "MACs": "hmac-sha2-256"}
+    with running_sshd(tmp_path_factory.mktemp("ctr"), 1, options) as plain:
+        fleet, before = fleet_of(), threading.active_count()
+        for _ in range(3):
+            assert fleet.status(plain.target(), timeout_s=20).sealed is False
+        transport = the_transport(fleet)
+        assert transport.is_alive()
+        plain.hang_up()
+        until(lambda: not transport.is_alive())
+        assert not transport.active
+        assert threading.active_count() <= before + 1  # the deadlines' one
+
+
+@pytest.mark.parametrize("options", [{}, {"Ciphers": "aes128-ctr", "MACs": "hmac-sha2-256"}])
+def test_keys_are_exchanged_anew_in_the_middle_of_anything(options, tmp_path_factory, fleet_of, tmp_path):
+    """A server that wants new keys gets them while we send, while we wait and while nobody waits at all."""
+    with running_sshd(tmp_path_factory.mktemp("rekey"), 1, {"RekeyLimit": "256K", **options}) as eager:
+        fleet = fleet_of()
+        for size in (3_000_000, 3_100_000):
+            order = order_for(tmp_path / str(size), size)
+            assert (
+                fleet.prepare(eager.target(), order, timeout_s=60, go_on=lambda: True).answer is Answer.DONE
+            )
+            assert (Path(eager.target().path) / "received").read_text().strip() == str(size)
+        assert fleet.status(eager.target(), timeout_s=20).sealed is False
+        transport = the_transport(fleet)
+        transport.renegotiate_keys()
+        assert transport.active
+        assert fleet.status(eager.target(), timeout_s=20).sealed is False
+        assert the_transport(fleet) is transport
+
+
+def test_idle_connections_cost_no_threads_and_answer_their_hosts(tmp_path_factory, fleet_of, monkeypatch):
+    """A dozen connections that nobody uses have one thread together, which answers each host that asks whether we live."""
+    asked = Counter()
+    answer = PatientTransport._parse_global_request
+
+    def count(self, message):
+        asked[self] += 1
+        answer(self, message)
+
+    monkeypatch.setattr(PatientTransport, "_parse_global_request", count)
+    options = {"ClientAliveInterval": "1", "ClientAliveCountMax": "1"}
+    with running_sshd(tmp_path_factory.mktemp("alive"), 12, options) as server:
+        fleet, before = fleet_of(), threading.active_count()
+        for number in range(12):
+            fleet.status(server.target(number), timeout_s=20)
+        transports = [entry.connection.transport for entry in fleet._pool._entries.values()]
+        # The first is about its host keys; who does not answer the second is cut before a third.
+        until(lambda: all(asked[transport] >= 4 for transport in transports), seconds=40)
+        assert all(transport.active for transport in transports)
+        assert threading.active_count() <= before + 2  # the attendant's and the deadlines'
+
+
+def test_a_host_that_hangs_up_is_noticed_while_nobody_waits(tmp_path_factory, fleet_of):
+    """The end of an idle connection closes it at once, so that no file descriptor stays with a dead one."""
+    with running_sshd(tmp_path_factory.mktemp("gone"), 1) as server:
+        fleet = fleet_of()
+        fleet.status(server.target(), timeout_s=20)
+        transport = the_transport(fleet)
+        assert transport.active
+        server.hang_up()
+        until(lambda: not transport.active)
+        until(lambda: transport.number == -1)
+        assert not fleet._engine.attendant._watched
+
+
+TWO_AT_ONCE = """
+folder=${0%/.rollout/*}
+echo current=none
+if mkdir "$folder/first"; then
+    until [ -e "$folder/second" ]; do sleep .01; done
+else
+    touch "$folder/second"
+    until [ -e "$folder/go" ]; do sleep .01; done
+fi
+echo end=0
+"""
+
+
+def test_another_reads_on_when_who_read_is_done(target, fleet_of):
+    """Two wait at one host; the one that reads for both gets its answer first, and the other still gets its own."""
+    fleet = fleet_of(TWO_AT_ONCE)
+    folder = Path(target.path)
+    with ThreadPoolExecutor(2) as pool:
+        reads = pool.submit(fleet.status, target, timeout_s=30)
+        until((folder / "first").exists)
+        waits = pool.submit(fleet.status, target, timeout_s=30)
+        assert reads.result().current is None
+        assert not waits.done()
+        (folder / "go").touch()
+        assert waits.result().current is None
+    assert len(fleet._pool) == 1
 
 
 def test_host_without_sessions_is_unreachable(tmp_path_factory, fleet_of):
@@ -675,6 +768,12 @@ def small_disk():
     return mount
 
 
+def the_transport(fleet):
+    """Of its only connection."""
+    (entry,) = fleet._pool._entries.values()
+    return entry.connection.transport
+
+
 def until(condition, seconds=15):
     """Wait for a condition; fail after a deadline."""
     pause = threading.Event()
@@ -691,8 +790,7 @@ def test_slow_sender_never_speaks_after_the_end(target, fleet_of, monkeypatch):
     send = PatientTransport._send_user_message
 
     def slowly(self, message):
-        if threading.current_thread() is not self:
-            pause.wait(0.03)
+        pause.wait(0.03)
         send(self, message)
 
     fleet = fleet_of("echo current=none; echo end=0")

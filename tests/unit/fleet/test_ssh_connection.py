@@ -1,5 +1,6 @@
 """What our connection is made of: each repair can be seen without a network."""
 
+import contextlib
 import socket
 import threading
 from dataclasses import replace
@@ -11,11 +12,12 @@ import pytest
 from rollout.domain.model import Target
 from rollout.errors import HostKeyRefused, Unreachable
 from rollout.fleet import dial
-from rollout.fleet.connection import Engine, HostConnection, NoKeys, PatientTransport, RejectUnknownKeys
+from rollout.fleet.connection import Engine, HostConnection, NoKeys, RejectUnknownKeys
 from rollout.fleet.deadline import Deadline
 from rollout.fleet.dial import Pacer, Wire, resolve
 from rollout.fleet.limits import Limits
 from rollout.fleet.pool import Pool
+from rollout.fleet.transport import Attendant, PatientTransport
 
 
 @pytest.fixture
@@ -55,6 +57,106 @@ def test_what_is_read_ahead_comes_in_order_and_then_the_end(wire):
         assert len(piece) <= sizes[len(found) % 4]
         found += piece
     assert found == sent
+
+
+def test_a_packet_is_whole_when_its_last_byte_has_come(wire):
+    """The length in front says how many bytes and their tail belong to it; where it cannot be read, anything will do."""
+    packet = (20).to_bytes(4, "big") + bytes(20 + 16)
+    for sent, whole in ((packet[:3], False), (packet[3:-1], False), (packet[-1:], True)):
+        assert not wire.readable(Deadline(0))
+        wire.other_end.sendall(sent)
+        assert wire.readable(Deadline.after(10))
+        wire.gather()
+        assert wire.has_packet(16) is whole
+        assert wire.has_packet(None)
+    assert wire.recv(100) == packet
+    assert not wire.has_packet(None)
+
+
+def test_the_end_and_a_packet_without_end_are_errors(wire):
+    """Who looks after many connections gives up one that sends a length that cannot be, and one that has ended."""
+    wire.other_end.setblocking(False)
+
+    def flood():
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                wire.other_end.send(b"\xff" * 65_536)
+            wire.gather()
+
+    with pytest.raises(OSError, match="longer than any"):
+        flood()
+    wire.other_end.close()
+    with pytest.raises((EOFError, OSError)):
+        flood()
+
+
+class Watched:
+    """What an attendant needs of a transport."""
+
+    def __init__(self, wire):
+        self.wire = wire
+        self.active = True
+        self.attended = threading.Semaphore(0)
+
+    @property
+    def number(self):
+        return self.wire.fileno()
+
+    def attend(self):
+        self.attended.release()
+
+
+@pytest.fixture
+def other():
+    """A second one."""
+    ours, theirs = socket.socketpair()
+    with Wire(fileno=ours.detach()) as made, theirs:
+        yield Watched(made)
+
+
+@pytest.fixture
+def attendant():
+    """One whose thread is gone at the end."""
+    made = Attendant()
+    yield made
+    made.close()
+    assert made._thread is None or not made._thread.is_alive()
+
+
+def test_an_attendant_comes_once_for_each_time_it_is_asked_to_watch(wire, other, attendant):
+    """What comes is told once; the next time only to who asks again, so that nobody reads beside the attendant."""
+    watched = Watched(wire)
+    wire.other_end.sendall(b"x")
+    for _ in range(2):
+        attendant.watch(watched)
+        assert watched.attended.acquire(timeout=10)
+    attendant.watch(other)
+    other.wire.hang_up()
+    assert other.attended.acquire(timeout=10)  # one round later, and nothing has come of the first
+    assert not watched.attended.acquire(blocking=False)
+
+
+@pytest.mark.parametrize("verb", ["leave", "forget"])
+def test_an_attendant_lets_alone_what_somebody_reads_or_what_is_over(verb, wire, other, attendant):
+    """Once it is told to, it does not come for that connection any more, and still comes for others."""
+    watched = Watched(wire)
+    attendant.watch(watched)
+    getattr(attendant, verb)(watched)
+    wire.other_end.sendall(b"x")
+    attendant.watch(other)
+    other.wire.hang_up()
+    assert other.attended.acquire(timeout=10)
+    assert not watched.attended.acquire(blocking=False)
+    attendant.watch(watched)
+    assert watched.attended.acquire(timeout=10)
+
+
+def test_an_attendant_watches_nothing_that_is_over(wire, attendant):
+    """A connection that ended just before is not kept, or its number would be another's."""
+    watched = Watched(wire)
+    watched.active = False
+    attendant.watch(watched)
+    assert not attendant._watched
 
 
 def test_the_first_cipher_needs_no_mac():
@@ -107,7 +209,7 @@ def test_connections_write_nothing_into_the_shared_configuration(engine, target)
 
 def test_reader_sleeps(wire):
     """An idle transport wakes every 20 s instead of ten times a second."""
-    PatientTransport(wire)
+    PatientTransport(wire, Attendant())
     assert wire.gettimeout() == 20
     assert paramiko.Transport._active_check_timeout == 0.1, (
         "paramiko has renamed or changed what repair 5 sets"
@@ -117,13 +219,13 @@ def test_reader_sleeps(wire):
 def test_transport_starts_no_timer_threads(wire):
     """The handshake has our deadline and no thread of its own."""
     before = threading.active_count()
-    PatientTransport(wire).packetizer.start_handshake(15)
+    PatientTransport(wire, Attendant()).packetizer.start_handshake(15)
     assert threading.active_count() == before
 
 
 def test_old_algorithms_are_off_and_strict_key_exchange_is_on(wire):
     """SHA-1 and CBC are not offered; strict key exchange is."""
-    transport = PatientTransport(wire)
+    transport = PatientTransport(wire, Attendant())
     offered = [
         *transport.preferred_ciphers,
         *transport.preferred_macs,
@@ -137,7 +239,7 @@ def test_old_algorithms_are_off_and_strict_key_exchange_is_on(wire):
 
 def test_known_key_type_is_asked_for_first(wire):
     """A host that is known by its RSA key is asked for that one, with SHA-2."""
-    transport = PatientTransport(wire)
+    transport = PatientTransport(wire, Attendant())
     transport.prefer(["ssh-rsa"])
     assert transport.preferred_keys[:2] == ("rsa-sha2-512", "rsa-sha2-256")
 

@@ -69,9 +69,12 @@ def test_two_hundred_uploads_at_once_cost_no_two_hundred_copies(archive):
     everybody = threading.Barrier(HOSTS, action=all_are_here)
     channels = [TakingChannel(everybody, SIZE // 2) for _ in range(HOSTS)]
 
+    transport = SimpleNamespace(make_room=lambda *_: None)
+    connection = SimpleNamespace(transport=transport)
+
     def upload(channel):
         with uploads.source(archive) as source:
-            talk = Conversation(SimpleNamespace(), channel, Deadline.after(120), Limits())
+            talk = Conversation(connection, channel, Deadline.after(120), Limits())
             assert talk.stream(source, lambda: True) == SIZE
 
     threads = [threading.Thread(target=upload, args=[channel]) for channel in channels]
