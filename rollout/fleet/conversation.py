@@ -20,7 +20,7 @@ from rollout.fleet.failures import FOREIGN, translate
 from rollout.fleet.limits import Limits
 from rollout.fleet.uploads import Source
 
-_CHUNK = 32 * 1024
+_CHUNK = 32 * 1024 - 64  # what paramiko puts into one packet of OpenSSH: 64 bytes more would be another
 _LONGEST_LINE = 64 * 1024
 _TICK_S = 0.1  # how often a transfer asks whether it may go on
 
