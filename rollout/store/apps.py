@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import BigInteger, and_, bindparam, case, collate, func, insert, not_, or_, select, update
 
 from rollout.domain.model import AppName, Epoch, Freeze
+from rollout.store.straight import Prepared
 from rollout.store.tables import apps
 
 if TYPE_CHECKING:
@@ -66,10 +67,10 @@ class Apps:
         """
         statement = _next_epoch(postgresql=self._tx.is_postgresql)
         values = {"its_name": app, "milliseconds": int(time.time() * 1000)}
-        found = self._tx.connection.execute(statement, values).scalar_one_or_none()
+        found = self._tx.run(statement, values).scalar_one_or_none()
         if found is None:
             self.ensure(app)
-            found = self._tx.connection.execute(statement, values).scalar_one()
+            found = self._tx.run(statement, values).scalar_one()
         return Epoch(int(found))
 
     def poll_is_due(self, app: AppName, every_s: float) -> bool:
@@ -164,9 +165,9 @@ class Apps:
 
 
 @functools.cache
-def _next_epoch(*, postgresql: bool) -> Any:
+def _next_epoch(*, postgresql: bool) -> Prepared:
     greatest = func.greatest if postgresql else func.max
-    return (
+    return Prepared(
         update(apps)
         .where(apps.c.name == bindparam("its_name"))
         .values(epoch=greatest(apps.c.epoch + 1, bindparam("milliseconds", type_=BigInteger)))

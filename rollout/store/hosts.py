@@ -37,6 +37,7 @@ from rollout.domain.states import (
 )
 from rollout.errors import LeaseLost, StaleWrite
 from rollout.store.rows import columns, load, load_all, load_one, rows_of
+from rollout.store.straight import Prepared
 from rollout.store.tables import fleet_hosts, rollout_hosts, rollouts
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Hosts:
 
     def get(self, host: HostId) -> RolloutHost | None:
         """The host of this id."""
-        row = self._tx.connection.execute(_BY_ID, {"host": host}).first()
+        row = self._tx.run(_BY_ID, {"host": host}).first()
         return load(RolloutHost, row, **_CONVERTERS)
 
     def of(self, rollout: RolloutId, *states: HostState) -> list[RolloutHost]:
@@ -248,7 +249,7 @@ class Hosts:
 
     def claim_activation(self, host: HostId, owner: str, lease_s: float) -> RolloutHost | None:
         """The right to switch this host, with its token; None when there is nothing to do or no room."""
-        row = self._tx.connection.execute(_TO_ACTIVATE, {"host": host}).first()
+        row = self._tx.run(_TO_ACTIVATE, {"host": host}).first()
         if row is None or (row.lease_until or 0.0) > self._tx.now():
             return None
         found = _debtor(row)
@@ -260,9 +261,7 @@ class Hosts:
 
     def next_to_activate(self, rollout: RolloutId) -> Debtor | None:
         """The next host without a token that no message is under way for."""
-        row = self._tx.connection.execute(
-            _NEXT_TO_ACTIVATE, {"rollout": rollout, "now": self._tx.now()}
-        ).first()
+        row = self._tx.run(_NEXT_TO_ACTIVATE, {"rollout": rollout, "now": self._tx.now()}).first()
         return None if row is None else _debtor(row)
 
     def claim_with_token(self, found: Debtor, owner: str, lease_s: float) -> RolloutHost | None:
@@ -305,7 +304,7 @@ class Hosts:
         A host in flight is free for it as soon as a stop has sealed it: whoever held it can switch nothing any more.
         What failed is tried again when every other host had its first try: the unreachable hold nobody up.
         """
-        row = self._tx.connection.execute(_TO_ROLL_BACK, {"host": host}).first()
+        row = self._tx.run(_TO_ROLL_BACK, {"host": host}).first()
         if row is None:
             return None
         found = load_one(RolloutHost, row, **_CONVERTERS)
@@ -347,14 +346,14 @@ class Hosts:
         claim = {"its_id": host.id, "its_version": host.version}
         if host.touched:  # nothing to write: the transaction may be one that only reads
             found = _lease_left(rolling_back=host.state is H.ROLLING_BACK)
-            until = self._tx.connection.execute(found, claim).scalar_one_or_none()
+            until = self._tx.run(found, claim).scalar_one_or_none()
             if until is None and self._tx.catching_up.allows(host):
-                until = self._tx.connection.execute(_LEASE_LEFT, claim).scalar_one_or_none()
+                until = self._tx.run(_LEASE_LEFT, claim).scalar_one_or_none()
         else:
             values = {"touched": True, "touched_at": self._tx.now(), "previous": current}
-            until = self._tx.connection.execute(_FIRST_TOUCH, claim | values).scalar_one_or_none()
+            until = self._tx.run(_FIRST_TOUCH, claim | values).scalar_one_or_none()
             if until is None and self._tx.catching_up.allows(host):
-                until = self._tx.connection.execute(_ANY_TOUCH, claim | values).scalar_one_or_none()
+                until = self._tx.run(_ANY_TOUCH, claim | values).scalar_one_or_none()
         left = 0.0 if until is None else min(until - self._tx.now(), lease_s)
         if left <= 0:
             raise LeaseLost(
@@ -365,9 +364,9 @@ class Hosts:
     def still_claimed(self, host: RolloutHost) -> bool:
         """This claim is the row's last, and its rollout is under way, or goes on with this host after its end."""
         claim = {"its_id": host.id, "its_version": host.version}
-        if self._tx.connection.execute(_STILL_CLAIMED, claim).first() is not None:
+        if self._tx.run(_STILL_CLAIMED, claim).first() is not None:
             return True
-        its_last = self._tx.connection.execute(_LEASE_LEFT, claim).first() is not None
+        its_last = self._tx.run(_LEASE_LEFT, claim).first() is not None
         return its_last and self._tx.catching_up.allows(host)
 
     # -- reporting -------------------------------------------------------------------------------------------------
@@ -560,9 +559,9 @@ class Hosts:
         sent = {} if host.operation is None else {"operation": host.epoch}  # a prepare switches nothing
         self._report(_FLEET_REPORT, host, release=UNREAD, found=None, verified_at=None, **sent)
 
-    def _report(self, statement: Any, host: RolloutHost, **values: Any) -> None:
+    def _report(self, statement: Prepared, host: RolloutHost, **values: Any) -> None:
         its = {"its_app": host.app, "its_name": host.name, "its_epoch": host.epoch or 0}
-        self._tx.connection.execute(statement, {**its, **values})
+        self._tx.run(statement, {**its, **values})
 
     def set_excluded(self, app: AppName, name: str, reason: str | None) -> None:
         """Out of all rollouts for this reason, or back in."""
@@ -590,7 +589,7 @@ class Hosts:
     def _rollout_in(self, rollout: RolloutId, states: Any) -> bool:
         """The rollout is in one of these states, and stays so until the transaction ends."""
         query = _in_states(frozenset(states), locked=self._tx.is_postgresql)
-        return self._tx.connection.execute(query, {"rollout": rollout}).first() is not None
+        return self._tx.run(query, {"rollout": rollout}).first() is not None
 
     def _claim(
         self,
@@ -651,13 +650,13 @@ class Hosts:
         rows = self._tx.connection.execute(query if limit is None else query.limit(limit))
         return load_all(RolloutHost, rows, **_CONVERTERS)
 
-    def _load(self, query: Any, **values: Any) -> list[RolloutHost]:
-        rows = self._tx.connection.execute(query, {"now": self._tx.now(), **values})
+    def _load(self, query: Prepared, **values: Any) -> list[RolloutHost]:
+        rows = self._tx.run(query, {"now": self._tx.now(), **values})
         return load_all(RolloutHost, rows, **_CONVERTERS)
 
     def _write(self, host: RolloutHost, **values: Any) -> RolloutHost:
         claim = {"its_id": host.id, "its_version": host.version}
-        changed = self._tx.connection.execute(_GUARDED, {**claim, "version": host.version + 1, **values})
+        changed = self._tx.run(_GUARDED, {**claim, "version": host.version + 1, **values})
         if changed.rowcount != 1:
             raise StaleWrite(f"{host.name}: another worker has reported on it meanwhile")
         return replace(host, version=host.version + 1, **values)
@@ -690,7 +689,7 @@ def _its_rollout_is(states: Iterable[RolloutState]) -> Any:
 
 # -- what runs for every host, built once: a statement's parameters come with its execution, values to be set included -
 
-_BY_ID = rows_of(RolloutHost, rollout_hosts).where(rollout_hosts.c.id == bindparam("host"))
+_BY_ID = Prepared(rows_of(RolloutHost, rollout_hosts).where(rollout_hosts.c.id == bindparam("host")))
 _RUNG = update(rollout_hosts).where(rollout_hosts.c.id.in_(bindparam("ids", expanding=True)))
 _IS_DUE = or_(rollout_hosts.c.due_at.is_(None), rollout_hosts.c.due_at <= bindparam("now"))
 _DUE_OF = (
@@ -698,20 +697,25 @@ _DUE_OF = (
     .where(rollout_hosts.c.rollout == bindparam("rollout"), _IS_DUE)
     .order_by(rollout_hosts.c.position)
 )
-_PREPARABLE = _DUE_OF.where(rollout_hosts.c.state == H.PENDING).limit(bindparam("most"))
-_NEXT_TO_PREPARE = _PREPARABLE.where(_its_rollout_is([RolloutState.EVALUATING_CANARY]))
-_BACK_NEXT = _DUE_OF.where(
-    _needs_first_try(),
-    or_(rollout_hosts.c.state != H.ROLLING_BACK, rollout_hosts.c.lease_until <= bindparam("now")),
-).limit(bindparam("most"))
+_PENDING = _DUE_OF.where(rollout_hosts.c.state == H.PENDING).limit(bindparam("most"))
+_PREPARABLE = Prepared(_PENDING)
+_NEXT_TO_PREPARE = Prepared(_PENDING.where(_its_rollout_is([RolloutState.EVALUATING_CANARY])))
+_BACK_NEXT = Prepared(
+    _DUE_OF.where(
+        _needs_first_try(),
+        or_(rollout_hosts.c.state != H.ROLLING_BACK, rollout_hosts.c.lease_until <= bindparam("now")),
+    ).limit(bindparam("most"))
+)
 _OTHER = rollout_hosts.alias()
 _SAME_HOST = and_(_OTHER.c.app == rollout_hosts.c.app, _OTHER.c.name == rollout_hosts.c.name)
-_PREPARABLE_AHEAD = _PREPARABLE.where(
-    select(_OTHER.c.id)
-    .where(_SAME_HOST, _OTHER.c.rollout == bindparam("before"), _OTHER.c.state == H.DONE)
-    .exists()
+_PREPARABLE_AHEAD = Prepared(
+    _PENDING.where(
+        select(_OTHER.c.id)
+        .where(_SAME_HOST, _OTHER.c.rollout == bindparam("before"), _OTHER.c.state == H.DONE)
+        .exists()
+    )
 )
-_TO_RETRY = _DUE_OF.where(rollout_hosts.c.state == H.PREPARED, rollout_hosts.c.token)
+_TO_RETRY = Prepared(_DUE_OF.where(rollout_hosts.c.state == H.PREPARED, rollout_hosts.c.token))
 _IS_RUNG = rollout_hosts.c.due_at > bindparam("now")
 _UNDER_WAY = select(
     func.count().filter(
@@ -727,20 +731,24 @@ _WITH_DEBT = select(
     fleet_hosts,
     and_(fleet_hosts.c.app == rollout_hosts.c.app, fleet_hosts.c.name == rollout_hosts.c.name),
 )
-_TO_ACTIVATE = _WITH_DEBT.where(rollout_hosts.c.id == bindparam("host"), rollout_hosts.c.state == H.PREPARED)
-_TO_ROLL_BACK = select(
-    *columns(RolloutHost, rollout_hosts), rollouts.c.stop_epoch, rollouts.c.state.label("stage")
-).where(
-    rollout_hosts.c.id == bindparam("host"),
-    rollouts.c.id == rollout_hosts.c.rollout,
-    rollouts.c.state.in_(BACK),
-    _needs_roll_back(),
+_TO_ACTIVATE = Prepared(
+    _WITH_DEBT.where(rollout_hosts.c.id == bindparam("host"), rollout_hosts.c.state == H.PREPARED)
+)
+_TO_ROLL_BACK = Prepared(
+    select(
+        *columns(RolloutHost, rollout_hosts), rollouts.c.stop_epoch, rollouts.c.state.label("stage")
+    ).where(
+        rollout_hosts.c.id == bindparam("host"),
+        rollouts.c.id == rollout_hosts.c.rollout,
+        rollouts.c.state.in_(BACK),
+        _needs_roll_back(),
+    )
 )
 _CLAIMED = and_(
     rollout_hosts.c.id == bindparam("its_id"), rollout_hosts.c.version == bindparam("its_version")
 )
-_GUARDED = update(rollout_hosts).where(_CLAIMED)
-_STILL_CLAIMED = select(rollout_hosts.c.id).where(_CLAIMED, _its_rollout_is(PREPARING))
+_GUARDED = Prepared(update(rollout_hosts).where(_CLAIMED))
+_STILL_CLAIMED = Prepared(select(rollout_hosts.c.id).where(_CLAIMED, _its_rollout_is(PREPARING)))
 _NOT_BACK = (
     select(rollout_hosts.c.id)
     .where(
@@ -758,7 +766,7 @@ _NOT_SETTLED = (
     )
     .limit(1)
 )
-_TO_READ = (
+_TO_READ = Prepared(
     rows_of(RolloutHost, rollout_hosts)
     .where(
         rollout_hosts.c.state == H.UNKNOWN,
@@ -769,12 +777,12 @@ _TO_READ = (
     .order_by(rollout_hosts.c.position)
     .limit(bindparam("most"))
 )
-_FIRST_TOUCH = (
+_FIRST_TOUCH = Prepared(
     update(rollout_hosts).where(_CLAIMED, _its_rollout_is(SWITCHING)).returning(rollout_hosts.c.lease_until)
 )
 # Of a rollout that is done, when it may go on with this host.
-_ANY_TOUCH = update(rollout_hosts).where(_CLAIMED).returning(rollout_hosts.c.lease_until)
-_LEASE_LEFT = select(rollout_hosts.c.lease_until).where(_CLAIMED)
+_ANY_TOUCH = Prepared(update(rollout_hosts).where(_CLAIMED).returning(rollout_hosts.c.lease_until))
+_LEASE_LEFT = Prepared(select(rollout_hosts.c.lease_until).where(_CLAIMED))
 _FLEET_HOST = update(fleet_hosts).where(
     fleet_hosts.c.app == bindparam("its_app"), fleet_hosts.c.name == bindparam("its_name")
 )
@@ -784,17 +792,20 @@ _ADDRESSES = select(fleet_hosts.c.name, fleet_hosts.c.address).where(
 _RECORDED = select(fleet_hosts.c.release).where(
     fleet_hosts.c.app == bindparam("its_app"), fleet_hosts.c.name == bindparam("its_name")
 )
-_FLEET_REPORT = _FLEET_HOST.where(fleet_hosts.c.operation <= bindparam("its_epoch"))
-_RUNS = _FLEET_REPORT.values(
-    release=bindparam("its_release"),
-    found=bindparam("its_release"),
-    verified_at=bindparam("its_time"),
-    operation=bindparam("its_epoch"),
-    owes=and_(
-        fleet_hosts.c.owes,
-        bindparam("stays", type_=Boolean),
-        fleet_hosts.c.owed.is_distinct_from(bindparam("its_release")),
-    ),
+_NO_LATER = _FLEET_HOST.where(fleet_hosts.c.operation <= bindparam("its_epoch"))
+_FLEET_REPORT = Prepared(_NO_LATER)
+_RUNS = Prepared(
+    _NO_LATER.values(
+        release=bindparam("its_release"),
+        found=bindparam("its_release"),
+        verified_at=bindparam("its_time"),
+        operation=bindparam("its_epoch"),
+        owes=and_(
+            fleet_hosts.c.owes,
+            bindparam("stays", type_=Boolean),
+            fleet_hosts.c.owed.is_distinct_from(bindparam("its_release")),
+        ),
+    )
 )
 _FOUND = _FLEET_HOST.values(
     release=case(
@@ -868,11 +879,11 @@ def _ready(*, canary: bool) -> Any:
 
 
 @functools.cache
-def _startable(*, canary: bool) -> Any:
-    return _DUE_OF.where(_ready(canary=canary)).limit(bindparam("most"))
+def _startable(*, canary: bool) -> Prepared:
+    return Prepared(_DUE_OF.where(_ready(canary=canary)).limit(bindparam("most")))
 
 
-_NEXT_TO_ACTIVATE = (
+_NEXT_TO_ACTIVATE = Prepared(
     _WITH_DEBT.where(rollout_hosts.c.rollout == bindparam("rollout"), _IS_DUE, _ready(canary=False))
     .order_by(rollout_hosts.c.position)
     .limit(1)
@@ -880,15 +891,14 @@ _NEXT_TO_ACTIVATE = (
 
 
 @functools.cache
-def _lease_left(*, rolling_back: bool) -> Any:
-    return select(rollout_hosts.c.lease_until).where(
-        _CLAIMED, _its_rollout_is(BACK if rolling_back else SWITCHING)
-    )
+def _lease_left(*, rolling_back: bool) -> Prepared:
+    stages = BACK if rolling_back else SWITCHING
+    return Prepared(select(rollout_hosts.c.lease_until).where(_CLAIMED, _its_rollout_is(stages)))
 
 
 @functools.cache
-def _in_states(states: frozenset[RolloutState], *, locked: bool) -> Any:
+def _in_states(states: frozenset[RolloutState], *, locked: bool) -> Prepared:
     query = select(rollouts.c.id).where(
         rollouts.c.id == bindparam("rollout"), rollouts.c.state.in_(sorted(states))
     )
-    return query.with_for_update(read=True) if locked else query
+    return Prepared(query.with_for_update(read=True) if locked else query)

@@ -11,6 +11,7 @@ from rollout.domain.model import AppName, Delivery, Event, Notice, Push, Rollout
 from rollout.domain.states import CommitState
 from rollout.domain.verdict import Interval
 from rollout.store.rows import load_all, rows_of
+from rollout.store.straight import Prepared
 from rollout.store.tables import commits, deliveries, events, notices, outputs, samples
 
 if TYPE_CHECKING:
@@ -23,8 +24,9 @@ KEPT_DELIVERIES = 100_000
 KEPT_OUTPUT = 8_192  # characters of one step on one host
 NOTICE_ATTEMPTS = 8
 # Built once, and nobody asks for their ids.
-_MORE = insert(events).inline()
-_ONE_OUTPUT = insert(outputs).inline()
+_MORE = Prepared(insert(events).inline())
+_ONE_OUTPUT = Prepared(insert(outputs).inline())
+_SAMPLES = Prepared(insert(samples).inline())
 
 
 class Events:
@@ -63,7 +65,7 @@ class Events:
     def write(self) -> None:
         """What was added, in one statement: at the transaction's end, and before its own reading."""
         if self._new:
-            self._tx.connection.execute(_MORE, self._new)
+            self._tx.run_many(_MORE, self._new)
             self._new = []
 
     def of_rollout(self, rollout: RolloutId) -> list[Event]:
@@ -223,7 +225,7 @@ class Samples:
             for one in intervals
         ]
         if rows:
-            self._tx.connection.execute(insert(samples), rows)
+            self._tx.run_many(_SAMPLES, rows)
 
     def of(self, rollout: RolloutId) -> list[Interval]:
         """All of them, by time."""
@@ -253,7 +255,7 @@ class Outputs:
         if text.strip():
             values = {"rollout": rollout, "host": host, "step": step, "attempt": attempt}
             values |= {"at": self._tx.today(), "text": text[-KEPT_OUTPUT:]}
-            self._tx.connection.execute(_ONE_OUTPUT, values)
+            self._tx.run(_ONE_OUTPUT, values)
 
     def of(self, rollout: RolloutId, host: str | None = None, after: int = 0) -> list[dict[str, Any]]:
         """In order: id, host, at, step, attempt, text."""

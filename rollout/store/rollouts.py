@@ -20,6 +20,7 @@ from rollout.domain.states import (
 )
 from rollout.errors import NotFound, StaleWrite
 from rollout.store.rows import load, load_all, rows_of
+from rollout.store.straight import Prepared
 from rollout.store.tables import rollout_hosts, rollouts
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Rollouts:
 
     def find(self, rollout: RolloutId) -> Rollout | None:
         """The rollout of this id, if there is one."""
-        row = self._tx.connection.execute(_BY_ID, {"rollout": rollout}).first()
+        row = self._tx.run(_BY_ID, {"rollout": rollout}).first()
         return load(Rollout, row, **_CONVERTERS)
 
     def get(self, rollout: RolloutId) -> Rollout:
@@ -108,19 +109,19 @@ class Rollouts:
     def hold(self, rollout: RolloutId) -> None:
         """As `lock`, for who has no use for the row."""
         if self._tx.is_postgresql:
-            self._tx.connection.execute(_HOLD, {"rollout": rollout})
+            self._tx.run(_HOLD, {"rollout": rollout})
 
     def identity(self, rollout: RolloutId) -> tuple[object, ...]:
         """What tells it from every other, also from one that had its number in a database that was put back."""
-        return tuple(self._tx.connection.execute(_IDENTITY, {"rollout": rollout}).one())
+        return tuple(self._tx.run(_IDENTITY, {"rollout": rollout}).one())
 
     def window(self, rollout: RolloutId) -> int:
         """How many of its hosts may be at risk now; for who holds the row."""
-        return int(self._tx.connection.execute(_WINDOW, {"rollout": rollout}).scalar_one())
+        return int(self._tx.run(_WINDOW, {"rollout": rollout}).scalar_one())
 
     def rollback_to(self, rollout: RolloutId) -> str | None:
         """The commit that a person named for its way back, if he did."""
-        found: str | None = self._tx.connection.execute(_ROLLBACK_TO, {"rollout": rollout}).scalar_one()
+        found: str | None = self._tx.run(_ROLLBACK_TO, {"rollout": rollout}).scalar_one()
         return found
 
     def active(self, app: AppName) -> Rollout | None:
@@ -140,7 +141,7 @@ class Rollouts:
 
     def unfinished_commits(self, app: AppName) -> set[str]:
         """What pending and active rollouts ship."""
-        return set(self._tx.connection.execute(_UNFINISHED_COMMITS, {"its_app": app}).scalars())
+        return set(self._tx.run(_UNFINISHED_COMMITS, {"its_app": app}).scalars())
 
     def finished(self, app: AppName | None, limit: int) -> list[Rollout]:
         """Past ones, newest first."""
@@ -309,12 +310,12 @@ class Rollouts:
 
         Canary hosts start only while the canary is being deployed; no other host starts without a PASS (I11).
         """
-        taken = self._tx.connection.execute(_take_token(canary=canary), {"rollout": rollout})
+        taken = self._tx.run(_take_token(canary=canary), {"rollout": rollout})
         return taken.rowcount == 1
 
     def pass_token_on(self, rollout: RolloutId, window: int) -> bool:
         """One host is done, and another one takes its place: as `take_token` after the first one's was given back."""
-        passed = self._tx.connection.execute(_PASS_TOKEN_ON, {"rollout": rollout, "new_window": window})
+        passed = self._tx.run(_PASS_TOKEN_ON, {"rollout": rollout, "new_window": window})
         return passed.rowcount == 1
 
     def room_to_fail(self, rollout: RolloutId) -> bool:
@@ -354,7 +355,7 @@ class Rollouts:
 
         Asked under that lock: while somebody counts, PostgreSQL would show the flag as it was before.
         """
-        return self._tx.connection.execute(_COUNTING, {"rollout": rollout}).rowcount == 1
+        return self._tx.run(_COUNTING, {"rollout": rollout}).rowcount == 1
 
     def move_counts(
         self, rollout: RolloutId, before: Count, after: Count, *, window: int | None = None
@@ -365,7 +366,7 @@ class Rollouts:
         if window is not None:
             values["new_window"] = window
         statement = _move_counts(tuple(moved), window=window is not None)
-        self._tx.connection.execute(statement, {"rollout": rollout, **values})
+        self._tx.run(statement, {"rollout": rollout, **values})
 
     def set_counting(self, rollout: RolloutId, *, counting: bool) -> None:
         """Outcomes wait to be counted, or are being counted now."""
@@ -498,19 +499,23 @@ def _differences(before: Count, after: Count) -> dict[str, int]:
 # -- what runs for every host, or several times a second, built once -------------------------------------------------------
 
 _THIS = rollouts.c.id == bindparam("rollout")
-_BY_ID = rows_of(Rollout, rollouts).where(_THIS)
+_BY_ID = Prepared(rows_of(Rollout, rollouts).where(_THIS))
 _OLDEST_FIRST = rows_of(Rollout, rollouts).order_by(rollouts.c.id)
 _IN_STATE = _OLDEST_FIRST.where(rollouts.c.state == bindparam("its_state"))
 _ACTIVE = _OLDEST_FIRST.where(rollouts.c.app == bindparam("its_app"), rollouts.c.state.in_(sorted(ACTIVE)))
 _DUE = _OLDEST_FIRST.where(
     rollouts.c.state.not_in(sorted(FINISHED)), or_(rollouts.c.due_at <= bindparam("now"), rollouts.c.counting)
 )
-_IDENTITY = select(rollouts.c.id, rollouts.c.commit, rollouts.c.digest, rollouts.c.started_at).where(_THIS)
-_HOLD = select(rollouts.c.id).where(_THIS).with_for_update()
-_WINDOW = select(rollouts.c.window).where(_THIS)
-_ROLLBACK_TO = select(rollouts.c.rollback_to).where(_THIS)
-_UNFINISHED_COMMITS = select(rollouts.c.commit).where(
-    rollouts.c.app == bindparam("its_app"), rollouts.c.state.not_in(sorted(FINISHED))
+_IDENTITY = Prepared(
+    select(rollouts.c.id, rollouts.c.commit, rollouts.c.digest, rollouts.c.started_at).where(_THIS)
+)
+_HOLD = Prepared(select(rollouts.c.id).where(_THIS).with_for_update())
+_WINDOW = Prepared(select(rollouts.c.window).where(_THIS))
+_ROLLBACK_TO = Prepared(select(rollouts.c.rollback_to).where(_THIS))
+_UNFINISHED_COMMITS = Prepared(
+    select(rollouts.c.commit).where(
+        rollouts.c.app == bindparam("its_app"), rollouts.c.state.not_in(sorted(FINISHED))
+    )
 )
 # A message is under way for it, or somebody works on it.
 _BUSY_HOST = or_(
@@ -529,7 +534,7 @@ _ELSEWHERE = select(
         0,
     ),
 ).where(rollouts.c.app != bindparam("its_app"), rollouts.c.state.in_(sorted(ACTING)))
-_COUNTING = update(rollouts).where(_THIS, ~rollouts.c.counting).values(counting=True)
+_COUNTING = Prepared(update(rollouts).where(_THIS, ~rollouts.c.counting).values(counting=True))
 
 
 def has_room(*, in_flight: Any = rollouts.c.in_flight, window: Any = rollouts.c.window) -> Any:
@@ -542,19 +547,12 @@ def has_room(*, in_flight: Any = rollouts.c.in_flight, window: Any = rollouts.c.
 
 
 @functools.cache
-def _take_token(*, canary: bool) -> Any:
-    return (
-        update(rollouts)
-        .where(
-            _THIS,
-            *_may_activate(canary=canary),
-            has_room(),
-        )
-        .values(in_flight=rollouts.c.in_flight + 1)
-    )
+def _take_token(*, canary: bool) -> Prepared:
+    may = and_(_THIS, *_may_activate(canary=canary), has_room())
+    return Prepared(update(rollouts).where(may).values(in_flight=rollouts.c.in_flight + 1))
 
 
-_PASS_TOKEN_ON = (
+_PASS_TOKEN_ON = Prepared(
     update(rollouts)
     .where(
         _THIS,
@@ -566,11 +564,12 @@ _PASS_TOKEN_ON = (
 
 
 @functools.cache
-def _move_counts(names: tuple[str, ...], *, window: bool) -> Any:
+def _move_counts(names: tuple[str, ...], *, window: bool) -> Prepared:
     moved: dict[str, Any] = {name: rollouts.c[name] + bindparam(f"{name}_more") for name in names}
     if window:
         moved["window"] = bindparam("new_window")
-    return update(rollouts).where(_THIS).values(**moved or {"in_flight": rollouts.c.in_flight})
+    moved = moved or {"in_flight": rollouts.c.in_flight}
+    return Prepared(update(rollouts).where(_THIS).values(**moved))
 
 
 def _host_rows(plan: Planned, rollout: int) -> list[dict[str, Any]]:

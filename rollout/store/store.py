@@ -1,7 +1,7 @@
 """Opening the store, and its transactions."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
@@ -38,6 +38,7 @@ from rollout.store.hosts import Hosts
 from rollout.store.journal import Deliveries, Events, Notices, Outputs, Samples
 from rollout.store.retention import Retention
 from rollout.store.rollouts import Rollouts
+from rollout.store.straight import Answer, Prepared, Straight
 from rollout.store.writers import Readers, Writers, say
 
 if TYPE_CHECKING:
@@ -62,9 +63,10 @@ _LEASES = [table.c.lease_until for table in (tables.commits, tables.rollout_host
 class Transaction:
     """One transaction: the tables' verbs, and the store's clock."""
 
-    def __init__(self, connection: Connection, stopwatch: clock.Stopwatch) -> None:
+    def __init__(self, connection: Connection, stopwatch: clock.Stopwatch, straight: Straight) -> None:
         self.connection = connection
         self._stopwatch = stopwatch
+        self._straight = straight
         self.apps = Apps(self)
         self.commits = Commits(self)
         self.checks = Checks(self)
@@ -77,6 +79,14 @@ class Transaction:
         self.outputs = Outputs(self)
         self.notices = Notices(self)
         self.retention = Retention(self)
+
+    def run(self, prepared: Prepared, values: Mapping[str, Any]) -> Answer:
+        """What runs for every host; anything else is for `connection.execute`."""
+        return self._straight.run(self.connection, prepared, values)
+
+    def run_many(self, prepared: Prepared, values: Sequence[Mapping[str, Any]]) -> Answer:
+        """The same, for each of these."""
+        return self._straight.run_many(self.connection, prepared, values)
 
     def now(self) -> float:
         """Seconds on the store's clock; asked anew each time."""
@@ -136,6 +146,7 @@ class Store:
         self.url = url
         self._engine = _engine(url)
         self._stopwatch = clock.Stopwatch()
+        self._straight = Straight()
         self._writer = self._engine.execution_options(rollout_writes=True)
         self._writers = Writers(self._writer, BUSY_S)
         sqlite = self._engine.dialect.name == "sqlite"
@@ -192,7 +203,7 @@ class Store:
     def transaction(self) -> Iterator[Transaction]:
         """A writing transaction; committed at the end, undone by any exception."""
         with self._translated(), self._writing() as connection:
-            tx = Transaction(connection, self._stopwatch)
+            tx = Transaction(connection, self._stopwatch, self._straight)
             try:
                 yield tx
                 tx.events.write()
@@ -203,7 +214,7 @@ class Store:
     def reading(self) -> Iterator[Transaction]:
         """A transaction that only reads."""
         with self._translated(), self._reading() as connection:
-            tx = Transaction(connection, self._stopwatch)
+            tx = Transaction(connection, self._stopwatch, self._straight)
             try:
                 yield tx
             finally:

@@ -10,6 +10,7 @@ from sqlalchemy import event
 
 from rollout.domain.states import RolloutState
 from rollout.services import stopping
+from rollout.store import straight
 from tests.bench.ask import Ask, say
 from tests.bench.report import Figure, Found
 from tests.support.world import World
@@ -38,6 +39,7 @@ class Counted:
         self.world = World(folder, patch, hosts=hosts, fan_out=f"concurrency = {CONCURRENCY}")
         self.statements = self.queued = 0
         event.listen(self.world.store._engine, "before_cursor_execute", self._count)
+        patch.setattr(straight, "_sent", self._counted(straight._sent))
         send = self.world.bell.send
 
         def sent(entry):
@@ -75,6 +77,13 @@ class Counted:
 
     def _count(self, *_: object) -> None:
         self.statements += 1
+
+    def _counted(self, send):
+        def sent(*words, **options):
+            self._count()
+            return send(*words, **options)
+
+        return sent
 
 
 def measure(ask: Ask) -> Found:

@@ -15,8 +15,9 @@ from sqlalchemy import event
 from sqlalchemy.util import LRUCache
 
 from rollout.store.store import Store
+from rollout.store.straight import Straight
 
-STATEMENTS = LRUCache(5000)
+STATEMENTS, STRAIGHT = LRUCache(5000), Straight()
 
 
 def opened(url):
@@ -37,6 +38,7 @@ def _lighten(store):
     for engine in (store._engine, store._writer):  # one pool
         engine.dialect, engine._compiled_cache = dialect, STATEMENTS
     store._engine.pool._dialect = dialect
+    store._straight = STRAIGHT
     event.listen(store._engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
 
 

@@ -1,0 +1,320 @@
+"""Statements that go straight to the driver: their rows and their errors are those that SQLAlchemy would have given."""
+
+import contextlib
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy import bindparam, event, insert, literal, select, update
+from sqlalchemy.exc import (
+    DBAPIError,
+    IntegrityError,
+    InvalidRequestError,
+    MultipleResultsFound,
+    NoResultFound,
+    OperationalError,
+    PendingRollbackError,
+)
+
+from rollout.domain.model import Member, Role
+from rollout.errors import Conflict, ServiceUnavailable
+from rollout.store import apps, hosts, journal, rollouts, straight
+from rollout.store.rollouts import Planned
+from rollout.store.straight import Prepared
+from rollout.store.tables import facts, fleet_hosts, rollout_hosts
+
+SHA = "a" * 40
+TODAY = datetime(2026, 3, 4, 5, 6, 7, 890, tzinfo=UTC)
+CLAIM = {"its_id": 1, "its_version": 1}
+REPORT = {"its_app": "shop", "its_name": "web1", "its_epoch": 7}
+DUE = {"now": 1e12, "rollout": 1}
+EVENT = {"at": TODAY, "app": "shop", "rollout": 1, "subject": "rollout 1", "what": "plan", "before": None}
+EVENT |= {"after": "pending", "who": "ann", "why": "it's 100 % :new"}
+SAMPLE = {"rollout": 1, "t": 1.5, "dt": 0.5, "host": "web1", "role": Role.CANARY, "observed": True}
+SAMPLE |= {"counts": {"good": 3}, "source": "prometheus", "flags": ["slow"]}
+
+# Each kind of statement that is converted, with values as its callers give them.
+RUNS = {
+    "a host": (hosts._BY_ID, {"host": 1}),
+    "no host": (hosts._BY_ID, {"host": 99}),
+    "to be prepared": (hosts._PREPARABLE, {**DUE, "most": 2}),
+    "the next to prepare": (hosts._NEXT_TO_PREPARE, {**DUE, "most": 1}),
+    "to be prepared ahead": (hosts._PREPARABLE_AHEAD, {**DUE, "before": 1, "most": 2}),
+    "to go back": (hosts._BACK_NEXT, {**DUE, "most": 2}),
+    "to be tried again": (hosts._TO_RETRY, DUE),
+    "to be read": (hosts._TO_READ, {"now": 1e12, "most": 2}),
+    "startable": (hosts._startable(canary=False), {**DUE, "most": 2}),
+    "startable canary": (hosts._startable(canary=True), {**DUE, "most": 2}),
+    "to activate": (hosts._TO_ACTIVATE, {"host": 2}),
+    "the next to activate": (hosts._NEXT_TO_ACTIVATE, DUE),
+    "to roll back": (hosts._TO_ROLL_BACK, {"host": 3}),
+    "still claimed": (hosts._STILL_CLAIMED, CLAIM),
+    "a lease": (hosts._LEASE_LEFT, CLAIM),
+    "a lease of a stage": (hosts._lease_left(rolling_back=False), CLAIM),
+    "a lease on the way back": (hosts._lease_left(rolling_back=True), CLAIM),
+    "in these states": (hosts._in_states(frozenset(hosts.SWITCHING), locked=False), {"rollout": 1}),
+    "in these states, locked": (
+        hosts._in_states(frozenset(hosts.SWITCHING), locked=True),
+        {"rollout": 1},
+    ),
+    "a claim": (
+        hosts._GUARDED,
+        {**CLAIM, "version": 2, "state": "done", "token": False, "lease_until": None, "took_s": 1.25},
+    ),
+    "another one's claim": (hosts._GUARDED, {**CLAIM, "its_version": 9, "state": "done"}),
+    "a first touch": (hosts._FIRST_TOUCH, {**CLAIM, "touched": True, "touched_at": 3.5, "previous": None}),
+    "any touch": (hosts._ANY_TOUCH, {**CLAIM, "touched": True, "touched_at": 3.5, "previous": SHA}),
+    "a report": (hosts._FLEET_REPORT, {**REPORT, "owes": True, "owed": None, "operation": 7}),
+    "a release": (hosts._RUNS, {**REPORT, "its_release": SHA, "its_time": TODAY, "stays": True}),
+    "a rollout": (rollouts._BY_ID, {"rollout": 1}),
+    "its identity": (rollouts._IDENTITY, {"rollout": 1}),
+    "its hold": (rollouts._HOLD, {"rollout": 1}),
+    "its window": (rollouts._WINDOW, {"rollout": 1}),
+    "where it goes back to": (rollouts._ROLLBACK_TO, {"rollout": 1}),
+    "what is shipped": (rollouts._UNFINISHED_COMMITS, {"its_app": "shop"}),
+    "counting": (rollouts._COUNTING, {"rollout": 1}),
+    "a canary's token": (rollouts._take_token(canary=True), {"rollout": 1}),
+    "a token": (rollouts._take_token(canary=False), {"rollout": 1}),
+    "a token passed on": (rollouts._PASS_TOKEN_ON, {"rollout": 1, "new_window": 2}),
+    "counts": (
+        rollouts._move_counts(("done", "in_flight"), window=True),
+        {"rollout": 1, "done_more": 1, "in_flight_more": -1, "new_window": 3},
+    ),
+    "no counts": (rollouts._move_counts((), window=False), {"rollout": 1}),
+    "an output": (
+        journal._ONE_OUTPUT,
+        {"rollout": 1, "host": "web1", "step": "restart", "attempt": 1, "at": TODAY, "text": "ä\n'"},
+    ),
+    "an event": (journal._MORE, [EVENT]),
+    "events": (journal._MORE, [EVENT, EVENT | {"why": None, "rollout": None}, EVENT]),
+    "samples": (journal._SAMPLES, [SAMPLE, SAMPLE | {"observed": False, "counts": {}}]),
+}
+TABLES = ("rollouts", "rollout_hosts", "fleet_hosts", "apps", "events", "outputs", "samples")
+
+
+@pytest.fixture
+def seeded(store):
+    """A rollout of three hosts: one is pending, one prepared, one was switched by an earlier rollout that goes back."""
+    fleet = [
+        (Member(f"web{n}", f"127.1.0.{n}", 22, "deploy", {"zone": "ä"}, "/srv"), Role.OTHER)
+        for n in (1, 2, 3)
+    ]
+    with store.transaction() as tx:
+        tx.rollouts.add(
+            Planned("shop", SHA, [SHA], None, "d" * 64, "ann", {"a": 1}, 2, "ramp", 9, 3, fleet), why=""
+        )
+        tx.rollouts.add(
+            Planned("other", SHA, [SHA], SHA, "d" * 64, "ann", {}, 2, "ramp", 9, 1, fleet[:1]), why=""
+        )
+        to = tx.connection.execute
+        to(update(rollouts.rollouts).values(state="fanning_out", canary_status="pass", in_flight=1))
+        to(
+            update(rollouts.rollouts)
+            .where(rollouts.rollouts.c.id == 2)
+            .values(state="rolling_back", stop_epoch=5)
+        )
+        its = update(rollout_hosts)
+        to(its.where(rollout_hosts.c.id == 1).values(lease_until=12.5))
+        to(its.where(rollout_hosts.c.id == 2).values(state="prepared"))
+        to(its.where(rollout_hosts.c.id == 3).values(state="done", rollout=2, touched=True, operation=4))
+        to(update(fleet_hosts).where(fleet_hosts.c.name == "web2").values(owes=True, owed=SHA))
+        tx.apps.ensure("shop")
+    return store
+
+
+def outcome(store, work):
+    """What came of it, what is in the tables then, and the driver's words for it; all undone."""
+    said, found = [], None
+    with contextlib.suppress(KeyError), store.transaction() as tx:
+        answer = work(tx)
+        rows = [tuple(row) for row in answer] if getattr(answer, "returns_rows", True) else []
+        found = rows, [[type(value) for value in row] for row in rows], answer.rowcount
+        for name in TABLES:
+            rows = tx.connection.exec_driver_sql(f"SELECT * FROM {name} ORDER BY 1, 2").all()
+            # PostgreSQL gives no number twice, though it was undone.
+            said.append([row[1:] for row in rows] if name in {"events", "outputs", "samples"} else rows)
+        raise KeyError
+    return found, said
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_rows_and_changes_are_those_of_sqlalchemy(seeded, name):
+    """The same rows with the same types, the same count of changed ones, and the same in every table afterwards."""
+    prepared, values = RUNS[name]
+    by_itself = outcome(seeded, lambda tx: tx.connection.execute(prepared.statement, values))
+    verb = "run_many" if isinstance(values, list) else "run"
+    for _ in range(2):  # the first one writes the statement, the second one uses it
+        rows, tables = outcome(seeded, lambda tx: getattr(tx, verb)(prepared, values))
+        assert tables == by_itself[1]
+        assert rows[:2] == by_itself[0][:2]
+        if (
+            prepared.statement.is_update and not prepared.statement.exported_columns
+        ):  # where it means something
+            assert rows[2] == by_itself[0][2]
+
+
+def test_every_prepared_statement_is_compared():
+    """A statement that is added to these modules is one that is compared here."""
+    compared = {id(prepared.statement) for prepared, _ in RUNS.values()}
+    known = [(m, name) for m in (apps, hosts, journal, rollouts) for name in vars(m)]
+    missing = [
+        f"{module.__name__}.{name}"
+        for module, name in known
+        if isinstance(one := getattr(module, name), Prepared) and id(one.statement) not in compared
+    ]
+    assert missing == []
+
+
+def test_an_epoch_comes_out_of_its_update(seeded):
+    """A row that a change returns is read, and the change is made."""
+    with seeded.transaction() as tx:
+        prepared = apps._next_epoch(postgresql=tx.is_postgresql)
+        values = {"its_name": "shop", "milliseconds": 5}
+        assert [tuple(row) for row in tx.run(prepared, values)] == [(5,)]
+        assert tx.connection.execute(prepared.statement, values).scalar_one() == 6
+
+
+def test_columns_have_their_names(seeded):
+    """Rows are asked for columns by their labels, and cut."""
+    with seeded.reading() as tx:
+        row = tx.run(hosts._TO_ACTIVATE, {"host": 2}).one()
+        assert (row.it_owes, row.it_owed, row.name, row[:2]) == (True, SHA, "web2", (2, 1))
+
+
+@pytest.mark.parametrize("verb", ["one", "scalar_one", "scalar_one_or_none", "first"])
+@pytest.mark.parametrize("rows", [0, 1, 2])
+def test_too_many_and_too_few_rows(store, verb, rows):
+    """No row, and more than one where one is asked for, are what they are of SQLAlchemy's results."""
+    query = Prepared(select(facts.c.value).where(facts.c.name.like(bindparam("its"))).order_by(facts.c.name))
+    told = []
+    with store.transaction() as tx:
+        for name in ("x1", "x2")[:rows]:
+            tx.connection.execute(insert(facts).values(name=name, value="v"))
+        for answer in (tx.connection.execute(query.statement, {"its": "x%"}), tx.run(query, {"its": "x%"})):
+            try:
+                found = getattr(answer, verb)()
+                told.append(found if isinstance(found, str | None) else tuple(found))
+            except (NoResultFound, MultipleResultsFound) as error:
+                told.append(type(error))
+    assert told[0] == told[1]
+
+
+def error_of(store, work):
+    with pytest.raises(DBAPIError) as caught, store._writing() as connection:
+        work(connection)
+    return caught.value
+
+
+def test_a_second_one_is_refused_as_before(store):
+    """The driver's refusal comes as SQLAlchemy's, with the statement, and is the store's Conflict."""
+    again = Prepared(insert(facts).inline())
+    values = {"name": "boot", "value": "x"}
+    errors = [
+        error_of(store, lambda connection: connection.execute(again.statement, values)),
+        error_of(store, lambda connection: store._straight.run(connection, again, values)),
+    ]
+    its = [
+        (type(one), type(one.orig), str(one.orig), one.statement, one.connection_invalidated)
+        for one in errors
+    ]
+    assert its[0] == its[1]
+    assert its[0][0] is IntegrityError
+    with pytest.raises(Conflict), store.transaction() as tx:
+        tx.run(again, values)
+    with store.transaction() as tx:
+        tx.run(again, {"name": "new", "value": "x"})  # the connection is as good as before
+
+
+def test_a_parameter_that_is_missing_is_missed(store):
+    """Forgetting a value is an error, and not a NULL."""
+    with store.reading() as tx, pytest.raises(InvalidRequestError, match="host"):
+        tx.run(hosts._BY_ID, {})
+
+
+def test_a_list_is_not_for_this_way(store):
+    """How many values an IN has is part of its statement: such a one would be kept once for each."""
+    listed = Prepared(select(facts.c.name).where(facts.c.name.in_(bindparam("names", expanding=True))))
+    with store.reading() as tx, pytest.raises(TypeError):
+        tx.run(listed, {"names": ["boot"]})
+
+
+def test_a_value_that_no_driver_takes(store):
+    """What is wrong with a value is said in the same words, and the transaction goes on where the database lets it."""
+    query = Prepared(select(literal(1)).where(facts.c.name == bindparam("its")))
+    told = []
+    for way in (
+        lambda c: c.execute(query.statement, {"its": object()}),
+        lambda c: store._straight.run(c, query, {"its": object()}),
+    ):
+        error = error_of(store, way)
+        told.append((type(error), type(error.orig), error.connection_invalidated))
+    assert told[0] == told[1]
+
+
+def test_a_lost_connection_is_noticed(store):
+    """PostgreSQL's end of a session invalidates the connection: the store says that the database went away, and has a new one then."""
+    with store.reading() as tx:
+        if not tx.is_postgresql:
+            pytest.skip("SQLite has no server that could go away")
+
+    def lose(tx):
+        pid = tx.connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+        with store.transaction() as other:
+            other.connection.exec_driver_sql(f"SELECT pg_terminate_backend({pid})")
+        with pytest.raises(OperationalError) as caught:
+            tx.run(hosts._BY_ID, {"host": 1})
+        with pytest.raises(PendingRollbackError):
+            tx.run(hosts._BY_ID, {"host": 1})
+        assert tx.connection.invalidated
+        assert caught.value.connection_invalidated
+        raise caught.value
+
+    with pytest.raises(ServiceUnavailable), store.transaction() as tx:
+        lose(tx)
+    with store.reading() as tx:
+        assert tx.run(hosts._BY_ID, {"host": 1}).first() is None
+
+
+@pytest.mark.parametrize("interrupted", [KeyboardInterrupt, ValueError])
+def test_what_comes_in_between_stays_what_it_is(store, monkeypatch, interrupted):
+    """Ctrl-C invalidates PostgreSQL's connection, which may wait for an answer, and not SQLite's; another error does neither."""
+    listened = []
+    event.listen(store._engine, "handle_error", listened.append)
+
+    class Cursor:
+        def execute(self, *_):
+            raise interrupted
+
+        def close(self):
+            listened.append("closed")
+
+    class Driver:
+        def cursor(self):
+            return Cursor()
+
+    def interrupt(connection):
+        pooled = connection.connection
+        monkeypatch.setattr(type(connection), "connection", Driver())
+        try:
+            store._straight.run(connection, hosts._BY_ID, {"host": 1})
+        finally:
+            monkeypatch.undo()
+            listened.append(("lost", connection.invalidated, not pooled.is_valid))
+
+    with pytest.raises(interrupted), store._reading() as connection:
+        interrupt(connection)
+    lost = interrupted is KeyboardInterrupt and store._engine.dialect.name == "postgresql"
+    assert [one for one in listened if type(one) is tuple] == [("lost", lost, lost)]
+    assert len([one for one in listened if type(one) not in {tuple, str}]) == 1
+    assert ("closed" in listened) == (not lost)
+
+
+def test_only_what_was_prepared_is_kept(store):
+    """What is written anew for each call does not pile up in memory; what is prepared is written once for its parameters."""
+    kept = straight.Straight()
+    with store.reading() as tx:
+        for number in range(5):
+            kept.run(tx.connection, hosts._BY_ID, {"host": number})
+        with pytest.raises(AttributeError):
+            kept.run(tx.connection, select(facts.c.name), {})
+    assert [key for key in kept._ways if isinstance(key[0], Prepared)] == [(hosts._BY_ID, ("host",))]
+    assert len(kept._ways) == 1
