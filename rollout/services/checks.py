@@ -10,8 +10,9 @@ from rollout.domain.model import AppName, Check, CheckState, Commit, Push
 from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import Conflict
 from rollout.services import bars, turns, views
-from rollout.services.intake import Received
+from rollout.services.intake import NOT_OURS, Received, ToldOf, add_ended
 from rollout.services.ports import Deps
+from rollout.store.checks import MOST_NAMES
 from rollout.store.store import Transaction
 
 LONGEST_WAIT_S = 600.0  # then it is looked at again
@@ -34,21 +35,28 @@ def put_off(tx: Transaction, app: AppConfig, commit: Commit, why: str) -> None:
     tx.commits.update(commit, reason=why, due_at=tx.now() + min(LONGEST_WAIT_S, max(0.0, left_s)))
 
 
-def receive(push: Push, apps: Sequence[AppConfig], deps: Deps) -> Received:
-    """A verified webhook with a report: kept for every app of its repository that lets CI servers decide."""
-    taking = [app for app in apps if external(app)]
-    if push.check is not None and push.head:
-        for app in taking:
-            report(app, push.head, push.check, deps)
-    name = AppName(apps[0].name) if apps else None
-    end = End(Outcome.REPORTED, f"a report on commit {push.head}")
-    if not apps:
-        end = End(Outcome.IGNORED, "not a repository of ours")
-    elif not taking:
-        end = End(Outcome.IGNORED, 'a report, and tests.source is not "external"')
+def receive_all(told: ToldOf, deps: Deps) -> list[Received]:
+    """Verified webhooks with reports: each is kept for every app of its repository that lets CI servers decide."""
+    taking = {AppName(app.name): app for _, apps in told for app in apps if external(app)}
     with deps.store.transaction() as tx:
-        number = tx.deliveries.add(push, name, end)
-    return Received(number, end.outcome, end.reason)
+        tx.apps.lock_all(taking)
+        received = add_ended(tx, [(push, apps, _end_of_report(tx, push, apps)) for push, apps in told])
+        rings = [ring for app in taking.values() for ring in turns.take(tx, app, deps)]
+    deps.bell.ring(rings)
+    return received
+
+
+def _end_of_report(tx: Transaction, push: Push, apps: Sequence[AppConfig]) -> End:
+    taking = [app for app in apps if external(app)]
+    if not apps:
+        return End(Outcome.IGNORED, NOT_OURS)
+    if not taking:
+        return End(Outcome.IGNORED, 'a report, and tests.source is not "external"')
+    assert push.check is not None
+    said = [_keep(tx, app, push.head, push.check) for app in taking]
+    if None in said:
+        return End(Outcome.REJECTED, _too_many(push.head))
+    return End(Outcome.REPORTED, f"a report on commit {push.head}")
 
 
 def report(app: AppConfig, sha: str, check: Check, deps: Deps) -> str:
@@ -61,14 +69,27 @@ def report(app: AppConfig, sha: str, check: Check, deps: Deps) -> str:
     name = AppName(app.name)
     with deps.store.transaction() as tx:
         tx.apps.lock(name)
-        if checks.came_late(check, tx.checks.of(name, sha)):
-            return "its result was told of before"
-        tx.checks.put(name, sha, check)
-        commit = tx.commits.lock(name, sha)
-        said = "kept until the commit is known" if commit is None else _follow(tx, app, commit, check)
+        said = _keep(tx, app, sha, check)
+        if said is None:
+            raise Conflict(_too_many(sha), remedy="give a check the same name each time")
         rings = turns.take(tx, app, deps)
     deps.bell.ring(rings)
     return said
+
+
+def _keep(tx: Transaction, app: AppConfig, sha: str, check: Check) -> str | None:
+    """As `report`, for whoever holds the app's row; None when the commit has reports of too many checks."""
+    name = AppName(app.name)
+    if checks.came_late(check, tx.checks.of(name, sha)):
+        return "its result was told of before"
+    if not tx.checks.put(name, sha, check):
+        return None
+    commit = tx.commits.lock(name, sha)
+    return "kept until the commit is known" if commit is None else _follow(tx, app, commit, check)
+
+
+def _too_many(sha: str) -> str:
+    return f"commit {sha[:12]} has reports of {MOST_NAMES} checks already"
 
 
 def _follow(tx: Transaction, app: AppConfig, commit: Commit, check: Check) -> str:

@@ -23,6 +23,7 @@ from rollout.store.store import Transaction
 log = structlog.get_logger()
 BRANCH_LIMIT = 500  # commits that are looked at of a branch of which nothing is known
 QUEUE_LIMIT = 10_000  # above what runs
+PING, NOT_OURS = "a ping", "not a repository of ours"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Received:
 
 Head = tuple[AppName, str]  # of an app's branch, as a webhook says
 Told = Sequence[tuple[Push, AppConfig | None]]
+ToldOf = Sequence[tuple[Push, Sequence[AppConfig]]]  # with every app of the repository
 
 
 @crashpoints.stage("webhook")
@@ -47,7 +49,7 @@ def receive_all(told: Told, deps: Deps) -> list[Received]:
     """
     with deps.store.transaction() as tx:
         found, new = _store(tx, told)
-        first = _first_of_each_app(new, deps)
+        first = _first_of_each_app(tx, new, deps)
         tx.commits.rung(first, deps.settings.ring_again_s)
         crashpoints.reach("in-report")
     if first:
@@ -73,7 +75,7 @@ def _store(tx: Transaction, told: Told) -> tuple[dict[int, Received], list[Commi
         if ignored is None and app is not None:
             heads[one] = AppName(app.name), push.head
         else:
-            ends[one] = End(Outcome.IGNORED, ignored or "not a repository of ours")
+            ends[one] = End(Outcome.IGNORED, ignored or NOT_OURS)
     tx.apps.lock_all({app for app, _ in heads.values()})
     tellers: dict[Head, int] = {}
     for one, head in heads.items():
@@ -100,25 +102,43 @@ def _add(tx: Transaction, told: Told, ends: Mapping[int, End]) -> dict[int, Rece
     }
 
 
-def _first_of_each_app(new: Sequence[Commit], deps: Deps) -> list[CommitId]:
-    """No more messages than the app has tests at a time: each that ends rings for the next one, and so does the reconciler.
+def _first_of_each_app(tx: Transaction, new: Sequence[Commit], deps: Deps) -> list[CommitId]:
+    """No more messages than the app has tests at a time, those of earlier webhooks among them: nobody waits behind a crowd.
 
-    Where CI servers decide all are looked at: one that waits for its checks ends nothing.
+    Each test that ends rings for the next one, and so does the reconciler. Where CI servers decide all are looked at: one
+    that waits for its checks ends nothing.
     """
+    if not new:
+        return []
     of_app: dict[AppName, list[CommitId]] = {}
     for commit in new:
         of_app.setdefault(commit.app, []).append(commit.id)
-    configured = {app: deps.config.app(app) for app in of_app}
+    in_hand = tx.commits.in_hand(of_app, deps.settings.ring_again_s)
+    tests = {app: deps.config.app(app).tests for app in of_app}
     most = {
-        app: None if its.tests.source == "external" else its.tests.parallel for app, its in configured.items()
+        app: None if its.source == "external" else max(0, its.parallel - in_hand.get(app, 0))
+        for app, its in tests.items()
     }
     return [one for app, its in of_app.items() for one in its[: most[app]]]
 
 
-def reject(provider: str, delivery: str, why: str, deps: Deps) -> int:
-    """Keep that somebody who knows a secret sent what cannot be read; the delivery's number."""
+def reject_all(unreadable: Sequence[tuple[Push, str]], deps: Deps) -> list[Received]:
+    """Keep that somebody who knows a secret sent what cannot be read, and why it cannot."""
     with deps.store.transaction() as tx:
-        return tx.deliveries.add(Push(provider, delivery, "other"), None, End(Outcome.REJECTED, why))
+        return add_ended(tx, [(push, (), End(Outcome.REJECTED, why)) for push, why in unreadable])
+
+
+Ended = tuple[Push, Sequence[AppConfig], End]
+
+
+def add_ended(tx: Transaction, told: Sequence[Ended]) -> list[Received]:
+    """Store deliveries that are over as they come, each as its first app's."""
+    numbers = tx.deliveries.add_all(
+        [(push, AppName(apps[0].name) if apps else None, end) for push, apps, end in told]
+    )
+    return [
+        Received(number, end.outcome, end.reason) for number, (_, _, end) in zip(numbers, told, strict=True)
+    ]
 
 
 def _of_known(
@@ -154,23 +174,28 @@ def _known_end(tx: Transaction, push: Push, commit: Commit, first: Delivery | No
     return End(Outcome.ACCEPTED, f"commit {commit.sha} is known already")
 
 
-def receive_pull(push: Push, apps: Sequence[AppConfig], deps: Deps) -> Received:
-    """A verified webhook says that something is new with a pull request: each app that tests them looks at the next poll."""
-    looking = [app for app in apps if app.tests.pull_requests]
-    end = End(Outcome.REPORTED, "a pull request; the repository is looked at")
-    if not apps:
-        end = End(Outcome.IGNORED, "not a repository of ours")
-    elif not looking:
-        end = End(Outcome.IGNORED, "a pull request, and tests.pull_requests is not true")
+def receive_pulls(told: ToldOf, deps: Deps) -> list[Received]:
+    """Verified webhooks say that something is new with pull requests: each app that tests them looks at the next poll."""
+    looking = {AppName(app.name) for _, apps in told for app in apps if app.tests.pull_requests}
     with deps.store.transaction() as tx:
-        tx.apps.look({AppName(app.name) for app in looking})
-        number = tx.deliveries.add(push, AppName(apps[0].name) if apps else None, end)
-    return Received(number, end.outcome, end.reason)
+        tx.apps.lock_all(looking)
+        tx.apps.look(looking)
+        return add_ended(tx, [(push, apps, _end_of_pull(apps)) for push, apps in told])
+
+
+def _end_of_pull(apps: Sequence[AppConfig]) -> End:
+    if not apps:
+        return End(Outcome.IGNORED, NOT_OURS)
+    if not any(app.tests.pull_requests for app in apps):
+        return End(Outcome.IGNORED, "a pull request, and tests.pull_requests is not true")
+    return End(Outcome.REPORTED, "a pull request; the repository is looked at")
 
 
 def _why_ignored(push: Push, app: AppConfig | None) -> str | None:
+    if push.kind == "ping":
+        return PING
     if app is None:
-        return "not a repository of ours"
+        return NOT_OURS
     if push.kind != "push":
         return "no push to a branch"
     if push.branch != app.branch:

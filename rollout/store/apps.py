@@ -100,8 +100,10 @@ class Apps:
         return or_(asked, due) if every_s > 0 else or_(asked, and_(apps.c.poll_failures > 0, due))
 
     def look(self, some: Collection[AppName]) -> None:
-        """Their branches may not be what we know: a poll is due, also of an app that is not polled, once in `LOOK_S` at most."""
-        self.lock_all(some)
+        """Their branches may not be what we know: a poll is due, also of an app that is not polled, once in `LOOK_S` at most.
+
+        For whoever holds their rows.
+        """
         if some:
             self._tx.connection.execute(_LOOK, {"names": list(some)})
 

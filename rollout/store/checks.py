@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from sqlalchemy import and_, delete, func, insert, select, update
 
 from rollout.domain.model import AppName, Check, CheckState
-from rollout.errors import Conflict
 from rollout.store.rows import load_all, rows_of
 from rollout.store.tables import checks
 
@@ -24,8 +23,8 @@ class Checks:
     def __init__(self, tx: Transaction) -> None:
         self._tx = tx
 
-    def put(self, app: AppName, sha: str, check: Check) -> None:
-        """The newest word replaces what was said before; Conflict when a commit has too many different ones."""
+    def put(self, app: AppName, sha: str, check: Check) -> bool:
+        """The newest word replaces what was said before; False when the commit has MOST_NAMES different ones already."""
         key = and_(checks.c.app == app, checks.c.sha == sha, checks.c.name == check.name)
         values = {
             "state": check.state,
@@ -35,18 +34,16 @@ class Checks:
             "reported_at": self._tx.today(),
         }
         if self._tx.connection.execute(update(checks).where(key).values(**values)).rowcount:
-            return
+            return True
         known = select(func.count()).where(checks.c.app == app, checks.c.sha == sha)
         if self._tx.connection.execute(known).scalar_one() >= MOST_NAMES:
-            raise Conflict(
-                f"commit {sha[:12]} has reports of {MOST_NAMES} checks already",
-                remedy="give a check the same name each time",
-            )
+            return False
         statement = insert(checks).values(app=app, sha=sha, name=check.name, **values)
         key_of = self._tx.connection.execute(statement).inserted_primary_key
         assert key_of is not None
         if int(key_of[0]) % 1000 == 0:
             self._tx.connection.execute(delete(checks).where(checks.c.id <= int(key_of[0]) - KEPT_CHECKS))
+        return True
 
     def of(self, app: AppName, sha: str) -> list[Check]:
         """By name."""

@@ -47,6 +47,27 @@ _HEADS = select(commits.c.app, commits.c.sha).join(
     _PLACES,
     and_(commits.c.app == _PLACES.c.app, commits.c.position == _PLACES.c.position, commits.c.on_branch),
 )
+_LATER = and_(
+    commits.c.due_at > bindparam("now"), commits.c.due_at <= bindparam("now") + bindparam("again_s")
+)
+_HAS_MESSAGE = and_(
+    commits.c.state == CommitState.RECEIVED,
+    commits.c.merged_into.is_(None),
+    _LATER,
+    commits.c.reason.is_(None),  # put off ones have a reason, and no message
+)
+_IS_TESTED = and_(
+    commits.c.state == CommitState.TESTING, or_(commits.c.lease_until > bindparam("now"), _LATER)
+)
+_IN_HAND = (
+    select(commits.c.app, func.count().label("many"))
+    .where(
+        commits.c.app.in_(bindparam("apps", expanding=True)),
+        commits.c.state.in_([CommitState.RECEIVED, CommitState.TESTING]),
+        or_(_HAS_MESSAGE, _IS_TESTED),
+    )
+    .group_by(commits.c.app)
+)
 _RUNG = update(commits).where(commits.c.id.in_(bindparam("ids", expanding=True)))
 
 _PLACED = (
@@ -466,17 +487,12 @@ class Commits:
 
         No more messages of an app are under way than it may test at a time, so that in the queue the apps take turns.
         """
+        room = parallel - self.in_hand([app], again_s).get(app, 0)
+        if room <= 0:
+            return []
         now, of_app = self._tx.now(), commits.c.app == app
         waits = and_(of_app, ITSELF, commits.c.state == CommitState.RECEIVED)
         tests = and_(of_app, commits.c.state == CommitState.TESTING)
-        later = and_(commits.c.due_at > now, commits.c.due_at <= now + again_s)
-        rung = or_(
-            and_(waits, later, commits.c.reason.is_(None)),  # put off ones have a reason, and no message
-            and_(tests, or_(commits.c.lease_until > now, later)),
-        )
-        room = parallel - self._count(rung)
-        if room <= 0:
-            return []
         silent = and_(
             tests, commits.c.lease_until <= now, or_(commits.c.due_at.is_(None), commits.c.due_at <= now)
         )
@@ -486,6 +502,13 @@ class Commits:
         if len(ids) < room:  # nothing of the branch waits
             ids += self._ids(and_(waits, commits.c.due_at <= now, IS_PULL))
         return self._in_order(ids[:room])
+
+    def in_hand(self, apps: Collection[AppName], again_s: float) -> dict[AppName, int]:
+        """How many commits of each app are in test, or have a message that says they are to be; of those that have some."""
+        rows = self._tx.connection.execute(
+            _IN_HAND, {"apps": list(apps), "now": self._tx.now(), "again_s": again_s}
+        )
+        return {row.app: row.many for row in rows}
 
     def _in_turn(self, app: AppName, due: Any) -> list[int]:
         rows = self._tx.connection.execute(select(commits.c.id, commits.c.position).where(due))

@@ -155,7 +155,10 @@ class Deliveries:
         for number in numbers:
             if number % 1000 == 0:
                 old = deliveries.c.id <= number - KEPT_DELIVERIES
-                self._tx.connection.execute(delete(deliveries).where(old))
+                # One that has no end yet is kept: there are never more of them than commits that wait.
+                self._tx.connection.execute(
+                    delete(deliveries).where(old, deliveries.c.settled_at.is_not(None))
+                )
         return numbers
 
     def end(self, number: int, end: End) -> None:

@@ -39,7 +39,9 @@ class Retention:
             "events": self._remove(
                 events, events.c.rollout.in_(self._ended(PRINTED)), events.c.subject.like("host %")
             ),
-            "deliveries": self._remove(deliveries, deliveries.c.received_at < told),
+            "deliveries": self._remove(
+                deliveries, deliveries.c.received_at < told, deliveries.c.settled_at.is_not(None)
+            ),
             "notices": self._remove(notices, notices.c.created_at < told, notices.c.due_at.is_(None)),
             "checks": self._remove(checks, checks.c.reported_at < self._tx.today() - PRINTED),
             "commits": self._forget_output()

@@ -136,6 +136,7 @@ commits = Table(
     UniqueConstraint("app", "sha"),
     Index(None, "app", "merged_into"),
     Index(None, "app", "position"),
+    Index(None, "app", "state"),
 )
 
 checks = Table(

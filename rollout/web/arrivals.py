@@ -1,11 +1,14 @@
-"""Webhooks that came together: each is verified and read by itself, all are stored in one transaction."""
+"""Webhooks that came together: each is verified and read by itself, all of a kind are stored in one transaction."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import structlog
 
 from rollout import webhooks
+from rollout.config.deploy_file import AppConfig
 from rollout.domain.model import Push
 from rollout.errors import ServiceUnavailable, Unreadable
 from rollout.services import checks, intake
@@ -19,6 +22,9 @@ REMEDY = (
     " is this the address of that kind of git server? What it sent is under its recent deliveries, what came here under"
     " `rollout history --deliveries`"
 )
+T = TypeVar("T")
+Answers = dict[int, Received | Exception]
+OfRepository = tuple[Push, Sequence[AppConfig]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,27 +36,31 @@ class Arrival:
     body: bytes
 
 
-def store(arrivals: Sequence[Arrival], deps: Deps) -> list[Received | Exception | None]:
-    """What became of each, in their order; None for a ping, the error of what was refused."""
-    answers: dict[int, Received | Exception | None] = {}
+def store(arrivals: Sequence[Arrival], deps: Deps) -> list[Received | Exception]:
+    """What became of each, in their order; the error of what was refused. Pushes come first: somebody waits for them."""
+    answers: Answers = {}
     pushes: dict[int, Told] = {}
+    reports: dict[int, OfRepository] = {}
+    pulls: dict[int, OfRepository] = {}
+    unreadable: dict[int, Unreadable] = {}
     for number, one in enumerate(arrivals):
         try:
             push = _read(one, deps)
-            if push.kind == "ping":
-                answers[number] = None
-            elif push.kind == "report":
-                of = webhooks.of_repository(push, deps.config.apps)
-                answers[number] = checks.receive(push, of, deps)
-            elif push.kind == "pull":
-                answers[number] = intake.receive_pull(
-                    push, webhooks.of_repository(push, deps.config.apps), deps
-                )
-            else:
-                pushes[number] = _for_every_app(push, deps)
+            match push.kind:
+                case "report":
+                    reports[number] = push, webhooks.of_repository(push, deps.config.apps)
+                case "pull":
+                    pulls[number] = push, webhooks.of_repository(push, deps.config.apps)
+                case _:
+                    pushes[number] = _for_every_app(push, deps)
+        except Unreadable as error:
+            unreadable[number] = error
         except Exception as error:  # noqa: BLE001  # it is the answer to this one, and no other's
             answers[number] = error
-    answers |= _together(pushes, deps)
+    answers |= _together(pushes, partial(_receive_pushes, deps=deps))
+    answers |= _together(reports, partial(checks.receive_all, deps=deps))
+    answers |= _together(pulls, partial(intake.receive_pulls, deps=deps))
+    answers |= _reject(arrivals, unreadable, deps)
     return [answers[number] for number in range(len(arrivals))]
 
 
@@ -58,12 +68,7 @@ def _read(one: Arrival, deps: Deps) -> Push:
     """The signature comes before anything that is in the body."""
     known = webhooks.provider(one.provider)
     known.verify(one.headers, one.body, deps.settings.secret_texts())
-    try:
-        return known.parse(one.headers, one.body)
-    except Unreadable as error:
-        intake.reject(one.provider, payload.delivery((), one.body), str(error), deps)
-        error.remedy = error.remedy or REMEDY
-        raise
+    return known.parse(one.headers, one.body)
 
 
 def _for_every_app(push: Push, deps: Deps) -> Told:
@@ -74,18 +79,32 @@ def _for_every_app(push: Push, deps: Deps) -> Told:
     return [(webhooks.narrow(push, app), app) for app in apps]
 
 
-def _together(pushes: Mapping[int, Told], deps: Deps) -> dict[int, Received | Exception]:
-    """Of each webhook its first app's; when one of them breaks the transaction, each gets one of its own."""
-    if not pushes:
+def _receive_pushes(pushes: Sequence[Told], deps: Deps) -> list[Received]:
+    """Of each its first app's."""
+    received = iter(intake.receive_all([told for its in pushes for told in its], deps))
+    of_each = [[next(received) for _ in its] for its in pushes]
+    return [first for first, *_ in of_each]
+
+
+def _reject(arrivals: Sequence[Arrival], errors: Mapping[int, Unreadable], deps: Deps) -> Answers:
+    """The errors of these, once it is recorded that somebody who knows a secret sent them."""
+    refused = {}
+    for number, error in errors.items():
+        error.remedy = error.remedy or REMEDY
+        one = arrivals[number]
+        refused[number] = Push(one.provider, payload.delivery((), one.body), "other"), str(error)
+    stored = _together(refused, partial(intake.reject_all, deps=deps))
+    return {number: errors[number] if isinstance(one, Received) else one for number, one in stored.items()}
+
+
+def _together(of: Mapping[int, T], receive: Callable[[Sequence[T]], Sequence[Received]]) -> Answers:
+    """What is received together; when one of them breaks the transaction, each gets one of its own."""
+    if not of:
         return {}
     try:
-        received = iter(intake.receive_all([told for its in pushes.values() for told in its], deps))
+        return dict(zip(of, receive(list(of.values())), strict=True))
     except Exception as error:  # noqa: BLE001  # as above
-        if len(pushes) == 1 or isinstance(error, ServiceUnavailable):
-            return dict.fromkeys(pushes, error)
-        log.warning("webhooks_one_by_one", webhooks=len(pushes), error=repr(error))
-        return {number: _together({number: its}, deps)[number] for number, its in pushes.items()}
-    firsts: dict[int, Received | Exception] = {}
-    for number, its in pushes.items():
-        firsts[number], *_ = [next(received) for _ in its]
-    return firsts
+        if len(of) == 1 or isinstance(error, ServiceUnavailable):
+            return dict.fromkeys(of, error)
+        log.warning("webhooks_one_by_one", webhooks=len(of), error=repr(error))
+        return {number: _together({number: one}, receive)[number] for number, one in of.items()}

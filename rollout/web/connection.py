@@ -1,17 +1,26 @@
 """uvicorn's HTTP connection, in a hurry: with a deadline for the request's head, which uvicorn has none for.
 
 A client that connects and says nothing, or a letter a second, is cut off. It would never cost a thread, but a file
-descriptor each, and those run out.
+descriptor each, and those run out. And when there are too many connections, the answer says when to come again, which
+uvicorn's own does not.
 """
 
 import asyncio
 import socket
+from collections.abc import Sized
+from functools import partial
 from typing import Any
 
 import h11
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from rollout.web.errors import Busy, answer
+
 HEAD_S = 10.0
+_REFUSAL = answer(
+    Busy("too many connections at once", remedy="try again in a moment"), {"Connection": "close"}
+)
 
 
 class Connection(H11Protocol):
@@ -22,6 +31,10 @@ class Connection(H11Protocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._deadline: asyncio.TimerHandle | None = None
+        if (most := self.limit_concurrency) is not None:
+            self.limit_concurrency = None
+            # Of the server's connections, not of this one: what holds itself is freed by the collector only.
+            self.app = partial(_answer_or_refuse, self.app, self.connections, most)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """The clock runs."""
@@ -49,6 +62,12 @@ class Connection(H11Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+async def _answer_or_refuse(
+    app: ASGIApp, connections: Sized, most: int, scope: Scope, receive: Receive, send: Send
+) -> None:
+    await (app if len(connections) < most else _REFUSAL)(scope, receive, send)
 
 
 def _send_at_once(transport: asyncio.Transport) -> None:

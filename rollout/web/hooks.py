@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from rollout.errors import RolloutError
+from rollout.services.intake import PING
 from rollout.web.arrivals import Arrival
 from rollout.web.errors import Json, status_of
 from rollout.web.service import Service
@@ -37,6 +38,5 @@ def endpoint(provider: str, service: Service, answers: Counter) -> Endpoint:
 async def _receive(provider: str, request: Request, service: Service) -> Response:
     async with service.bodies.of(request, MOST_BYTES) as body:
         stored = await service.lanes.webhooks.run(Arrival(provider, request.headers.items(), body))
-    if stored is None:
-        return Json({"ping": "pong"})
-    return Json({"delivery": stored.delivery, "outcome": stored.outcome, "reason": stored.reason}, 202)
+    told = {"delivery": stored.delivery, "outcome": stored.outcome, "reason": stored.reason}
+    return Json(told, 200 if stored.reason == PING else 202)

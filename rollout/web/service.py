@@ -85,7 +85,7 @@ class Bells:
 class Lanes:
     """Who waits where."""
 
-    webhooks: Together[Arrival, Received | None]
+    webhooks: Together[Arrival, Received]
     reads: Lane
     orders: Lane
     metrics: Lane

@@ -58,6 +58,7 @@ def migrated_again(world):
         tx.connection.execute(text("DROP INDEX ix_deliveries_outcome_app_head"))
         tx.connection.execute(text("DROP INDEX ix_commits_app_merged_into"))
         tx.connection.execute(text("DROP INDEX ix_commits_app_position"))
+        tx.connection.execute(text("DROP INDEX ix_commits_app_state"))
         for table, columns in (*OF_0003.items(), *LATER.items()):
             for column in columns:
                 tx.connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))

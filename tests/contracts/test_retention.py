@@ -9,7 +9,7 @@ from rollout.domain.deliveries import End, Outcome
 from rollout.domain.model import Check, CheckState, Member, Push, Role
 from rollout.domain.states import RolloutEvent
 from rollout.domain.verdict import Interval
-from rollout.store import retention, tables
+from rollout.store import journal, retention, tables
 from rollout.store.rollouts import Planned
 from rollout.store.store import Transaction
 
@@ -43,7 +43,7 @@ def live_through(tx, *, ended):
     tx.record("shop", "host web1", "prepared", who="w", rollout=rollout.id)
     tx.samples.add(rollout.id, [Interval(0.0, 1.0, "web1", "canary", True, {"2xx": 5}, "probe", ())])
     tx.outputs.add(rollout.id, "web1", "activate", 1, "restarted")
-    tx.deliveries.add(Push("github", "1", "push", (), "main", SHA), "shop", End(Outcome.ACCEPTED, ""))
+    tx.deliveries.add(Push("github", "1", "push", (), "main", SHA), "shop", End(Outcome.STARTED, ""))
     tx.checks.put("shop", SHA, Check("unit", CheckState.SUCCESS))
     tx.notices.add("shop", rollout.id, "told", "of it")
     for notice in tx.notices.claim(0):
@@ -96,6 +96,25 @@ def test_what_is_young_stays(store, later):
     assert {name for name, count in removed.items() if count} == {"samples", "deliveries", "notices"}
 
 
+def test_a_delivery_without_an_end_stays(store, later, monkeypatch):
+    """However long its commit waits and however many come after it: it is there when it ends."""
+    monkeypatch.setattr(journal, "KEPT_DELIVERIES", 500)
+    with store.transaction() as tx:
+        push = Push("github", "1", "push", head=SHA)
+        waits = tx.deliveries.add(push, "shop", End(Outcome.ACCEPTED, ""))
+        tx.deliveries.add_all([(push, "shop", End(Outcome.IGNORED, "another branch"))] * 999)
+        counts = tx.deliveries.counts()
+        assert counts["accepted"] == 1
+        assert counts["ignored"] <= 500
+    later(OLD_ENOUGH)
+    with store.transaction() as tx:
+        tx.retention.tidy()
+        assert tx.deliveries.counts() == {"accepted": 1}
+        tx.deliveries.end(waits, End(Outcome.STARTED, "", "rollout 1"))
+        tx.retention.tidy()
+        assert tx.deliveries.counts() == {}
+
+
 def test_an_unfinished_rollout_keeps_everything(store, later):
     """However long it has waited for a person, its samples and its hosts' steps are there."""
     with store.transaction() as tx:
@@ -114,7 +133,7 @@ def test_a_batch_is_bounded(store, later, monkeypatch):
     with store.transaction() as tx:
         for number in range(5):
             tx.deliveries.add(
-                Push("github", str(number), "push", (), "main", SHA), "shop", End(Outcome.ACCEPTED, "")
+                Push("github", str(number), "push", (), "main", SHA), "shop", End(Outcome.IGNORED, "")
             )
     later(OLD_ENOUGH)
     with store.transaction() as tx:

@@ -335,7 +335,7 @@ def test_webhooks_of_a_repository_that_two_apps_ship_do_not_wait_for_each_other(
         for app in apps:
             tx.apps.ensure(app.name)
     push = Push("github", "1", "pull")
-    beside = Whole(store, lambda: intake.receive_pull(push, apps, deps_of(store)))
+    beside = Whole(store, lambda: intake.receive_pulls([(push, apps)], deps_of(store)))
     with store.transaction() as tx:
         tx.apps.lock("blog")
         beside.begin(tx)

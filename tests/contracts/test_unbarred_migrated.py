@@ -19,7 +19,8 @@ def test_what_a_person_had_unbarred_stays_so(tmp_path, monkeypatch, database):
         bars.unbar("shop", sha, world.deps, who="ann", why="it was the network")
     bars.bar("shop", barred, world.deps, who="ann", why="slow after all")
     with world.store.transaction() as tx:
-        tx.connection.execute(text("DROP INDEX ix_commits_app_position"))  # of 0014
+        for index in ("ix_commits_app_position", "ix_commits_app_state"):  # of 0014 and 0015
+            tx.connection.execute(text(f"DROP INDEX {index}"))
         tx.connection.execute(text("ALTER TABLE commits DROP COLUMN unbarred"))
         tx.connection.execute(text("UPDATE alembic_version SET version_num = '0012'"))
     world.store.prepare()

@@ -166,6 +166,24 @@ def test_who_never_finishes_a_head_is_cut_off(configuration, monkeypatch):
         until(lambda: not serving.server_state.connections, what="every connection is gone")
 
 
+def test_a_crowd_of_connections_is_told_when_to_come_again(configuration, monkeypatch):
+    """Beyond the limit a webhook is 503 with Retry-After, as whatever else is put off; when they are gone it is stored."""
+    monkeypatch.setattr(server, "CONNECTIONS", 4)
+    deps, body = wiring.configured(configuration(), role="web"), push_body()
+    with listening(deps) as (port, serving):
+        crowd = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(4)]
+        until(lambda: len(serving.server_state.connections) == 4, what="they are there")
+        status, headers, answer = ask(port, "POST", "/webhooks/github", github(body), body)
+        assert (status, headers["connection"]) == (503, "close")
+        assert int(headers["retry-after"]) > 0
+        assert json.loads(answer)["error"] == "Busy"
+        assert outcomes(deps) == {}
+        for one in crowd:
+            one.close()
+        until(lambda: not serving.server_state.connections, what="they are gone")
+        assert ask(port, "POST", "/webhooks/github", github(body), body)[0] == 202
+
+
 @pytest.mark.parametrize(
     "target",
     [

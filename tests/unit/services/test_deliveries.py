@@ -319,10 +319,14 @@ def test_one_of_an_app_that_is_gone_is_an_error(world, monkeypatch):
 
 def test_one_that_cannot_be_read_is_rejected(world):
     """Somebody who knows the secret sent it, so it is kept."""
-    number = intake.reject("github", "abc", "the body is not JSON", world.deps)
+    unreadable = [(Push("github", name, "other"), f"{name} is not JSON") for name in ("one", "two")]
+    told = intake.reject_all(unreadable, world.deps)
     with world.store.reading() as tx:
-        found = tx.deliveries.newest(None, 1)[0]
-    assert (found.id, found.outcome, found.app) == (number, "rejected", None)
+        found = {one.id: one for one in tx.deliveries.newest(None, 2)}
+    rows = [found[one.delivery] for one in told]
+    assert [(row.delivery, row.outcome, row.app) for row in rows] == [
+        (name, "rejected", None) for name in ("one", "two")
+    ]
 
 
 def test_nothing_is_said_of_a_decision_that_is_undone(world, monkeypatch):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import event
 
+from rollout.domain import model
 from rollout.domain.model import AppName, Push
 from rollout.domain.pipeline import RUN_TESTS
 from rollout.services import intake, reconcile, testing
@@ -174,3 +175,31 @@ def test_a_crowd_costs_as_many_statements_as_a_few(world):
     few = statements(world, [push(sha, f"again {sha}") for sha in hashes[:3]])
     many = statements(world, [push(sha, f"again {sha}") for sha in hashes[3:63]])
     assert many == few < 12
+
+
+def test_crowds_one_after_the_other_send_no_more_messages_than_tests_run_at_a_time(world):
+    """A flood comes in many transactions: another app's message stands behind one of this app, and not behind one of each."""
+    for number in range(20):
+        receive(world, *(push(f"{number:038x}{one:02x}", f"{number}-{one}") for one in range(3)))
+    assert [tasks for _, tasks, _ in world.bell.queue] == [(RUN_TESTS,)]
+
+
+def test_what_is_in_test_counts_as_a_message(world, monkeypatch):
+    """While as many are tested as may be, a webhook rings for none: their ends do."""
+    shas = [world.workshop.push(f"change {number}") for number in range(2)]
+    receive(world, push(shas[0], "first"))
+    with world.store.reading() as tx:
+        first = tx.commits.get("shop", shas[0])
+    world.bell.queue.clear()
+
+    def run(*_args, **_more):
+        world.seconds += (
+            world.deps.settings.ring_again_s + 1
+        )  # its own message is long gone; its lease is not
+        receive(world, push(shas[1], "second"))
+        assert [tasks for _, tasks, _ in world.bell.queue] == []
+        return model.TestResult(True, "ok", "")
+
+    monkeypatch.setattr(world.workshop, "run_tests", run)
+    testing.run_tests(first.id, world.deps)
+    assert [tasks for _, tasks, _ in world.bell.queue][-1] == (RUN_TESTS,)

@@ -1,6 +1,8 @@
 """What comes together is done together; and webhooks that are stored together stay each its own."""
 
 import asyncio
+import json
+from dataclasses import replace
 from threading import Event
 
 import pytest
@@ -8,7 +10,9 @@ import pytest
 from rollout.domain.pipeline import RUN_TESTS
 from rollout.errors import Conflict, NotFound, ServiceUnavailable
 from rollout.services import intake
+from rollout.store import checks as store_checks
 from rollout.web.errors import Busy
+from rollout.web.service import Limits
 from rollout.web.together import Together
 from tests.support.processes import until
 from tests.support.web import github, push_body
@@ -162,7 +166,7 @@ def asked(number, **more):
 
 
 def test_a_crowd_of_webhooks_costs_few_transactions(world, client, monkeypatch):
-    """A hundred and fifty at once: each is stored with its commit, in a few transactions, and of each one message is sent."""
+    """A hundred and fifty at once: each is stored with its commit, in a few transactions, and one message is sent for all of them."""
     transactions, receive_all = [], intake.receive_all
 
     def counted(told, deps):
@@ -177,7 +181,9 @@ def test_a_crowd_of_webhooks_costs_few_transactions(world, client, monkeypatch):
     assert sum(transactions) == 150
     assert max(transactions) <= 50
     assert len(transactions) < 30
-    until(lambda: len(world.bell.queue) == len(transactions), what="the rings")
+    until(lambda: world.bell.queue, what="the ring")
+    client.app.state.service.bells.webhooks.close()  # it has rung out
+    assert len(world.bell.queue) == 1
     with world.store.reading() as tx:
         assert len(tx.commits.known("shop", [f"{number + 1:040x}" for number in range(150)])) == 150
     assert {entry[1] for entry in world.bell.queue} == {(RUN_TESTS,)}
@@ -206,3 +212,72 @@ def test_unsigned_and_unreadable_ones_among_many_are_refused_by_themselves(world
     answers = client.together(*(asked(number) for number in range(20)), unsigned, unreadable)
     assert [answer.status for answer in answers] == [202] * 20 + [401, 400]
     assert deliveries(world) == {"accepted": 20, "rejected": 1}
+
+
+def report(number, name="unit"):
+    run = {"name": name, "head_sha": f"{number + 1:040x}", "status": "completed", "conclusion": "success"}
+    body = json.dumps({"check_run": run, "repository": {"full_name": "acme/shop"}}).encode()
+    return ("POST", "/webhooks/github", github(body, event="check_run", delivery=f"r-{number}"), body)
+
+
+def pull(number):
+    body = json.dumps(
+        {"action": "opened", "number": number, "repository": {"full_name": "acme/shop"}}
+    ).encode()
+    return ("POST", "/webhooks/github", github(body, event="pull_request", delivery=f"p-{number}"), body)
+
+
+@pytest.mark.parametrize("source", ["command", "external"])
+def test_a_crowd_of_reports_and_pull_requests_costs_few_transactions_and_no_pushs_time(
+    world, serve, monkeypatch, source
+):
+    """Each is stored with its own end, many in a transaction; the pushes among them are stored first."""
+    shop = world.deps.config.app("shop")
+    more = {"source": "external", "required": ("unit",)} if source == "external" else {}
+    tests = shop.tests.model_copy(update=more | {"pull_requests": True})
+    config = replace(world.deps.config, apps={"shop": shop.model_copy(update={"tests": tests})})
+    order, transaction = [], world.store.transaction
+    monkeypatch.setattr(world.store, "transaction", lambda: (order.append("…"), transaction())[1])
+    receive_all = intake.receive_all
+    monkeypatch.setattr(intake, "receive_all", lambda *its: (order.append("push"), receive_all(*its))[1])
+    client = serve(replace(world.deps, config=config), Limits(gather_s=0.5, answer_s=60))
+    unreadable = ("POST", "/webhooks/github", github(b"{"), b"{")
+    asked_for = [
+        *(report(number) for number in range(12)),
+        *map(pull, range(12)),
+        unreadable,
+        asked(50),
+        asked(51),
+    ]
+    answers = client.together(*asked_for)
+    assert [answer.status for answer in answers] == [202] * 24 + [400] + [202] * 2
+    ignored = 0 if source == "external" else 12
+    assert deliveries(world) == {
+        one: many
+        for one, many in (("reported", 24 - ignored), ("ignored", ignored), ("rejected", 1), ("accepted", 2))
+        if many
+    }
+    assert order == ["push", "…", "…", "…", "…"]
+    with world.store.reading() as tx:
+        kept = [tx.checks.of("shop", f"{number + 1:040x}") for number in range(12)]
+        assert tx.apps.poll_is_due("shop", 0.0)
+        named = {one.delivery: (one.head, one.id) for one in tx.deliveries.newest("shop", 100)}
+    assert [len(one) for one in kept] == [1 if source == "external" else 0] * 12
+    for number, answer in enumerate(answers[:12]):
+        assert named[f"r-{number}"] == (f"{number + 1:040x}", answer.json["delivery"])
+
+
+def test_a_report_too_many_is_rejected_and_breaks_no_other(world, serve, monkeypatch):
+    """A commit has so many checks at most: what is beyond is recorded as rejected, with the reason."""
+    monkeypatch.setattr(store_checks, "MOST_NAMES", 3)
+    shop = world.deps.config.app("shop")
+    tests = shop.tests.model_copy(update={"source": "external", "required": ("unit",)})
+    config = replace(world.deps.config, apps={"shop": shop.model_copy(update={"tests": tests})})
+    client = serve(replace(world.deps, config=config))
+    answers = client.together(*(report(0, f"check {number}") for number in range(5)), report(1))
+    assert [answer.json["outcome"] for answer in answers] == ["reported"] * 3 + ["rejected"] * 2 + [
+        "reported"
+    ]
+    assert "reports of" in answers[3].json["reason"]
+    with world.store.reading() as tx:
+        assert [one.name for one in tx.checks.of("shop", f"{1:040x}")] == [f"check {one}" for one in range(3)]

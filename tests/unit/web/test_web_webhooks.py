@@ -10,17 +10,32 @@ import tracemalloc
 from dataclasses import replace
 from functools import partial
 from threading import Event
+from unittest.mock import Mock
 
 import pytest
 from pydantic import SecretStr
 
+from rollout.config import secret_files
+from rollout.config.deploy_file import AppConfig
 from rollout.domain.pipeline import RUN_TESTS
 from rollout.errors import ConfigError
+from rollout.services import testing
 from rollout.store.store import Store
+from rollout.web.app import build
 from rollout.web.service import Limits
 from rollout.webhooks.payload import MOST_BYTES
 from tests.support.processes import until
-from tests.support.web import PAYLOADS, SECRET, an_application, github, push_body, signature
+from tests.support.web import (
+    PATIENT,
+    PAYLOADS,
+    SECRET,
+    Client,
+    an_application,
+    github,
+    push_body,
+    settings,
+    signature,
+)
 
 A, B = "1" * 40, "2" * 40
 
@@ -166,12 +181,13 @@ def test_nothing_of_an_unsigned_body_is_read(client):
     assert client.post("/webhooks/github", body=b"{").status == 401
 
 
-def test_a_ping_is_200_and_not_stored(world, client):
-    """GitHub's ping, signed; unsigned it is 401."""
+def test_a_ping_is_200_and_stored_as_such(world, client):
+    """GitHub's ping, signed, is in the record as what it is; unsigned it is 401, and nowhere."""
     body = (PAYLOADS / "github_ping.json").read_bytes()
-    assert send(client, body, event="ping").status == 200
+    answer = send(client, body, event="ping")
+    assert (answer.status, answer.json["outcome"], answer.json["reason"]) == (200, "ignored", "a ping")
     assert client.post("/webhooks/github", ("X-GitHub-Event", "ping"), body=body).status == 401
-    assert deliveries(world) == {}
+    assert deliveries(world) == {"ignored": 1}
 
 
 def test_the_same_push_under_a_new_id_is_a_duplicate(world, client):
@@ -241,6 +257,52 @@ def test_every_one_of_several_secrets_is_taken(world, serve):
     assert send(client, push_body(A), secret="old").status == 202
     assert send(client, push_body(B), secret="new").status == 202
     assert send(client, push_body(B), secret=SECRET).status == 401
+
+
+def test_a_secret_is_exchanged_while_the_service_runs(world, tmp_path, monkeypatch):
+    """The file's lines as they are now: the old one, both, the new one alone; without a restart."""
+    monkeypatch.setattr(secret_files, "READ_AGAIN_S", 0.0)
+    file, own = tmp_path / "webhook.secret", settings(webhook_secrets=(SecretStr("old"),))
+    own._watched = secret_files.Watched(file, ("old",))
+    client = Client(build(replace(world.deps, settings=own), PATIENT))
+    taken = []
+    for number, lines in enumerate(("old\n", "old\nnew\n", "new\n")):
+        file.write_text(lines)
+        taken.append([send(client, push_body(f"{number:040x}"), secret=one).status for one in ("old", "new")])
+    client.close()
+    assert taken == [[202, 401], [202, 202], [401, 202]]
+
+
+def test_what_is_fetched_is_the_configurations_whatever_a_payload_names(world, serve):
+    """Of one that is ours by one address, and names another repository, branch and commits beside it, only the head is looked for, over there."""
+    world.push()
+    world.settle()
+    push = json.loads((PAYLOADS / "github_push.json").read_bytes())
+    evil = "https://evil.example/shop.git"
+    theirs = {
+        "clone_url": evil,
+        "ssh_url": "git@evil.example:shop.git",
+        "git_url": evil,
+        "default_branch": "evil",
+    }
+    push["repository"] |= theirs | {"html_url": "https://git.example.com/acme/shop"}
+    push |= {"ref": "refs/heads/main", "before": B, "base_ref": "refs/heads/evil"}
+    workshop = Mock(wraps=world.workshop)
+    deps = replace(world.deps, workshop=workshop)
+    body = json.dumps(push).encode()
+    assert send(serve(deps), body).json["outcome"] == "accepted"
+    with world.store.reading() as tx:
+        commit = tx.commits.get("shop", push["after"])
+    testing.run_tests(commit.id, deps)
+    assert workshop.fetch.called
+    shop = world.config.app("shop")
+    for name, arguments, more in workshop.mock_calls:
+        apps = [one for one in (*arguments, *more.values()) if isinstance(one, AppConfig)]
+        assert {(app.repository, app.branch) for app in apps} <= {(shop.repository, shop.branch)}, name
+        assert "evil" not in repr((arguments, more)), name
+        assert B not in repr((arguments, more)), name
+    assert not workshop.run_tests.called
+    assert not workshop.build.called
 
 
 @pytest.mark.parametrize("secrets", [(), ("",), ("  ",)])
@@ -395,9 +457,10 @@ def test_a_broker_that_breaks_fails_no_answer(world, serve):
 
     bell = Broken()
     client = serve(replace(world.deps, bell=bell))
-    assert send(client, push_body(A)).status == 202
-    assert send(client, push_body(B)).status == 202
-    until(lambda: bell.count == 2, what="both rings")
+    for number, sha in enumerate((A, B), 1):
+        assert send(client, push_body(sha)).status == 202
+        until(lambda: bell.count == number, what="the ring")  # noqa: B023  # it is waited for here
+        world.seconds += world.deps.settings.ring_again_s + 1  # until then the message counts as under way
 
 
 def test_answers_are_counted(client):

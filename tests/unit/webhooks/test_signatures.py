@@ -162,6 +162,20 @@ def test_a_wrong_signature_is_not_saved_by_a_token():
     assert refused("gitlab", headers)
 
 
+def test_every_secret_is_compared_in_constant_time(name, monkeypatch):
+    """Each by `hmac.compare_digest`, also after one has fitted: time tells neither how much of a guess is right nor which secret it is."""
+    compared, compare = [], hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", lambda *both: (compared.append(both), compare(*both))[1])
+    secrets = (SECRET, *OTHERS)
+    for headers in (SCHEMES[name](BODY, SECRET), SCHEMES[name](BODY, "a guess")):
+        compared.clear()
+        refused(name, headers, secrets=secrets)
+        assert len(compared) == len(secrets)
+    compared.clear()
+    refused("gitlab", {"X-Gitlab-Token": SECRET}, secrets=secrets)
+    assert [ours.decode() for ours, _ in compared] == list(secrets)
+
+
 def test_an_unknown_server_is_refused_by_name():
     """A provider that is not in the table is refused with the known ones."""
     with pytest.raises(UnknownName, match="bitbucket, gitea, github, gitlab"):
