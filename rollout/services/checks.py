@@ -10,7 +10,7 @@ from rollout.domain.model import AppName, Check, CheckState, Commit, Push
 from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import Conflict
 from rollout.services import bars, turns, views
-from rollout.services.intake import NOT_OURS, Received, ToldOf, add_ended
+from rollout.services.intake import NOT_OURS, Ended, Received, ToldOf, add_ended
 from rollout.services.ports import Deps
 from rollout.store.checks import MOST_NAMES
 from rollout.store.store import Transaction
@@ -40,23 +40,23 @@ def receive_all(told: ToldOf, deps: Deps) -> list[Received]:
     taking = {AppName(app.name): app for _, apps in told for app in apps if external(app)}
     with deps.store.transaction() as tx:
         tx.apps.lock_all(taking)
-        received = add_ended(tx, [(push, apps, _end_of_report(tx, push, apps)) for push, apps in told])
+        received = add_ended(tx, [_end_of_report(tx, push, apps) for push, apps in told])
         rings = [ring for app in taking.values() for ring in turns.take(tx, app, deps)]
     deps.bell.ring(rings)
     return received
 
 
-def _end_of_report(tx: Transaction, push: Push, apps: Sequence[AppConfig]) -> End:
+def _end_of_report(tx: Transaction, push: Push, apps: Sequence[AppConfig]) -> Ended:
     taking = [app for app in apps if external(app)]
     if not apps:
-        return End(Outcome.IGNORED, NOT_OURS)
+        return push, apps, End(Outcome.IGNORED, NOT_OURS)
     if not taking:
-        return End(Outcome.IGNORED, 'a report, and tests.source is not "external"')
+        return push, apps, End(Outcome.IGNORED, 'a report, and tests.source is not "external"')
     assert push.check is not None
     said = [_keep(tx, app, push.head, push.check) for app in taking]
     if None in said:
-        return End(Outcome.REJECTED, _too_many(push.head))
-    return End(Outcome.REPORTED, f"a report on commit {push.head}")
+        return push, taking, End(Outcome.REJECTED, _too_many(push.head))
+    return push, taking, End(Outcome.REPORTED, f"a report on commit {push.head}")
 
 
 def report(app: AppConfig, sha: str, check: Check, deps: Deps) -> str:

@@ -180,15 +180,16 @@ def receive_pulls(told: ToldOf, deps: Deps) -> list[Received]:
     with deps.store.transaction() as tx:
         tx.apps.lock_all(looking)
         tx.apps.look(looking)
-        return add_ended(tx, [(push, apps, _end_of_pull(apps)) for push, apps in told])
+        return add_ended(tx, [_end_of_pull(push, apps) for push, apps in told])
 
 
-def _end_of_pull(apps: Sequence[AppConfig]) -> End:
+def _end_of_pull(push: Push, apps: Sequence[AppConfig]) -> Ended:
+    looking = [app for app in apps if app.tests.pull_requests]
     if not apps:
-        return End(Outcome.IGNORED, NOT_OURS)
-    if not any(app.tests.pull_requests for app in apps):
-        return End(Outcome.IGNORED, "a pull request, and tests.pull_requests is not true")
-    return End(Outcome.REPORTED, "a pull request; the repository is looked at")
+        return push, apps, End(Outcome.IGNORED, NOT_OURS)
+    if not looking:
+        return push, apps, End(Outcome.IGNORED, "a pull request, and tests.pull_requests is not true")
+    return push, looking, End(Outcome.REPORTED, "a pull request; the repository is looked at")
 
 
 def _why_ignored(push: Push, app: AppConfig | None) -> str | None:

@@ -1,4 +1,7 @@
-"""Ten thousand webhooks in a minute for fifty apps that are tested and shipped meanwhile: each app is told of each head, again and again."""
+"""Ten thousand webhooks in a minute for fifty apps that are tested and shipped meanwhile.
+
+Each app is told of each head, again and again; of ten webhooks one is of another branch, and one a report on a check.
+"""
 
 import asyncio
 import contextlib
@@ -33,7 +36,8 @@ class Flooded:
     waited_s: float  # its threads, for a core: what a busy machine adds
     grown_mb: float  # the web's memory at its peak, beyond what it had before
     outcomes: dict[str, int]  # of all deliveries, when everything is decided
-    lost: int  # answered with a number that the store does not have
+    lost: int  # 202, and without a number of its own, or with one that the store does not have
+    crowded: int  # apps that had more than one rollout, or more than one that is next, at some time
 
     @property
     def otherwise(self) -> int:
@@ -59,8 +63,14 @@ def measure() -> Flooded:
             now - then for now, then in zip(processes.ran_and_waited_s(web), (ran, waited), strict=True)
         )
         grown = processes.peak_mb(web) - before
+        crowded = set()
+
+        def over():
+            crowded.update(_rows(system, CROWDED))
+            return not _rows(system, OPEN)
+
         with contextlib.suppress(AssertionError):  # then some have no end, which the figure says
-            wait_for(lambda: not _rows(system, OPEN), seconds=PATIENCE_S, every=2, why="every delivery's end")
+            wait_for(over, seconds=PATIENCE_S, every=2, why="every delivery's end")
         outcomes = Counter(dict(_rows(system, "SELECT outcome, count(*) FROM deliveries GROUP BY outcome")))
         stored = {number for (number,) in _rows(system, "SELECT id FROM deliveries")}
         took = told["took"]
@@ -73,11 +83,15 @@ def measure() -> Flooded:
             round(waited, 1),
             round(grown, 1),
             dict(outcomes),
-            len(set(told["numbers"]) - stored),
+            told["answers"].get("202", 0) - len(set(told["numbers"]) & stored),
+            len(crowded),
         )
 
 
 OPEN = "SELECT 1 FROM deliveries WHERE settled_at IS NULL LIMIT 1"
+CROWDED = """
+SELECT app FROM rollouts WHERE ended_at IS NULL GROUP BY app, state = 'pending' HAVING count(*) > 1
+"""
 
 
 def _to_every_app(system, message):
@@ -137,6 +151,7 @@ if __name__ == "__main__":
             number,
             app=_names[number % len(_names)],
             sha=_chance.choice(_heads.split(",")),
+            **_chance.choice([*[{}] * 8, {"branch": "other"}, {"event": "check_run"}]),
         )
         for number in range(WEBHOOKS)
     ]

@@ -65,6 +65,7 @@ def _of_a_flood(found: flood.Flooded) -> list[Figure]:
         Figure("  of the flood, p99", "ms", found.p99, at_most=FLOOD_P99_MS),
         Figure("  answered neither 202 nor 503 with Retry-After", "", found.otherwise, at_most=0),
         Figure("  stored, and without an end when all is decided", "", found.unaccounted, at_most=0),
+        Figure("  apps with more than one rollout and a next one", "", found.crowded, at_most=0),
         Figure("  the web's memory grew by", "MB", found.grown_mb, at_most=FLOOD_MB),
     ]
 

@@ -59,23 +59,20 @@ def share(took, part):
     return round(took[min(len(took) - 1, int(len(took) * part))], 1)
 
 
-def request(folder, port, number, *, app="shop", sha=None):
-    """The bytes of GitHub's signed push; of a commit that nobody has, if none is given."""
+def request(folder, port, number, *, app="shop", sha=None, branch="main", event="push"):
+    """The bytes of GitHub's signed push, or report on a check; of a commit that nobody has, if none is given."""
     sha = sha or hashlib.sha1(f"bench {number}".encode()).hexdigest()
-    body = json.dumps(
-        {
-            "ref": "refs/heads/main",
-            "after": sha,
-            "deleted": False,
-            "repository": {"full_name": f"acme/{app}", "clone_url": f"{folder}/{app}.git"},
-        }
-    ).encode()
+    run = {"name": "unit", "head_sha": sha, "status": "completed", "conclusion": "success"}
+    told = {"ref": f"refs/heads/{branch}", "after": sha, "deleted": False}
+    repository = {"full_name": f"acme/{app}", "clone_url": f"{folder}/{app}.git"}
+    told = {"check_run": run} if event == "check_run" else told
+    body = json.dumps({**told, "repository": repository}).encode()
     head = [
         "POST /webhooks/github HTTP/1.1",
         f"Host: 127.0.0.1:{port}",
         "Content-Type: application/json",
         f"Content-Length: {len(body)}",
-        "X-GitHub-Event: push",
+        f"X-GitHub-Event: {event}",
         f"X-GitHub-Delivery: bench-{number}",
         f"X-Hub-Signature-256: sha256={hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()}",
         "Connection: close",

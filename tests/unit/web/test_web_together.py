@@ -2,20 +2,26 @@
 
 import asyncio
 import json
+import random
+from collections import Counter
 from dataclasses import replace
 from threading import Event
 
 import pytest
 
 from rollout.domain.pipeline import RUN_TESTS
-from rollout.errors import Conflict, NotFound, ServiceUnavailable
+from rollout.errors import Conflict, NotFound, ServiceUnavailable, SignatureInvalid, Unreadable
 from rollout.services import intake
+from rollout.services.intake import Received
 from rollout.store import checks as store_checks
+from rollout.web import arrivals
+from rollout.web.arrivals import Arrival
 from rollout.web.errors import Busy
 from rollout.web.service import Limits
 from rollout.web.together import Together
 from tests.support.processes import until
-from tests.support.web import github, push_body
+from tests.support.web import github, push_body, settings
+from tests.support.world import World
 
 
 class Work:
@@ -281,3 +287,80 @@ def test_a_report_too_many_is_rejected_and_breaks_no_other(world, serve, monkeyp
     assert "reports of" in answers[3].json["reason"]
     with world.store.reading() as tx:
         assert [one.name for one in tx.checks.of("shop", f"{1:040x}")] == [f"check {one}" for one in range(3)]
+
+
+def with_apps(world):
+    """Three apps of one repository: one tests by itself, one lets CI servers decide, one ships another branch and tests pull requests."""
+    shop = world.config.app("shop").model_copy(update={"webhook_repository": "acme/shop"})
+    external = shop.tests.model_copy(update={"source": "external", "required": ("unit",)})
+    pulls = shop.tests.model_copy(update={"pull_requests": True})
+    apps = {
+        "shop": shop,
+        "checked": shop.model_copy(update={"name": "checked", "tests": external}),
+        "next": shop.model_copy(update={"name": "next", "branch": "next", "tests": pulls}),
+    }
+    return replace(world.deps, config=replace(world.config, apps=apps), settings=settings())
+
+
+def anything(chance):
+    """A webhook that a git server, or somebody else, may send."""
+    number = chance.randrange(6)
+    sha = f"{number + 1:040x}"
+    match chance.randrange(8):
+        case 0:
+            _, _, headers, body = report(number, chance.choice(["unit", "lint"]))
+        case 1:
+            _, _, headers, body = pull(number)
+        case 2:
+            body = chance.choice([b"{", b"[]", push_body("none")])
+            headers = github(body)
+        case 3:
+            body = push_body(sha)
+            headers = github(body, secret="another")
+        case 4:
+            body = push_body(sha, branch=chance.choice(["other", "next"]))
+            headers = github(body, delivery=f"b-{number}")
+        case 5:
+            body = chance.choice([push_body("0" * 40), b'{"zen": "it is"}'])
+            headers = github(body, event="ping" if b"zen" in body else "push")
+        case _:
+            body = push_body(sha)
+            headers = github(body, delivery=f"d-{chance.randrange(3)}")
+    return Arrival("github", list(headers), body)
+
+
+def outcomes(deps):
+    """Of every stored delivery, by what it is of: never mind its number, nor those that reasons name."""
+    with deps.store.reading() as tx:
+        told = tx.deliveries.newest(None, 1000)
+    return Counter((one.delivery, one.app, one.branch, one.head, one.outcome) for one in told)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_comes_together_ends_as_one_after_the_other(tmp_path, monkeypatch, seed):
+    """Pushes, reports, pull requests, pings, nonsense and forgeries, of several apps, sent again or not: each has an answer, and each that is 2xx its own row."""
+    chance, answered = random.Random(seed), []
+    crowds = [[anything(chance) for _ in range(chance.randrange(1, 50))] for _ in range(4)]
+    made = [World(tmp_path / name, monkeypatch, hosts=2) for name in ("together", "apart")]
+    together, apart = map(with_apps, made)
+    for crowd in crowds:
+        answered += arrivals.store(crowd, together)
+        for one in crowd:
+            arrivals.store([one], apart)
+    assert len(answered) == sum(map(len, crowds))
+    stored = [one for one in answered if isinstance(one, Received)]
+    refused = Counter(type(one) for one in answered if not isinstance(one, Received))
+    assert set(refused) <= {Unreadable, SignatureInvalid}
+    assert len({one.delivery for one in stored}) == len(stored)
+    with together.store.reading() as tx:
+        rows = {one.id: one for one in tx.deliveries.newest(None, 1000)}
+    for sent, answer in zip((one for crowd in crowds for one in crowd), answered, strict=True):
+        if isinstance(answer, Received):
+            row = rows[answer.delivery]
+            assert (row.outcome, row.delivery) == (answer.outcome, dict(sent.headers)["X-GitHub-Delivery"])
+    assert {row.app for row in rows.values() if row.outcome == "reported"} == {"checked", "next"}
+    rejected = [row for row in rows.values() if row.outcome == "rejected"]
+    assert len(rejected) == refused[Unreadable]
+    assert outcomes(together) == outcomes(apart)
+    for world in made:
+        world.store.close()

@@ -396,13 +396,19 @@ def test_all_bodies_together_have_a_limit(world, serve):
 
 
 def test_a_store_that_does_not_answer_is_503(world, serve):
-    """The store's file cannot be opened: 503 with Retry-After, and no ring."""
+    """The store's file cannot be opened: 503 with Retry-After whatever comes, also what makes no sense; and no ring."""
     gone = Store("sqlite:////nowhere/at/all/rollout.db")
     client = serve(replace(world.deps, store=gone))
-    answer = send(client, push_body(A))
-    assert answer.status == 503
-    assert int(answer.headers["retry-after"]) > 0
-    assert answer.json["error"] == "ServiceUnavailable"
+    for body, event in (
+        (push_body(A), "push"),
+        (b"{", "push"),
+        (push_body(A), "pull_request"),
+        (b"{}", "ping"),
+    ):
+        answer = send(client, body, event=event)
+        assert answer.status == 503, (body, event)
+        assert int(answer.headers["retry-after"]) > 0
+        assert answer.json["error"] == "ServiceUnavailable"
     assert world.bell.queue == []
 
 
