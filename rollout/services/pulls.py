@@ -28,6 +28,7 @@ def look(app: AppConfig, found: Sequence[Pull], deps: Deps) -> None:
         log.warning("pulls_not_fetched", app=app.name, error=str(error))
         return
     with deps.store.transaction() as tx:
+        tx.apps.lock(name)
         for pull in fetched:
             tx.commits.add_pull(name, pull, who="poll", why=f"head of pull request {pull.number}")
         tx.commits.current_pulls(name, [pull.sha for pull in newest])

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import structlog
 
-from rollout.domain.model import Rollout, RolloutHost, RolloutId
+from rollout.domain.model import AppName, Rollout, RolloutHost, RolloutId
 from rollout.domain.pipeline import (
     Ring,
     deploy_host,
@@ -195,6 +195,7 @@ def _due_tests(deps: Deps) -> list[Ring]:
     if not due:
         return []
     with deps.store.transaction() as tx:
+        tx.apps.lock_all({AppName(app.name) for app in due})
         return [ring for app in due for ring in turns.take(tx, app, deps)]
 
 

@@ -8,7 +8,10 @@ from rollout.store.store import Transaction
 
 
 def take(tx: Transaction, app: AppConfig, deps: Deps) -> list[Ring]:
-    """The messages for the commits whose turn it is; they count as under way. To be rung after the commit."""
+    """The messages for the commits whose turn it is; they count as under way. To be rung after the commit.
+
+    For whoever holds the app's row: so do all who have several commits' rows in one transaction, and none waits for another.
+    """
     again_s = deps.settings.ring_again_s
     due = tx.commits.due_for_tests(AppName(app.name), again_s, app.tests.parallel)
     tx.commits.rung([commit.id for commit in due], again_s)
@@ -26,5 +29,6 @@ def ring(app: AppConfig, deps: Deps) -> None:
         if not any_due(tx, app, deps):
             return
     with deps.store.transaction() as tx:
+        tx.apps.lock(AppName(app.name))
         rings = take(tx, app, deps)
     deps.bell.ring(rings)

@@ -2,9 +2,11 @@
 
 import threading
 import time
+from functools import partial
 from types import SimpleNamespace
 from unittest.mock import Mock, patch
 
+import pytest
 from sqlalchemy import text
 
 from rollout.domain import deliveries
@@ -12,7 +14,7 @@ from rollout.domain.branches import Branch
 from rollout.domain.model import Answer, BranchCommit, Member, Outcome, Push, Release, Role
 from rollout.domain.states import CommitEvent, CommitState, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.errors import StaleWrite
-from rollout.services import bars, halts, hosts, intake, reconcile, rollouts
+from rollout.services import bars, halts, hosts, intake, reconcile, rollouts, turns
 from rollout.store import clock as store_clock
 from rollout.store.rollouts import Planned
 from rollout.store.store import Store
@@ -409,6 +411,42 @@ def test_a_host_that_is_excluded_as_a_rollout_is_planned_is_out_of_it(store):
     with store.reading() as tx:
         states = {host.name: host.state for host in tx.hosts.of(rollout.id)}
     assert states == {"web1": HostState.PENDING, "web2": HostState.EXCLUDED}
+
+
+@pytest.mark.parametrize("who", ["the sweep", "a test that has ended"])
+def test_who_rings_for_tests_and_who_stores_a_crowd_of_reports_do_not_wait_for_each_other(store, who):
+    """Both write several commits' rows, in any order: both have the apps' rows first."""
+    tests = SimpleNamespace(parallel=2, source="external", required=("unit",), deadline=60.0)
+    apps = {name: SimpleNamespace(name=name, tests=tests) for name in ("shop", "blog")}
+    shas = ["1" * 40, "2" * 40]
+    with store.transaction() as tx:
+        for name in apps:
+            for sha in shas:
+                tx.commits.add(name, sha, who="webhook", why="pushed")
+    deps = deps_of(store, config=SimpleNamespace(apps=apps))
+    work = (
+        partial(reconcile._due_tests, deps) if who == "the sweep" else partial(turns.ring, apps["shop"], deps)
+    )
+    beside = Whole(store, work)
+    with store.transaction() as tx:
+        tx.apps.lock_all(apps)
+        for name in reversed(apps):
+            tx.commits.lock(name, shas[1])
+        beside.begin(tx)
+        for name in apps:
+            tx.commits.lock(name, shas[0])
+    assert beside.end().error is None
+
+
+def test_two_that_poll_at_the_same_moment_ask_once(store):
+    """However many processes find that a look is due: one of them has it."""
+    with store.transaction() as tx:
+        tx.apps.ensure("shop")
+    beside = Beside(store, lambda tx: tx.apps.claim_poll("shop", 30.0))
+    with store.transaction() as tx:
+        mine = tx.apps.claim_poll("shop", 30.0)
+        beside.begin(tx)
+    assert (mine, beside.end().result, beside.error) == (True, False, None)
 
 
 def test_several_apps_are_locked_in_the_order_of_their_names(store):

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from rollout.releases.git import Git
 from rollout.releases.workshop import GitWorkshop
-from rollout.services import reconcile
+from rollout.services import intake, reconcile
 from tests.support.processes import until
 from tests.support.sources import Source
 from tests.support.world import World
@@ -63,3 +64,29 @@ def test_a_remote_that_hangs_holds_up_no_other_apps_poll(tmp_path, monkeypatch, 
 
     until(failed, what="the other one to have failed")
     drivers.polls.cache_clear()
+
+
+@pytest.mark.parametrize("pulls", [False, True])
+def test_a_look_at_a_branch_without_news_is_one_ls_remote(tmp_path, monkeypatch, pulls):
+    """With the heads of pull requests too; and what was pushed without any webhook is found by the next one."""
+    world, source = World(tmp_path / "world", monkeypatch), Source(tmp_path / "source")
+    shop = world.config.app("shop")
+    tests = shop.tests.model_copy(update={"pull_requests": pulls})
+    apps = {"shop": shop.model_copy(update={"repository": str(source.path), "tests": tests})}
+    workshop = GitWorkshop(tmp_path / "state")
+    deps = replace(world.deps, config=replace(world.config, apps=apps), workshop=workshop)
+    said, run = [], Git.run
+
+    def counted(git, *words, **more):
+        said.append(words[0])
+        return run(git, *words, **more)
+
+    monkeypatch.setattr(Git, "run", counted)
+    for content in "ab":
+        head = source.commit({"file": content})
+        intake.poll("shop", deps, force=True)
+        with world.store.reading() as tx:
+            assert tx.commits.newest("shop").sha == head
+        said.clear()
+        intake.poll("shop", deps, force=True)
+        assert said == ["ls-remote"]
