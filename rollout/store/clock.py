@@ -39,6 +39,31 @@ def own_seconds() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+class Clock:
+    """The store's clock, asked once a second at most: in between a process knows by its own how far on it is.
+
+    A step of a database server's clock is noticed so much later, as if it had come then.
+    """
+
+    KNOWN_S, AT_ONCE_S = 1.0, 0.05  # an answer that took longer is not kept: it is as much too early
+
+    def __init__(self) -> None:
+        self._known: tuple[float, float] | None = (
+            None  # when it was asked by our own clock, and how far it was ahead
+        )
+
+    def seconds(self, connection: Connection) -> float:
+        """Seconds on the store's own clock."""
+        if connection.dialect.name == "sqlite":
+            return store_seconds(connection)
+        known, before = self._known, own_seconds()
+        if known is not None and 0 <= before - known[0] < self.KNOWN_S:
+            return before + known[1]
+        seconds, after = store_seconds(connection), own_seconds()
+        self._known = (after, seconds - after) if after - before < self.AT_ONCE_S else None
+        return seconds
+
+
 class Stopwatch:
     """How much time has passed since a moment, for as much of it as this process has seen: no step of a clock moves that."""
 

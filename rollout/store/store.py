@@ -63,8 +63,11 @@ _LEASES = [table.c.lease_until for table in (tables.commits, tables.rollout_host
 class Transaction:
     """One transaction: the tables' verbs, and the store's clock."""
 
-    def __init__(self, connection: Connection, stopwatch: clock.Stopwatch, straight: Straight) -> None:
+    def __init__(
+        self, connection: Connection, time: clock.Clock, stopwatch: clock.Stopwatch, straight: Straight
+    ) -> None:
         self.connection = connection
+        self._clock = time
         self._stopwatch = stopwatch
         self._straight = straight
         self.apps = Apps(self)
@@ -89,8 +92,8 @@ class Transaction:
         return self._straight.run_many(self.connection, prepared, values)
 
     def now(self) -> float:
-        """Seconds on the store's clock; asked anew each time."""
-        return clock.store_seconds(self.connection)
+        """Seconds on the store's clock; it goes on during the transaction."""
+        return self._clock.seconds(self.connection)
 
     def elapsed(self, moment: float) -> float:
         """Seconds since a moment of the store's clock; on PostgreSQL, whose clock may be stepped, as this process has seen them pass."""
@@ -145,7 +148,7 @@ class Store:
     def __init__(self, url: str) -> None:
         self.url = url
         self._engine = _engine(url)
-        self._stopwatch = clock.Stopwatch()
+        self._clock, self._stopwatch = clock.Clock(), clock.Stopwatch()
         self._straight = Straight()
         self._writer = self._engine.execution_options(rollout_writes=True)
         self._writers = Writers(self._writer, BUSY_S)
@@ -203,7 +206,7 @@ class Store:
     def transaction(self) -> Iterator[Transaction]:
         """A writing transaction; committed at the end, undone by any exception."""
         with self._translated(), self._writing() as connection:
-            tx = Transaction(connection, self._stopwatch, self._straight)
+            tx = Transaction(connection, self._clock, self._stopwatch, self._straight)
             try:
                 yield tx
                 tx.events.write()
@@ -214,7 +217,7 @@ class Store:
     def reading(self) -> Iterator[Transaction]:
         """A transaction that only reads."""
         with self._translated(), self._reading() as connection:
-            tx = Transaction(connection, self._stopwatch, self._straight)
+            tx = Transaction(connection, self._clock, self._stopwatch, self._straight)
             try:
                 yield tx
             finally:
