@@ -26,6 +26,7 @@ def now(monkeypatch):
     """A clock that moves when told: now["s"] += 10."""
     seconds = {"s": 1000.0}
     monkeypatch.setattr(store_clock, "store_seconds", lambda _connection: seconds["s"])
+    monkeypatch.setattr(store_clock, "own_seconds", lambda: seconds["s"])
     return seconds
 
 

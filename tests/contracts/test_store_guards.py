@@ -148,6 +148,7 @@ def test_a_permit_gives_no_more_than_what_is_left_of_the_lease(store, monkeypatc
     """I2: a worker that was late may act until its lease ends, not for a whole lease from now on."""
     now = [1000.0]
     monkeypatch.setattr(store_clock, "store_seconds", lambda _connection: now[0])
+    monkeypatch.setattr(store_clock, "own_seconds", lambda: now[0])
     with store.transaction() as tx:
         _, (_, host, _) = fanning_out(tx)
         claim = tx.hosts.claim_activation(host.id, "w", 15)
