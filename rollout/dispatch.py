@@ -6,6 +6,7 @@ from typing import Any
 import structlog
 from celery import Celery, chain
 from celery.canvas import Signature
+from celery.utils import uuid
 from kombu.exceptions import KombuError, OperationalError
 from redis.exceptions import RedisError
 
@@ -76,7 +77,7 @@ class CeleryBell:
         try:
             with self._app.producer_or_acquire() as producer:
                 for ring in rings:
-                    self._signature(ring).apply_async(producer=producer, retry=False, ignore_result=True)
+                    self._send(ring, producer)
                     if ring is not rings[-1]:
                         crashpoints.reach("mid-ring")
         except _BROKER_TROUBLE as error:
@@ -103,16 +104,40 @@ class CeleryBell:
             return False
         return True
 
-    def _signature(self, ring: Ring) -> Any:
-        names = (ring.task, *ring.then)
-        parts = [self._one(name, ring) for name in names]
-        return parts[0] if len(parts) == 1 else chain(*parts)
+    def _send(self, ring: Ring, producer: Any) -> None:
+        if ring.then:
+            parts = [self._signature(name, ring) for name in (ring.task, *ring.then)]
+            chain(*parts).apply_async(producer=producer, retry=False, ignore_result=True)
+            return
+        # As `apply_async` would, without what it has to find out each time, which is half of a message's cost.
+        amqp, its, stamps = self._app.amqp, self._app.current_worker_task, _stamps(ring)
+        message = amqp.create_task_message(
+            uuid(),
+            ring.task,
+            ring.arguments,
+            argsrepr=repr(ring.arguments),
+            kwargsrepr="{}",
+            root_id=its and its.request.root_id,
+            parent_id=its and its.request.id,
+            ignore_result=True,
+            stamped_headers=sorted(stamps),
+            **stamps,
+        )
+        amqp.send_task_message(
+            producer, ring.task, message, queue=QUEUES[ring.task], priority=ring.priority, retry=False
+        )
 
-    def _one(self, name: str, ring: Ring) -> Signature:
+    def _signature(self, name: str, ring: Ring) -> Signature:
         signature = self._app.signature(
             name, args=ring.arguments, immutable=True, queue=QUEUES[name], priority=ring.priority
         )
-        if ring.rollout is not None:
-            stamps = (STAMP, REVOCABLE) if ring.revocable else (STAMP,)
-            signature.stamp(**dict.fromkeys(stamps, str(ring.rollout)))
+        if stamps := _stamps(ring):
+            signature.stamp(**stamps)
         return signature
+
+
+def _stamps(ring: Ring) -> dict[str, str]:
+    """What workers revoke by, and people see; of each task of a chain."""
+    if ring.rollout is None:
+        return {}
+    return dict.fromkeys((REVOCABLE, STAMP) if ring.revocable else (STAMP,), str(ring.rollout))
