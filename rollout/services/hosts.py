@@ -27,7 +27,7 @@ from rollout.domain.model import (
     RolloutHost,
     SwitchOrder,
 )
-from rollout.domain.pipeline import count_outcome
+from rollout.domain.pipeline import Ring, count_outcome, deploy_host, prepare_host, roll_back_host
 from rollout.domain.states import HostEvent, HostState, RolloutState
 from rollout.errors import (
     AuthRefused,
@@ -44,6 +44,7 @@ from rollout.errors import (
     Unhealthy,
     Unreachable,
 )
+from rollout.services import shares
 from rollout.services.ports import Deps, Permit
 from rollout.services.rollouts import limits
 from rollout.services.targets import target_of
@@ -99,6 +100,15 @@ class _Job:
 
 
 @dataclass(frozen=True, slots=True)
+class _Then:
+    """What a report leads to, of which a row needs no count."""
+
+    tell: bool  # somebody has to decide
+    following: RolloutHost | None = None  # claimed: the next one of the row
+    ring: Ring | None = None  # for the host that the next row begins with, when this one ends
+
+
+@dataclass(frozen=True, slots=True)
 class _Parcel:
     """What is sent to every host of a row, and what none of them may throw away."""
 
@@ -146,14 +156,17 @@ def _send(job: _Job, parcel: Callable[[], _Parcel], deps: Deps) -> tuple[HostErr
 
 def _prepared_and_next(
     tx: Transaction, job: _Job, deps: Deps, error: HostError | None, refused: str
-) -> tuple[bool, RolloutHost | None]:
+) -> _Then:
     """The next one is claimed in the same transaction while the canary bakes: a message for each costs more than its preparing."""
-    following = None
-    if error is None and not job.last:
-        following = tx.hosts.claim_next_prepare(job.rollout.id, deps.worker, deps.settings.lease_s)
-    if following is None:
-        return _prepared(tx, job, error, refused=refused), None
-    return _change(tx, job, HE.PREPARED, tell=False), following
+    number = job.rollout.id
+    if error is not None or tx.rollouts.states([number])[number] is not RolloutState.EVALUATING_CANARY:
+        return _Then(_prepared(tx, job, error, refused=refused))
+    _change(tx, job, HE.PREPARED, tell=False)
+    if not job.last:
+        following = tx.hosts.claim_next_prepare(number, deps.worker, deps.settings.lease_s)
+        return _Then(tell=False, following=following)
+    found = tx.hosts.preparable(number, 1)
+    return _end_row(tx, job, found[0], prepare_host, deps) if found else _Then(tell=False)
 
 
 def _parcel(rollout: Rollout, deps: Deps) -> _Parcel:
@@ -305,25 +318,28 @@ def _order(
     )
 
 
-def _switched_and_next(
-    tx: Transaction, job: _Job, deps: Deps, outcome: Outcome
-) -> tuple[bool, RolloutHost | None]:
+def _switched_and_next(tx: Transaction, job: _Job, deps: Deps, outcome: Outcome) -> _Then:
     """The token of a host that is done goes to the next one, for the same worker and in the same transaction."""
-    host = job.host
-    if outcome.answer is not Answer.DONE or host.role is Role.CANARY or job.last:
-        return _switched(tx, job, outcome), None
-    before = tx.rollouts.window(job.rollout.id)
+    host, number = job.host, job.rollout.id
+    if outcome.answer is not Answer.DONE or host.role is Role.CANARY:
+        return _Then(_switched(tx, job, outcome))
+    before = tx.rollouts.window(number)
     window = budget.window_after_done(before, limits(job.rollout))
-    found = tx.hosts.next_to_activate(job.rollout.id)
-    if found is None or not tx.rollouts.pass_token_on(job.rollout.id, window):
-        return _switched(tx, job, outcome), None
+    found = tx.hosts.next_to_activate(number)
+    if found is None or not tx.rollouts.pass_token_on(number, window, at_once=not job.last):
+        return _Then(_switched(tx, job, outcome))
     tx.hosts.change_counted(host, HE.DONE, who=host.lease_owner or "", **_as_done(tx, job))
-    # The claim locks the app's row, and whoever plans has that one before he comes to the fleet's.
-    following = tx.hosts.claim_with_token(found, deps.worker, deps.settings.lease_s)
+    if job.last:
+        then = _end_row(tx, job, found[0], deploy_host, deps)
+    else:
+        # The claim locks the app's row, and whoever plans has that one before he comes to the fleet's.
+        following = tx.hosts.claim_with_token(found, deps.worker, deps.settings.lease_s)
+        then = _Then(tell=False, following=following)
     tx.outputs.add(host.rollout, host.name, "activate", host.attempt, outcome.output)
     tx.hosts.runs(host, job.rollout.commit, settled=True)
     # Whoever counts hands the tokens out that a wider window has room for.
-    return window > before and tx.rollouts.to_count(job.rollout.id), following
+    wider = window > before and not then.tell and tx.rollouts.to_count(number)
+    return replace(then, tell=then.tell or wider)
 
 
 def _switched(tx: Transaction, job: _Job, outcome: Outcome) -> bool:
@@ -605,12 +621,15 @@ def _rolled_back_and_next(
     runs: str | None,
     outcome: Outcome | None,
     error: HostError | None,
-) -> tuple[bool, RolloutHost | None]:
+) -> _Then:
     """Whoever brought one host back goes on with the next that nobody works on."""
-    following = None
-    if error is None and not job.last:
-        following = tx.hosts.claim_next_roll_back(job.rollout.id, deps.worker, deps.settings.lease_s)
-    return _rolled_back(tx, job, goal, runs, outcome, error, tell=following is None), following
+    number, following, found = job.rollout.id, None, None
+    if error is None and job.last:
+        found = next(iter(tx.hosts.to_roll_back(number, 1)), None)
+    elif error is None:
+        following = tx.hosts.claim_next_roll_back(number, deps.worker, deps.settings.lease_s)
+    tell = _rolled_back(tx, job, goal, runs, outcome, error, tell=following is None and found is None)
+    return _end_row(tx, job, found, roll_back_host, deps) if found else _Then(tell, following)
 
 
 def _has_time(tx: Transaction, job: _Job) -> bool:
@@ -703,36 +722,45 @@ def _begin(deps: Deps, claim: Callable[[Transaction], RolloutHost | None], row_s
     return _Job(host, rollout, app, began=now, number=1, row_ends=now + row_s)
 
 
+def _end_row(
+    tx: Transaction, job: _Job, first: RolloutHost, message: Callable[[RolloutHost], Ring], deps: Deps
+) -> _Then:
+    """Others have their turn; behind them another row begins with this host, which needs nobody's decision."""
+    if (
+        shares.most(tx, job.rollout, deps) is not None
+    ):  # other apps want slots: whoever counts shares them out
+        return _Then(tx.rollouts.to_count(job.rollout.id))
+    tx.hosts.rung([first.id], deps.settings.ring_again_s)
+    return _Then(tell=False, ring=message(first))
+
+
 def _report(deps: Deps, job: _Job, report: Callable[[Transaction], bool]) -> bool:
     """Report in one transaction, then ring if it says so; False when it was overtaken."""
+    return _written(deps, job, lambda tx: _Then(report(tx))) is not None
+
+
+def _report_and_go_on(deps: Deps, job: _Job, report: Callable[[Transaction], _Then]) -> _Job | None:
+    """As `_report`; the host that the report claimed is the next one of the row."""
+    then = _written(deps, job, report)
+    return job.following(then.following) if then and then.following else None
+
+
+def _written(deps: Deps, job: _Job, report: Callable[[Transaction], _Then]) -> _Then | None:
     crashpoints.reach("before-report")
     try:
         with deps.store.transaction() as tx:
             # Before the app's row and the fleet's, as claims, planning and `exclude` have them; and so that two reports
             # that go on do not choose the same next host.
             tx.rollouts.hold(job.rollout.id)
-            ring = report(tx)
+            then = report(tx)
             crashpoints.reach("in-report")
     except StaleWrite:
         log.info("report_overtaken", rollout=job.host.rollout, host=job.host.name, attempt=job.host.attempt)
-        return False
-    if ring:
-        deps.bell.ring([count_outcome(job.host.rollout)])
-    return True
-
-
-def _report_and_go_on(
-    deps: Deps, job: _Job, report: Callable[[Transaction], tuple[bool, RolloutHost | None]]
-) -> _Job | None:
-    """As `_report`; the host that the report claimed is the next one of the row."""
-    claimed: list[RolloutHost] = []
-
-    def both(tx: Transaction) -> bool:
-        ring, following = report(tx)
-        claimed.extend([following] if following else [])
-        return ring
-
-    return job.following(claimed[0]) if _report(deps, job, both) and claimed else None
+        return None
+    deps.bell.ring(
+        [*([then.ring] if then.ring else []), *([count_outcome(job.host.rollout)] if then.tell else [])]
+    )
+    return then
 
 
 def _change(

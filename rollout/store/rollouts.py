@@ -256,9 +256,7 @@ class Rollouts:
         """The states of these, in one query."""
         if not ids:
             return {}
-        rows = self._tx.connection.execute(
-            select(rollouts.c.id, rollouts.c.state).where(rollouts.c.id.in_(ids))
-        )
+        rows = self._tx.connection.execute(_STATES, {"ids": list(ids)})
         return {RolloutId(number): RolloutState(state) for number, state in rows}
 
     def elsewhere(self, app: AppName) -> tuple[int, int]:
@@ -313,10 +311,13 @@ class Rollouts:
         taken = self._tx.run(_take_token(canary=canary), {"rollout": rollout})
         return taken.rowcount == 1
 
-    def pass_token_on(self, rollout: RolloutId, window: int) -> bool:
-        """One host is done, and another one takes its place: as `take_token` after the first one's was given back."""
-        passed = self._tx.run(_PASS_TOKEN_ON, {"rollout": rollout, "new_window": window})
-        return passed.rowcount == 1
+    def pass_token_on(self, rollout: RolloutId, window: int, *, at_once: bool = True) -> bool:
+        """One host is done, and another one takes its place: as `take_token` after the first one's was given back.
+
+        Unless `at_once` it is only given back, for who claims the other one.
+        """
+        values = {"rollout": rollout, "new_window": window, "kept": int(at_once)}
+        return self._tx.run(_PASS_TOKEN_ON, values).rowcount == 1
 
     def room_to_fail(self, rollout: RolloutId) -> bool:
         """Whether one more host without a token may be counted as failed; the row stays locked."""
@@ -509,6 +510,7 @@ _DUE = _OLDEST_FIRST.where(
 _IDENTITY = Prepared(
     select(rollouts.c.id, rollouts.c.commit, rollouts.c.digest, rollouts.c.started_at).where(_THIS)
 )
+_STATES = select(rollouts.c.id, rollouts.c.state).where(rollouts.c.id.in_(bindparam("ids", expanding=True)))
 _HOLD = Prepared(select(rollouts.c.id).where(_THIS).with_for_update())
 _WINDOW = Prepared(select(rollouts.c.window).where(_THIS))
 _ROLLBACK_TO = Prepared(select(rollouts.c.rollback_to).where(_THIS))
@@ -559,7 +561,11 @@ _PASS_TOKEN_ON = Prepared(
         *_may_activate(canary=False),
         has_room(in_flight=rollouts.c.in_flight - 1, window=bindparam("new_window", type_=Integer)),
     )
-    .values(done=rollouts.c.done + 1, window=bindparam("new_window", type_=Integer))
+    .values(
+        done=rollouts.c.done + 1,
+        window=bindparam("new_window", type_=Integer),
+        in_flight=rollouts.c.in_flight - 1 + bindparam("kept", type_=Integer),
+    )
 )
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from rollout.domain import pipeline
 from rollout.domain.states import HostState, RolloutState
-from rollout.services import hosts, stopping
+from rollout.services import hosts, shares, stopping
 from rollout.services.hosts import IN_A_ROW
 from tests.support.world import World
 
@@ -154,7 +154,95 @@ def test_a_token_goes_from_host_to_host(wide):
     assert len(wide.fleet.switches) == len(set(wide.fleet.switches)) == IN_A_ROW
     assert wide.newest().done == done + IN_A_ROW
     assert counted(wide, HostState.ACTIVATING) == 0
-    assert counts(wide) - before == 1  # for the last one, whose token somebody else hands on
+    assert counts(wide) - before == 0
+    wide.settle()
+    assert wide.newest().state is RolloutState.DONE
+    assert counted(wide, HostState.DONE) == HOSTS
+
+
+def messages_of(world, task):
+    return [entry for entry in world.bell.queue if entry[1][0] == task]
+
+
+def test_the_end_of_a_row_of_switches_is_the_message_of_the_next(wide):
+    """The last one's token is free for the host that the next message is for, which is rung once, and nobody has to count."""
+    entry = a_wide_window(wide)
+    under_way, rung, before = (
+        wide.newest().in_flight,
+        len(messages_of(wide, pipeline.DEPLOY_HOST)),
+        counts(wide),
+    )
+    wide.step(entry)
+    assert wide.newest().in_flight == under_way
+    waiting = messages_of(wide, pipeline.DEPLOY_HOST)
+    assert len(waiting) == rung + 1
+    assert counts(wide) == before
+    host = next(host for host in wide.rollout_hosts() if host.id == waiting[-1][2][1])
+    assert (host.state, host.token, host.name in wide.fleet.switches) == (HostState.PREPARED, False, False)
+    assert host.due_at > wide.seconds  # whoever counts now does not ring it a second time
+    wide.bell.queue.remove(waiting[-1])
+    wide.step(waiting[-1])
+    assert len(wide.fleet.switches) == len(set(wide.fleet.switches)) == 2 * IN_A_ROW
+
+
+def test_the_end_of_a_row_of_prepares_is_the_message_of_the_next(world):
+    """While the canary bakes one message follows another, and when all are prepared nobody has to count."""
+    bake(world)
+    before = counts(world)
+    while entries := prepare_messages(world):
+        rung = len(entries)
+        world.bell.queue.remove(entries[0])
+        world.step(entries[0])
+        assert len(prepare_messages(world)) in {rung - 1, rung}
+    assert len(set(world.prepares)) == len(world.prepares) == HOSTS
+    assert counts(world) == before
+
+
+@pytest.mark.parametrize("task", [pipeline.PREPARE_HOST, pipeline.DEPLOY_HOST])
+def test_with_other_apps_whoever_counts_shares_the_slots_out(request, monkeypatch, task):
+    """A row that ends while other apps want slots rings for nobody: it may be another one's turn."""
+    if task == pipeline.PREPARE_HOST:
+        world = request.getfixturevalue("world")
+        bake(world)
+        entry = prepare_messages(world)[0]
+        world.bell.queue.remove(entry)
+    else:
+        world = request.getfixturevalue("wide")
+        entry = a_wide_window(world)
+    rung, before = len(messages_of(world, task)), counts(world)
+    monkeypatch.setattr(shares, "most", lambda *_: 1)
+    world.step(entry)
+    assert len(messages_of(world, task)) == rung
+    assert counts(world) - before == 1
+
+
+@pytest.mark.parametrize("what", ["stop", "failures"])
+def test_the_end_of_a_row_rings_for_nobody_without_room(wide, monkeypatch, what):
+    """After a stop, or when others have failed, no message follows the last host: the next one would be refused, and waited for."""
+    entry = a_wide_window(wide)
+    monkeypatch.setattr(hosts, "IN_A_ROW", 1)
+    rung, activate = len(messages_of(wide, pipeline.DEPLOY_HOST)), wide.fleet.activate
+
+    def meanwhile(target, *rest, **more):
+        outcome = activate(target, *rest, **more)
+        if what == "stop":
+            stopping.stop(wide.newest().id, wide.deps, who="test", why="enough", keep=False)
+        else:
+            with wide.store.transaction() as tx:
+                rollout = tx.rollouts.lock(wide.newest().id)
+                tx.rollouts.update(rollout, failed=rollout.max_failed + 1)
+        return outcome
+
+    wide.fleet.activate = meanwhile
+    wide.step(entry)
+    assert len(messages_of(wide, pipeline.DEPLOY_HOST)) == rung
+
+
+def test_a_lost_message_at_the_end_of_a_row_is_rung_again(wide):
+    """The message between two rows is a hint like any other: without it the reconciler goes on with the host (I8)."""
+    entry = a_wide_window(wide)
+    wide.step(entry)
+    wide.bell.queue[:] = []
     wide.settle()
     assert wide.newest().state is RolloutState.DONE
     assert counted(wide, HostState.DONE) == HOSTS
@@ -228,8 +316,14 @@ def test_many_are_brought_back_on_one_message(wide):
         for host in tx.hosts.of(2):
             if host.id != entry[2][1]:
                 tx.hosts.update(host, due_at=None)
+    before = counts(wide)
     wide.step(entry)
     assert len(back) == len(set(back)) == IN_A_ROW
+    (following,) = wide.bell.queue  # the end of a row is the message of the next, and nobody counts
+    assert counts(wide) == before
+    wide.bell.queue.clear()
+    wide.step(following)
+    assert len(back) == len(set(back)) == 2 * IN_A_ROW
     wide.settle()
     assert wide.newest().state is RolloutState.ROLLED_BACK
     assert len(back) == len(set(back)) == HOSTS
