@@ -18,12 +18,17 @@ class Count:
 
 
 def count(host: RolloutHost) -> Count:
+    """What this host adds."""
+    return count_of(host.state, token=host.token, unreadable=host.unreadable, accepted=host.accepted)
+
+
+def count_of(state: HostState, *, token: bool, unreadable: bool, accepted: bool) -> Count:
     """`unknown` includes the unreadable ones; failures that a person accepted count nowhere."""
-    unknown = host.state is HostState.UNKNOWN and not host.accepted
+    unknown = state is HostState.UNKNOWN and not accepted
     return Count(
-        done=int(host.state is HostState.DONE),
-        failed=int(host.state is HostState.FAILED and not host.accepted),
-        unreadable=int(unknown and host.unreadable),
+        done=int(state is HostState.DONE),
+        failed=int(state is HostState.FAILED and not accepted),
+        unreadable=int(unknown and unreadable),
         unknown=int(unknown),
-        in_flight=int(host.token and host.state is not HostState.UNKNOWN),
+        in_flight=int(token and state is not HostState.UNKNOWN),
     )

@@ -377,11 +377,13 @@ def finish_roll_back(rollout_id: RolloutId, deps: Deps) -> None:
 
 def _left_alone(tx: Transaction, rollout: Rollout) -> list[str]:
     """With `--to` the whole fleet is meant, and these are known to run something else; else each host runs what it ran."""
+    if rollout.rollback_to is None:
+        return []
     touched = {host.name for host in tx.hosts.of(rollout.id) if host.touched}
     return [
         host.name
         for host in tx.hosts.fleet(rollout.app)
-        if rollout.rollback_to and host.name not in touched and host.release != rollout.rollback_to
+        if host.name not in touched and host.release != rollout.rollback_to
     ]
 
 

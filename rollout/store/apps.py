@@ -76,28 +76,24 @@ class Apps:
     def poll_is_due(self, app: AppName, every_s: float) -> bool:
         """Whether `claim_poll` may be true; for reading transactions."""
         known = self._tx.connection.execute(_NAMED, {"its_name": app}).first() is not None
-        due = select(apps.c.name).where(apps.c.name == app, self._due(every_s))
-        return self._tx.connection.execute(due).first() is not None if known else every_s > 0
+        if not known:
+            return every_s > 0
+        due = _poll_is_due(polled=every_s > 0)
+        return self._tx.connection.execute(due, self._moments(app, every_s)).first() is not None
 
     def claim_poll(self, app: AppName, every_s: float) -> bool:
         """True for one caller an interval; without an interval (0) only for what `look` asked for."""
         self.ensure(app)
-        claimed = self._tx.connection.execute(
-            update(apps)
-            .where(apps.c.name == app, self._due(every_s))
-            .values(poll_due_at=self._tx.now() + max(every_s, HOLD_S), looked_s=self._tx.now())
-        )
-        return claimed.rowcount == 1
+        moments = self._moments(app, every_s)
+        taken = {"poll_due_at": moments["now"] + max(every_s, HOLD_S), "looked_s": moments["now"]}
+        claim = _claim_poll(polled=every_s > 0)
+        return self._tx.connection.execute(claim, {**moments, **taken}).rowcount == 1
 
-    def _due(self, every_s: float) -> Any:
+    def _moments(self, app: AppName, every_s: float) -> dict[str, Any]:
         now = self._tx.now()
-        # Much later than it can be: the store's clock was set back.
-        due = or_(
-            apps.c.poll_due_at.between(0, now), apps.c.poll_due_at > now + 2 * (every_s + LONGEST_BACKOFF_S)
-        )
-        just_now = and_(apps.c.looked_s > now - LOOK_S, apps.c.looked_s <= now)
-        asked = and_(apps.c.poll_due_at < 0, or_(apps.c.looked_s.is_(None), not_(just_now)))
-        return or_(asked, due) if every_s > 0 else or_(asked, and_(apps.c.poll_failures > 0, due))
+        # `never`: much later than it can be due, so the store's clock was set back.
+        never = now + 2 * (every_s + LONGEST_BACKOFF_S)
+        return {"its_name": app, "now": now, "just_now": now - LOOK_S, "never": never}
 
     def look(self, some: Collection[AppName]) -> None:
         """Their branches may not be what we know: a poll is due, also of an app that is not polled, once in `LOOK_S` at most.
@@ -175,3 +171,24 @@ def _next_epoch(*, postgresql: bool) -> Prepared:
         .values(epoch=greatest(apps.c.epoch + 1, bindparam("milliseconds", type_=BigInteger)))
         .returning(apps.c.epoch)
     )
+
+
+# Asked for every app every second, so built once.
+
+
+def _is_due(*, polled: bool) -> Any:
+    now = bindparam("now")
+    due = or_(apps.c.poll_due_at.between(0, now), apps.c.poll_due_at > bindparam("never"))
+    just_now = and_(apps.c.looked_s > bindparam("just_now"), apps.c.looked_s <= now)
+    asked = and_(apps.c.poll_due_at < 0, or_(apps.c.looked_s.is_(None), not_(just_now)))
+    return or_(asked, due) if polled else or_(asked, and_(apps.c.poll_failures > 0, due))
+
+
+@functools.cache
+def _poll_is_due(*, polled: bool) -> Any:
+    return _NAMED.where(_is_due(polled=polled))
+
+
+@functools.cache
+def _claim_poll(*, polled: bool) -> Any:
+    return update(apps).where(apps.c.name == bindparam("its_name"), _is_due(polled=polled))

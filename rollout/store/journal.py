@@ -286,12 +286,7 @@ class Notices:
 
     def any_due(self) -> bool:
         """Something waits to be sent."""
-        query = (
-            select(notices.c.id)
-            .where(notices.c.due_at <= self._tx.now(), notices.c.attempts < NOTICE_ATTEMPTS)
-            .limit(1)
-        )
-        return self._tx.connection.execute(query).first() is not None
+        return self._tx.connection.execute(_ANY_NOTICE, {"now": self._tx.now()}).first() is not None
 
     def claim(self, hold_s: float, limit: int = 10) -> list[Notice]:
         """Due ones, taken for `hold_s`: if they are not settled by then, somebody else sends them."""
@@ -324,3 +319,11 @@ class Notices:
         """It was not delivered; again later, but not for ever."""
         due_at = None if notice.attempts + 1 >= NOTICE_ATTEMPTS else self._tx.now() + wait_s
         self._tx.connection.execute(update(notices).where(notices.c.id == notice.id).values(due_at=due_at))
+
+
+# Asked every second, and built once.
+_ANY_NOTICE = (
+    select(notices.c.id)
+    .where(notices.c.due_at <= bindparam("now"), notices.c.attempts < NOTICE_ATTEMPTS)
+    .limit(1)
+)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Integer, and_, bindparam, func, insert, or_, select, update
 
-from rollout.domain.counting import Count, count
+from rollout.domain.counting import Count, count_of
 from rollout.domain.model import AppName, Member, Role, Rollout, RolloutId
 from rollout.domain.states import (
     ACTIVE,
@@ -371,29 +371,17 @@ class Rollouts:
 
     def set_counting(self, rollout: RolloutId, *, counting: bool) -> None:
         """Outcomes wait to be counted, or are being counted now."""
-        self._tx.connection.execute(
-            update(rollouts).where(rollouts.c.id == rollout).values(counting=counting)
-        )
+        self._tx.connection.execute(_SET, {"rollout": rollout, "counting": counting})
 
     def ring_again(self, rollout: RolloutId, after_s: float) -> None:
         """Nobody needs to look at this rollout again before `after_s`."""
-        self._tx.connection.execute(
-            update(rollouts).where(rollouts.c.id == rollout).values(due_at=self._tx.now() + after_s)
-        )
+        self._tx.connection.execute(_SET, {"rollout": rollout, "due_at": self._tx.now() + after_s})
 
     def claim_tick(self, rollout: RolloutId, state: RolloutState, next_s: float) -> bool:
         """True for one of all those who want to do this stage's next step now."""
         now = self._tx.now()
-        claimed = self._tx.connection.execute(
-            update(rollouts)
-            .where(
-                rollouts.c.id == rollout,
-                rollouts.c.state == state,
-                or_(rollouts.c.due_at.is_(None), rollouts.c.due_at <= now),
-            )
-            .values(due_at=now + next_s)
-        )
-        return claimed.rowcount == 1
+        values = {"rollout": rollout, "its_state": state, "now": now, "due_at": now + next_s}
+        return self._tx.connection.execute(_CLAIM_TICK, values).rowcount == 1
 
     def claim_watch(self, rollout: RolloutId, next_s: float) -> bool:
         """As `claim_tick`, for the watch over a fan-out, whose own stage has another pace.
@@ -430,8 +418,13 @@ class Rollouts:
     def recount(self, rollout: RolloutId) -> dict[str, int]:
         """The counters as the host rows say; those that differed, repaired."""
         row = self.lock(rollout)
-        hosts = self._tx.hosts.of(rollout)
-        true = {name: sum(getattr(count(host), name) for host in hosts) for name in Count.__slots__}
+        kinds = [
+            (count_of(HostState(state), token=token, unreadable=unreadable, accepted=accepted), amount)
+            for state, token, unreadable, accepted, amount in self._tx.connection.execute(
+                _KINDS, {"rollout": rollout}
+            )
+        ]
+        true = {name: sum(getattr(one, name) * amount for one, amount in kinds) for name in Count.__slots__}
         wrong = {name: value for name, value in true.items() if getattr(row, name) != value}
         if wrong:
             self._tx.connection.execute(update(rollouts).where(rollouts.c.id == rollout).values(**wrong))
@@ -457,15 +450,8 @@ class Rollouts:
 
     def _write(self, rollout: Rollout, **values: Any) -> Rollout:
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-        changed = self._tx.connection.execute(
-            update(rollouts)
-            .where(
-                rollouts.c.id == rollout.id,
-                rollouts.c.version == rollout.version,
-                rollouts.c.state == rollout.state,
-            )
-            .values(version=rollout.version + 1, **plain)
-        )
+        its = {"rollout": rollout.id, "its_version": rollout.version, "its_state": rollout.state}
+        changed = self._tx.connection.execute(_GUARDED, {**its, "version": rollout.version + 1, **plain})
         if changed.rowcount != 1:
             raise StaleWrite(
                 f"rollout {rollout.id} is no longer {rollout.state}",
@@ -511,6 +497,25 @@ _IDENTITY = Prepared(
     select(rollouts.c.id, rollouts.c.commit, rollouts.c.digest, rollouts.c.started_at).where(_THIS)
 )
 _STATES = select(rollouts.c.id, rollouts.c.state).where(rollouts.c.id.in_(bindparam("ids", expanding=True)))
+_SET = update(rollouts).where(_THIS)
+_CLAIM_TICK = _SET.where(
+    rollouts.c.state == bindparam("its_state"),
+    or_(rollouts.c.due_at.is_(None), rollouts.c.due_at <= bindparam("now")),
+)
+_GUARDED = _SET.where(
+    rollouts.c.version == bindparam("its_version"), rollouts.c.state == bindparam("its_state")
+)
+_KIND = (
+    rollout_hosts.c.state,
+    rollout_hosts.c.token,
+    rollout_hosts.c.unreadable,
+    rollout_hosts.c.accepted,
+)
+_KINDS = (
+    select(*_KIND, func.count().label("amount"))
+    .where(rollout_hosts.c.rollout == bindparam("rollout"))
+    .group_by(*_KIND)
+)
 _HOLD = Prepared(select(rollouts.c.id).where(_THIS).with_for_update())
 _WINDOW = Prepared(select(rollouts.c.window).where(_THIS))
 _ROLLBACK_TO = Prepared(select(rollouts.c.rollback_to).where(_THIS))

@@ -415,6 +415,35 @@ def test_counters_follow_the_hosts_and_can_be_recomputed(store):
         assert tx.rollouts.recount(rollout.id) == {}
 
 
+def test_counters_that_are_wrong_are_those_of_the_hosts_again(store):
+    """Recounting counts hosts of a kind together, and comes to what the one rule says of each of them."""
+    kinds = [
+        {"state": H.DONE},
+        {"state": H.DONE},
+        {"state": H.FAILED},
+        {"state": H.FAILED, "accepted": True},
+        {"state": H.UNKNOWN, "token": True},
+        {"state": H.UNKNOWN, "token": True, "unreadable": True},
+        {"state": H.UNKNOWN, "unreadable": True, "accepted": True},
+        {"state": H.ACTIVATING, "token": True},
+        {"state": H.PREPARED, "token": True},
+    ]
+    rollout, hosts = fanning_out(store, names=[f"web{number}" for number in range(len(kinds))])
+    with store.transaction() as tx:
+        for host, kind in zip(hosts, kinds, strict=True):
+            tx.hosts.update(host, **kind)
+        tx.rollouts.update(
+            tx.rollouts.lock(rollout.id), done=7, failed=7, unreadable=7, unknown=7, in_flight=7
+        )
+    with store.transaction() as tx:
+        repaired = tx.rollouts.recount(rollout.id)
+        assert repaired == {"done": 2, "failed": 1, "unreadable": 1, "unknown": 2, "in_flight": 2}
+        each = [asdict(count(host)) for host in tx.hosts.of(rollout.id)]
+        assert repaired == {name: sum(one[name] for one in each) for name in repaired}
+        row = tx.rollouts.get(rollout.id)
+        assert (row.done, row.failed, row.unreadable, row.unknown, row.in_flight) == (2, 1, 1, 2, 2)
+
+
 def test_one_ring_serves_all_outcomes_since_the_last_count(store):
     """The first outcome asks for a ring, the next ones do not until they were counted."""
     rollout, hosts = fanning_out(store, max_failed=2)
