@@ -726,9 +726,8 @@ def _end_row(
     tx: Transaction, job: _Job, first: RolloutHost, message: Callable[[RolloutHost], Ring], deps: Deps
 ) -> _Then:
     """Others have their turn; behind them another row begins with this host, which needs nobody's decision."""
-    if (
-        shares.most(tx, job.rollout, deps) is not None
-    ):  # other apps want slots: whoever counts shares them out
+    # When other apps want slots, whoever counts shares them out.
+    if shares.most(tx, job.rollout, deps) is not None:
         return _Then(tx.rollouts.to_count(job.rollout.id))
     tx.hosts.rung([first.id], deps.settings.ring_again_s)
     return _Then(tell=False, ring=message(first))

@@ -177,7 +177,7 @@ def _next_epoch(*, postgresql: bool) -> Prepared:
 
 
 def _is_due(*, polled: bool) -> Any:
-    now = bindparam("now")
+    now: Any = bindparam("now")
     due = or_(apps.c.poll_due_at.between(0, now), apps.c.poll_due_at > bindparam("never"))
     just_now = and_(apps.c.looked_s > bindparam("just_now"), apps.c.looked_s <= now)
     asked = and_(apps.c.poll_due_at < 0, or_(apps.c.looked_s.is_(None), not_(just_now)))
