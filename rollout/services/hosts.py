@@ -735,31 +735,36 @@ def _end_row(
 
 def _report(deps: Deps, job: _Job, report: Callable[[Transaction], bool]) -> bool:
     """Report in one transaction, then ring if it says so; False when it was overtaken."""
-    return _written(deps, job, lambda tx: _Then(report(tx))) is not None
-
-
-def _report_and_go_on(deps: Deps, job: _Job, report: Callable[[Transaction], _Then]) -> _Job | None:
-    """As `_report`; the host that the report claimed is the next one of the row."""
-    then = _written(deps, job, report)
-    return job.following(then.following) if then and then.following else None
-
-
-def _written(deps: Deps, job: _Job, report: Callable[[Transaction], _Then]) -> _Then | None:
     crashpoints.reach("before-report")
     try:
         with deps.store.transaction() as tx:
             # Before the app's row and the fleet's, as claims, planning and `exclude` have them; and so that two reports
             # that go on do not choose the same next host.
             tx.rollouts.hold(job.rollout.id)
-            then = report(tx)
+            ring = report(tx)
             crashpoints.reach("in-report")
     except StaleWrite:
         log.info("report_overtaken", rollout=job.host.rollout, host=job.host.name, attempt=job.host.attempt)
+        return False
+    if ring:
+        deps.bell.ring([count_outcome(job.host.rollout)])
+    return True
+
+
+def _report_and_go_on(deps: Deps, job: _Job, report: Callable[[Transaction], _Then]) -> _Job | None:
+    """As `_report`; the host that the report claimed is the next one of the row."""
+    said: list[_Then] = []
+
+    def tells(tx: Transaction) -> bool:
+        said.append(report(tx))
+        return said[0].tell
+
+    if not _report(deps, job, tells):
         return None
-    deps.bell.ring(
-        [*([then.ring] if then.ring else []), *([count_outcome(job.host.rollout)] if then.tell else [])]
-    )
-    return then
+    if (message := said[0].ring) is not None:
+        deps.bell.ring([message])
+    following = said[0].following
+    return job.following(following) if following is not None else None
 
 
 def _change(
