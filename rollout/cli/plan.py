@@ -38,9 +38,8 @@ def plan(call: Call, commit: Name = None) -> int:
         foreseen, told = _foreseen(tx, app, wanted)
         drafted = planning.draft(tx, app, list(foreseen.commits), fleet)
         lasts = explaining.lasts(tx, AppName(app.name))
-        previous = tx.rollouts.released(AppName(app.name))
     if call.json:
-        output.document(_document(app, drafted, told, lasts, previous))
+        output.document(_document(app, drafted, told, lasts, foreseen.previous))
     else:
         _say(app, drafted, told, lasts)
     return 0

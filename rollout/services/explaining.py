@@ -41,6 +41,7 @@ class Forecast:
     """The rollout that should bring a commit."""
 
     commits: tuple[Commit, ...] = ()  # oldest first, the shipped one last; none when no rollout is foreseen
+    previous: str | None = None  # what the fleet runs when it begins
     rounds: int = 0  # rollouts before it, the one under way not counted
     untested: int = 0  # commits to be tested before it; of what a person wants out only that one
     stuck: str = ""  # why none is foreseen
@@ -67,8 +68,11 @@ def sentence(app: AppConfig, told: Why, now: datetime) -> str:
     """The answer with its time, if it has one: on the clock of the app's time zone, with the day when it is far."""
     if told.expected_at is None:
         return told.because
+    away = told.expected_at - now
+    if away > timedelta(days=6):  # the name of the day may be that of today
+        return f"{told.because}, at about {freezes.text(app, told.expected_at)}"
     wall = told.expected_at.astimezone(app.queue.zone)
-    day = "%a %H:%M" if told.expected_at - now > timedelta(hours=12) else "%H:%M"
+    day = "%a %H:%M" if away > timedelta(hours=12) else "%H:%M"
     return f"{told.because}, at about {wall:{day}} {wall:%Z}"
 
 
@@ -116,18 +120,18 @@ def why(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
 
 def coming(tx: Transaction, app: AppConfig) -> Why:
     """What goes out next, also while something is under way; or why nothing does."""
-    rollout = planning.under_way(tx, AppName(app.name))
-    if rollout is None:
-        return Why(planning.waits_for(app, tx))
-    if rollout.state is R.HALTED:
+    name = AppName(app.name)
+    rollout, following = planning.under_way(tx, name), planning.planned_ahead(tx, name)
+    if rollout is not None and rollout.state is R.HALTED:
         return Why(f"a person decides about rollout {rollout.id} first: rollout show {rollout.id}")
-    following = planning.planned_ahead(tx, rollout.app)
     if following is not None:
-        told = _in_rollout(tx, app, following) or Why("")
+        told = _planned(tx, app, following)
         return Why(f"commit {following.commit[:12]}: {told.because}", told.expected_at)
-    if not planning.ahead(tx, rollout.app):
+    if rollout is not None and not planning.ahead(tx, name):
         return Why(freezes.frozen(tx, app) or "no commit waits behind it")
     foreseen = forecast(tx, app)
+    if rollout is None and (not foreseen.commits or planning.unread(tx, name)):
+        return Why(planning.waits_for(app, tx))
     if not foreseen.commits:
         return Why(freezes.frozen(tx, app) or foreseen.stuck)
     shipped = foreseen.commits[-1]
@@ -140,19 +144,21 @@ def forecast(tx: Transaction, app: AppConfig, wanted: Commit | None = None) -> F
     name = AppName(app.name)
     following = planning.planned_ahead(tx, name)
     if following is not None and (wanted is None or wanted.sha in following.commits):
-        return Forecast(tuple(filter(None, (tx.commits.get(name, sha) for sha in following.commits))))
+        found = tuple(filter(None, (tx.commits.get(name, sha) for sha in following.commits)))
+        return Forecast(found, following.previous)
     queue = planning.ahead(tx, name)
     wanted = None if wanted is None else tx.commits.on_line(wanted)
     if wanted is not None and wanted.position is None:  # the mirror does not have it yet: it is the newest
         queue.append(wanted)
     place = 0 if wanted is None else next((at for at, one in enumerate(queue) if one.id == wanted.id), None)
     if place is None and wanted is not None and _goes_alone(wanted, queue):
-        return Forecast((wanted,), untested=int(wanted.state in _UNTESTED))
+        return Forecast((wanted,), planning.runs_then(tx, name), untested=int(wanted.state in _UNTESTED))
     if place is None:
         return Forecast(stuck=planning.waits_for(app, tx))
     known = bars.candidates(tx, app, queue)
     hoped = [replace(one, state=CommitState.PASSED) if _is_tested(one, wanted) else one for one in known]
     durations_s = tx.rollouts.durations(name)
+    runs = planning.runs_then(tx, name)
     start = 0
     for rounds in range(MOST_ROUNDS):
         choice = _choose(app, queue[start:], hoped[start:], durations_s)
@@ -165,7 +171,8 @@ def forecast(tx: Transaction, app: AppConfig, wanted: Commit | None = None) -> F
         if place < end:
             to_be_tested = known[end - 1 : end] if queue[end - 1].now_reason else known[:end]
             untested = sum(_is_tested(one, wanted) for one in to_be_tested)
-            return Forecast(tuple(queue[start:end]), rounds + (following is not None), untested)
+            previous = queue[start - 1].sha if start else runs
+            return Forecast(tuple(queue[start:end]), previous, rounds + (following is not None), untested)
         start = end
     return Forecast(stuck=f"more than {MOST_ROUNDS} rollouts go before it")
 
@@ -200,9 +207,7 @@ def _in_rollout(tx: Transaction, app: AppConfig, rollout: Rollout) -> Why | None
     number, reason = rollout.id, rollout.reason
     match rollout.state:
         case R.PENDING:
-            active = tx.rollouts.active(rollout.app)
-            begins = "which begins at once" if active is None else f"begins when {_is_done(active)}"
-            words = f"planned as rollout {number}, {begins}"
+            return _planned(tx, app, rollout)
         case R.DEPLOYING_CANARY | R.EVALUATING_CANARY | R.FANNING_OUT:
             words = f"in rollout {number}: {_stage(rollout)}"
         case R.HALTED:
@@ -218,9 +223,34 @@ def _in_rollout(tx: Transaction, app: AppConfig, rollout: Rollout) -> Why | None
             return Why(f"went out with rollout {number}{on}, {now}")
         case _:
             return None
+    return _unless_asked(rollout, words, _ends_at(tx, app, rollout))
+
+
+def _planned(tx: Transaction, app: AppConfig, rollout: Rollout) -> Why:
+    """It has not begun. Somebody sets it aside in a moment if nothing is to come of it."""
+    words = f"planned as rollout {rollout.id}"
+    why_not = planning.outdated(tx, app, rollout)
+    if why_not is not None:
+        return Why(f"{words}, of which nothing comes: {why_not}")
+    active = tx.rollouts.active(rollout.app)
+    if active is None:
+        return _unless_asked(rollout, f"{words}, which begins at once", _ends_at(tx, app, rollout))
+    held = _held_then(app, _ends_at(tx, app, active))
+    return _unless_asked(
+        rollout, f"{words}, begins when {_is_done(active)}{held}", _ends_at(tx, app, rollout)
+    )
+
+
+def _unless_asked(rollout: Rollout, words: str, ends_at: datetime) -> Why:
     if _asks(rollout):
         return Why(f"{words}; then a person is asked whether it goes on")
-    return Why(words, _ends_at(tx, rollout))
+    return Why(words, ends_at)
+
+
+def _held_then(app: AppConfig, moment: datetime) -> str:
+    """That it does not begin at this moment: a window of rollout.toml will have begun by then."""
+    over = freezes.free_at(app, moment)
+    return f", but not before {freezes.text(app, over)}, by a window of rollout.toml" if over > moment else ""
 
 
 def _asks(rollout: Rollout) -> bool:
@@ -259,14 +289,11 @@ def _in_merge(tx: Transaction, app: AppConfig, commit: Commit) -> Why | None:
 
 def _will_not(tx: Transaction, app: AppConfig, commit: Commit) -> Why | None:
     """Why nothing becomes of it by itself."""
-    short = commit.sha[:12]
     running = planning.released(tx, commit.app)
     if running is not None and running.on_branch and commit.on_branch and _is_below(commit, running):
         return Why(f"older than {running.sha[:12]}, which runs: what it changed is in there")
     if commit.state is CommitState.BARRED:
-        return Why(
-            f"barred: {commit.reason}; a later commit that says so may mend it, or: rollout unbar {short}"
-        )
+        return _barred(tx, app, commit)
     if commit.state is CommitState.FAILED:
         return _failed(tx, app, commit)
     if commit.position is not None and not commit.on_branch:
@@ -290,6 +317,19 @@ def _failed(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
     if _rides(commit, brings.sha) and brings.state is CommitState.PASSED:
         return _along(tx, commit, brings.sha, why(tx, app, brings))
     return Why(telling.verdict(commit) + _look(tx, commit))
+
+
+def _barred(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
+    """It never goes out by itself, but together with what undoes it."""
+    foreseen = forecast(tx, app, commit) if commit.position is not None and commit.on_branch else Forecast()
+    brings = foreseen.commits[-1] if foreseen.commits else commit
+    if brings.id != commit.id:
+        told = why(tx, app, brings)
+        along = f"it is taken along by {brings.sha[:12]}, which came later"
+        return Why(f"barred: {commit.reason}; {along}: {told.because}", told.expected_at)
+    return Why(
+        f"barred: {commit.reason}; a later commit that says so may mend it, or: rollout unbar {commit.sha[:12]}"
+    )
 
 
 def _rides(commit: Commit, brings: str) -> bool:
@@ -338,13 +378,13 @@ def _in_queue(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
     foreseen = forecast(tx, app, commit)
     below = bars.candidates(tx, app, foreseen.commits[:-1])
     others = sum(_is_tested(one) for one in below if one.sha != commit.sha)
-    if foreseen.commits and foreseen.commits[-1].now_reason is not None:
-        others = 0  # a person's word waits for no other's tests
+    wish = commit.now_reason is not None or (bool(foreseen.commits) and _is_wish(foreseen))
+    others = 0 if wish else others  # a person's word waits for no other's tests
     if others and commit.state is CommitState.PASSED:
         words.append(f"waits for the tests of {_count(others, 'commit')} below it")
     if rollout is not None:
         words.append(_waits_for(rollout))
-    held = freezes.frozen(tx, app) if commit.now_reason is None else None
+    held = None if wish else freezes.frozen(tx, app)
     if held is not None:
         words.append(held)
     if held is not None and freezes.over_at(tx, app) is None:
@@ -356,12 +396,25 @@ def _in_queue(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
     words.append(f"then goes out {_company(len(foreseen.commits) - 1)}")
     if commit.now_reason is not None:
         words.append(f"before the queue: {commit.now_by}: {commit.now_reason}")
-    return Why(", ".join(words), _out_at(tx, app, commit, foreseen))
+    begins_at = _begins_at(tx, app, commit, foreseen)
+    if begins_at is None:
+        return Why(", ".join(words))
+    words[-1] += "" if wish else _held_then(app, begins_at)
+    begins_at = begins_at if wish else freezes.free_at(app, begins_at)
+    return Why(", ".join(words), begins_at + timedelta(seconds=typical_s(tx, commit.app)))
+
+
+def _is_wish(foreseen: Forecast) -> bool:
+    """Whether it goes out on a person's word: past freezes, and without waiting for the tests of others."""
+    return foreseen.commits[-1].now_reason is not None
 
 
 def _stands(app: AppConfig, commit: Commit) -> str:
     """How far it is by itself. Without a position it is known by a webhook's word only."""
     words = "tested" if commit.state is CommitState.PASSED else telling.where(commit)
+    if commit.suspect:
+        batch = f"rollout {commit.suspect_of}" if commit.suspect_of is not None else "its batch"
+        words += f", one of those that may be what went wrong with {batch}"
     if commit.position is None and not words.startswith(NOT_ON_BRANCH):
         return f"not found on branch {app.branch} yet, {words}"
     return words
@@ -385,8 +438,8 @@ def _count(number: int, thing: str) -> str:
     return f"{number} {thing}{'s' * (number != 1)}"
 
 
-def _out_at(tx: Transaction, app: AppConfig, commit: Commit, foreseen: Forecast) -> datetime | None:
-    """Tests run beside rollouts, so the later of the two counts.
+def _begins_at(tx: Transaction, app: AppConfig, commit: Commit, foreseen: Forecast) -> datetime | None:
+    """When its rollout could begin, but for a window that has begun by then. Tests run beside rollouts, so the later of the two counts.
 
     Nobody can tell when a person says yes to a stage (`confirm`), or when somebody else's tests end.
     """
@@ -398,19 +451,26 @@ def _out_at(tx: Transaction, app: AppConfig, commit: Commit, foreseen: Forecast)
         return None
     turns = max(1.0, foreseen.untested / app.tests.parallel) if foreseen.untested else 0.0
     tested_at = tx.today() + timedelta(seconds=turns * (tx.commits.last_took(commit) or TESTS_S))
-    free_at = _ends_at(tx, rollout) if rollout is not None and healthy else tx.today()
-    if commit.now_reason is None:
+    free_at = _ends_at(tx, app, rollout) if rollout is not None and healthy else tx.today()
+    if not _is_wish(foreseen):
         free_at = max(free_at, freezes.over_at(tx, app) or free_at)
     each = timedelta(seconds=typical_s(tx, commit.app))
-    return max(tested_at, free_at + foreseen.rounds * each) + each
+    for _ in range(foreseen.rounds):
+        free_at = freezes.free_at(app, free_at) + each
+    return max(tested_at, free_at)
 
 
-def _ends_at(tx: Transaction, rollout: Rollout) -> datetime:
-    whole = timedelta(seconds=typical_s(tx, rollout.app))
+def _ends_at(tx: Transaction, app: AppConfig, rollout: Rollout) -> datetime:
+    """Never in the past: of one that is late, what is left goes by those that took longer, or by the hosts that are to come."""
     active = tx.rollouts.active(rollout.app)
     if active is not None and rollout.is_ahead:
-        return _ends_at(tx, active) + whole
-    return max(tx.today(), tx.today() + whole - timedelta(seconds=tx.rollouts.age_s(rollout)))
+        begins_at = freezes.free_at(app, _ends_at(tx, app, active))
+        return begins_at + timedelta(seconds=typical_s(tx, rollout.app))
+    age_s = tx.rollouts.age_s(rollout)
+    longer = [one for one in tx.rollouts.durations(rollout.app) or [TYPICAL_S] if one > age_s]
+    to_come = 1.0 - rollout.done / max(1, rollout.total)
+    left_s = median(longer) - age_s if longer else typical_s(tx, rollout.app) * to_come
+    return tx.today() + timedelta(seconds=left_s)
 
 
 def typical_s(tx: Transaction, app: AppName) -> float:

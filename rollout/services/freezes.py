@@ -59,9 +59,12 @@ def over_at(tx: Transaction, app: AppConfig) -> datetime | None:
     found = _by_somebody(tx, app)
     if found is None:
         return _by_a_window(tx, app)
-    if found.until is None:
-        return None
-    return windows.ends(app.queue.windows, found.until.astimezone(app.queue.zone)) or found.until
+    return None if found.until is None else free_at(app, found.until)
+
+
+def free_at(app: AppConfig, moment: datetime) -> datetime:
+    """When automation may start what it could at this moment: then, or when the windows of rollout.toml that it falls into are over."""
+    return _out_of_windows(app, moment) or moment
 
 
 def text(app: AppConfig, moment: datetime) -> str:
@@ -76,4 +79,10 @@ def _by_somebody(tx: Transaction, app: AppConfig) -> Freeze | None:
 
 
 def _by_a_window(tx: Transaction, app: AppConfig) -> datetime | None:
-    return windows.ends(app.queue.windows, tx.today().astimezone(app.queue.zone))
+    return _out_of_windows(app, tx.today())
+
+
+def _out_of_windows(app: AppConfig, moment: datetime) -> datetime | None:
+    """In UTC, as sums on a wall's clock are wrong where that is moved; None outside of all windows."""
+    end = windows.ends(app.queue.windows, moment.astimezone(app.queue.zone))
+    return None if end is None else end.astimezone(UTC)

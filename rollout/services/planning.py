@@ -160,11 +160,16 @@ def planned_ahead(tx: Transaction, app: AppName) -> Rollout | None:
 
 def ahead(tx: Transaction, app: AppName) -> list[Commit]:
     """The branch behind all that is on its way out or planned, oldest first: what will wait when that is done. Else as `waiting`."""
+    sha = runs_then(tx, app)
+    return _behind(tx, app, tx.commits.get(app, sha) if sha else None)
+
+
+def runs_then(tx: Transaction, app: AppName) -> str | None:
+    """What the fleet runs when all that is on its way out or planned is out: what the next rollout follows."""
     rollout = under_way(tx, app)
     if rollout is None or rollout.state in {RolloutState.STOPPING, RolloutState.ROLLING_BACK}:
-        return waiting(tx, app)
-    brought = tx.commits.get(app, (tx.rollouts.pending(app) or rollout).commit)
-    return [] if brought is None else _behind(tx, app, brought)
+        return tx.rollouts.released(app)
+    return (tx.rollouts.pending(app) or rollout).commit
 
 
 def outdated(tx: Transaction, app: AppConfig | None, rollout: Rollout) -> str | None:
@@ -175,20 +180,15 @@ def outdated(tx: Transaction, app: AppConfig | None, rollout: Rollout) -> str | 
     commit, active = tx.commits.get(rollout.app, rollout.commit), tx.rollouts.active(rollout.app)
     if commit is None or commit.state is not CommitState.PASSED:
         return f"commit {rollout.commit[:12]} is {commit.state if commit else 'gone'} since it was planned"
-    if active is not None:
-        if active.state in BEFORE_THE_NEXT:
-            return None
+    if active is not None and active.state not in BEFORE_THE_NEXT:
         return f"rollout {active.id}, which it was to follow, is {active.state}; it is planned anew"
-    return _unasked(tx, app, rollout) if rollout.requested_by == AUTOMATION else None
-
-
-def _unasked(tx: Transaction, app: AppConfig | None, rollout: Rollout) -> str | None:
-    """Why automation must not begin what no person asked for."""
+    if rollout.requested_by != AUTOMATION:
+        return None
     if app is None:
         return f"app {rollout.app} is not in rollout.toml any more"
-    if frozen := freezes.frozen(tx, app):
+    if frozen := freezes.frozen(tx, app):  # also while it waits: then nothing is prepared for it either
         return f"{frozen}: nothing was touched, and it is planned anew afterwards"
-    return _not_as_now(tx, app, rollout) if rollout.is_ahead else None
+    return _not_as_now(tx, app, rollout) if rollout.is_ahead and active is None else None
 
 
 def _not_as_now(tx: Transaction, app: AppConfig, rollout: Rollout) -> str | None:

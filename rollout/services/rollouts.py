@@ -67,7 +67,7 @@ def fan_out(rollout_id: RolloutId, deps: Deps) -> Step:
         crashpoints.reach("in-decision")
     deps.bell.ring(rings)
     _after(rollout, deps)
-    if rollout.state is R.FANNING_OUT:
+    if rollout.state is R.FANNING_OUT and rollout.app in deps.config.apps:
         planning.start_next(rollout.app, deps)
     return End()  # outcomes ring from here on
 

@@ -83,7 +83,9 @@ def test_beside_a_rollout_the_next_one_is_planned(cli, shipped):
     told = cli("plan").out
     assert f"waits for rollout {running.id} (1 of 4 hosts), then goes out by itself" in told
     assert f"commits     {commit.sha[:12]} received" in told
-    assert [one["commit"] for one in cli("plan", "--json").json["commits"]] == [commit.sha]
+    document = cli("plan", "--json").json
+    assert [one["commit"] for one in document["commits"]] == [commit.sha]
+    assert document["previous"] == running.commit
 
 
 def test_a_commit_is_shown_with_those_that_go_with_it(cli, shipped):
@@ -92,7 +94,9 @@ def test_a_commit_is_shown_with_those_that_go_with_it(cli, shipped):
     with shipped.store.transaction() as tx:
         assert [one.id for one in planning.ahead(tx, AppName("shop"))] == [first.id, second.id]
     assert "1 rollout before it" in cli("plan", second.sha).out
-    assert [one["commit"] for one in cli("plan", second.sha, "--json").json["commits"]] == [second.sha]
+    document = cli("plan", second.sha, "--json").json
+    assert [one["commit"] for one in document["commits"]] == [second.sha]
+    assert document["previous"] == first.sha
 
 
 def test_the_branch_stands_for_its_head(cli, shipped):

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from rollout.store.rollouts import Rollouts
 from tests.support.fakes import a_commit, a_rollout
 
 
@@ -21,8 +22,9 @@ def test_why_is_one_sentence_with_a_time(cli, deps):
     assert told.out.count("\n") == 1
 
 
-def test_the_document_has_the_keys_of_the_contract(cli, deps):
+def test_the_document_has_the_keys_of_the_contract(cli, deps, monkeypatch):
     """Four keys; the time is UTC, and null where a person decides."""
+    monkeypatch.setattr(Rollouts, "durations", lambda *_: [600.0])
     a_rollout(deps, state="done")
     commit = a_commit(deps)
     told = cli("why", commit.sha, "--json").json

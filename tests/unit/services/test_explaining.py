@@ -6,7 +6,9 @@ import pytest
 
 from rollout.domain.model import BranchCommit
 from rollout.domain.states import FINISHED, STAGES, CommitState, RolloutEvent, RolloutState
-from rollout.services import bars, explaining, freezes, intake, planning, stopping, testing
+from rollout.services import bars, explaining, freezes, intake, planning, stopping, testing, views
+from rollout.store.rollouts import Rollouts
+from rollout.store.store import Transaction
 from tests.support.fakes import a_commit, a_deps, a_rollout
 from tests.support.world import World
 
@@ -477,6 +479,13 @@ def test_every_state_has_its_sentence_in_every_situation(tmp_path, situation):
         with deps.store.reading() as tx:
             told = explaining.why(tx, deps.config.app("shop"), tx.commits.get("shop", commit.sha))
         assert "\n" not in told.because
+        if own is R.PENDING and state is not C.PASSED:
+            set_aside = (
+                f"planned as rollout 2, of which nothing comes: commit {commit.sha[:12]} is {state} since"
+            )
+            assert told.because.startswith(set_aside)
+            assert told.expected_at is None
+            continue
         own_word = situation == "outrun" or OWN.get(own) is not None
         own_word |= situation == "off the branch" and state not in ENDS
         assert told.because.startswith(words if own_word else ALONE[state])
@@ -487,3 +496,153 @@ def test_every_state_has_its_sentence_in_every_situation(tmp_path, situation):
         over |= state in ENDS and own not in {R.PENDING, *STAGES}
         over |= situation == "barred later" and not unbarred
         assert (told.expected_at is None) == over
+
+
+FRIDAY = datetime(2026, 11, 27, 14, 55, tzinfo=UTC)  # 15:55 in Berlin
+WEEKEND = {"freeze": ("Fri 16:00 - Mon 08:00",), "time_zone": "Europe/Berlin", "goal": 7200.0}
+MONDAY = datetime(2026, 11, 30, 7, 0, tzinfo=UTC)
+TEN_MINUTES = timedelta(minutes=10)
+
+
+@pytest.fixture
+def friday(tmp_path, monkeypatch):
+    """Five minutes before the weekend's window; a rollout is taken to last ten."""
+    deps = a_deps(tmp_path)
+    queue = deps.config.app("shop").queue.model_copy(update=WEEKEND)
+    monkeypatch.setitem(deps.config.app("shop").__dict__, "queue", queue)
+    monkeypatch.setattr(Transaction, "today", staticmethod(lambda: FRIDAY))
+    monkeypatch.setattr(Rollouts, "durations", lambda *_: [600.0])
+    monkeypatch.setattr(Rollouts, "age_s", lambda *_: 0.0)
+    a_rollout(deps, state="done")
+    return deps
+
+
+def told_of(deps, commit):
+    with deps.store.reading() as tx:
+        return explaining.why(tx, deps.config.app("shop"), tx.commits.get("shop", commit.sha))
+
+
+def test_a_window_that_will_have_begun_by_then_is_waited_for(friday):
+    """What begins before the window is out at once; what comes after it waits for Monday, and both say so."""
+    first, second = a_commit(friday), a_commit(friday)
+    assert told_of(friday, first) == explaining.Why("tested, then goes out by itself", FRIDAY + TEN_MINUTES)
+    assert told_of(friday, second) == explaining.Why(
+        "tested, 1 rollout before it, then goes out by itself, but not before Mon 2026-11-30 08:00 CET, by a window of rollout.toml",
+        MONDAY + TEN_MINUTES,
+    )
+    third = a_commit(friday)
+    assert told_of(friday, third).expected_at == MONDAY + 2 * TEN_MINUTES
+
+
+def test_what_is_planned_ahead_waits_for_a_window_too(friday):
+    """It will be set aside when the window begins, and planned anew after it."""
+    a_rollout(friday)
+    planned = a_commit(friday)
+    ahead = a_rollout(friday, state="pending", commit=planned)
+    with friday.store.transaction() as tx:
+        tx.rollouts.update(ahead, began_s=None)
+    told = told_of(friday, planned)
+    assert told.because.startswith(
+        "planned as rollout 3, begins when rollout 2 is done (0 of 4 hosts), but not before Mon "
+    )
+    assert told.expected_at == MONDAY + TEN_MINUTES
+
+
+def test_a_persons_word_waits_for_no_window(friday):
+    """A hotfix goes out on Friday, and what lies below it with it."""
+    a_rollout(friday)
+    below, fix = a_commit(friday), a_commit(friday)
+    with friday.store.transaction() as tx:
+        tx.commits.wish_now(tx.commits.get("shop", fix.sha), "the login", "ann")
+    freezes.freeze(friday.config.app("shop"), friday, who="bob", why="the sale", until=None)
+    for commit in (below, fix):
+        told = told_of(friday, commit)
+        assert "frozen" not in told.because
+        assert "not before" not in told.because
+        assert told.expected_at == FRIDAY + 2 * TEN_MINUTES
+
+
+def test_a_time_after_a_window_is_told_in_utc(friday, monkeypatch):
+    """As the contract has it, whatever the time zone of the window; people read it on their own clock."""
+    monkeypatch.setattr(Transaction, "today", staticmethod(lambda: FRIDAY + TEN_MINUTES))
+    told = told_of(friday, a_commit(friday))
+    assert views.moment(told.expected_at) == "2026-11-30T07:10:00.000Z"
+    assert explaining.sentence(friday.config.app("shop"), told, FRIDAY).endswith(", at about Mon 08:10 CET")
+
+
+def test_a_time_that_is_far_away_has_its_date(friday):
+    """The name of a day alone would be that of this week."""
+    told = explaining.Why("tested", FRIDAY + timedelta(days=21))
+    assert (
+        explaining.sentence(friday.config.app("shop"), told, FRIDAY)
+        == "tested, at about Fri 2026-12-18 15:55 CET"
+    )
+
+
+def test_a_rollout_that_is_late_ends_in_the_future(tmp_path, monkeypatch):
+    """By those before it that took longer; when none did, by the hosts that are still to come."""
+    deps = a_deps(tmp_path)
+    for _ in range(3):
+        a_rollout(deps, state="done")
+    commit = a_commit(deps)
+    a_rollout(deps, commit=commit, hosts={"shop01": "done"})
+    now = datetime.now(UTC)
+    monkeypatch.setattr(Transaction, "today", staticmethod(lambda: now))
+    monkeypatch.setattr(Rollouts, "durations", lambda *_: [100.0, 100.0, 300.0])
+    monkeypatch.setattr(Rollouts, "age_s", lambda *_: 120.0)
+    assert told_of(deps, commit).expected_at == now + timedelta(seconds=180)
+    monkeypatch.setattr(Rollouts, "age_s", lambda *_: 400.0)
+    assert told_of(deps, commit).expected_at == now + timedelta(seconds=75)  # three of four hosts
+    behind = told_of(deps, a_commit(deps))
+    assert behind.expected_at == now + timedelta(seconds=175)
+
+
+def test_a_barred_commit_says_who_takes_it_along(world, monkeypatch):
+    """With the commit that undoes it, it goes out all the same: the sentence does not ask for one that is there."""
+    monkeypatch.setattr(planning, "start_next", lambda *_, **__: None)
+    bad = world.workshop.push()
+    read(world)
+    passed(world, bad)
+    bars.bar("shop", bad, world.deps, who="ann", why="slow")
+    alone = f"barred: slow; a later commit that says so may mend it, or: rollout unbar {bad[:12]}"
+    assert why(world, bad) == explaining.Why(alone)
+    fix = world.workshop.push(f"Take it back\n\nThis reverts commit {bad}.")
+    read(world)
+    passed(world, fix)
+    told = why(world, bad)
+    assert told.because == (
+        f"barred: slow; it is taken along by {fix[:12]}, which came later: tested, then goes out with 1 other"
+    )
+    assert told.expected_at is not None
+
+
+def test_a_suspect_says_why_it_goes_out_alone(world, monkeypatch):
+    """Its batch went wrong, and nobody knows yet which one of it was bad."""
+    monkeypatch.setattr(planning, "start_next", lambda *_, **__: None)
+    hashes = [world.workshop.push() for _ in range(2)]
+    read(world)
+    passed(world, *hashes)
+    with world.store.transaction() as tx:
+        for sha in hashes:
+            tx.commits.update(tx.commits.get("shop", sha), suspect=True, suspect_of=7)
+    assert why(world, hashes[0]).because == (
+        "tested, one of those that may be what went wrong with rollout 7, then goes out by itself"
+    )
+
+
+def test_with_nothing_under_way_the_next_commit_is_told_with_its_time(world, monkeypatch):
+    """Also while it is in test; a freeze, and that nothing is new, are told as always."""
+    monkeypatch.setattr(planning, "start_next", lambda *_, **__: None)
+
+    def coming():
+        with world.store.reading() as tx:
+            return explaining.coming(tx, world.config.app(None))
+
+    assert coming().because.startswith("there is nothing new")
+    sha = world.workshop.push()
+    read(world)
+    assert coming().because == f"commit {sha[:12]}: waits for its tests, then goes out by itself"
+    assert coming().expected_at == pytest.approx(why(world, sha).expected_at, abs=timedelta(seconds=5))
+    passed(world, sha)
+    freezes.freeze(world.config.app(None), world.deps, who="ann", why="the sale", until=None)
+    assert coming() == explaining.Why(f"commit {sha[:12]}: tested, frozen by ann: the sale")

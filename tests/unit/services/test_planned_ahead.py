@@ -175,6 +175,33 @@ def test_a_freeze_keeps_it_from_beginning(world):
     to_the_end(world)
 
 
+def test_a_freeze_ends_its_preparing_at_once(world):
+    """It does not wait for its start: the rollout that fans out goes on alone, and nothing is put on hosts for another one."""
+    planned(world, prepared=1)
+    freezes.freeze(world.config.app("shop"), world.deps, until=None, **ME)
+    with world.store.reading() as tx:
+        told = explaining.coming(tx, world.config.app("shop"))
+    assert "as rollout 3, of which nothing comes: frozen by ann: because" in told.because
+    assert told.expected_at is None
+    rollouts.deploy_canary(3, world.deps)  # as it looks once a second
+    assert (states(world)[2], states(world)[3]) == (R.FANNING_OUT, R.ERROR)
+    prepared = of(world, 3, H.PREPARED)
+    run_until(world, lambda: states(world)[2] is R.DONE)
+    assert (of(world, 3, H.PREPARED), set(states(world))) == (prepared, {1, 2, 3})
+    freezes.unfreeze(world.config.app("shop"), world.deps, **ME)
+    to_the_end(world)
+
+
+def test_an_app_that_is_taken_out_while_it_fans_out(world):
+    """The rollout that is under way comes to its end by the policy it has; what waits behind it is set aside."""
+    planned(world, prepared=1)
+    sha = rollout(world, 2).commit
+    world.config.apps.pop("shop")
+    rollouts.fan_out(2, world.deps)
+    run_until(world, lambda: states(world)[2] is R.DONE and states(world)[3] is R.ERROR)
+    assert set(world.runs().values()) == {sha}
+
+
 def test_another_rollout_toml_sets_it_aside(world):
     """What a person has configured meanwhile is what goes out."""
     planned(world)
@@ -376,14 +403,14 @@ def test_people_are_told_what_it_waits_for(world):
     with world.store.reading() as tx:
         told = explaining.why(tx, app, tx.commits.get("shop", sha))
         next_one, foreseen = explaining.coming(tx, app), explaining.forecast(tx, app)
-        now, typical_s = tx.today(), explaining.typical_s(tx, "shop")
+        typical_s = explaining.typical_s(tx, "shop")
         shown = views.rollouts(tx, tx.rollouts.unfinished("shop"))
-        ends_at = tx.today() + timedelta(seconds=typical_s - tx.rollouts.age_s(tx.rollouts.get(2)))
+        before = explaining.why(tx, app, tx.commits.get("shop", tx.rollouts.get(2).commit))
     assert told.because.startswith("planned as rollout 3, begins when rollout 2 is done (")
     assert next_one.because == f"commit {sha[:12]}: {told.because}"
     assert [one.sha for one in foreseen.commits] == [sha]
     assert [one["begins_after"] for one in shown] == [None, 2]
-    off = told.expected_at - max(now, ends_at) - timedelta(seconds=typical_s)
+    off = told.expected_at - before.expected_at - timedelta(seconds=typical_s)
     assert abs(off) < timedelta(seconds=1)
 
 
