@@ -248,6 +248,10 @@ class Freeze:
     by: str
     reason: str
 
+    def binds(self, now: datetime) -> bool:
+        """Whether it is not over."""
+        return self.until is None or now < self.until
+
 
 class CheckState(StrEnum):
     """What a CI server says of one check of a commit."""

@@ -75,7 +75,7 @@ def text(app: AppConfig, moment: datetime) -> str:
 def _by_somebody(tx: Transaction, app: AppConfig) -> Freeze | None:
     """A person's freeze that is not over."""
     found = tx.apps.frozen(AppName(app.name))
-    return found if found is not None and (found.until is None or tx.today() < found.until) else None
+    return found if found is not None and found.binds(tx.today()) else None
 
 
 def _by_a_window(tx: Transaction, app: AppConfig) -> datetime | None:

@@ -44,8 +44,11 @@ class CatchingUp:
         return self._tx.connection.execute(_WANTED, its).first() is not None
 
     def take_token(self, host: RolloutHost) -> bool:
-        """As `rollouts.take_token`, for one host at a time of a rollout that is done."""
+        """As `rollouts.take_token`, for one host at a time of a rollout that is done; not past a person's freeze, however old the message."""
         if not self.allows(host):
+            return False
+        freeze = self._tx.apps.frozen(host.app)
+        if freeze is not None and freeze.binds(self._tx.today()):
             return False
         return self._tx.connection.execute(_TAKE_TOKEN, {"rollout": host.rollout}).rowcount == 1
 

@@ -165,6 +165,20 @@ def test_nothing_is_brought_to_anybody_while_automation_stands_still(world, bar)
     assert world.fleet.hosts[A].current == sha
 
 
+def test_a_late_message_switches_nothing_in_a_freeze(world):
+    """The host was prepared, and its message waited in the broker while somebody said freeze."""
+    sha = done_without(world, A)
+    number = world.newest().id
+    back(world, A)
+    world.run(until=lambda: row_of(world, number).state is H.PREPARED, seconds=500)
+    freezes.freeze(app(world), world.deps, who="ann", why="the sale", until=None)
+    hosts.deploy(row_of(world, number).id, world.deps)
+    assert (row_of(world, number).state, world.fleet.hosts[A].current) == (H.PREPARED, None)
+    freezes.unfreeze(app(world), world.deps, who="ann", why="-")
+    world.run(seconds=120)
+    assert world.fleet.hosts[A].current == sha
+
+
 def test_an_excluded_host_stays_out_until_it_is_included(world):
     """Out of the rollout, and brought to what it has missed when it is in again; `rollback` takes it along."""
     first = world.push()

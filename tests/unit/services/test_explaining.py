@@ -476,9 +476,11 @@ def test_every_state_has_its_sentence_in_every_situation(tmp_path, situation):
             reds = int(state is C.FAILED)
             found = tx.commits.get("shop", commit.sha)
             tx.commits.update(found, state=state, reason=reason, reds=reds, **values)
+        asked_at = datetime.now(UTC)
         with deps.store.reading() as tx:
             told = explaining.why(tx, deps.config.app("shop"), tx.commits.get("shop", commit.sha))
         assert "\n" not in told.because
+        assert told.expected_at is None or told.expected_at >= asked_at
         if own is R.PENDING and state is not C.PASSED:
             set_aside = (
                 f"planned as rollout 2, of which nothing comes: commit {commit.sha[:12]} is {state} since"
