@@ -54,3 +54,13 @@ def test_an_unknown_commit_is_3(cli, deps):
     assert told.code == 3
     assert "'feature/login' is neither a commit's hash nor main" in told.err
     assert "git rev-parse feature/login" in told.err
+
+
+def test_a_beginning_that_several_commits_have_is_4(cli, deps):
+    """Nobody guesses which one is meant; more digits are asked for."""
+    a_rollout(deps, state="done")
+    a_commit(deps)
+    told = cli("why", "000000")
+    assert told.code == 4
+    assert "several commits of shop start with '000000'" in told.err
+    assert "more digits" in told.err
