@@ -88,6 +88,30 @@ def test_one_at_a_time(world, monkeypatch):
     assert set(world.runs().values()) == {sha}
 
 
+def test_a_second_host_gets_no_token_while_one_is_switched(world):
+    """Whatever messages are under way: the store itself gives one at a time."""
+    sha = done_without(world, A, B)
+    number = world.newest().id
+    back(world, A, B)
+    seen = []
+
+    def both(name):
+        if seen:
+            return
+        other = row_of(world, number, B if name == A else A)
+        member = next(one for one in world.deps.fleet.members(app(world)) if one.name == other.name)
+        with world.store.transaction() as tx:
+            catching_up._begin(tx, tx.hosts.get(other.id), member)
+        hosts.prepare(other.id, world.deps)
+        hosts.deploy(other.id, world.deps)
+        seen.append((row_of(world, number, other.name).state, world.fleet.hosts[other.name].current))
+
+    world.fleet.before_permit = both
+    world.run(until=lambda: set(world.runs().values()) == {sha}, seconds=500)
+    assert seen == [(H.PREPARED, None)]
+    assert set(world.runs().values()) == {sha}
+
+
 def test_nothing_is_brought_to_anybody_during_a_rollout(world):
     """The next rollout is halted: it brings what is behind itself, when it goes on."""
     world.push()
@@ -188,7 +212,7 @@ def test_an_excluded_host_stays_out_until_it_is_included(world):
     world.settle()
     world.run(seconds=500)
     assert world.fleet.hosts[A].current == first
-    assert late(world) == {}
+    assert (late(world), world.newest().total) == ({}, 5)
     halts.include("shop", [A], world.deps, who="ann")
     world.run(seconds=30)
     assert world.fleet.hosts[A].current == sha
