@@ -142,6 +142,17 @@ def test_when_the_one_before_does_not_end_well_it_is_set_aside_and_planned_anew(
     assert world.newest().id > 3
 
 
+def test_nothing_is_prepared_ahead_behind_a_rollout_that_stands_still(world):
+    """Whoever looks at it before it is set aside sends nothing for a rollout that may never come."""
+    planned(world)
+    assert rollouts.look(3, world.deps) != []
+    with world.store.transaction() as tx:
+        rollouts.halt(tx, tx.rollouts.lock(2), "too many failed")
+        tx.hosts.rung([host.id for host in tx.hosts.of(3)], 0.0)
+    assert states(world)[3] is R.PENDING
+    assert rollouts.look(3, world.deps) == []
+
+
 def test_what_begins_is_what_would_be_planned_then(world):
     """Commits have grown old meanwhile, so selection takes two together: the one that waits is set aside for that."""
     planned(world)
