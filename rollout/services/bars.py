@@ -117,25 +117,46 @@ def passed(tx: Transaction, commit: Commit) -> None:
     """It has passed this moment: barred at once, if somebody asked for that, or if it is the same as a barred one."""
     if commit.bar_wanted is not None:
         bar_locked(tx, commit, who="bar", why=commit.bar_wanted)
-    else:
-        _bar_the_same(tx, commit)
+    elif not _bar_the_same(tx, commit):
+        _suspect_the_same(tx, commit)
 
 
 def look_again(tx: Transaction, app: AppName, queue: Sequence[Commit]) -> None:
     """Bar what passed before the same was barred, and was not on the branch then: an amended commit that is forced back.
 
-    `queue`: what may be planned now. The caller holds the app's row.
+    What is the same as a suspect is one. `queue`: what may be planned now. The caller holds the app's row.
     """
-    barred = tx.commits.barred_content(app)
+    barred, suspect = tx.commits.contents_of_trouble(app)
     for commit in queue:
         if commit.state is not CommitState.PASSED:
             continue
-        if {commit.digest, commit.tree} & barred or _undone_by(tx, commit):
-            _bar_the_same(tx, commit)
+        content = {commit.digest, commit.tree}
+        looks_barred = content & barred or _undone_by(tx, commit)
+        if not (looks_barred and _bar_the_same(tx, commit)) and content & suspect:
+            _suspect_the_same(tx, commit)
 
 
-def _bar_the_same(tx: Transaction, commit: Commit) -> None:
-    """A commit must not ship, although it passed, when a barred one has the same in it, under another hash.
+def _suspect_the_same(tx: Transaction, commit: Commit) -> None:
+    """A suspect that was forced away and comes again under another hash goes out alone, as that one would have.
+
+    The suspicion moves: one of the two is there to be innocent. Whom a person has let go, and what ran well, is not suspected.
+    """
+    commit = (
+        tx.commits.lock(commit.app, commit.sha) or commit
+    )  # a bar on another one may have cleared it, or barred it
+    if commit.state is not CommitState.PASSED or commit.suspect or commit.unbarred or commit.is_pull:
+        return
+    other = tx.commits.suspect_with(commit)
+    if other is None or tx.commits.ran_well(commit) or selection.is_fix_of(candidate(commit, tx), other.sha):
+        return
+    why = f"the same as {other.sha[:12]}, which was in a batch that went wrong"
+    tx.commits.update(commit, suspect=True, suspect_of=other.suspect_of)
+    tx.commits.update(other, suspect=False)
+    tx.record(commit.app, f"commit {commit.sha}", "suspect", who="bar", why=why)
+
+
+def _bar_the_same(tx: Transaction, commit: Commit) -> bool:
+    """A commit must not ship, although it passed, when a barred one has the same in it, under another hash; whether it is barred.
 
     The same bytes to ship, or the same files in git: no build needs to give the same bytes twice. Or when it takes the revert
     of a barred one back. Not when its author says that it mends that one: what was wrong may have been elsewhere, and the word
@@ -143,14 +164,15 @@ def _bar_the_same(tx: Transaction, commit: Commit) -> None:
     that the other was barred for.
     """
     if commit.unbarred or tx.commits.ran_well(commit):
-        return
+        return False
     seen = candidate(commit, tx)
     for what, other in _same(tx, commit):
         first = other.same_as or other.sha
         if not any(selection.is_fix_of(seen, sha) for sha in (other.sha, first)):
             why = f"{what} {other.sha[:12]}, which is barred: {other.bar_wanted or other.reason}"
             bar_locked(tx, commit, who="bar", why=why, same_as=first)
-            return
+            return True
+    return False
 
 
 def _same(tx: Transaction, commit: Commit) -> Iterator[tuple[str, Commit]]:

@@ -71,7 +71,7 @@ _IN_HAND = (
 _RUNG = update(commits).where(commits.c.id.in_(bindparam("ids", expanding=True)))
 
 _PLACED = (
-    commits.c.id, commits.c.sha, commits.c.state, commits.c.pull,
+    commits.c.id, commits.c.sha, commits.c.state, commits.c.pull, commits.c.reason,
     commits.c.position, commits.c.on_branch, commits.c.subject, commits.c.author, commits.c.message,
     commits.c.merged_into, commits.c.mends, commits.c.tree,
 )  # fmt: skip
@@ -88,6 +88,7 @@ ITSELF = commits.c.merged_into.is_(None)  # not inside a merge: may be tested an
 _BARRED = or_(
     commits.c.state == CommitState.BARRED, commits.c.bar_wanted.is_not(None)
 )  # or to be, once it has passed
+_SUSPECT_ELSEWHERE = and_(commits.c.suspect, commits.c.state == CommitState.PASSED, not_(commits.c.on_branch))
 IS_PULL = and_(commits.c.pull.is_not(None), commits.c.position.is_(None))  # `Commit.is_pull`
 
 
@@ -174,7 +175,8 @@ class Commits:
         """Write what git tells of the branch's line, and of what came in with it, into the rows that are there, where it is news.
 
         A commit that is no longer on the line, though its position is `since` (that of the first one) or above, has left it
-        (a force-push). One that failed for nothing but not being on it, and is now, is received again.
+        (a force-push). One that failed for nothing but not being on it, and is now, is received again; one that was put off
+        for that waits no longer.
         """
         if not branch:
             return
@@ -207,7 +209,9 @@ class Commits:
                 self._merge(app, row.sha)
             if row.state == CommitState.FAILED:
                 self._receive_again(app, row.sha)
-            elif row.merged_into is not None and row.state == CommitState.RECEIVED:
+            elif row.state == CommitState.RECEIVED and (
+                row.merged_into is not None or (row.reason or "").startswith(NOT_ON_BRANCH)
+            ):
                 self._tx.connection.execute(_PLACE, {"its_id": row.id, "reason": None, "due_at": 0.0})
         self._came_in(app, came_in, inside)
 
@@ -413,12 +417,24 @@ class Commits:
         )
         return load_all(Commit, rows, state=CommitState)
 
-    def barred_content(self, app: AppName) -> set[str]:
-        """What is in those that must not ship: digests of releases, and trees."""
+    def contents_of_trouble(self, app: AppName) -> tuple[set[str], set[str]]:
+        """What is in those that must not ship, and in suspects that have left the branch: digests of releases, and trees."""
         rows = self._tx.connection.execute(
-            select(commits.c.digest, commits.c.tree).where(commits.c.app == app, _BARRED)
+            select(commits.c.digest, commits.c.tree, _BARRED.label("barred")).where(
+                commits.c.app == app, or_(_BARRED, _SUSPECT_ELSEWHERE)
+            )
+        ).all()
+        barred, suspect = (
+            {
+                content
+                for row in rows
+                if bool(row.barred) is kind
+                for content in row[:2]
+                if content is not None
+            }
+            for kind in (True, False)
         )
-        return {content for row in rows for content in row if content is not None}
+        return barred, suspect
 
     def passed_with(self, commit: Commit) -> list[Commit]:
         """Later commits of the branch that passed with the same release as this one, or have the same in them."""
@@ -452,6 +468,15 @@ class Commits:
             rows_of(Commit, commits).where(*_suspects(app, batch)).order_by(commits.c.position)
         )
         return load_all(Commit, rows, state=CommitState)
+
+    def suspect_with(self, commit: Commit) -> Commit | None:
+        """One who is suspected still, has left the branch, and has the same release as this one, or the same in it."""
+        return self._one(
+            commits.c.app == commit.app,
+            commits.c.id != commit.id,
+            _SUSPECT_ELSEWHERE,
+            _has_the_same_as(commit),
+        )
 
     def clear_suspects(self, app: AppName, batch: RolloutId | None) -> None:
         """Nobody is suspected any more of what went wrong with this rollout."""
@@ -706,7 +731,7 @@ def _has_the_same_as(commit: Commit) -> Any:
 
 def _news(row: Any, told: dict[str, Any]) -> dict[str, Any] | None:
     values = told | {"tree": told["tree"] or row.tree}  # it cannot change, and not everyone tells it
-    return None if row[4:] == tuple(values.values()) else values
+    return None if row[5:] == tuple(values.values()) else values
 
 
 def _not_tested(into: str | None) -> str:

@@ -38,13 +38,13 @@ def goes_bad(world, sha):
     world.metrics.share_of = share
 
 
-def batch_of_three(world, monkeypatch, digits="234"):
+def batch_of_three(world, monkeypatch, digits="234", trees=(None,) * 3):
     """Three commits that go out together: they have waited for long, and all of them passed."""
     places = range(len(world.workshop.commits) + 1, len(world.workshop.commits) + 4)
     hashes = [f"{digit:0>40}" for digit in digits]
     world.workshop.commits += [
-        BranchCommit(sha, at, "a change", "Ann <ann@example.com>", "a change")
-        for sha, at in zip(hashes, places, strict=True)
+        BranchCommit(sha, at, "a change", "Ann <ann@example.com>", "a change", tree=tree)
+        for sha, at, tree in zip(hashes, places, trees, strict=True)
     ]
     intake.read_branch(world.config.app(None), world.deps, who="test", why="pushed")
     with world.store.transaction() as tx:
@@ -121,6 +121,56 @@ def test_a_word_on_one_batch_says_nothing_of_another(world, monkeypatch, word):
     second = suspects_of_a_batch(world, monkeypatch, "abc")
     getattr(bars, word)("shop", first[0], world.deps, who="ann", why="mine")
     assert all(commit_of(world, sha).suspect for sha in second)
+
+
+@pytest.mark.parametrize("culprit", [1, 2, 3])
+def test_a_batch_that_went_wrong_and_is_rebased_goes_out_one_by_one(world, monkeypatch, culprit):
+    """Other hashes, the same files: they do not go out together once more, and the culprit is found among them as it would have been."""
+    before = suspects_of_a_batch(world, monkeypatch)
+    trees = [digit * 40 for digit in "bcd"]
+    for sha, tree in zip(before, trees, strict=True):
+        kept_by_git(world, sha, tree)
+    reread(world)
+    del world.workshop.commits[1:]
+    again = batch_of_three(world, monkeypatch, "789", trees)
+    goes_bad(world, again[culprit - 1])
+    world.run(seconds=900)
+    assert [one.commits for one in rollouts_of(world)[1:]] == [(sha,) for sha in again[: min(culprit, 2)]]
+    assert commit_of(world, again[culprit - 1]).state is CommitState.BARRED
+    assert not any(commit_of(world, sha).suspect for sha in [*before, *again[culprit:]])
+
+
+def test_a_suspect_that_comes_back_is_one_again(world, monkeypatch):
+    """What was forced away for its rebased self, which is suspected in its place, is forced back."""
+    hashes = suspects_of_a_batch(world, monkeypatch)
+    world.run(seconds=60, until=lambda: world.newest().commit == hashes[0])
+    kept_by_git(world, hashes[2], "d" * 40)
+    reread(world)
+    first = world.workshop.commits[-1]
+    again = dataclasses.replace(first, sha="7" * 40)
+    for one, other in ((again, first), (first, again)):
+        world.workshop.commits[-1] = one
+        reread(world)
+        if one is again:
+            testing.run_tests(commit_of(world, again.sha).id, world.deps)
+        assert (commit_of(world, one.sha).suspect, commit_of(world, other.sha).suspect) == (True, False)
+
+
+def test_who_was_let_go_is_not_suspected_for_a_twins_sake(world, monkeypatch):
+    """A person has cleared it, or its author says that it mends what is suspected."""
+    hashes = suspects_of_a_batch(world, monkeypatch)
+    kept_by_git(world, hashes[2], "d" * 40)
+    reread(world)
+    for message in ("a change", f"once more\n\nRollout-Fixes: {hashes[2]}"):
+        sha = ("8" if message == "a change" else "9") * 40
+        world.workshop.commits[-1] = dataclasses.replace(world.workshop.commits[-1], sha=sha, message=message)
+        reread(world)
+        if message == "a change":
+            bars.bar("shop", sha, world.deps, who="ann", why="no")
+            bars.unbar("shop", sha, world.deps, who="ann", why="checked")
+        testing.run_tests(commit_of(world, sha).id, world.deps)
+        assert commit_of(world, sha).state is CommitState.PASSED
+        assert not commit_of(world, sha).suspect
 
 
 def same_release(world, monkeypatch, sha, other):

@@ -43,8 +43,8 @@ class Server(ModelWorkshop):
         self.brought: dict[str, list[str]] = {}  # of each merge
         self.mirror: list[BranchCommit] = []
 
-    def push(self, message="a change", *, fails=False):
-        sha = self._make(message, *(one.sha for one in self.commits[-1:]))
+    def push(self, message="a change", *, fails=False, tree=None):
+        sha = self._make(message, *(one.sha for one in self.commits[-1:]), tree=tree)
         self.commits.append(self.every[sha])
         if fails:
             self.failing.add(sha)
@@ -60,10 +60,14 @@ class Server(ModelWorkshop):
         self.commits.append(self.every[merge])
         return merge
 
-    def _make(self, message, *parents):
+    def _make(self, message, *parents, tree=None):
         sha = f"{len(self.every) + 1:040x}"
-        self.every[sha] = BranchCommit(sha, 0, "a change", "Ann", message, parents)
+        tree = tree or f"{sha[1:]}f"  # files of its own
+        self.every[sha] = BranchCommit(sha, 0, "a change", "Ann", message, parents, tree=tree)
         return sha
+
+    def tree(self, sha):
+        return self.every[sha].tree
 
     def _graph(self):
         return self.every
@@ -102,6 +106,7 @@ class Queue(RuleBasedStateMachine):
         self.deps = dataclasses.replace(self.world.deps, workshop=self.server)
         self.app = self.world.config.app(None)
         self.posts, self.left, self.barred = [], [], set()
+        self.let_go, self.went_well = set(), set()  # by name; what a rollout that came to its end has shipped
         self.ran, self.seen = (
             [],
             0,
@@ -115,14 +120,21 @@ class Queue(RuleBasedStateMachine):
 
     # -- the branch ----------------------------------------------------------------------------------------------------
 
-    @rule(amount=st.integers(1, 6), fails=st.integers(0, 9), undoes=st.none() | ANY)
-    def push(self, amount, fails, undoes):
+    @rule(amount=st.integers(1, 6), fails=st.integers(0, 9), undoes=st.none() | ANY, like=st.none() | ANY)
+    def push(self, amount, fails, undoes, like=None):
+        """`like`: the last one has the files of any other commit."""
         for number in range(amount):
             message = "a change"
             if undoes is not None:
                 message = self._undoes(undoes, [one.sha for one in self.server.commits])
-            head = self.server.push(message, fails=number + 1 == fails)
+            tree = self._files(like) if like is not None and number + 1 == amount else None
+            head = self.server.push(message, fails=number + 1 == fails, tree=tree)
         self.post(head)
+
+    def _files(self, like):
+        """Half of the time those of a barred commit, if there is one."""
+        among = sorted(self.barred) if self.barred and like % 2 else list(self.server.every)
+        return self.server.tree(self._one(among, like // 2))
 
     @rule(since=ANY, undoes=st.lists(st.none() | ANY, max_size=3), pulled=st.booleans())
     def merge(self, since, undoes, pulled):
@@ -153,6 +165,24 @@ class Queue(RuleBasedStateMachine):
     def force_sideways(self, back, amount):
         self.force_back(back)
         self.push(amount, 0, None)
+
+    @precondition(lambda self: self.barred)
+    @rule(which=ANY, mended=st.booleans())
+    def bring_again(self, which, mended):
+        """What is barred is undone, and its files come once more; perhaps with a person's word for it."""
+        bad = self._one(sorted(self.barred), which)
+        self.server.push(f"This reverts commit {bad}.")
+        message = f"once more\n\nRollout-Fixes: {bad}" if mended else "once more"
+        self.post(self.server.push(message, tree=self.server.tree(bad)))
+        self.quiet(2, 25)
+
+    @rule(amount=st.integers(1, 4))
+    def rebase(self, amount):
+        """The newest commits come again under other hashes, with the same files."""
+        again = self.server.commits[1:][-amount:]
+        self.force_back(len(again))
+        for one in again:
+            self.post(self.server.push(one.message, fails=one.sha in self.server.failing, tree=one.tree))
 
     @precondition(lambda self: self.left)
     @rule(which=ANY)
@@ -232,12 +262,14 @@ class Queue(RuleBasedStateMachine):
         name = self._one(list(self.server.every), which)
         if self._try(lambda: bars.bar("shop", name, self.deps, who="ann", why="slow")):
             self.barred.add(name)
+            self.let_go.discard(name)
 
     @rule(which=ANY)
     def unbar(self, which):
         name = self._one(sorted(self.barred) or list(self.server.every), which)
         if self._try(lambda: bars.unbar("shop", name, self.deps, who="ann", why="checked")):
             self.barred.discard(name)
+            self.let_go.add(name)
 
     @rule(rounds=st.integers(1, 3), minutes=MINUTES)
     def quiet(self, rounds, minutes):
@@ -268,7 +300,8 @@ class Queue(RuleBasedStateMachine):
         with self.world.store.transaction() as tx:
             rollout = tx.rollouts.get(rollout.id)
             if rollout.state is not RolloutState.DEPLOYING_CANARY:
-                assert rollout.commit in self.barred or was_ahead, rollout.reason
+                commit = tx.commits.get("shop", rollout.commit)
+                assert commit.state is CommitState.BARRED or was_ahead, rollout.reason
                 return
             if was_ahead:
                 self._check(tx, rollout)
@@ -295,6 +328,7 @@ class Queue(RuleBasedStateMachine):
                 done = tx.rollouts.change(tx.rollouts.get(rollout.id), RolloutEvent.FINISH, who="walk")
                 bars.after_success(tx, done, who="automation")
             self.ran.append(rollout.commit)
+            self.went_well.add(rollout.commit)
         else:
             stopping.stop(rollout.id, self.deps, who="ann", why="no")
             self._went_wrong(rollout)
@@ -315,6 +349,7 @@ class Queue(RuleBasedStateMachine):
     def _went_wrong(self, rollout):
         if len(rollout.commits) == 1:
             self.barred.add(rollout.commit)
+            self.let_go.discard(rollout.commit)
 
     # -- what must be true ---------------------------------------------------------------------------------------------
 
@@ -341,6 +376,7 @@ class Queue(RuleBasedStateMachine):
             assert rollout.commit == head, "before the first release the head goes out"
             return
         assert 1 <= len(rollout.commits) <= CAP
+        self._brings_nothing_barred_again(tx, commit)
         line = [running, *rollout.commits]
         for older, newer in itertools.pairwise(line):
             assert older in self.server.has(newer), (
@@ -353,9 +389,25 @@ class Queue(RuleBasedStateMachine):
                 "each that ships is known, and where it came in"
             )
             if sha in self.barred or row.state is CommitState.BARRED:
+                names = {sha, row.same_as}
                 assert any(
-                    sha in fixes(self.server.every[fix].message) for fix in carried if self._lasts(fix)
+                    names & fixes(self.server.every[fix].message) for fix in carried if self._lasts(fix)
                 )
+
+    def _brings_nothing_barred_again(self, tx, commit):
+        """The files of a barred commit do not ship under another hash: decision 0010, with its exceptions."""
+        tree, mirror = self.server.tree(commit.sha), [one.sha for one in self.server.mirror]
+        barred = {sha for sha in self.barred if self.server.tree(sha) == tree}
+        ran_well = {sha for sha in self.went_well - self.barred if self.server.tree(sha) == tree}
+        if commit.sha in self.let_go or ran_well:
+            return
+        for sha in barred:
+            row = tx.commits.get("shop", sha)
+            assert (
+                sha in fixes(commit.message)
+                or sha in mirror[mirror.index(commit.sha) :]  # what comes before it is not gone back to
+                or (row.merged_into is not None and commit.id < row.id)
+            ), f"the files of {sha}, which is barred"
 
     def _lasts(self, fix):
         """Whether what it says was not taken back by another one that came in with it."""

@@ -127,6 +127,23 @@ def test_a_webhook_that_is_faster_than_the_git_server_is_tested_a_little_later(w
     assert commit_of(world, coming).state is CommitState.PASSED
 
 
+def test_a_commit_that_comes_to_the_branch_after_all_waits_no_longer(world):
+    """It was looked for twice, and the third look is far away: when git has it, it is not told of as missing, and tested at once."""
+    world.push()
+    world.settle()
+    coming = f"{len(world.workshop.commits) + 1:040x}"
+    with world.store.transaction() as tx:
+        commit, _ = tx.commits.add("shop", coming, who="webhook", why="pushed")
+    for _ in range(2):
+        testing.run_tests(commit.id, world.deps)
+    with world.store.transaction() as tx:
+        tx.commits.update(tx.commits.by_id(commit.id), due_at=world.seconds + 300.0)
+    assert world.push() == coming
+    assert commit_of(world, coming).reason is None
+    world.run(seconds=5, until=lambda: commit_of(world, coming).state is CommitState.PASSED)
+    assert commit_of(world, coming).state is CommitState.PASSED
+
+
 def test_a_commit_that_never_comes_to_the_branch_fails_in_the_end(world):
     """Patience has an end: the commit fails and says why."""
     world.push()

@@ -461,7 +461,7 @@ def test_a_list_of_many_hashes_costs_one_question(world):
 
     assert statements(world, lambda tx: bars.candidate(many, tx)) == 1
     assert statements(world, lambda tx: checks.decision(tx, app, many)) == 1
-    assert statements(world, look) == 1
+    assert statements(world, look) == 1  # for all of them
     few, many = (replace(one, state=CommitState.PASSED) for one in (few, many))
     assert statements(world, look) == statements(world, lambda tx: bars.look_again(tx, APP, [few]))
 
