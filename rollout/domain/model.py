@@ -44,7 +44,7 @@ class Commit:
     on_branch: bool
     subject: str
     author: str
-    message: str  # at most 4 KiB
+    message: str  # see `selection.shorten`: at most 8 KiB
     received_at: datetime
     received_s: float | None  # store clock; null when it has begun anew since
     tested_at: datetime | None

@@ -108,7 +108,7 @@ def undoes(message: str) -> list[Undone]:
     taking = {at for those in takers for at in those}
     lines = message.splitlines()
     listed = [heading[1].lower() for line in lines if (heading := _HEADING.match(line))]
-    subjects = {_PULL_NUMBER.sub("", line).lstrip(" \t*-").rstrip().lower() for line in lines}
+    subjects = set(map(_subject, lines))
     return [
         replace(one, is_explained=at in taking or _is_told(one, listed, subjects))
         for at, (one, its) in enumerate(zip(found, stays, strict=True))
@@ -125,7 +125,50 @@ def _is_told(one: Undone, listed: Iterable[str], subjects: Collection[str]) -> b
         return True
     nested = one.title.startswith(('revert "revert "', 'revert "reapply "'))
     is_plain = one.title.startswith('revert "') and not nested
-    return is_plain and one.title.removeprefix('revert "').removesuffix('"') not in subjects
+    return is_plain and _named_by(one.title) not in subjects
+
+
+def _subject(line: str) -> str:
+    return _PULL_NUMBER.sub("", line).lstrip(" \t*-").rstrip().lower()
+
+
+def _named_by(title: str) -> str:
+    """The subject of what a `Revert "…"` undoes."""
+    return title.removeprefix('revert "').removesuffix('"')
+
+
+def shorten(message: str, most: int) -> str:
+    """At most `most` bytes of its beginning and its end, where the trailers are; and, in at most as many, what it undoes or mends.
+
+    That are the lines of its middle that say so, and those that tell of which of the commits that it lists they are.
+    """
+    whole = message.encode()
+    if len(whole) <= most:
+        return message
+    half = most // 2 - 5
+    begin = whole.rfind(b"\n", 0, half) + 1
+    end = whole.find(b"\n", len(whole) - half)
+    end = len(whole) if end < 0 else end
+    kept = "\n".join(_telling(whole[begin:end].decode(errors="ignore"), message))
+    middle = kept.encode()[: most - 5]
+    parts = (whole[: begin or half], middle, whole[end:] or whole[-half:])
+    return "\n…\n".join(text for part in parts if (text := part.decode(errors="ignore").strip("\n")))
+
+
+def _telling(part: str, message: str) -> Iterator[str]:
+    """Of the lines of a part of a message those that `undoes` and `mended` read."""
+    lists = _REVERT.search(message) is not None
+    titles = (_TITLE.match(_PULL_NUMBER.sub("", line)) for line in message.splitlines())
+    named = {_named_by(title[1].lower()) for title in titles if title}
+    ends = False  # a line before ends what a title says already
+    for line in part.splitlines():
+        says = _HEADING.match(line) or _TITLE.match(_PULL_NUMBER.sub("", line)) or _REVERT.search(line)
+        if _TRAILER.match(line) or (lists and (says or _subject(line) in named)):
+            ends = False
+            yield line
+        elif lists and line.startswith("* ") and not ends:
+            ends = True
+            yield "* …"
 
 
 def _undoes(message: str) -> Iterator[Undone]:

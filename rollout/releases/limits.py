@@ -8,7 +8,7 @@ GIB = 1024**3
 MAX_FILES = 200_000  # in a checkout or a release, links included
 MAX_BYTES = 4 * GIB  # of their contents
 OUTPUT_HALF = 64 * 1024  # bytes kept of a command's output, at its head and at its tail alike
-MESSAGE_BYTES = 4 * 1024  # of a commit message
+MESSAGE_BYTES = 4 * 1024  # of a commit message, and as many of its middle: see `selection.shorten`
 KEPT_ARCHIVES = 20  # newest, per app
 KEPT_DELTAS = 20  # newest, per app; each at most half of its archive
 

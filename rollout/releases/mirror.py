@@ -13,6 +13,7 @@ from pathlib import Path
 
 import structlog
 
+from rollout.domain import selection
 from rollout.domain.model import BranchCommit, Pull
 from rollout.errors import NotFound, ServiceUnavailable
 from rollout.releases import filelock
@@ -274,18 +275,10 @@ def _commit(record: bytes) -> BranchCommit:
         position=0,
         subject=_printable(subject)[:200],
         author=_printable(author)[:200],
-        message=_cut(message.encode()),
+        message=selection.shorten(message, MESSAGE_BYTES),
         parents=tuple(parents.split()),
         tree=tree or None,
     )
-
-
-def _cut(message: bytes) -> str:
-    """At most `MESSAGE_BYTES` of it: its beginning and its end, where the trailers are."""
-    if len(message) <= MESSAGE_BYTES:
-        return message.decode()
-    half = MESSAGE_BYTES // 2 - 3
-    return "\n…\n".join(part.decode(errors="ignore") for part in (message[:half], message[-half:]))
 
 
 def _printable(text: str) -> str:

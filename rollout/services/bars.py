@@ -224,6 +224,8 @@ def bar(app: str, name: str, deps: Deps, *, who: str, why: str) -> Commit:
         commit = named(tx, app, name)
         if commit.state is CommitState.FAILED and commit.merged_into is None:
             raise Conflict(f"commit {commit.sha[:12]} failed its tests; it is not shipped anyway")
+        if commit.state is CommitState.BARRED:
+            return _for_its_own_sake(tx, commit, who=who, why=why)
         return bar_locked(tx, commit, who=who, why=why)
 
 
@@ -254,10 +256,15 @@ def bar_locked(tx: Transaction, commit: Commit, *, who: str, why: str, same_as: 
             tx.record(commit.app, f"commit {commit.sha}", "bar as soon as it passes", who=who, why=why)
             return tx.commits.wish_bar(commit, why)
         case CommitState.BARRED if commit.same_as is not None and same_as is None:  # for its own sake now
-            tx.record(commit.app, f"commit {commit.sha}", "bar", who=who, why=why)
-            return tx.commits.update(commit, reason=why, same_as=None)
+            return _for_its_own_sake(tx, commit, who=who, why=why)
         case CommitState.BARRED | CommitState.FAILED:
             return commit
+
+
+def _for_its_own_sake(tx: Transaction, commit: Commit, *, who: str, why: str) -> Commit:
+    """Barred already, and now for this reason: what it was barred for may be taken back, and this stays."""
+    tx.record(commit.app, f"commit {commit.sha}", "bar", who=who, why=why)
+    return tx.commits.update(commit, reason=why, same_as=None)
 
 
 def unbar(app: str, name: str, deps: Deps, *, who: str, why: str) -> Commit:
@@ -265,13 +272,22 @@ def unbar(app: str, name: str, deps: Deps, *, who: str, why: str) -> Commit:
     with deps.store.transaction() as tx:
         tx.apps.lock(AppName(app))
         commit = named(tx, app, name)
-        twins = tx.commits.barred_as(commit)
         allowed = _let_go(tx, commit, who=who, why=why)
-        its = f"{commit.sha[:12]} may ship again: {why}"
-        freed = [_unbar(tx, twin, who=who, why=its, unbarred=False) for twin in twins]
-        for twin in freed:
-            _bar_the_same(tx, twin)  # as another barred one, perhaps
+        _free_twins(tx, commit, who=who, why=why)
         return allowed
+
+
+def take_back(tx: Transaction, commit: Commit, *, who: str, why: str) -> None:
+    """Who had it barred, and is no person, says that it was wrong; what else bars it is looked for. The caller holds the app's row."""
+    _bar_the_same(tx, _unbar(tx, commit, who=who, why=why, unbarred=False))
+    _free_twins(tx, commit, who=who, why=why)
+
+
+def _free_twins(tx: Transaction, commit: Commit, *, who: str, why: str) -> None:
+    its = f"{commit.sha[:12]} may ship again: {why}"
+    freed = [_unbar(tx, twin, who=who, why=its, unbarred=False) for twin in tx.commits.barred_as(commit)]
+    for twin in freed:
+        _bar_the_same(tx, twin)  # as another barred one, perhaps
 
 
 def _let_go(tx: Transaction, commit: Commit, *, who: str, why: str) -> Commit:

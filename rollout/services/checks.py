@@ -104,14 +104,26 @@ def _follow(tx: Transaction, app: AppConfig, commit: Commit, check: Check) -> st
             tx.commits.test_again(commit, who=check.source, why=why)
         case CommitState.PASSED if check.state is CheckState.FAILURE:
             _contradicted(tx, app, commit, check)
+        case CommitState.BARRED if _is_barred_by_a_check(app, commit) and (
+            decision(tx, app, commit).word is Word.PASS
+        ):
+            bars.take_back(tx, commit, who=check.source, why=f"check {check.name} is a success after all")
         case _:
             return f"kept; the commit is {commit.state}"
     return "taken"
 
 
+def _late(name: str) -> str:
+    return f"check {name} failed after the commit had passed"
+
+
+def _is_barred_by_a_check(app: AppConfig, commit: Commit) -> bool:
+    return commit.same_as is None and commit.reason in map(_late, app.tests.required)
+
+
 def _contradicted(tx: Transaction, app: AppConfig, commit: Commit, check: Check) -> None:
     """A failure after the commit had passed: it is kept in, or, when it is on its way, people are told and decide."""
-    why = f"check {check.name} failed after the commit had passed"
+    why = _late(check.name)
     carrying = views.carrying(tx, commit.app, commit.sha)
     if carrying is None or carrying.is_ahead or carrying.state is RolloutState.ERROR:  # no host was touched
         bars.bar_locked(tx, commit, who=check.source, why=why)

@@ -20,7 +20,7 @@ def look(app: AppConfig, found: Sequence[Pull], deps: Deps) -> None:
     name = AppName(app.name)
     newest = sorted(found, key=lambda pull: pull.number)[-MOST_PULLS:]
     with deps.store.reading() as tx:
-        known = tx.commits.known(name, [pull.sha for pull in newest])
+        known = tx.commits.told_of(name, [pull.sha for pull in newest])
     news = [pull for pull in newest if pull.sha not in known]
     try:
         fetched = deps.workshop.fetch_pulls(app.name, app, newest) if news else []

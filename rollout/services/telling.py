@@ -4,7 +4,7 @@ from rollout.config.deploy_file import AppConfig
 from rollout.domain import selection
 from rollout.domain.model import NOT_ON_BRANCH, AppName, CheckState, Commit, TestResult
 from rollout.domain.states import CommitState
-from rollout.services import bars, planning
+from rollout.services import bars
 from rollout.store.store import Transaction
 
 SLOW_S = 300.0  # a suite that takes longer keeps every commit waiting
@@ -12,7 +12,7 @@ SLOW_S = 300.0  # a suite that takes longer keeps every commit waiting
 
 def first_red(tx: Transaction, app: AppName) -> Commit | None:
     """The commit that made the branch red, as far as tests have come; None while its newest result is good."""
-    queue = planning.waiting(tx, app)
+    queue = tx.commits.after_the_last_good(app)
     found = selection.first_red([bars.candidate(commit, tx) for commit in queue])
     return None if found is None else queue[found.position - 1]
 
@@ -61,7 +61,7 @@ def told_of_tests(commit: Commit) -> list[str]:
 def red_branch(tx: Transaction, app: AppConfig) -> None:
     """One notice for each first red commit, once all before it are tested and it is certain."""
     name = AppName(app.name)
-    queue = planning.waiting(tx, name)
+    queue = tx.commits.after_the_last_good(name)
     found = selection.first_red([bars.candidate(commit, tx) for commit in queue])
     if found is None:
         tx.apps.tell_red(name, None)

@@ -21,7 +21,7 @@ from rollout.domain.model import (
 from rollout.domain.states import CommitEvent, CommitState, RolloutState, next_commit_state
 from rollout.errors import StaleWrite
 from rollout.store.rows import load, load_all, load_one, rows_of
-from rollout.store.tables import commits, releases, rollouts
+from rollout.store.tables import apps, commits, releases, rollouts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -37,15 +37,18 @@ _OF_SHAS = rows_of(Commit, commits).where(
     commits.c.sha.in_(bindparam("hashes", expanding=True)),
 )
 _ADD = insert(commits)
-_PLACES = (
-    select(commits.c.app, func.max(commits.c.position).label("position"))
-    .where(commits.c.app.in_(bindparam("apps", expanding=True)), commits.c.on_branch)
-    .group_by(commits.c.app)
-    .subquery()
-)
-_HEADS = select(commits.c.app, commits.c.sha).join(
-    _PLACES,
-    and_(commits.c.app == _PLACES.c.app, commits.c.position == _PLACES.c.position, commits.c.on_branch),
+
+
+def _newest_of(app: Any, what: str) -> Any:
+    """This column of the branch's newest placed commit."""
+    line = commits.alias("line")
+    its = (line.c.app == app, line.c.on_branch, line.c.position.is_not(None))
+    return select(line.c[what]).where(*its).order_by(line.c.position.desc()).limit(1).scalar_subquery()
+
+
+_NEWEST = rows_of(Commit, commits).where(commits.c.id == _newest_of(bindparam("app"), "id"))
+_HEADS = select(apps.c.name, _newest_of(apps.c.name, "sha").label("sha")).where(
+    apps.c.name.in_(bindparam("apps", expanding=True))
 )
 _LATER = and_(
     commits.c.due_at > bindparam("now"), commits.c.due_at <= bindparam("now") + bindparam("again_s")
@@ -310,6 +313,13 @@ class Commits:
         query = select(commits.c.sha).where(commits.c.app == app, commits.c.sha.in_(hashes))
         return set(self._tx.connection.execute(query).scalars())
 
+    def told_of(self, app: AppName, hashes: Sequence[str]) -> set[str]:
+        """Those of these that have a row, and of which it is known what is in them."""
+        query = select(commits.c.sha).where(
+            commits.c.app == app, commits.c.sha.in_(hashes), commits.c.tree.is_not(None)
+        )
+        return set(self._tx.connection.execute(query).scalars())
+
     def add_pull(self, app: AppName, pull: Pull, *, who: str, why: str) -> None:
         """A row for the head of a pull request, unless the commit is known, as whatever; or it is that of a merge that was taken away."""
         commit, new = self.add(app, pull.sha, who=who, why=why)
@@ -327,6 +337,9 @@ class Commits:
                 message=pull.message,
                 tree=pull.tree or commit.tree,
             )
+        elif commit.tree is None:  # of an older version; a test that runs keeps its claim: the version stays
+            its = update(commits).where(commits.c.id == commit.id)
+            self._tx.connection.execute(its.values(tree=pull.tree))
 
     def current_pulls(self, app: AppName, hashes: Sequence[str]) -> None:
         """Of the heads of pull requests that wait for their tests, only these are tested."""
@@ -367,28 +380,38 @@ class Commits:
         )
         return load_all(Commit, rows, state=CommitState)
 
+    def after_the_last_good(self, app: AppName) -> list[Commit]:
+        """The branch's line, as far as it is known, above the newest commit that passed its tests; oldest first."""
+        good = and_(
+            commits.c.app == app,
+            commits.c.on_branch,
+            commits.c.state.in_([CommitState.PASSED, CommitState.BARRED]),
+        )
+        last = self._tx.connection.execute(select(func.max(commits.c.position)).where(good)).scalar_one()
+        return self.after(app, last or 0)
+
     def newest(self, app: AppName) -> Commit | None:
         """The branch's newest placed commit."""
-        row = self._tx.connection.execute(
-            rows_of(Commit, commits)
-            .where(commits.c.app == app, commits.c.on_branch, commits.c.position.is_not(None))
-            .order_by(commits.c.position.desc())
-            .limit(1)
-        ).first()
+        row = self._tx.connection.execute(_NEWEST, {"app": app}).first()
         return load(Commit, row, state=CommitState)
 
-    def heads(self, apps: Collection[AppName]) -> dict[AppName, str]:
+    def heads(self, of: Collection[AppName]) -> dict[AppName, str]:
         """The hash of each branch's newest placed commit, where there is one."""
-        if not apps:
+        if not of:
             return {}
-        rows = self._tx.connection.execute(_HEADS, {"apps": list(apps)})
-        return {row.app: row.sha for row in rows}
+        rows = self._tx.connection.execute(_HEADS, {"apps": list(of)})
+        return {row.name: row.sha for row in rows if row.sha is not None}
 
     def last_took(self, but: Commit) -> float | None:
-        """How long the app's tests took when another commit was tested last."""
+        """How long the app's tests took when another commit of the branch was tested last."""
         return self._tx.connection.execute(
             select(commits.c.took_s)
-            .where(commits.c.app == but.app, commits.c.id != but.id, commits.c.took_s.is_not(None))
+            .where(
+                commits.c.app == but.app,
+                commits.c.id != but.id,
+                commits.c.took_s.is_not(None),
+                not_(IS_PULL),
+            )
             .order_by(commits.c.tested_at.desc(), commits.c.id.desc())
             .limit(1)
         ).scalar_one_or_none()

@@ -1,4 +1,4 @@
-"""Reports of CI servers: GitHub's status, check_run and workflow_run events, and GitLab's pipeline events."""
+"""Reports of CI servers: GitHub's status, check_run, workflow_run and workflow_job events, and GitLab's pipeline events."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,7 +8,7 @@ from rollout.errors import Unreadable
 from rollout.webhooks import payload
 from rollout.webhooks.hub import ADDRESSES
 
-GITHUB = frozenset({"status", "check_run", "workflow_run"})
+GITHUB = frozenset({"status", "check_run", "workflow_run", "workflow_job"})
 _ASKED = frozenset(
     {"rerequested", "requested_action"}
 )  # a person wants something of a check_run: nothing came of it yet

@@ -220,6 +220,15 @@ def test_the_trailers_of_a_long_message_are_kept(source, workshop):
     assert len(told.message.encode()) <= 4096
 
 
+def test_what_a_long_message_undoes_is_kept_though_it_stands_in_its_middle(source, workshop):
+    """Between two thousand lines of a squash, before and behind."""
+    bad = source.commit({"a": "1"})
+    source.commit({"a": "2"}, f"Many\n\n{MANY}\n* Undo\n\nThis reverts commit {bad}.\n\n{MANY}")
+    config = an_app(source.path)
+    workshop.fetch("shop", config)
+    assert fixes(workshop.branch("shop", config, 10)[-1].message) == {bad}
+
+
 def test_hostile_messages_are_capped_and_printable(source, workshop):
     """A message of megabytes, with escapes and broken UTF-8, costs four KiB and stays one line of subject."""
     head = source.commit()

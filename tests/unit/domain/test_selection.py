@@ -506,6 +506,30 @@ def test_what_is_barred_or_undone_inside_a_merge_keeps_the_merge_back(inner, rev
     assert reason in choice.reason
 
 
+TELLING = [
+    "* Sell tea",
+    f"commit {'1' * 40}",
+    '    Revert "Sell tea"',
+    '* Reapply "Sell tea" (#7)',
+    "Sell tea (#12)",
+    f"This reverts commit {'1' * 40}.",
+    f"    This reverts commit {'2' * 40}.",
+    f"Rollout-Fixes: {'3' * 40}",
+]
+
+
+@WALK
+@given(st.lists(st.sampled_from([*TELLING, "why " * 40, "ein Umlaut: ü " * 20]), min_size=5, max_size=40))
+def test_a_long_message_says_what_it_said(lines):
+    """Whatever is left out of its middle, what it undoes and mends stays, also that one of a list undoes another one."""
+    message = "\n".join(lines)
+    short = selection.shorten(message, 1024)
+    assert len(short.encode()) <= 2 * 1024
+    if sum(len(line) + 1 for line in lines if line in TELLING) < 1000:
+        assert selection.undoes(short) == selection.undoes(message)
+        assert selection.mended(short) == selection.mended(message)
+
+
 @st.composite
 def queues(draw):
     """Any queue of up to ten commits."""

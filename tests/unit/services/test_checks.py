@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from rollout.domain.model import Check, CheckState, Member, Role
+from rollout.domain.model import Check, CheckState, Member, Pull, Role
 from rollout.domain.states import CommitState
 from rollout.errors import Conflict
-from rollout.services import checks, explaining, freezes, planning
+from rollout.services import bars, checks, explaining, freezes, intake, planning
 from rollout.store.checks import MOST_NAMES
 from rollout.store.rollouts import Planned
 from tests.support.world import World
@@ -46,6 +46,27 @@ def passed(world):
     report(world, sha, "unit", "success")
     report(world, sha, "lint", "success")
     return sha
+
+
+def test_heads_of_pull_requests_wait_for_their_checks(world, monkeypatch):
+    """Nothing is run nor built for them here: the CI server's word is their result, and a red one is told of."""
+    monkeypatch.setitem(world.config.app("shop").tests.__dict__, "pull_requests", True)
+    monkeypatch.setattr(world.workshop, "build", lambda *_: pytest.fail("built"))
+    world.workshop.push()
+    good, bad = "8" * 40, "9" * 40
+    world.workshop.pulls = [
+        Pull(7, "refs/pull/7/head", good, "tea", "Eve", "tea"),
+        Pull(8, "refs/pull/8/head", bad, "ale", "Eve", "ale"),
+    ]
+    intake.poll("shop", world.deps, force=True)
+    for sha, state in ((good, "success"), (bad, "failure")):
+        assert state_of(world, sha).state is CommitState.RECEIVED
+        report(world, sha, "unit", state)
+        report(world, sha, "lint", "success")
+    world.run(seconds=30)
+    assert [state_of(world, sha).state for sha in (good, bad)] == [CommitState.PASSED, CommitState.FAILED]
+    titles = [title for title, _ in world.notifier.sent]
+    assert f"shop: pull request 8 is red at {bad[:12]} by Eve" in titles
 
 
 def planned(sha):
@@ -245,6 +266,23 @@ def test_a_failure_after_the_commit_passed_bars_it(world):
     assert state_of(world, sha).state is CommitState.BARRED
     world.run(seconds=300)
     assert set(world.runs().values()) == {first}
+
+
+@pytest.mark.parametrize("person", [False, True], ids=["", "barred by a person too"])
+def test_a_check_that_is_a_success_after_all_takes_its_bar_back(world, person):
+    """Its word barred the commit, which ships when it was wrong; a bar of a person's stays."""
+    first = passed(world)
+    world.run(until=lambda: world.newest() is not None, seconds=60)
+    sha = passed(world)
+    world.run(until=lambda: state_of(world, sha).state is CommitState.PASSED, seconds=5)
+    report(world, sha, "lint", "failure")
+    report(world, sha, "unit", "success")
+    assert state_of(world, sha).state is CommitState.BARRED
+    if person:
+        bars.bar("shop", sha, world.deps, who="ann", why="not now")
+    report(world, sha, "lint", "success")
+    world.run(seconds=300)
+    assert set(world.runs().values()) == {first if person else sha}
 
 
 def test_a_failure_after_the_commit_went_out_stops_nothing_and_is_told(world):

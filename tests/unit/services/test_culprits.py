@@ -246,9 +246,9 @@ def test_bytes_that_the_fleet_runs_are_not_barred_for_a_neighbours_sake(world, m
     assert set(world.runs().values()) == {fix}
 
 
-@pytest.mark.parametrize("way", ["webhook", "poll", "sweep", "deploy of the head"])
+@pytest.mark.parametrize("way", ["webhook", "poll", "sweep", "deploy of the head", "retry", "resume"])
 def test_after_a_rollback_nothing_ships_the_same_again(world, way):
-    """Neither a replayed webhook, nor the poller, nor the reconciler, nor a deploy without --now."""
+    """Neither a replayed webhook, nor the poller, nor the reconciler, nor a deploy without --now, nor a retry of the rollout."""
     bad = world.push()
     assert world.settle().state is RolloutState.DONE
     stopping.roll_back_done(world.config.app(None), world.deps, to=None, who="me", why="it is slow")
@@ -264,6 +264,9 @@ def test_after_a_rollback_nothing_ships_the_same_again(world, way):
         case "deploy of the head":
             with pytest.raises(Conflict, match="is barred"):
                 intake.enqueue(world.config.app(None), None, world.deps, who="me")
+        case "retry" | "resume":
+            with pytest.raises(Conflict):
+                getattr(halts, way)(world.newest().id, world.deps, who="me")
     world.run(seconds=300)
     assert set(world.runs().values()) == {f"{1:040x}"}
     assert world.newest().state is RolloutState.ROLLED_BACK

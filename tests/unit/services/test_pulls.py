@@ -1,5 +1,6 @@
 """Heads of pull requests: tested and reported, never shipped; merged, they are commits like any other."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -215,6 +216,16 @@ def test_only_the_newest_heads_are_tested(world, monkeypatch):
     assert "has a newer head" in why(world, f"{129:040d}")
     opened(world, 129, f"{129:040d}")
     until_tested(world, sha=f"{129:040d}")
+
+
+def test_a_head_that_an_older_version_knew_learns_what_is_in_it(world):
+    """Else its squash merge would not be known for the same; the test that runs keeps its claim."""
+    opened(world)
+    before = commit_of(world)
+    assert before.tree is None
+    world.workshop.pulls = [replace(pull, tree="e" * 40) for pull in world.workshop.pulls]
+    intake.poll("shop", world.deps, force=True)
+    assert (commit_of(world).tree, commit_of(world).version) == ("e" * 40, before.version)
 
 
 def test_what_cannot_be_fetched_keeps_nobody_from_the_branch(world, monkeypatch):

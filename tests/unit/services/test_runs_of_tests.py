@@ -157,6 +157,34 @@ def test_a_red_branch_names_its_first_red_commit_and_author_once(world):
         assert telling.first_red(tx, "shop") is None
 
 
+def test_before_the_first_release_the_first_red_commit_is_named_too(world):
+    """Nothing runs yet, and each new head is tested: who broke the branch is told once, and not each who came after him."""
+    red = world.push(fails=True)
+    world.run(seconds=20)
+    world.push(fails=True)
+    world.run(seconds=20)
+    told = [title for title, _ in world.notifier.sent if "is red since" in title]
+    assert told == [f"shop: main is red since {red[:12]} by Ann <ann@example.com>"]
+    with world.store.reading() as tx:
+        assert telling.first_red(tx, "shop").sha == red
+
+
+def test_a_slow_suite_is_told_of_at_the_branch_though_a_pull_request_was_slow_before(tmp_path):
+    """A pull request's own slow run tells nobody, so it does not take the warning away from the branch."""
+    deps = a_deps(tmp_path)
+    slow = model.TestResult(passed=True, reason="ok", output="", took_s=301.0)
+    with deps.store.transaction() as tx:
+        head = model.Pull(7, "refs/pull/7/head", "9" * 40, "more tests", "Eve", "more tests")
+        tx.commits.add_pull("shop", head, who="test", why="open")
+        tx.commits.update(tx.commits.get("shop", head.sha), took_s=301.0, tested_at=tx.today())
+    commit = a_commit(deps)
+    with deps.store.transaction() as tx:
+        telling.flaky_or_slow(tx, deps.config.app("shop"), commit, slow, 0)
+        assert [notice.title for notice in tx.notices.claim(1.0, limit=10)] == [
+            "shop: the tests took 5.0 min"
+        ]
+
+
 def test_a_suite_that_becomes_slow_is_told_once(tmp_path):
     """More than five minutes earn a warning when it begins, in a notice and beside the output."""
     deps = a_deps(tmp_path)

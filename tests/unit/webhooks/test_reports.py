@@ -41,7 +41,7 @@ def test_githubs_statuses(said, state):
     assert push.full_name == "acme/shop"
 
 
-@pytest.mark.parametrize("event", ["check_run", "workflow_run"])
+@pytest.mark.parametrize("event", ["check_run", "workflow_run", "workflow_job"])
 @pytest.mark.parametrize(
     ("status", "conclusion", "state"),
     [
