@@ -118,7 +118,7 @@ def _late(name: str) -> str:
 
 
 def _is_barred_by_a_check(app: AppConfig, commit: Commit) -> bool:
-    return commit.same_as is None and commit.reason in map(_late, app.tests.required)
+    return commit.same_as is None and commit.reason in {_late(name) for name in app.tests.required}
 
 
 def _contradicted(tx: Transaction, app: AppConfig, commit: Commit, check: Check) -> None:
