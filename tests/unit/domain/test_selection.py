@@ -519,15 +519,14 @@ TELLING = [
 
 
 @WALK
-@given(st.lists(st.sampled_from([*TELLING, "why " * 40, "ein Umlaut: ü " * 20]), min_size=5, max_size=40))
+@given(st.lists(st.sampled_from(TELLING), max_size=9))
 def test_a_long_message_says_what_it_said(lines):
     """Whatever is left out of its middle, what it undoes and mends stays, also that one of a list undoes another one."""
-    message = "\n".join(lines)
-    short = selection.shorten(message, 1024)
-    assert len(short.encode()) <= 2 * 1024
-    if sum(len(line) + 1 for line in lines if line in TELLING) < 1000:
-        assert selection.undoes(short) == selection.undoes(message)
-        assert selection.mended(short) == selection.mended(message)
+    message = "\n".join(f"{line}\n{'für ' * 80}" for line in lines)
+    short = selection.shorten(message, 600)
+    assert len(short.encode()) <= 2 * 600
+    assert selection.undoes(short) == selection.undoes(message)
+    assert selection.mended(short) == selection.mended(message)
 
 
 @st.composite
