@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+from contextlib import closing
 from dataclasses import asdict
 from datetime import timedelta
 
@@ -506,7 +507,7 @@ def test_one_of_many_gets_the_tick(store, now):
         assert tx.rollouts.claim_tick(rollout.id, R.DEPLOYING_CANARY, 2.0)
 
 
-def test_every_process_knows_how_long_a_canary_has_been_watched(database, store, now):
+def test_every_process_knows_how_long_a_canary_has_been_watched(database, store, now, monkeypatch):
     """A process that comes later has the same t as one that looked first, and a step of the clock moves neither."""
     rollout = a_rollout(store, RE.START, RE.CANARY_DEPLOYED)
     with store.transaction() as tx:
@@ -518,14 +519,37 @@ def test_every_process_knows_how_long_a_canary_has_been_watched(database, store,
     # What the clock reads when a process comes, and what it knows by that: less than was measured is not believed.
     for reads, knows in [(6, 6.0)] if store.url.startswith("sqlite") else [(6, 6.0), (-600, 5.0)]:
         now["s"] = rollout.ready_at + reads
-        second = Store(database)
-        with second.reading() as tx:
+        monkeypatch.setattr(store_clock, "own_seconds", lambda: 1000.0)  # no step moves it
+        with closing(Store(database)) as second, second.reading() as tx:
             assert tx.watched_s(rollout) == pytest.approx(knows, abs=0.5)
             if tx.is_postgresql:
                 now["s"] += 3600
                 assert tx.watched_s(rollout) == pytest.approx(knows, abs=0.5)
                 assert tx.elapsed(rollout.ready_at) == pytest.approx(0.0, abs=0.5)
-        second.close()
+
+
+def test_the_clock_of_a_database_server_is_asked_once_a_second(store, now, monkeypatch):
+    """In between a process adds what its own clock has gone on; what took long to say is not kept."""
+    if store.url.startswith("sqlite"):
+        pytest.skip("its clock is this machine's")
+    own, asked, late = [500.0], [], [0.0]
+
+    def ask(_connection):
+        asked.append(own[0])
+        own[0] += late[0]
+        return now["s"]
+
+    monkeypatch.setattr(store_clock, "store_seconds", ask)
+    monkeypatch.setattr(store_clock, "own_seconds", lambda: own[0])
+    with store.transaction() as tx:
+        assert tx.now() == 1000.0
+        own[0] += 0.7
+        assert tx.now() == pytest.approx(1000.7)
+        assert len(asked) == 1
+        own[0] += 0.7
+        now["s"], late[0] = 2000.0, 0.2
+        assert (tx.now(), tx.now()) == (2000.0, 2000.0)
+        assert len(asked) == 3
 
 
 def test_stage_that_waits_for_a_clock_that_was_set_back_is_due(store, now):

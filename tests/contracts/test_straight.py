@@ -74,7 +74,7 @@ RUNS = {
     "counting": (rollouts._COUNTING, {"rollout": 1}),
     "a canary's token": (rollouts._take_token(canary=True), {"rollout": 1}),
     "a token": (rollouts._take_token(canary=False), {"rollout": 1}),
-    "a token passed on": (rollouts._PASS_TOKEN_ON, {"rollout": 1, "new_window": 2}),
+    "a token passed on": (rollouts._PASS_TOKEN_ON, {"rollout": 1, "new_window": 2, "kept": 1}),
     "counts": (
         rollouts._move_counts(("done", "in_flight"), window=True),
         {"rollout": 1, "done_more": 1, "in_flight_more": -1, "new_window": 3},
