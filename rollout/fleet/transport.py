@@ -272,6 +272,7 @@ class PatientTransport(paramiko.Transport):
 
     def _look(self, limit: Deadline) -> None:
         """Take what is there whole, or comes before the limit."""
+        self._read_whole()
         if not self._wire.readable(limit):
             return
         try:

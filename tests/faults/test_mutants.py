@@ -17,7 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from sqlalchemy import Boolean, DateTime, bindparam, or_, update
+from sqlalchemy import Boolean, DateTime, and_, bindparam, or_, update
 
 from rollout.domain.model import AppName, Push
 from rollout.domain.states import HOSTS, CommitState, HostEvent, HostState, RolloutEvent, RolloutState
@@ -43,6 +43,7 @@ from rollout.store.hosts import Hosts
 from rollout.store.journal import Deliveries
 from rollout.store.rollouts import Rollouts
 from rollout.store.store import Store
+from rollout.store.straight import Prepared
 from rollout.store.tables import fleet_hosts, rollout_hosts
 from rollout.store.tables import rollout_hosts as hosts_table
 from rollout.store.tables import rollouts as rollouts_table
@@ -463,7 +464,8 @@ def webhooks(folder, patch, plant):
 def no_version_guard(patch):
     of_any_version = or_(rollout_hosts.c.version == bindparam("its_version"), rollout_hosts.c.version > 0)
     its_row = rollout_hosts.c.id == bindparam("its_id")
-    patch.setattr(hosts_store, "_GUARDED", update(rollout_hosts).where(its_row, of_any_version))
+    guarded = Prepared(update(rollout_hosts).where(its_row, of_any_version))
+    patch.setattr(hosts_store, "_GUARDED", guarded)
 
 
 def no_state_guard(patch):
@@ -475,7 +477,7 @@ def no_state_guard(patch):
 
     patch.setattr(Hosts, "_unleased", unleased)
     whatever = hosts_store._WITH_DEBT.where(hosts_table.c.id == bindparam("host"))
-    patch.setattr(hosts_store, "_TO_ACTIVATE", whatever)
+    patch.setattr(hosts_store, "_TO_ACTIVATE", Prepared(whatever))
     patch.setattr(hosts_store, "next_host_state", anything)
 
 
@@ -486,11 +488,8 @@ def no_stage_guard(patch):
 
 def no_budget(patch):
     def take(*, canary):
-        return (
-            update(rollouts_table)
-            .where(rollouts_store._THIS, *rollouts_store._may_activate(canary=canary))
-            .values(in_flight=rollouts_table.c.in_flight + 1)
-        )
+        may = and_(rollouts_store._THIS, *rollouts_store._may_activate(canary=canary))
+        return Prepared(update(rollouts_table).where(may).values(in_flight=rollouts_table.c.in_flight + 1))
 
     patch.setattr(rollouts_store, "_take_token", take)
 
@@ -499,11 +498,8 @@ def any_number_at_once(patch):
     def take(*, canary):
         table = rollouts_table.c
         room = table.failed + table.unknown + table.in_flight < table.max_failed + table.window
-        return (
-            update(rollouts_table)
-            .where(rollouts_store._THIS, *rollouts_store._may_activate(canary=canary), room)
-            .values(in_flight=table.in_flight + 1)
-        )
+        may = and_(rollouts_store._THIS, *rollouts_store._may_activate(canary=canary), room)
+        return Prepared(update(rollouts_table).where(may).values(in_flight=table.in_flight + 1))
 
     patch.setattr(rollouts_store, "_take_token", take)
 
@@ -552,8 +548,8 @@ def any_report_is_recorded(patch):
     report = hosts_store._FLEET_HOST.where(anything)
     known = {"release": bindparam("its_release"), "operation": bindparam("its_epoch")}
     unused = or_(bindparam("stays", type_=Boolean), bindparam("its_time", type_=DateTime).is_not(None))
-    patch.setattr(hosts_store, "_FLEET_REPORT", report)
-    patch.setattr(hosts_store, "_RUNS", report.where(unused).values(**known))
+    patch.setattr(hosts_store, "_FLEET_REPORT", Prepared(report))
+    patch.setattr(hosts_store, "_RUNS", Prepared(report.where(unused).values(**known)))
 
 
 def old_roll_backs_go_on(patch):
@@ -602,11 +598,11 @@ def back_from_the_newest_number(patch):
 
 
 def unknown_is_not_counted(patch):
-    for module in (hosts_store, rollouts_store):
-        true = module.count
-        patch.setattr(
-            module, "count", lambda host, true=true: dataclasses.replace(true(host), unknown=0, unreadable=0)
-        )
+    def without(true):
+        return lambda *host, **its: dataclasses.replace(true(*host, **its), unknown=0, unreadable=0)
+
+    patch.setattr(hosts_store, "count", without(hosts_store.count))
+    patch.setattr(rollouts_store, "count_of", without(rollouts_store.count_of))
 
 
 def outcome_counted_twice(patch):

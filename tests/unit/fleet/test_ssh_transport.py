@@ -168,6 +168,17 @@ def test_a_piece_may_be_sent_or_need_not(changes, peer):
     transport.make_room(channel(**changes), Deadline.after(0))
 
 
+def test_an_answer_that_was_read_ahead_is_heard_before_the_next_piece(peer):
+    """What came with the last packet is not in the socket any more: it counts all the same."""
+    transport, host = peer
+    transport.hold()
+    host.sendall(packet(b"a") + packet(b"b"))
+    transport.wait(transport.came[ord("a")], Deadline.after(SOON))
+    assert not transport.came[ord("b")].is_set()
+    transport.make_room(channel(out_window_size=1), Deadline.after(0))
+    assert transport.came[ord("b")].is_set()
+
+
 def test_a_host_that_takes_nothing_is_waited_for_until_the_limit(peer):
     """A full window sleeps until something comes, and no longer than it was told to."""
     transport, host = peer
