@@ -47,7 +47,7 @@ def _collect_less(**_: Any) -> None:
     """Modules stay, and 1,000 connections stay long: collections that walk through them cost 8 % of what preparing a fleet does."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 20)  # a cycle waits longer, which costs some megabytes
+    gc.set_threshold(50_000, 10, 2)  # a cycle waits longer, which costs some megabytes
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]

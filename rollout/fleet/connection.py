@@ -7,6 +7,7 @@ for each host.
 import contextlib
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -142,7 +143,9 @@ class HostConnection(fabric.Connection):  # type: ignore[misc]  # Fabric has no 
         self.where, self._engine, self._kinds = Where.of(target), engine, kinds
         self._login = _login(target, engine.identities)
         self.client._system_host_keys = self.client._host_keys = NoKeys()  # noqa: SLF001
-        self.client.set_missing_host_key_policy(RejectUnknownKeys(known, self.where, self._on_key_accepted))
+        me = weakref.proxy(self)  # or it would wait for the garbage collector when it is over
+        policy = RejectUnknownKeys(known, self.where, lambda: me.on_key_accepted())  # noqa: PLW0108 -- its method would hold it
+        self.client.set_missing_host_key_policy(policy)
 
     def open_within(self, deadline: Deadline) -> None:
         """Connect and log in; HostError. What fails at once and before the login is tried once more."""
@@ -203,6 +206,7 @@ class HostConnection(fabric.Connection):  # type: ignore[misc]  # Fabric has no 
             raise translate(exc, self.where, cut=self._cut, lost=lost) from exc
         finally:
             self._disarm()
+            self.connect_kwargs = {}
             if not self.is_connected:
                 self.close()
 
@@ -240,7 +244,8 @@ class HostConnection(fabric.Connection):  # type: ignore[misc]  # Fabric has no 
         )
         self._end(f"{what} within {self._engine.limits.banner_s:g} s")
 
-    def _on_key_accepted(self) -> None:
+    def on_key_accepted(self) -> None:
+        """The host is who it should be: now the login has its time."""
         limit = self._engine.limits.auth_s
         self._key_accepted = True
         self._disarm()

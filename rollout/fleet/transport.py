@@ -358,7 +358,7 @@ class PatientTransport(paramiko.Transport):
         with self.lock:
             if not self.active:
                 return
-            self.saved_exception = error
+            self.saved_exception = error and error.with_traceback(None)  # which would keep all of this
             self.active = False
         for channel in list(self._channels.values()):
             channel._unlink()  # noqa: SLF001
@@ -370,6 +370,7 @@ class PatientTransport(paramiko.Transport):
         for event in list(self.channel_events.values()):
             event.set()
         self._wire.close()
+        self._handler_table = {}  # of our own methods: a thousand of us should not wait for the garbage collector
 
     # -- what would cost, and brings nothing -----------------------------------------------------------------------
 
@@ -462,8 +463,11 @@ class Attendant:
         while bell not in ready:
             ready = [number for number, _ in epoll.poll()]
             for number in ready:
-                transport = self._watched.get(number)
-                if transport is not None:
-                    transport.attend()
+                self._attend(number)
         epoll.close()
         os.close(bell)
+
+    def _attend(self, number: int) -> None:
+        transport = self._watched.get(number)
+        if transport is not None:
+            transport.attend()

@@ -1,6 +1,7 @@
 """The SSH engine against a real OpenSSH server and a network that misbehaves, with small programs on the host."""
 
 import contextlib
+import gc
 import itertools
 import os
 import resource
@@ -10,6 +11,7 @@ import subprocess
 import threading
 import time
 import tracemalloc
+import weakref
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -345,6 +347,36 @@ else
 fi
 echo end=0
 """
+
+
+@pytest.mark.parametrize("end", ["the host hangs up", "it is closed"])
+def test_a_connection_that_is_over_waits_for_no_garbage_collector(
+    end, tmp_path_factory, fleet_of, monkeypatch
+):
+    """Collections are rare in a worker: a thousand dead connections would lie about until one comes."""
+    made = []
+
+    def remember(self, wire, attendant, **options):
+        made.append(weakref.ref(self))
+        begin(self, wire, attendant, **options)
+
+    begin = PatientTransport.__init__
+    monkeypatch.setattr(PatientTransport, "__init__", remember)
+    with running_sshd(tmp_path_factory.mktemp("over"), 1) as server:
+        fleet = fleet_of()
+        gc.disable()
+        try:
+            fleet.status(server.target(), timeout_s=20)
+            assert made[0]() is not None
+            if end == "it is closed":
+                fleet.close()
+            else:
+                server.hang_up()
+                until(lambda: not made[0]() or not made[0]().active)
+                fleet.status(server.target(), timeout_s=20)
+            until(lambda: made[0]() is None)
+        finally:
+            gc.enable()
 
 
 def test_another_reads_on_when_who_read_is_done(target, fleet_of):
