@@ -92,13 +92,28 @@ def test_an_answer_that_never_comes_is_an_error(near, far, through):
         assert tx.now() > 0
 
 
-def test_a_connection_that_died_while_idle_is_replaced(near, far, through):
+def test_a_connection_that_died_while_idle_is_replaced(near, far, through, monkeypatch):
     """The first transaction after a cut that nobody noticed gets a connection that works."""
-    with far.reading() as tx:
-        tx.now()
+    monkeypatch.setattr(postgresql, "ALIVE_S", 0.0)
+    with near.transaction() as tx:
+        lock_app(tx)
+    with far.transaction() as tx:
+        before = lock_app(tx)
     through.freeze()
-    with far.reading() as tx:
-        assert tx.now() > 0
+    with far.transaction() as tx:
+        assert lock_app(tx) > before
+
+
+def test_a_connection_that_was_just_used_is_not_asked_whether_it_lives(near, far, through, monkeypatch):
+    """When it died all the same, one transaction is refused, and the next one has another connection."""
+    monkeypatch.setattr(postgresql, "ALIVE_S", 60.0)
+    with far.transaction() as tx:
+        before = lock_app(tx)
+    through.cut()
+    with pytest.raises(ServiceUnavailable), far.transaction() as tx:
+        lock_app(tx)
+    with far.transaction() as tx:
+        assert lock_app(tx) > before
 
 
 def test_a_migration_may_take_its_time(postgres, monkeypatch):
