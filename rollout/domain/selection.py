@@ -287,6 +287,14 @@ def suspects(batch: Sequence[Candidate]) -> list[str]:
     return [*alone, shipped.sha]
 
 
+def kept_back(line: Sequence[Candidate]) -> list[str]:
+    """What is barred below the last one of these, and that one would bring: nothing up to there undoes or mends it."""
+    if not line:
+        return []
+    own = {line[-1].sha, *(sha for sha, _ in line[-1].inner)}
+    return [one.sha for one in _blocks(line) if one.start <= len(line) < one.end and one.sha not in own]
+
+
 def last_suspect(queue: Sequence[Candidate]) -> str | None:
     """The culprit by elimination: the only suspect of a batch that is left, when another one of it is out and well."""
     left = [one.sha for one in queue if one.suspect and one.state is CommitState.PASSED]

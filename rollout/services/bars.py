@@ -40,7 +40,10 @@ def age_s(commit: Commit, tx: Transaction) -> float:
 
 def candidates(tx: Transaction, app: AppConfig, queue: Sequence[Commit]) -> list[selection.Candidate]:
     """A queue as selection sees it; where CI servers decide, with who waits for runs that were cancelled."""
-    found = _with_inner(tx, AppName(app.name), [candidate(commit, tx) for commit in queue])
+    name = AppName(app.name)
+    found = _with_inner(tx, name, [candidate(commit, tx) for commit in queue])
+    if found and tx.rollouts.released(name) is None:
+        found[0] = _with_older(tx, queue[0], found[0])
     if app.tests.source != "external":
         return found
     return [replace(one, silent=one.silent or _is_silent(tx, app, one)) for one in found]
@@ -58,6 +61,13 @@ def _with_inner(tx: Transaction, app: AppName, seen: list[selection.Candidate]) 
     undone = frozenset[str]().union(*(one.reverts for one in seen))
     inner = tx.commits.in_the_way(app, [one.sha for one in seen], undone)
     return [replace(one, inner=tuple(inner.get(one.sha, ()))) for one in seen]
+
+
+def _with_older(tx: Transaction, oldest: Commit, seen: selection.Candidate) -> selection.Candidate:
+    """Before the first release all that is older goes out with the branch's head, as if it had come in with it: what is barred too."""
+    line = [one for one in tx.commits.after(oldest.app, 0) if _is_in(one, oldest)]
+    kept = selection.kept_back(_with_inner(tx, oldest.app, [candidate(commit, tx) for commit in line]))
+    return replace(seen, inner=(*seen.inner, *((sha, True) for sha in kept)))
 
 
 def after_trouble(tx: Transaction, rollout: Rollout, *, who: str, why: str) -> None:

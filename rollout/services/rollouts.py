@@ -122,6 +122,8 @@ def _start(tx: Transaction, rollout: Rollout, deps: Deps) -> Rollout:
     # What it waited for is no part of its own duration.
     began: dict[str, Any] = {"began_s": tx.now(), "started_at": tx.today()} if rollout.is_ahead else {}
     started = tx.rollouts.change(rollout, RE.START, who=deps.worker, due_at=0.0, **began)
+    # A wish for one that goes along would bring it again after this is taken back, past a freeze.
+    tx.commits.grant(rollout.app, rollout.commits)
     deliveries.settle(tx, rollout.app)
     return _confirm(tx, started, CANARY_CONFIRM)
 

@@ -686,3 +686,18 @@ def test_who_has_no_verdict_is_not_the_first_red_commit(letters, position):
 def test_the_first_of_three_reds_is_red():
     """A commit without a verdict before them is not the one whose author is asked."""
     assert f"the first one {sha(2)[:12]}" in choose(a_queue("Ffff"), []).reason
+
+
+@pytest.mark.parametrize(
+    ("letters", "reverts", "kept"),
+    [
+        ("bp", {}, [1]),
+        ("bfp", {2: [1]}, []),  # the fix is red, and what came after it passed
+        ("pb", {}, []),
+        ("pp", {}, []),
+        ("", {}, []),
+    ],
+)
+def test_what_is_barred_below_the_head_is_kept_back_until_one_of_them_mends_it(letters, reverts, kept):
+    """Before the first release only the head is in the queue, and has in it what all the others are."""
+    assert selection.kept_back(a_queue(letters, reverts=reverts)) == [sha(one) for one in kept]

@@ -418,3 +418,30 @@ def test_a_rolled_back_rollout_is_not_retried(world):
     world.run(seconds=120)
     assert world.newest().id == rolled.id
     assert set(world.runs().values()) == {f"{1:040x}"}
+
+
+@pytest.mark.parametrize(
+    ("later", "ships"),
+    [
+        (("a change",), False),
+        (("This reverts commit {bad}",), True),
+        (("Rollout-Fixes: {bad}",), True),
+        (("This reverts commit {bad}", "This reverts commit {fix}"), False),
+    ],
+)
+def test_what_was_barred_before_the_first_release_keeps_the_head_back(tmp_path, monkeypatch, later, ships):
+    """The head has all that is older in it: it waits for a revert of the first commit that went wrong, also before anything is out."""
+    world = World(tmp_path, monkeypatch, hosts=3)
+    bad = world.push()
+    world.run(until=lambda: world.newest() is not None)
+    stopping.stop(world.newest().id, world.deps, who="ann", why="it is bad")
+    world.settle()
+    fix = bad
+    for message in later:
+        head = fix = world.push(message.format(bad=bad, fix=fix))
+        testing.run_tests(commit_of(world, head).id, world.deps)
+    world.run(seconds=60)
+    with world.store.reading() as tx:
+        told = planning.waits_for(world.config.app(None), tx)
+    assert (world.newest().commit == head) is ships, told
+    assert ships or "is barred" in told

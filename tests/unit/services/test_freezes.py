@@ -209,3 +209,22 @@ def test_when_a_freeze_is_over_counts_the_windows_that_go_on_with_it(world):
     assert over_at() == NOW + timedelta(minutes=30)
     frozen(world, until=NOW + timedelta(hours=2))
     assert over_at() == datetime(2026, 11, 30, 8, 0, tzinfo=UTC)
+
+
+def test_a_wish_is_granted_when_its_commit_goes_along_with_a_later_one(world):
+    """`deploy --now` of a commit that failed, and went out inside of another one, is no word for it after the rollback: the freeze binds it."""
+    wanted = world.workshop.push(fails=True)
+    intake.enqueue(app(world), wanted, world.deps, who="ann", now=Wish("the hotfix", "ann"))
+    world.run(seconds=30)
+    mended = world.push()
+    world.run(until=lambda: world.newest().commit == mended and world.newest().state is RolloutState.DONE)
+    assert wanted in world.newest().commits
+    stopping.roll_back_done(app(world), world.deps, to=None, who="ann", why="it is bad")
+    world.settle()
+    frozen(world)
+    world.workshop.failing.clear()
+    intake.enqueue(app(world), wanted, world.deps, who="ben")
+    world.run(seconds=120)
+    with world.store.reading() as tx:
+        assert tx.commits.get("shop", wanted).state is CommitState.PASSED
+    assert world.newest().commit == mended
