@@ -54,7 +54,7 @@ def unfreeze(call: Call, *, reason: Reason = None) -> int:
         output.say(f"{app.name} is no longer frozen")
     else:
         output.say(
-            f"nobody freezes {app.name} any more, but a window of rollout.toml does until {window:%a %Y-%m-%d %H:%M %Z};"
+            f"nobody freezes {app.name} any more, but a window of rollout.toml does until {freezes.text(app, window)};"
             " a hotfix goes out with rollout deploy COMMIT --now --reason …"
         )
     return 0

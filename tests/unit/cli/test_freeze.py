@@ -76,11 +76,13 @@ def test_the_documents_of_both(cli):
 
 
 def test_unfreeze_does_not_call_free_what_a_window_binds(cli, monkeypatch):
-    """People and programs read that the window still freezes, and until when."""
+    """People, on the clock of their time zone, and programs, in UTC, read that the window still freezes, and until when."""
     ends = datetime(2027, 1, 4, 7, 0, tzinfo=UTC)
     monkeypatch.setattr("rollout.services.freezes._by_a_window", lambda *_: ends)
+    berlin = property(lambda _queue: ZoneInfo("Europe/Berlin"))
+    monkeypatch.setattr("rollout.config.app.QueueConfig.zone", berlin)
     cli("freeze", "--reason", "audit")
-    assert "a window of rollout.toml does until Mon 2027-01-04 07:00 UTC" in cli("unfreeze").out
+    assert "a window of rollout.toml does until Mon 2027-01-04 08:00 CET" in cli("unfreeze").out
     cli("freeze", "--reason", "audit")
     assert cli("unfreeze", "--json").json == {
         "app": "shop",
