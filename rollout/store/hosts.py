@@ -700,11 +700,18 @@ _DUE_OF = (
 _PENDING = _DUE_OF.where(rollout_hosts.c.state == H.PENDING).limit(bindparam("most"))
 _PREPARABLE = Prepared(_PENDING)
 _NEXT_TO_PREPARE = Prepared(_PENDING.where(_its_rollout_is([RolloutState.EVALUATING_CANARY])))
+_AS_INDEXED = (
+    rollout_hosts.c.state,
+    rollout_hosts.c.position,
+)  # by position alone all of several states would be sorted
 _BACK_NEXT = Prepared(
     _DUE_OF.where(
         _needs_first_try(),
         or_(rollout_hosts.c.state != H.ROLLING_BACK, rollout_hosts.c.lease_until <= bindparam("now")),
-    ).limit(bindparam("most"))
+    )
+    .order_by(None)
+    .order_by(*_AS_INDEXED)
+    .limit(bindparam("most"))
 )
 _OTHER = rollout_hosts.alias()
 _SAME_HOST = and_(_OTHER.c.app == rollout_hosts.c.app, _OTHER.c.name == rollout_hosts.c.name)

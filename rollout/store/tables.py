@@ -255,7 +255,7 @@ rollout_hosts = Table(
     Column("busy_since", Float),
     Column("cursor", Text),
     UniqueConstraint("rollout", "name"),
-    Index("ix_rollout_hosts_rollout_state", "rollout", "state"),
+    Index("ix_rollout_hosts_rollout_state_position", "rollout", "state", "position"),
     Index("ix_rollout_hosts_state", "state"),
 )
 

@@ -1,0 +1,25 @@
+"""What every host's report asks: who is next?"""
+
+import pytest
+
+from rollout.store import hosts
+
+
+@pytest.mark.parametrize("name", ["_NEXT_TO_PREPARE", "_PREPARABLE", "_NEXT_TO_ACTIVATE", "_BACK_NEXT"])
+def test_the_next_host_is_found_without_sorting_all_of_them(name, store):
+    """A fleet of ten thousand asks ten thousand times: SQLite takes the first of its index each time."""
+    if not store.url.startswith("sqlite"):
+        pytest.skip("PostgreSQL plans by what the tables hold")
+    statement = getattr(hosts, name).statement
+    with store.reading() as tx:
+        compiled = statement.compile(dialect=tx.connection.dialect)
+        names = [name for name, bind in compiled.binds.items() if bind.required]
+        its = compiled.construct_expanded_state(dict.fromkeys(names, 1))
+        values = tuple(its.parameters[name] for name in its.positiontup)
+        plan = [
+            row[3] for row in tx.connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {its.statement}", values)
+        ]
+    assert plan[0] == (
+        "SEARCH rollout_hosts USING INDEX ix_rollout_hosts_rollout_state_position (rollout=? AND state=?)"
+    )
+    assert not [step for step in plan if "B-TREE" in step]
