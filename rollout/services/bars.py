@@ -234,9 +234,30 @@ def bar(app: str, name: str, deps: Deps, *, who: str, why: str) -> Commit:
         commit = named(tx, app, name)
         if commit.state is CommitState.FAILED and commit.merged_into is None:
             raise Conflict(f"commit {commit.sha[:12]} failed its tests; it is not shipped anyway")
+        _withdraw_wishes(tx, commit, who=who, why=why)
         if commit.state is CommitState.BARRED:
             return _for_its_own_sake(tx, commit, who=who, why=why)
         return bar_locked(tx, commit, who=who, why=why)
+
+
+def _withdraw_wishes(tx: Transaction, commit: Commit, *, who: str, why: str) -> None:
+    """Of two people's words on this commit the later one counts: no `deploy --now` of before takes it along, but for its fix."""
+    line = tx.commits.on_line(commit)
+    for wished in tx.commits.wanted_now(commit.app):
+        if not _is_in(line, tx.commits.on_line(wished)):
+            continue
+        if selection.is_fix_of(candidate(wished, tx), commit.sha):
+            continue
+        said = f"{commit.sha[:12]}, which it would take along, is barred by {who}: {why}"
+        tx.commits.wish_now(wished, None, None)
+        tx.record(commit.app, f"commit {wished.sha}", "deploy --now withdrawn", who=who, why=said)
+        tx.notices.add(
+            commit.app,
+            None,
+            f"{commit.app}: `deploy --now` of {wished.sha[:12]} is withdrawn",
+            f"{wished.now_by} said: {wished.now_reason}. {said}.\n"
+            f"Next: if it is to go out all the same, rollout deploy {wished.sha[:12]} --now --reason …",
+        )
 
 
 def bar_locked(tx: Transaction, commit: Commit, *, who: str, why: str, same_as: str | None = None) -> Commit:

@@ -59,6 +59,10 @@ def migrated_again(world):
         tx.connection.execute(text("DROP INDEX ix_commits_app_merged_into"))
         tx.connection.execute(text("DROP INDEX ix_commits_app_position"))
         tx.connection.execute(text("DROP INDEX ix_commits_app_state"))
+        tx.connection.execute(text("DROP INDEX ix_rollout_hosts_rollout_state_position"))
+        tx.connection.execute(
+            text("CREATE INDEX ix_rollout_hosts_rollout_state ON rollout_hosts (rollout, state)")
+        )
         for table, columns in (*OF_0003.items(), *LATER.items()):
             for column in columns:
                 tx.connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))

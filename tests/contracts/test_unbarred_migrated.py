@@ -21,6 +21,10 @@ def test_what_a_person_had_unbarred_stays_so(tmp_path, monkeypatch, database):
     with world.store.transaction() as tx:
         for index in ("ix_commits_app_position", "ix_commits_app_state"):  # of 0014 and 0015
             tx.connection.execute(text(f"DROP INDEX {index}"))
+        tx.connection.execute(text("DROP INDEX ix_rollout_hosts_rollout_state_position"))  # of 0016
+        tx.connection.execute(
+            text("CREATE INDEX ix_rollout_hosts_rollout_state ON rollout_hosts (rollout, state)")
+        )
         tx.connection.execute(text("ALTER TABLE commits DROP COLUMN unbarred"))
         tx.connection.execute(text("UPDATE alembic_version SET version_num = '0012'"))
     world.store.prepare()

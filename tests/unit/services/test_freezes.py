@@ -7,7 +7,7 @@ import pytest
 from rollout.domain.model import RolloutId
 from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import Conflict
-from rollout.services import freezes, intake, planning, reconcile, stopping, views
+from rollout.services import bars, freezes, intake, planning, reconcile, stopping, views
 from rollout.services.intake import Wish
 from rollout.store.store import Transaction
 from tests.support.world import World
@@ -228,3 +228,22 @@ def test_a_wish_is_granted_when_its_commit_goes_along_with_a_later_one(world):
     with world.store.reading() as tx:
         assert tx.commits.get("shop", wanted).state is CommitState.PASSED
     assert world.newest().commit == mended
+
+
+@pytest.mark.parametrize("fix", [False, True])
+def test_of_two_peoples_words_on_a_commit_the_later_one_counts(fix, world):
+    """A bar said while a `deploy --now` that takes the commit along is in test withdraws that, and tells; a fix of it still goes out."""
+    frozen(world)
+    below = world.push()
+    world.run(seconds=120)
+    message = f"the hotfix\n\nThis reverts commit {below}." if fix else "the hotfix"
+    wanted = world.workshop.push(message)
+    intake.enqueue(app(world), wanted, world.deps, who="ann", now=Wish("we need it", "ann"))
+    bars.bar("shop", below, world.deps, who="ben", why="it loses carts")
+    world.run(seconds=120)
+    assert set(world.runs().values()) == ({wanted} if fix else {world.workshop.commits[0].sha})
+    told = [title for title, _ in world.notifier.sent if "withdrawn" in title]
+    assert told == ([] if fix else [f"shop: `deploy --now` of {wanted[:12]} is withdrawn"])
+    with world.store.reading() as tx:
+        events = [event.what for event in tx.events.of_subject("shop", f"commit {wanted}")]
+    assert ("deploy --now withdrawn" in events) is not fix
