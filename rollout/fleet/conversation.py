@@ -7,6 +7,7 @@ waiting thread sleeps on one event that both of the channel's streams set.
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import TypeVar
 
 import paramiko
 from paramiko.common import cMSG_CHANNEL_REQUEST
@@ -20,6 +21,7 @@ from rollout.fleet.failures import FOREIGN, translate
 from rollout.fleet.limits import Limits
 from rollout.fleet.uploads import Source
 
+T = TypeVar("T")
 _CHUNK = 32 * 1024 - 64  # what paramiko puts into one packet of OpenSSH: 64 bytes more would be another
 _LONGEST_LINE = 64 * 1024
 _TICK_S = 0.1  # how often a transfer asks whether it may go on
@@ -43,6 +45,10 @@ class Conversation:
         channel.settimeout(_TICK_S)
         channel.in_buffer.set_event(self._arrived)
         channel.in_stderr_buffer.set_event(self._arrived)
+
+    def aside(self, ask: Callable[[], T]) -> T:
+        """Ask somebody else, a database that may take long: meanwhile others use the connection."""
+        return self._connection.transport.aside(ask)  # type: ignore[no-any-return]  # Fabric has no types
 
     def start(self, command: str) -> None:
         """Ask for the command without waiting for the host's yes: what it reads may follow at once."""
@@ -69,7 +75,7 @@ class Conversation:
         stall, asked = self._stall(), Deadline.after(_TICK_S)
         while left:
             if asked.passed:
-                if not go_on():
+                if not self.aside(go_on):
                     return size - left
                 asked = Deadline.after(_TICK_S)
             data = source.read(size - left, min(_CHUNK, left))
@@ -200,7 +206,7 @@ class Conversation:
                     raise Unreachable(
                         f"{self.where}: it stopped taking what we send", remedy=self.by_hand
                     ) from None
-                if not go_on():
+                if not self.aside(go_on):
                     break
                 continue
             except FOREIGN as exc:

@@ -5,6 +5,7 @@ OutcomeUnknown, unless the host itself said what came of it.
 """
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -122,7 +123,7 @@ class Host:
     def _stream(talk: Conversation, source: Source, go_on: Callable[[], bool]) -> bool:
         """Send it; whether the host has got all of it."""
         sent = talk.stream(source, go_on)
-        if sent < source.size and not go_on():
+        if sent < source.size and not talk.aside(go_on):
             raise OutcomeUnknown(
                 f"{talk.where}: sending the release was cut short because it is no longer wanted"
             )
@@ -168,7 +169,7 @@ class Host:
             self._until(talk, reply, "current")
             if reply.answer is None:
                 crashpoints.reach("after-greeting")
-                permission = protocol.within(permit(reply.greeting()))
+                permission = protocol.within(talk.aside(functools.partial(permit, reply.greeting())))
                 crashpoints.reach("after-permit")
                 with _unknown():
                     talk.send(permission)
@@ -176,7 +177,7 @@ class Host:
                     crashpoints.reach("after-permission")
                     self._until(talk, reply, "switched", self._deadline)
                     if reply.answer is None and reply.yes("switched"):
-                        on_switch()
+                        talk.aside(on_switch)
                     answer = self._answer(talk, reply)
                     crashpoints.reach("after-answer")
                     return reply.outcome(answer)

@@ -11,7 +11,7 @@ import os
 import select
 import threading
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import paramiko
 from paramiko.common import (
@@ -27,10 +27,12 @@ from paramiko.common import (
 )
 from paramiko.message import Message
 from paramiko.packet import NeedRekeyException, Packetizer
+from paramiko.ssh_exception import MessageOrderError
 
 from rollout.fleet.deadline import Deadline
 from rollout.fleet.dial import Wire
 
+T = TypeVar("T")
 _NEVER_S = 1e9
 _NEVER, _NOW = Deadline(float("inf")), Deadline(0)
 _READER_ENDS_S = 1
@@ -81,6 +83,7 @@ class PatientTransport(paramiko.Transport):
     _channels: Any
     _handler_table: dict[int, Callable[[Message], None]]
     _expected_packet: tuple[int, ...]
+    agreed_on_strict_kex: bool
     _check_banner: Callable[[], None]
     _send_kex_init: Callable[[], None]
     _expect_packet: Callable[[int], None]
@@ -164,6 +167,8 @@ class PatientTransport(paramiko.Transport):
         else:
             self.let_go()
         with self.lock:
+            if not self.active:  # whoever ended it has told everybody who waited, and tells nobody again
+                raise EOFError
             number = self._next_channel()
             channel: Any = paramiko.Channel(number)
             window, packet = self._sanitize_window_size(None), self._sanitize_packet_size(None)
@@ -237,6 +242,14 @@ class PatientTransport(paramiko.Transport):
         if self._reader == threading.get_ident():
             return self._read(event, limit)
         return event.wait(min(limit.left(), threading.TIMEOUT_MAX))
+
+    def aside(self, ask: Callable[[], T]) -> T:
+        """Ask somebody else, who may take long: meanwhile others on this connection go on. Then read on."""
+        self.let_go()
+        answer = ask()
+        if self._may_be_attended:
+            self.hold()
+        return answer
 
     def make_room(self, channel: paramiko.Channel, limit: Deadline) -> None:
         """Take what has come; while the channel takes and says nothing, wait for more. TimeoutError when the limit passes.
@@ -328,7 +341,8 @@ class PatientTransport(paramiko.Transport):
         if not self._expected_packet:
             return False
         if kind not in self._expected_packet:
-            raise paramiko.SSHException(f"Expecting packet from {self._expected_packet!r}, got {kind}")
+            wrong = MessageOrderError if self.agreed_on_strict_kex else paramiko.SSHException
+            raise wrong(f"Expecting packet from {self._expected_packet!r}, got {kind}")
         self._expected_packet = ()
         if kind not in _KEX_MESSAGES:
             return False
@@ -365,6 +379,7 @@ class PatientTransport(paramiko.Transport):
         self._attendant.forget(self)
         self.packetizer.close()
         self.completion_event.set()
+        self.clear_to_send.set()  # what is sent now is dropped
         if self.auth_handler is not None:
             self.auth_handler.abort()
         for event in list(self.channel_events.values()):
@@ -440,6 +455,7 @@ class Attendant:
         """End the thread; nobody is looked after any more."""
         with self._lock:
             self._closed = True
+            self._watched.clear()
             thread = self._thread
             if thread is not None and thread.is_alive():
                 os.eventfd_write(self._bell, 1)

@@ -142,6 +142,27 @@ def test_lost_lease_permits_nothing(target, fleet_of):
     assert not (Path(target.path) / "permission").exists()
 
 
+def test_a_slow_database_keeps_no_neighbour_waiting(target, fleet_of, tmp_path):
+    """Whoever waits for a permission, or reports a switch, leaves the connection to others; none of them cuts it off."""
+    fleet = fleet_of(warm_s=1, channel_s=1)
+    with ThreadPoolExecutor(1) as neighbour:
+
+        def answered():
+            return neighbour.submit(fleet.status, target, timeout_s=20).result().current is None
+
+        def permit(greeting):
+            assert answered()
+            return 1000
+
+        seen = []
+        outcome = fleet.activate(
+            target, SWITCH, permit, on_switch=lambda: seen.append(answered()), timeout_s=20
+        )
+        assert (outcome.answer, seen) == (Answer.DONE, [True])
+        order = order_for(tmp_path / "a", 40_000_000)
+        assert fleet.prepare(target, order, go_on=answered, timeout_s=60).answer is Answer.DONE
+
+
 def test_status_runs_while_an_activation_waits(target, fleet_of):
     """Several commands run over one connection at the same time."""
     fleet = fleet_of()

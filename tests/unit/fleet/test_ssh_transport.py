@@ -4,7 +4,9 @@ import socket
 import threading
 from types import SimpleNamespace
 
+import paramiko
 import pytest
+from paramiko.message import Message
 
 from rollout.fleet.deadline import Deadline
 from rollout.fleet.dial import Wire
@@ -147,6 +149,82 @@ def test_what_ends_the_thread_ends_the_connection(peer):
     with pytest.raises(KeyboardInterrupt):
         transport.wait(transport.came[ord("a")], Deadline.after(SOON))
     assert not transport.active
+
+
+def in_another_thread(work):
+    """What came of it; it fails when the work does not end."""
+    came = []
+
+    def run():
+        try:
+            came.append(work())
+        except Exception as error:  # noqa: BLE001 -- it is looked at
+            came.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+
+    def result():
+        thread.join(SOON)
+        assert came, "it waits for ever"
+        return came[0]
+
+    return result
+
+
+def test_a_session_on_a_connection_that_just_ended_is_refused(peer):
+    """Its end was told before the session asked for it, and the thread that read the end may be busy with something else."""
+    transport, _ = peer
+    transport.hold()
+    transport._lose(EOFError())
+    assert isinstance(in_another_thread(transport.session)(), EOFError | paramiko.SSHException)
+
+
+def test_who_waits_for_new_keys_to_send_is_told_of_the_end(peer):
+    """In the middle of a key exchange nobody may send; when the connection ends there, nobody will ever say that he may."""
+    transport, _ = peer
+    transport.hold()
+    waiting, wait = threading.Event(), transport.wait
+
+    def noted(event, limit):
+        waiting.set()
+        return wait(event, limit)
+
+    transport.wait = noted
+    sent = in_another_thread(lambda: transport._send_user_message(Message()))
+    assert waiting.wait(SOON)
+    transport._lose(None)
+    assert sent() is None
+
+
+def test_what_takes_its_time_elsewhere_is_done_while_another_reads(peer):
+    """Whoever asks the database in the middle of a conversation leaves the connection to others, and reads on afterwards."""
+    transport, host = peer
+    transport.hold()
+
+    def ask():
+        host.sendall(packet(b"a"))
+        in_another_thread(transport.attend)()
+        return transport.came[ord("a")].is_set()
+
+    assert transport.aside(ask)
+    host.sendall(packet(b"b"))
+    assert transport.wait(transport.came[ord("b")], Deadline.after(SOON))
+    assert transport._attendant.told == ["leave", "watch", "watch", "leave"]
+
+
+@pytest.mark.parametrize(
+    ("strict", "kind"), [(True, paramiko.ssh_exception.MessageOrderError), (False, paramiko.SSHException)]
+)
+def test_another_message_than_the_key_exchange_has_next_is_an_attack_where_its_order_is_strict(
+    strict, kind, peer
+):
+    """The same error as paramiko's, since one of them is tried again and the other is not."""
+    transport, _ = peer
+    transport._expected_packet, transport.agreed_on_strict_kex = (31,), strict
+    with pytest.raises(paramiko.SSHException) as raised:
+        transport._is_of_key_exchange(5, Message())
+    assert type(raised.value) is kind
 
 
 def channel(**changes):
