@@ -412,7 +412,8 @@ def _allowed(kind: str, preferred: tuple[str, ...]) -> tuple[str, ...]:
 class Attendant:
     """One thread for all connections that nobody waits at: it answers their hosts, and notices when one hangs up.
 
-    It never waits for one of them: it takes packets that are there whole, and leaves what is not.
+    It never waits for what one of them sends: it takes packets that are there whole, and leaves what is not. An answer to a
+    host that does not read can hold it up, until the alarm of whoever uses that connection.
     """
 
     works = hasattr(select, "epoll")  # elsewhere each connection has a thread, as paramiko has it
