@@ -1,5 +1,6 @@
 """What one host adds to its rollout's counters: the one rule behind every counter, so that they can be recomputed."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rollout.domain.model import RolloutHost
@@ -8,7 +9,7 @@ from rollout.domain.states import HostState
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """A host's share of its rollout's counters, each 0 or 1."""
+    """A host's share of its rollout's counters, each 0 or 1; or that of several."""
 
     done: int
     failed: int
@@ -20,6 +21,12 @@ class Count:
 def count(host: RolloutHost) -> Count:
     """What this host adds."""
     return count_of(host.state, token=host.token, unreadable=host.unreadable, accepted=host.accepted)
+
+
+def total(counts: Iterable[Count]) -> Count:
+    """What these add together."""
+    each = [(one.done, one.failed, one.unreadable, one.unknown, one.in_flight) for one in counts]
+    return Count(*map(sum, zip(*each, strict=True)))
 
 
 def count_of(state: HostState, *, token: bool, unreadable: bool, accepted: bool) -> Count:

@@ -2,9 +2,9 @@
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -52,6 +52,7 @@ from rollout.store.hosts import AFTERWARDS
 from rollout.store.store import Transaction
 
 log = structlog.get_logger()
+T = TypeVar("T")
 H, HE = HostState, HostEvent
 
 READ_AGAIN_S = 2.0
@@ -100,6 +101,16 @@ class _Job:
 
 
 @dataclass(frozen=True, slots=True)
+class _Went:
+    """A step that went as it should."""
+
+    job: _Job
+    last: bool  # of its row, when it was reported
+    output: str = ""
+    runs: str | None = None  # the release that the host has now
+
+
+@dataclass(frozen=True, slots=True)
 class _Then:
     """What a report leads to, of which a row needs no count."""
 
@@ -134,7 +145,10 @@ def prepare(host_id: HostId, deps: Deps) -> None:
 
 def _prepare(job: _Job, parcel: Callable[[], _Parcel], deps: Deps) -> _Job | None:
     error, refused = _send(job, parcel, deps)
-    return _report_and_go_on(deps, job, lambda tx: _prepared_and_next(tx, job, deps, error, refused))
+    if error is None:
+        return _report_and_go_on(deps, _Went(job, job.last), _all_prepared)
+    _report(deps, job, lambda tx: _prepared(tx, job, error, refused=refused))
+    return None
 
 
 def _send(job: _Job, parcel: Callable[[], _Parcel], deps: Deps) -> tuple[HostError | None, str]:
@@ -154,19 +168,22 @@ def _send(job: _Job, parcel: Callable[[], _Parcel], deps: Deps) -> tuple[HostErr
     return _error_of(outcome, job.host), outcome.reason if outcome.answer is Answer.REFUSED else ""
 
 
-def _prepared_and_next(
-    tx: Transaction, job: _Job, deps: Deps, error: HostError | None, refused: str
-) -> _Then:
-    """The next one is claimed in the same transaction while the canary bakes: a message for each costs more than its preparing."""
-    number = job.rollout.id
-    if error is not None or tx.rollouts.states([number])[number] is not RolloutState.EVALUATING_CANARY:
-        return _Then(_prepared(tx, job, error, refused=refused))
-    _change(tx, job, HE.PREPARED, tell=False)
-    if not job.last:
-        following = tx.hosts.claim_next_prepare(number, deps.worker, deps.settings.lease_s)
-        return _Then(tell=False, following=following)
-    found = tx.hosts.preparable(number, 1)
-    return _end_row(tx, job, found[0], prepare_host, deps) if found else _Then(tell=False)
+def _all_prepared(tx: Transaction, went: Sequence[_Went], deps: Deps) -> list[_Then]:
+    """The next ones are claimed in the same transaction while the canary bakes: a message for each costs more than its preparing.
+
+    Nothing else is decided then. In other stages every prepared host is somebody's cue.
+    """
+    number = went[0].job.rollout.id
+    if tx.rollouts.state(number) is not RolloutState.EVALUATING_CANARY:
+        return [_Then(_prepared(tx, each.job, None)) for each in went]
+    changes = [(each.job.host, {"took_s": each.job.took_s}) for each in went]
+    tx.hosts.change_all(HE.PREPARED, changes, who=deps.worker)
+    found = tx.hosts.preparable(number, len(went))
+
+    def claim(many: int) -> list[RolloutHost]:
+        return tx.hosts.claim_preparable(found[:many], deps.worker, deps.settings.lease_s)
+
+    return _go_on(tx, went, found, claim, prepare_host, deps)
 
 
 def _parcel(rollout: Rollout, deps: Deps) -> _Parcel:
@@ -207,11 +224,14 @@ def _base(job: _Job, release: Release, deps: Deps) -> Release | None:
 
 
 def _still_claimed(host: RolloutHost, deps: Deps) -> bool:
-    with deps.store.reading() as tx:
-        return tx.hosts.still_claimed(host)
+    def look(hosts: Sequence[RolloutHost]) -> list[bool]:
+        with deps.store.reading() as tx:
+            return tx.hosts.still_claimed(hosts)
+
+    return deps.together.do(("claimed", host.rollout), host, look)
 
 
-def _prepared(tx: Transaction, job: _Job, error: HostError | None, *, refused: str) -> bool:
+def _prepared(tx: Transaction, job: _Job, error: HostError | None, *, refused: str = "") -> bool:
     if error is None:
         return _change(tx, job, HE.PREPARED, due_at=None)
     if tx.rollouts.get(job.rollout.id).state is RolloutState.PENDING:  # nothing counts before it begins
@@ -280,17 +300,28 @@ def _activate(job: _Job, deps: Deps) -> _Job | None:
             lost = failure
             _report(deps, job, lambda tx: _not_switched(tx, job, lost))
             return None
-    return _report_and_go_on(deps, job, lambda tx: _switched_and_next(tx, job, deps, outcome))
+    if outcome.answer is Answer.DONE and job.host.role is not Role.CANARY:
+        went = _Went(job, job.last, outcome.output, job.rollout.commit)
+        return _report_and_go_on(deps, went, _all_switched)
+    _report(deps, job, lambda tx: _switched(tx, job, outcome))
+    return None
 
 
 def _permit(host: RolloutHost, deps: Deps) -> Permit:
-    def permit(greeting: Greeting) -> int:
+    def ask(asked: Sequence[tuple[RolloutHost, str | None]]) -> list[float]:
         # Only the first touch writes; whatever comes later just looks whether the claim still holds.
         with deps.store.reading() if host.touched else deps.store.transaction() as tx:
-            _, left = tx.hosts.permit(host, greeting.current, deps.settings.lease_s)
+            return tx.hosts.permit(asked, deps.settings.lease_s)
+
+    def permit(greeting: Greeting) -> int:
+        left = deps.together.do(("permit", host.rollout, host.touched), (host, greeting.current), ask)
         milliseconds = int((left - min(MARGIN_S, deps.settings.lease_s / 4)) * 1000)
         if milliseconds <= 0:
-            raise LeaseLost(f"{host.name}: too little of the lease is left")
+            raise LeaseLost(
+                f"{host.name}: the right to act on it is gone (stopped, taken over, or the lease ran out)"
+                if left <= 0
+                else f"{host.name}: too little of the lease is left"
+            )
         return milliseconds
 
     return permit
@@ -318,36 +349,43 @@ def _order(
     )
 
 
-def _switched_and_next(tx: Transaction, job: _Job, deps: Deps, outcome: Outcome) -> _Then:
-    """The token of a host that is done goes to the next one, for the same worker and in the same transaction."""
-    host, number = job.host, job.rollout.id
-    if outcome.answer is not Answer.DONE or host.role is Role.CANARY:
-        return _Then(_switched(tx, job, outcome))
-    before = tx.rollouts.window(number)
-    window = budget.window_after_done(before, limits(job.rollout))
-    found = tx.hosts.next_to_activate(number)
-    if found is None or not tx.rollouts.pass_token_on(number, window, at_once=not job.last):
-        return _Then(_switched(tx, job, outcome))
-    tx.hosts.change_counted(host, HE.DONE, who=host.lease_owner or "", **_as_done(tx, job))
-    if job.last:
-        then = _end_row(tx, job, found[0], deploy_host, deps)
-    else:
-        # The claim locks the app's row, and whoever plans has that one before he comes to the fleet's.
-        following = tx.hosts.claim_with_token(found, deps.worker, deps.settings.lease_s)
-        then = _Then(tell=False, following=following)
-    tx.outputs.add(host.rollout, host.name, "activate", host.attempt, outcome.output)
-    tx.hosts.runs(host, job.rollout.commit, settled=True)
+def _all_switched(tx: Transaction, went: Sequence[_Went], deps: Deps) -> list[_Then]:
+    """The tokens of hosts that are done go to the next ones, for the same worker and in the same transaction."""
+    rollout = went[0].job.rollout
+    found = tx.hosts.next_to_activate(rollout.id, len(went))
+    passed, others = went[: len(found)], went[len(found) :]
+    windows = [tx.rollouts.window(rollout.id)]
+    for _ in passed:
+        windows.append(budget.window_after_done(windows[-1], limits(rollout)))
+    kept = sum(not each.last for each in passed)
+    if not passed or not tx.rollouts.pass_tokens_on(rollout.id, windows[1:], kept):
+        return [_Then(_kept_and_done(tx, each)) for each in went]
+
+    def claim(many: int) -> list[RolloutHost]:
+        return tx.hosts.claim_with_tokens(found[:many], deps.worker, deps.settings.lease_s)
+
+    changes = [(each.job.host, _as_done(tx, each.job)) for each in passed]
+    tx.hosts.change_all(HE.DONE, changes, who=deps.worker, counted=True)
+    # The claims lock the app's row, and whoever plans has that one before he comes to the fleet's.
+    thens = _go_on(tx, passed, [host for host, _ in found], claim, deploy_host, deps)
+    _keep(tx, passed, "activate")
+    thens += [_Then(_kept_and_done(tx, each)) for each in others]
     # Whoever counts hands the tokens out that a wider window has room for.
-    wider = window > before and not then.tell and tx.rollouts.to_count(number)
-    return replace(then, tell=then.tell or wider)
+    if windows[-1] > windows[0] and not any(then.tell for then in thens) and tx.rollouts.to_count(rollout.id):
+        thens[0] = replace(thens[0], tell=True)
+    return thens
+
+
+def _kept_and_done(tx: Transaction, each: _Went) -> bool:
+    _keep(tx, [each], "activate")
+    return _done(tx, each.job)
 
 
 def _switched(tx: Transaction, job: _Job, outcome: Outcome) -> bool:
-    tx.outputs.add(job.host.rollout, job.host.name, "activate", job.host.attempt, outcome.output)
     error = _error_of(outcome, job.host)
     if error is None:
-        tx.hosts.runs(job.host, job.rollout.commit, settled=True)
-        return _done(tx, job)
+        return _kept_and_done(tx, _Went(job, job.last, outcome.output, job.rollout.commit))
+    tx.outputs.add(job.host.rollout, job.host.name, "activate", job.host.attempt, outcome.output)
     # It got as far as its journal, or another order took over: only reading it tells.
     if (outcome.answer is Answer.BROKEN and outcome.intent) or outcome.reason == _RELIEVED:
         return _lose(tx, job, OutcomeUnknown(str(error)))
@@ -607,29 +645,32 @@ def _roll_back(
             why = error
             _report(deps, job, lambda tx: _ask_again(tx, job, why))
             return None
-        runs = goal if error is None else _what_runs(job, outcome, deps)
-    return _report_and_go_on(
-        deps, job, lambda tx: _rolled_back_and_next(tx, job, deps, goal, runs, outcome, error)
-    )
+        if error is not None:
+            lost, runs = error, _what_runs(job, outcome, deps)
+            _report(deps, job, lambda tx: _not_back(tx, job, goal, runs, outcome, lost))
+            return None
+    assert outcome is not None
+    return _report_and_go_on(deps, _Went(job, job.last, outcome.output, goal), _all_back)
 
 
-def _rolled_back_and_next(
-    tx: Transaction,
-    job: _Job,
-    deps: Deps,
-    goal: str | None,
-    runs: str | None,
-    outcome: Outcome | None,
-    error: HostError | None,
-) -> _Then:
-    """Whoever brought one host back goes on with the next that nobody works on."""
-    number, following, found = job.rollout.id, None, None
-    if error is None and job.last:
-        found = next(iter(tx.hosts.to_roll_back(number, 1)), None)
-    elif error is None:
-        following = tx.hosts.claim_next_roll_back(number, deps.worker, deps.settings.lease_s)
-    tell = _rolled_back(tx, job, goal, runs, outcome, error, tell=following is None and found is None)
-    return _end_row(tx, job, found, roll_back_host, deps) if found else _Then(tell, following)
+def _all_back(tx: Transaction, went: Sequence[_Went], deps: Deps) -> list[_Then]:
+    """Whoever brought a host back goes on with the next that nobody works on."""
+    number, mine = went[0].job.rollout.id, {each.job.host.id for each in went}
+    found = [host for host in tx.hosts.to_roll_back(number, len(went)) if host.id not in mine]
+
+    def claim(many: int) -> list[RolloutHost]:
+        return tx.hosts.claim_to_roll_back(found[:many], deps.worker, deps.settings.lease_s)
+
+    # The claims lock the app's row, as above.
+    thens = _go_on(tx, went, found, claim, roll_back_host, deps)
+    told = {"token": False, "error": None, "cause": None}
+    changes = [(each.job.host, {**told, "release": each.runs, "took_s": each.job.took_s}) for each in went]
+    tx.hosts.change_all(HE.ROLLED_BACK, changes, who=deps.worker)
+    _keep(tx, went, "rollback")
+    # Without a next one it may have been the last.
+    if any(then == _Then(tell=False) for then in thens) and tx.rollouts.to_count(number):
+        thens[0] = replace(thens[0], tell=True)
+    return thens
 
 
 def _has_time(tx: Transaction, job: _Job) -> bool:
@@ -667,15 +708,13 @@ def _what_runs(job: _Job, outcome: Outcome | None, deps: Deps) -> str | None:
     return UNREAD if status.running else status.current
 
 
-def _rolled_back(
+def _not_back(
     tx: Transaction,
     job: _Job,
     goal: str | None,
     runs: str | None,
     outcome: Outcome | None,
-    error: HostError | None,
-    *,
-    tell: bool,
+    error: HostError,
 ) -> bool:
     host = job.host
     if outcome is not None:
@@ -683,10 +722,7 @@ def _rolled_back(
     if runs == UNREAD:
         tx.hosts.unread(host)
     else:
-        tx.hosts.runs(host, runs, settled=error is None)
-    if error is None:
-        told = {"error": None, "cause": None}
-        return _change(tx, job, HE.ROLLED_BACK, tell=tell, token=False, release=runs, **told)
+        tx.hosts.runs(host, runs)
     tx.hosts.owe(host, goal)
     failures = host.failures + 1
     wait = tx.now() + retry.backoff_s(failures, first=5.0, most=300.0)
@@ -722,6 +758,28 @@ def _begin(deps: Deps, claim: Callable[[Transaction], RolloutHost | None], row_s
     return _Job(host, rollout, app, began=now, number=1, row_ends=now + row_s)
 
 
+def _go_on(
+    tx: Transaction,
+    went: Sequence[_Went],
+    found: Sequence[RolloutHost],
+    claim: Callable[[int], list[RolloutHost]],
+    message: Callable[[RolloutHost], Ring],
+    deps: Deps,
+) -> list[_Then]:
+    """Each goes on with one of the hosts that were found, the first of which it claims; when its row ends, others have their turn."""
+    going = sum(not each.last for each in went)
+    following, first = iter(claim(going)), iter(found[going:])
+    thens = []
+    for each in went:
+        if not each.last:
+            thens.append(_Then(tell=False, following=next(following, None)))
+        elif (host := next(first, None)) is None:
+            thens.append(_Then(tell=False))
+        else:
+            thens.append(_end_row(tx, each.job, host, message, deps))
+    return thens
+
+
 def _end_row(
     tx: Transaction, job: _Job, first: RolloutHost, message: Callable[[RolloutHost], Ring], deps: Deps
 ) -> _Then:
@@ -737,34 +795,57 @@ def _report(deps: Deps, job: _Job, report: Callable[[Transaction], bool]) -> boo
     """Report in one transaction, then ring if it says so; False when it was overtaken."""
     crashpoints.reach("before-report")
     try:
-        with deps.store.transaction() as tx:
-            # Before the app's row and the fleet's, as claims, planning and `exclude` have them; and so that two reports
-            # that go on do not choose the same next host.
-            tx.rollouts.hold(job.rollout.id)
-            ring = report(tx)
-            crashpoints.reach("in-report")
+        ring = _in_transaction(deps, job.rollout, report)
     except StaleWrite:
-        log.info("report_overtaken", rollout=job.host.rollout, host=job.host.name, attempt=job.host.attempt)
+        _say_overtaken(job)
         return False
     if ring:
         deps.bell.ring([count_outcome(job.host.rollout)])
     return True
 
 
-def _report_and_go_on(deps: Deps, job: _Job, report: Callable[[Transaction], _Then]) -> _Job | None:
-    """As `_report`; the host that the report claimed is the next one of the row."""
-    said: list[_Then] = []
+def _report_and_go_on(
+    deps: Deps, went: _Went, report: Callable[[Transaction, Sequence[_Went], Deps], list[_Then]]
+) -> _Job | None:
+    """As `_report`, together with others of the rollout; the host that the report claimed is the next one of the row."""
+    job = went.job
+    crashpoints.reach("before-report")
 
-    def tells(tx: Transaction) -> bool:
-        said.append(report(tx))
-        return said[0].tell
+    def write(together: Sequence[_Went]) -> list[_Then]:
+        return _in_transaction(deps, job.rollout, lambda tx: report(tx, together, deps))
 
-    if not _report(deps, job, tells):
+    try:
+        then = deps.together.do((report, job.rollout.id), went, write)
+    except StaleWrite:
+        _say_overtaken(job)
         return None
-    if (message := said[0].ring) is not None:
-        deps.bell.ring([message])
-    following = said[0].following
-    return job.following(following) if following is not None else None
+    rings = [count_outcome(job.host.rollout)] if then.tell else []
+    if then.ring is not None:
+        rings.append(then.ring)
+    if rings:
+        deps.bell.ring(rings)
+    return job.following(then.following) if then.following is not None else None
+
+
+def _in_transaction(deps: Deps, rollout: Rollout, report: Callable[[Transaction], T]) -> T:
+    with deps.store.transaction() as tx:
+        # Before the app's row and the fleet's, as claims, planning and `exclude` have them; and so that two reports
+        # that go on do not choose the same next host.
+        tx.rollouts.hold(rollout.id)
+        said = report(tx)
+        crashpoints.reach("in-report")
+    return said
+
+
+def _say_overtaken(job: _Job) -> None:
+    log.info("report_overtaken", rollout=job.host.rollout, host=job.host.name, attempt=job.host.attempt)
+
+
+def _keep(tx: Transaction, went: Sequence[_Went], step: str) -> None:
+    """What they said, and what they run."""
+    for host, output in ((each.job.host, each.output) for each in went):
+        tx.outputs.add(host.rollout, host.name, step, host.attempt, output)
+    tx.hosts.all_run([(each.job.host, each.runs) for each in went], settled=True)
 
 
 def _change(
@@ -774,12 +855,11 @@ def _change(
     *,
     why: str | None = None,
     window: int | None = None,
-    tell: bool = True,
     **values: Any,
 ) -> bool:
     values.setdefault("took_s", job.took_s)
     _, ring = tx.hosts.change(
-        job.host, what, who=job.host.lease_owner or "", why=why, window=window, tell=tell, **values
+        job.host, what, who=job.host.lease_owner or "", why=why, window=window, **values
     )
     return ring
 

@@ -27,6 +27,7 @@ from rollout.services.comparison import Comparison
 from rollout.services.leases import LeaseKeeper
 from rollout.services.policies import Plans
 from rollout.services.sightings import Sightings
+from rollout.services.together import Together
 from rollout.store.store import Store
 
 Permit = Callable[[Greeting], int]
@@ -175,6 +176,7 @@ class Deps:
     comparison: Comparison = field(default_factory=Comparison)
     sightings: Sightings = field(default_factory=Sightings)
     plans: Plans = field(default_factory=Plans)
+    together: Together = field(default_factory=Together)
 
     @property
     def state_dir(self) -> Path:

@@ -60,18 +60,22 @@ class Apps:
             self._tx.connection.execute(in_order, names)
 
     def next_epoch(self, app: AppName) -> Epoch:
-        """One above the last, and above every one that a lost or restored store can have given out.
+        """The next one alone, as in `next_epochs`."""
+        return self.next_epochs(app, 1)[0]
+
+    def next_epochs(self, app: AppName, many: int) -> list[Epoch]:
+        """As many, from one above the last on, and above every one that a lost or restored store can have given out.
 
         Milliseconds since 1970, not seconds: a fleet of thousands claims faster than once a second, and a counter that runs
         ahead of its clock could be overtaken by a restored store.
         """
         statement = _next_epoch(postgresql=self._tx.is_postgresql)
-        values = {"its_name": app, "milliseconds": int(time.time() * 1000)}
+        values = {"its_name": app, "milliseconds": int(time.time() * 1000), "more": many - 1}
         found = self._tx.run(statement, values).scalar_one_or_none()
         if found is None:
             self.ensure(app)
             found = self._tx.run(statement, values).scalar_one()
-        return Epoch(int(found))
+        return [Epoch(int(found) - behind) for behind in reversed(range(many))]
 
     def poll_is_due(self, app: AppName, every_s: float) -> bool:
         """Whether `claim_poll` may be true; for reading transactions."""
@@ -168,7 +172,10 @@ def _next_epoch(*, postgresql: bool) -> Prepared:
     return Prepared(
         update(apps)
         .where(apps.c.name == bindparam("its_name"))
-        .values(epoch=greatest(apps.c.epoch + 1, bindparam("milliseconds", type_=BigInteger)))
+        .values(
+            epoch=greatest(apps.c.epoch + 1, bindparam("milliseconds", type_=BigInteger))
+            + bindparam("more", type_=BigInteger)
+        )
         .returning(apps.c.epoch)
     )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Boolean, and_, bindparam, case, false, func, insert, or_, select, tuple_, update
 
-from rollout.domain.counting import count
+from rollout.domain.counting import count, total
 from rollout.domain.model import (
     FOREIGN,
     UNREAD,
@@ -35,7 +35,7 @@ from rollout.domain.states import (
     RolloutState,
     next_host_state,
 )
-from rollout.errors import LeaseLost, StaleWrite
+from rollout.errors import StaleWrite
 from rollout.store.rows import columns, load, load_all, load_one, rows_of
 from rollout.store.straight import Prepared
 from rollout.store.tables import fleet_hosts, rollout_hosts, rollouts
@@ -239,13 +239,9 @@ class Hosts:
             return None
         return self._claim(found, HE.PREPARE, owner, lease_s)
 
-    def claim_next_prepare(self, rollout: RolloutId, owner: str, lease_s: float) -> RolloutHost | None:
-        """As `claim_prepare` for the next host that no message is under way for, while the canary bakes; the row is held.
-
-        Nothing else is decided then. In other stages every prepared host is somebody's cue.
-        """
-        found = self._load(_NEXT_TO_PREPARE, rollout=rollout, most=1)
-        return self._claim(found[0], HE.PREPARE, owner, lease_s) if found else None
+    def claim_preparable(self, found: Sequence[RolloutHost], owner: str, lease_s: float) -> list[RolloutHost]:
+        """As `claim_prepare` for hosts that are `preparable`, of a rollout whose row is held and whose state lets them be."""
+        return self._claim_all(found, HE.PREPARE, owner, lease_s)
 
     def claim_activation(self, host: HostId, owner: str, lease_s: float) -> RolloutHost | None:
         """The right to switch this host, with its token; None when there is nothing to do or no room."""
@@ -257,19 +253,19 @@ class Hosts:
         take = self._tx.rollouts.may_activate if its.token else self._tx.rollouts.take_token
         late = self._tx.catching_up.allows if its.token else self._tx.catching_up.take_token
         may = take(its.rollout, canary=canary) or late(its)
-        return self.claim_with_token(found, owner, lease_s) if may else None
+        return self.claim_with_tokens([found], owner, lease_s)[0] if may else None
 
-    def next_to_activate(self, rollout: RolloutId) -> Debtor | None:
-        """The next host without a token that no message is under way for."""
-        row = self._tx.run(_NEXT_TO_ACTIVATE, {"rollout": rollout, "now": self._tx.now()}).first()
-        return None if row is None else _debtor(row)
+    def next_to_activate(self, rollout: RolloutId, limit: int) -> list[Debtor]:
+        """The next hosts without a token that no message is under way for."""
+        rows = self._tx.run(_NEXT_TO_ACTIVATE, {"rollout": rollout, "now": self._tx.now(), "most": limit})
+        return [_debtor(row) for row in rows]
 
-    def claim_with_token(self, found: Debtor, owner: str, lease_s: float) -> RolloutHost | None:
-        """The right to switch a host with a token that is counted already."""
-        host, debt = found
+    def claim_with_tokens(self, found: Sequence[Debtor], owner: str, lease_s: float) -> list[RolloutHost]:
+        """The right to switch hosts of one rollout, with tokens that are counted already."""
+        hosts = [replace(host, token=True) for host, _ in found]
         # What was accepted was an earlier attempt's failure; and what an older rollout owes the host is this one's now.
-        values: dict[str, Any] = {"token": True, "accepted": False} | ({} if host.touched else debt)
-        return self._claim(replace(host, token=True), HE.ACTIVATE, owner, lease_s, **values)
+        values = [{"token": True, "accepted": False} | ({} if host.touched else debt) for host, debt in found]
+        return self._claim_all(hosts, HE.ACTIVATE, owner, lease_s, values)
 
     def claim_reading(self, host: HostId, owner: str, lease_s: float) -> RolloutHost | None:
         """The right to read an unknown host, with an epoch that seals it; None when somebody else reads it."""
@@ -311,17 +307,25 @@ class Hosts:
         again = found.state is H.ROLLBACK_FAILED
         if again and (row.stage == RolloutState.ROLLING_BACK or (found.lease_until or 0.0) > self._tx.now()):
             return None
-        sealed = (found.sealed or 0) >= (row.stop_epoch or 1) and found.state is not H.ROLLING_BACK
-        if not sealed and found.state in LEASED and (found.lease_until or 0.0) > self._tx.now():
+        if not self._is_free(found, row.stop_epoch):
             return None
         return self._claim(
             found, HE.ROLL_BACK, owner, lease_s, unless_moot=row.stage == RolloutState.ROLLED_BACK
         )
 
-    def claim_next_roll_back(self, rollout: RolloutId, owner: str, lease_s: float) -> RolloutHost | None:
-        """As `claim_roll_back` for the next host that nobody works on and no message is under way for."""
-        found = self.to_roll_back(rollout, 1)
-        return self.claim_roll_back(found[0].id, owner, lease_s) if found else None
+    def claim_to_roll_back(
+        self, found: Sequence[RolloutHost], owner: str, lease_s: float
+    ) -> list[RolloutHost]:
+        """As `claim_roll_back` for hosts that are `to_roll_back`, of one rollout whose row is held; those of them that are free."""
+        stop = self._tx.run(_STOP, {"rollout": found[0].rollout}).one() if found else None
+        if stop is None or stop.state != RolloutState.ROLLING_BACK:
+            return []
+        free = [host for host in found if self._is_free(host, stop.stop_epoch)]
+        return self._claim_all(free, HE.ROLL_BACK, owner, lease_s)
+
+    def _is_free(self, host: RolloutHost, stop_epoch: Epoch | None) -> bool:
+        sealed = (host.sealed or 0) >= (stop_epoch or 1) and host.state is not H.ROLLING_BACK
+        return sealed or host.state not in LEASED or (host.lease_until or 0.0) <= self._tx.now()
 
     def renew(self, owner: str, ids: Sequence[HostId], lease_s: float) -> None:
         """Leases that have not run out last `lease_s` from now; not for what a stop has ended."""
@@ -338,35 +342,40 @@ class Hosts:
             .values(lease_until=now + lease_s)
         )
 
-    def permit(self, host: RolloutHost, current: str | None, lease_s: float) -> tuple[RolloutHost, float]:
-        """The host greeted and runs `current`: it counts as touched from now on, and may act for so many seconds.
+    def permit(self, asked: Sequence[tuple[RolloutHost, str | None]], lease_s: float) -> list[float]:
+        """These claimed hosts greeted and run this now: they count as touched from now on, and may act for so many seconds.
 
-        LeaseLost when the claim was taken over, ran out, or the rollout was stopped; then nothing may be sent.
+        0 when the claim was taken over, ran out, or the rollout was stopped; then nothing may be sent. All are touched
+        already, and then nothing is written, or none is.
         """
-        claim = {"its_id": host.id, "its_version": host.version}
-        if host.touched:  # nothing to write: the transaction may be one that only reads
-            found = _lease_left(rolling_back=host.state is H.ROLLING_BACK)
-            until = self._tx.run(found, claim).scalar_one_or_none()
-            if until is None and self._tx.catching_up.allows(host):
-                until = self._tx.run(_LEASE_LEFT, claim).scalar_one_or_none()
-        else:
-            values = {"touched": True, "touched_at": self._tx.now(), "previous": current}
-            until = self._tx.run(_FIRST_TOUCH, claim | values).scalar_one_or_none()
-            if until is None and self._tx.catching_up.allows(host):
-                until = self._tx.run(_ANY_TOUCH, claim | values).scalar_one_or_none()
-        left = 0.0 if until is None else min(until - self._tx.now(), lease_s)
-        if left <= 0:
-            raise LeaseLost(
-                f"{host.name}: the right to act on it is gone (stopped, taken over, or the lease ran out)"
-            )
-        return (host if host.touched else replace(host, touched=True, previous=current)), float(left)
+        now = self._tx.now()
+        values = [
+            {} if host.touched else {"touched": True, "touched_at": now, "previous": current}
+            for host, current in asked
+        ]
+        claims = [_claim_of(host) | its for (host, _), its in zip(asked, values, strict=True)]
+        granted = [
+            _lease_left(back=host.state is H.ROLLING_BACK) if host.touched else _FIRST_TOUCH
+            for host, _ in asked
+        ]
+        answers = self._tx.run_all([*zip(granted, claims, strict=True)])
+        until = [answer.scalar_one_or_none() for answer in answers]
+        for place, (host, _) in enumerate(asked):
+            if until[place] is None and self._tx.catching_up.allows(host):
+                late = _LEASE_LEFT if host.touched else _ANY_TOUCH
+                until[place] = self._tx.run(late, claims[place]).scalar_one_or_none()
+        return [0.0 if end is None else max(0.0, min(end - self._tx.now(), lease_s)) for end in until]
 
-    def still_claimed(self, host: RolloutHost) -> bool:
-        """This claim is the row's last, and its rollout is under way, or goes on with this host after its end."""
-        claim = {"its_id": host.id, "its_version": host.version}
-        if self._tx.run(_STILL_CLAIMED, claim).first() is not None:
-            return True
-        its_last = self._tx.run(_LEASE_LEFT, claim).first() is not None
+    def still_claimed(self, hosts: Sequence[RolloutHost]) -> list[bool]:
+        """Whether each claim is the row's last, and its rollout is under way, or goes on with the host after its end."""
+        answers = self._tx.run_all([(_STILL_CLAIMED, _claim_of(host)) for host in hosts])
+        return [
+            answer.first() is not None or self._still_claimed_late(host)
+            for answer, host in zip(answers, hosts, strict=True)
+        ]
+
+    def _still_claimed_late(self, host: RolloutHost) -> bool:
+        its_last = self._tx.run(_LEASE_LEFT, _claim_of(host)).first() is not None
         return its_last and self._tx.catching_up.allows(host)
 
     # -- reporting -------------------------------------------------------------------------------------------------
@@ -379,28 +388,37 @@ class Hosts:
         who: str,
         why: str | None = None,
         window: int | None = None,
-        tell: bool = True,
         **values: Any,
     ) -> tuple[RolloutHost, bool]:
         """Take an edge of the host's state machine; StaleWrite when the row has moved.
 
         Moves the rollout's counters in the same transaction. Returns the changed host, and whether the caller must
-        ring count_outcome; never when nobody needs to decide about it (`tell`).
+        ring count_outcome.
         """
         values.setdefault("busy_since", None)
         after = replace(host, state=next_host_state(host.state, what), **values)
         # The rollout's row first, then the host's: everyone locks in this order.
-        if tell:
-            ring = self._tx.rollouts.add_counts(host.rollout, count(host), count(after), window=window)
-        else:
-            ring = False
-            if count(host) != count(after):
-                self._tx.rollouts.move_counts(host.rollout, count(host), count(after), window=window)
+        ring = self._tx.rollouts.add_counts(host.rollout, count(host), count(after), window=window)
         return self._take_edge(host, what, who=who, why=why, **values), ring
 
-    def change_counted(self, host: RolloutHost, what: HostEvent, *, who: str, **values: Any) -> RolloutHost:
-        """As `change`, when the counters have been moved already."""
-        return self._take_edge(host, what, who=who, busy_since=None, **values)
+    def change_all(
+        self,
+        what: HostEvent,
+        changes: Sequence[tuple[RolloutHost, dict[str, Any]]],
+        *,
+        who: str,
+        counted: bool = False,
+    ) -> None:
+        """As `change` for several hosts of one rollout, when nobody needs to decide about it; `counted`: their counters were moved."""
+        values = [(host, {"busy_since": None, **its}) for host, its in changes]
+        if not counted:
+            before = total(count(host) for host, _ in values)
+            after = total(
+                count(replace(host, state=next_host_state(host.state, what), **its)) for host, its in values
+            )
+            if before != after:
+                self._tx.rollouts.move_counts(values[0][0].rollout, before, after)
+        self._take_edges(what, values, who=who)
 
     def set_unreadable(
         self, host: RolloutHost, *, who: str, why: str, window: int | None, **values: Any
@@ -543,7 +561,14 @@ class Hosts:
 
     def runs(self, host: RolloutHost, release: str | None, *, settled: bool = False) -> None:
         """An operation or a sealed reading left the host with this release (I5). `settled`: as it was meant to be."""
-        self._report(_RUNS, host, its_release=release, its_time=self._tx.today(), stays=not settled)
+        self.all_run([(host, release)], settled=settled)
+
+    def all_run(self, found: Sequence[tuple[RolloutHost, str | None]], *, settled: bool) -> None:
+        """As `runs`, for several."""
+        its: dict[str, Any] = {"its_time": self._tx.today(), "stays": not settled}
+        self._tx.run_all(
+            [(_RUNS, {**_report_of(host), "its_release": release, **its}) for host, release in found]
+        )
 
     def owe(self, host: RolloutHost, owed: str | None) -> None:
         """The host is to go back to this, whatever it runs, and could not: whoever takes it over goes on from there (I2)."""
@@ -560,8 +585,7 @@ class Hosts:
         self._report(_FLEET_REPORT, host, release=UNREAD, found=None, verified_at=None, **sent)
 
     def _report(self, statement: Prepared, host: RolloutHost, **values: Any) -> None:
-        its = {"its_app": host.app, "its_name": host.name, "its_epoch": host.epoch or 0}
-        self._tx.run(statement, {**its, **values})
+        self._tx.run(statement, {**_report_of(host), **values})
 
     def set_excluded(self, app: AppName, name: str, reason: str | None) -> None:
         """Out of all rollouts for this reason, or back in."""
@@ -599,50 +623,75 @@ class Hosts:
         lease_s: float,
         *,
         unless_moot: bool = False,
-        **values: Any,
     ) -> RolloutHost | None:
-        after = replace(host, state=next_host_state(host.state, what))
-        if count(host) != count(after):
-            self._tx.rollouts.move_counts(host.rollout, count(host), count(after))
-        epoch = self._tx.apps.next_epoch(host.app)
-        if unless_moot and self.touched_later(host):
-            raise StaleWrite(f"{host.name}: another rollout has it")
-        if what is not HE.PREPARE:
-            values["operation"] = epoch
         try:
-            return self._take_edge(
-                host,
-                what,
-                who=owner,
-                lease_owner=owner,
-                lease_until=self._tx.now() + lease_s,
-                epoch=epoch,
-                **values,
-            )
+            return self._claim_all([host], what, owner, lease_s, unless_moot=unless_moot)[0]
         except StaleWrite:
             if what is HE.PREPARE:
                 return None
             raise  # counters were moved: the whole transaction must go
 
+    def _claim_all(
+        self,
+        hosts: Sequence[RolloutHost],
+        what: HostEvent,
+        owner: str,
+        lease_s: float,
+        more: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        unless_moot: bool = False,
+    ) -> list[RolloutHost]:
+        """Of one rollout; `more` of their values."""
+        if not hosts:
+            return []
+        before = total(map(count, hosts))
+        after = total(count(replace(host, state=next_host_state(host.state, what))) for host in hosts)
+        if before != after:
+            self._tx.rollouts.move_counts(hosts[0].rollout, before, after)
+        epochs = self._tx.apps.next_epochs(hosts[0].app, len(hosts))
+        for host in hosts if unless_moot else ():
+            if self.touched_later(host):
+                raise StaleWrite(f"{host.name}: another rollout has it")
+        lease = {"lease_owner": owner, "lease_until": self._tx.now() + lease_s}
+        changes = []
+        for host, epoch, values in zip(hosts, epochs, more or [{}] * len(hosts), strict=True):
+            order = {"epoch": epoch} if what is HE.PREPARE else {"epoch": epoch, "operation": epoch}
+            changes.append((host, {**lease, **order, **values}))
+        return self._take_edges(what, changes, who=owner)
+
     def _take_edge(
         self, host: RolloutHost, what: HostEvent, *, who: str, why: str | None = None, **values: Any
     ) -> RolloutHost:
-        state = next_host_state(host.state, what)
-        if state not in LEASED and state is not H.UNKNOWN:
-            values.setdefault("lease_owner", None)
-            # Nobody's until it is due: a second copy of a message is not the next attempt.
-            values.setdefault("lease_until", values.get("due_at"))
-        values.setdefault("due_at", None)
-        changed = self._write(host, state=state, **values)
-        self._tx.record(
-            host.app,
-            f"host {host.name}",
-            what,
-            who=who,
-            why=why,
-            rollout=host.rollout,
-            states=(host.state, state),
-        )
+        return self._take_edges(what, [(host, values)], who=who, why=why)[0]
+
+    def _take_edges(
+        self,
+        what: HostEvent,
+        changes: Sequence[tuple[RolloutHost, dict[str, Any]]],
+        *,
+        who: str,
+        why: str | None = None,
+    ) -> list[RolloutHost]:
+        whole = []
+        for host, values in changes:
+            state = next_host_state(host.state, what)
+            if state not in LEASED and state is not H.UNKNOWN:
+                values.setdefault("lease_owner", None)
+                # Nobody's until it is due: a second copy of a message is not the next attempt.
+                values.setdefault("lease_until", values.get("due_at"))
+            values.setdefault("due_at", None)
+            whole.append((host, {"state": state, **values}))
+        changed = self._write_all(whole)
+        for host, values in whole:
+            self._tx.record(
+                host.app,
+                f"host {host.name}",
+                what,
+                who=who,
+                why=why,
+                rollout=host.rollout,
+                states=(host.state, values["state"]),
+            )
         return changed
 
     def _list(self, *where: Any, limit: int | None = None) -> list[RolloutHost]:
@@ -655,11 +704,27 @@ class Hosts:
         return load_all(RolloutHost, rows, **_CONVERTERS)
 
     def _write(self, host: RolloutHost, **values: Any) -> RolloutHost:
-        claim = {"its_id": host.id, "its_version": host.version}
-        changed = self._tx.run(_GUARDED, {**claim, "version": host.version + 1, **values})
-        if changed.rowcount != 1:
-            raise StaleWrite(f"{host.name}: another worker has reported on it meanwhile")
-        return replace(host, version=host.version + 1, **values)
+        return self._write_all([(host, values)])[0]
+
+    def _write_all(self, changes: Sequence[tuple[RolloutHost, Mapping[str, Any]]]) -> list[RolloutHost]:
+        answers = self._tx.run_all(
+            [
+                (_GUARDED, {**_claim_of(host), "version": host.version + 1, **values})
+                for host, values in changes
+            ]
+        )
+        for answer, (host, _) in zip(answers, changes, strict=True):
+            if answer.rowcount != 1:
+                raise StaleWrite(f"{host.name}: another worker has reported on it meanwhile")
+        return [replace(host, version=host.version + 1, **values) for host, values in changes]
+
+
+def _report_of(host: RolloutHost) -> dict[str, Any]:
+    return {"its_app": host.app, "its_name": host.name, "its_epoch": host.epoch or 0}
+
+
+def _claim_of(host: RolloutHost) -> dict[str, Any]:
+    return {"its_id": host.id, "its_version": host.version}
 
 
 _CONVERTERS = {"state": HostState, "role": Role}
@@ -699,7 +764,6 @@ _DUE_OF = (
 )
 _PENDING = _DUE_OF.where(rollout_hosts.c.state == H.PENDING).limit(bindparam("most"))
 _PREPARABLE = Prepared(_PENDING)
-_NEXT_TO_PREPARE = Prepared(_PENDING.where(_its_rollout_is([RolloutState.EVALUATING_CANARY])))
 _AS_INDEXED = (
     rollout_hosts.c.state,
     rollout_hosts.c.position,
@@ -751,6 +815,7 @@ _TO_ROLL_BACK = Prepared(
         _needs_roll_back(),
     )
 )
+_STOP = Prepared(select(rollouts.c.state, rollouts.c.stop_epoch).where(rollouts.c.id == bindparam("rollout")))
 _CLAIMED = and_(
     rollout_hosts.c.id == bindparam("its_id"), rollout_hosts.c.version == bindparam("its_version")
 )
@@ -893,13 +958,13 @@ def _startable(*, canary: bool) -> Prepared:
 _NEXT_TO_ACTIVATE = Prepared(
     _WITH_DEBT.where(rollout_hosts.c.rollout == bindparam("rollout"), _IS_DUE, _ready(canary=False))
     .order_by(rollout_hosts.c.position)
-    .limit(1)
+    .limit(bindparam("most"))
 )
 
 
 @functools.cache
-def _lease_left(*, rolling_back: bool) -> Prepared:
-    stages = BACK if rolling_back else SWITCHING
+def _lease_left(*, back: bool) -> Prepared:
+    stages = BACK if back else SWITCHING
     return Prepared(select(rollout_hosts.c.lease_until).where(_CLAIMED, _its_rollout_is(stages)))
 
 

@@ -17,6 +17,9 @@ CONNECT_S = 5
 LOCK_S = 20  # as long as SQLite waits for another process
 ANSWER_S = 30.0  # longer than a lock is waited for: then the other side is there, and says nothing
 LOST_S = 10  # what we sent is not acknowledged: cut off
+# Connections that stay: one that comes and goes costs the server more than all that is asked on it, and what was prepared
+# on it is forgotten. As many as hosts are under way in a process; those that are asked for least are last in the row.
+KEPT = 40
 ALIVE_S = 1.0  # a connection that was used so recently is believed to be there
 IDLE_S = 5  # in the middle of a transaction, whose locks a stop may be waiting for
 
@@ -59,7 +62,14 @@ class Impatient(psycopg.Connection[Any]):
 
 def engine(url: str) -> Engine:
     """An engine whose connections give up in time."""
-    made = create_engine(url, pool_size=8, max_overflow=64, pool_timeout=20, connect_args=_CONNECT)
+    made = create_engine(
+        url,
+        pool_size=KEPT,
+        max_overflow=72 - KEPT,
+        pool_timeout=20,
+        pool_use_lifo=True,
+        connect_args=_CONNECT,
+    )
     event.listen(made, "do_connect", _connect)
     event.listen(made, "checkin", _given_back)
     event.listen(made, "checkout", _taken)

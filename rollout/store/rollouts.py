@@ -252,6 +252,10 @@ class Rollouts:
         """Unfinished ones that nobody has looked at for too long, or with outcomes to count."""
         return self._load(_DUE, now=self._tx.now())
 
+    def state(self, rollout: RolloutId) -> RolloutState:
+        """Of this one."""
+        return RolloutState(self._tx.run(_STATE, {"rollout": rollout}).scalar_one())
+
     def states(self, ids: Sequence[RolloutId]) -> dict[RolloutId, RolloutState]:
         """The states of these, in one query."""
         if not ids:
@@ -311,13 +315,20 @@ class Rollouts:
         taken = self._tx.run(_take_token(canary=canary), {"rollout": rollout})
         return taken.rowcount == 1
 
-    def pass_token_on(self, rollout: RolloutId, window: int, *, at_once: bool = True) -> bool:
-        """One host is done, and another one takes its place: as `take_token` after the first one's was given back.
+    def pass_tokens_on(self, rollout: RolloutId, windows: Sequence[int], kept: int) -> bool:
+        """Hosts are done, and as many others take their places: as `take_token` each time that one was given back.
 
-        Unless `at_once` it is only given back, for who claims the other one.
+        `windows`: after the first one, the second one and so on, never narrower. All but `kept` are only given back, for
+        who claims the other hosts.
         """
-        values = {"rollout": rollout, "new_window": window, "kept": int(at_once)}
-        return self._tx.run(_PASS_TOKEN_ON, values).rowcount == 1
+        values = {
+            "rollout": rollout,
+            "its_window": windows[0],
+            "new_window": windows[-1],
+            "passed": len(windows),
+            "given_back": len(windows) - kept,
+        }
+        return self._tx.run(_PASS_TOKENS_ON, values).rowcount == 1
 
     def room_to_fail(self, rollout: RolloutId) -> bool:
         """Whether one more host without a token may be counted as failed; the row stays locked."""
@@ -517,6 +528,7 @@ _KINDS = (
     .group_by(*_KIND)
 )
 _HOLD = Prepared(select(rollouts.c.id).where(_THIS).with_for_update())
+_STATE = Prepared(select(rollouts.c.state).where(_THIS))
 _WINDOW = Prepared(select(rollouts.c.window).where(_THIS))
 _ROLLBACK_TO = Prepared(select(rollouts.c.rollback_to).where(_THIS))
 _UNFINISHED_COMMITS = Prepared(
@@ -559,17 +571,18 @@ def _take_token(*, canary: bool) -> Prepared:
     return Prepared(update(rollouts).where(may).values(in_flight=rollouts.c.in_flight + 1))
 
 
-_PASS_TOKEN_ON = Prepared(
+# Where there is room for the first one there is for the others: each leaves as many in flight, and no narrower window.
+_PASS_TOKENS_ON = Prepared(
     update(rollouts)
     .where(
         _THIS,
         *_may_activate(canary=False),
-        has_room(in_flight=rollouts.c.in_flight - 1, window=bindparam("new_window", type_=Integer)),
+        has_room(in_flight=rollouts.c.in_flight - 1, window=bindparam("its_window", type_=Integer)),
     )
     .values(
-        done=rollouts.c.done + 1,
+        done=rollouts.c.done + bindparam("passed", type_=Integer),
         window=bindparam("new_window", type_=Integer),
-        in_flight=rollouts.c.in_flight - 1 + bindparam("kept", type_=Integer),
+        in_flight=rollouts.c.in_flight - bindparam("given_back", type_=Integer),
     )
 )
 

@@ -91,6 +91,10 @@ class Transaction:
         """The same, for each of these."""
         return self._straight.run_many(self.connection, prepared, values)
 
+    def run_all(self, statements: Sequence[tuple[Prepared, Mapping[str, Any]]]) -> list[Answer]:
+        """As `run`, for each of these, in their order and on one way to the database."""
+        return self._straight.run_all(self.connection, statements)
+
     def now(self) -> float:
         """Seconds on the store's clock; it goes on during the transaction."""
         return self._clock.seconds(self.connection)

@@ -7,7 +7,7 @@ is made at import or by a cached function: what is kept of it is kept for the st
 from __future__ import annotations
 
 from collections import namedtuple
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 
@@ -76,6 +76,15 @@ class Straight:
             return _sent(connection, way, way.parameters(values[0]), many=False)
         return _sent(connection, way, [way.parameters(one) for one in values], many=True)
 
+    def run_all(
+        self, connection: Connection, statements: Sequence[tuple[Prepared, Mapping[str, Any]]]
+    ) -> list[Answer]:
+        """As `run`, for each of these in their order; PostgreSQL is sent all of them before it is asked what came of the first."""
+        ways = [(self._way(connection, prepared, values), values) for prepared, values in statements]
+        if len(ways) < 2 or connection.dialect.name == "sqlite":
+            return [_sent(connection, way, way.parameters(values), many=False) for way, values in ways]
+        return _sent_all(connection, [(way, way.parameters(values)) for way, values in ways])
+
     def _way(self, connection: Connection, prepared: Prepared, values: Mapping[str, Any]) -> _Way:
         key = prepared, tuple(values)
         way = self._ways.get(key)
@@ -92,10 +101,35 @@ def _sent(connection: Connection, way: _Way, parameters: Any, *, many: bool) -> 
         found = cursor.fetchall() if way.has_rows else None
         rowcount = cursor.rowcount
     except BaseException as error:  # noqa: BLE001 -- it raises it, or what SQLAlchemy makes of it
-        # Not public; and nothing that is knows when a connection is lost, and asks the engine's listeners about it.
-        its = way.sql if isinstance(error, connection.dialect.loaded_dbapi.Error) else None
-        connection._handle_dbapi_exception(error, its, parameters, cursor, None)  # noqa: SLF001
+        _raise(connection, error, way, parameters, cursor)
     return Answer(way.read(found, cursor) if found else [], rowcount)
+
+
+def _sent_all(connection: Connection, sent: Sequence[tuple[_Way, Any]]) -> list[Answer]:
+    """To psycopg, which keeps what came of them apart."""
+    driver: Any = connection.connection
+    cursors: list[Any] = []
+    try:
+        with driver.driver_connection.pipeline():
+            for way, parameters in sent:
+                cursors.append(driver.cursor())
+                cursors[-1].execute(way.sql, parameters)
+        found = [
+            cursor.fetchall() if way.has_rows else None
+            for (way, _), cursor in zip(sent, cursors, strict=True)
+        ]
+    except BaseException as error:  # noqa: BLE001 -- as above
+        _raise(connection, error, *sent[max(0, len(cursors) - 1)], cursors[-1] if cursors else None)
+    return [
+        Answer(way.read(rows, cursor) if rows else [], cursor.rowcount)
+        for (way, _), cursor, rows in zip(sent, cursors, found, strict=True)
+    ]
+
+
+def _raise(connection: Connection, error: BaseException, way: _Way, parameters: Any, cursor: Any) -> NoReturn:
+    # Not public; and nothing that is knows when a connection is lost, and asks the engine's listeners about it.
+    its = way.sql if isinstance(error, connection.dialect.loaded_dbapi.Error) else None
+    connection._handle_dbapi_exception(error, its, parameters, cursor, None)  # noqa: SLF001
 
 
 class _Way:

@@ -13,7 +13,7 @@ from rollout.domain.deliveries import End, Outcome
 from rollout.domain.model import BranchCommit, Member, Push, Release, Role
 from rollout.domain.states import CommitEvent, CommitState, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.domain.verdict import Interval
-from rollout.errors import Conflict, IllegalTransition, LeaseLost, NotFound, ServiceUnavailable, StaleWrite
+from rollout.errors import Conflict, IllegalTransition, NotFound, ServiceUnavailable, StaleWrite
 from rollout.store import clock as store_clock
 from rollout.store.rollouts import Planned
 from rollout.store.store import Store
@@ -461,11 +461,11 @@ def test_a_permit_marks_the_host_touched_and_remembers_what_it_ran(store, now):
     _, hosts = fanning_out(store)
     with store.transaction() as tx:
         claim = tx.hosts.claim_activation(hosts[1].id, "w", 15)
-        _, left = tx.hosts.permit(claim, "f" * 40, 15)
+        (left,) = tx.hosts.permit([(claim, "f" * 40)], 15)
         assert 0 < left <= 15
         touched = tx.hosts.get(claim.id)
         assert (touched.touched, touched.previous) == (True, "f" * 40)
-        tx.hosts.permit(touched, SHA, 15)
+        tx.hosts.permit([(touched, SHA)], 15)
         assert tx.hosts.get(claim.id).previous == "f" * 40
 
 
@@ -475,13 +475,13 @@ def test_no_permit_after_the_lease_or_after_a_stop(store, now):
     with store.transaction() as tx:
         claim, other = (tx.hosts.claim_activation(host.id, "w", 15) for host in hosts[1:])
     now["s"] += 16
-    with pytest.raises(LeaseLost), store.transaction() as tx:
-        tx.hosts.permit(claim, None, 15)
+    with store.transaction() as tx:
+        assert tx.hosts.permit([(claim, None)], 15) == [0.0]
     now["s"] -= 16
     with store.transaction() as tx:
         tx.rollouts.change(tx.rollouts.lock(rollout.id), RE.STOP, who="ann")
-    with pytest.raises(LeaseLost), store.transaction() as tx:
-        tx.hosts.permit(other, None, 15)
+    with store.transaction() as tx:
+        assert tx.hosts.permit([(other, None)], 15) == [0.0]
     with store.reading() as tx:
         assert not tx.hosts.get(other.id).touched
 

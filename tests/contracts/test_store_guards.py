@@ -6,7 +6,6 @@ import pytest
 
 from rollout.domain.model import UNREAD, Member, Role
 from rollout.domain.states import HostEvent, HostState, RolloutEvent
-from rollout.errors import LeaseLost
 from rollout.store import clock as store_clock
 from rollout.store.rollouts import Planned
 from rollout.store.store import Store
@@ -71,10 +70,10 @@ def test_a_prepare_learns_that_it_is_no_longer_wanted(store):
         tx.hosts.change(host, HE.ACTIVATE, who="w")
         back = tx.hosts.change(tx.hosts.get(host.id), HE.PREPARE_AGAIN, who="w")[0]
         claim = tx.hosts.claim_prepare(back.id, "w", 15)
-        assert tx.hosts.still_claimed(claim)
-        assert not tx.hosts.still_claimed(back)
+        assert all(tx.hosts.still_claimed([claim]))
+        assert not any(tx.hosts.still_claimed([back]))
         tx.rollouts.change(tx.rollouts.get(rollout.id), RE.STOP, who="ann")
-        assert not tx.hosts.still_claimed(claim)
+        assert not any(tx.hosts.still_claimed([claim]))
 
 
 def test_every_edge_of_a_host_has_its_event(store):
@@ -132,7 +131,8 @@ def test_what_a_host_owes_is_the_next_claims_until_it_is_settled(store):
         tx.hosts.owe(earlier, None)
         claim = tx.hosts.claim_activation(host.id, "w", 15)
         assert (claim.owes, claim.owed) == (True, None)
-        touched, _ = tx.hosts.permit(claim, SHA, 15)
+        tx.hosts.permit([(claim, SHA)], 15)
+        touched = tx.hosts.get(claim.id)
         assert (touched.previous, touched.way_back) == (SHA, None)
         tx.hosts.runs(claim, SHA)
         assert _known(tx, host).owes
@@ -152,12 +152,11 @@ def test_a_permit_gives_no_more_than_what_is_left_of_the_lease(store, monkeypatc
     with store.transaction() as tx:
         _, (_, host, _) = fanning_out(tx)
         claim = tx.hosts.claim_activation(host.id, "w", 15)
-        assert tx.hosts.permit(claim, None, 15)[1] == pytest.approx(15)
+        assert tx.hosts.permit([(claim, None)], 15)[0] == pytest.approx(15)
         now[0] += 12
-        assert tx.hosts.permit(claim, None, 15)[1] == pytest.approx(3)
+        assert tx.hosts.permit([(claim, None)], 15)[0] == pytest.approx(3)
         touched = replace(claim, touched=True)
-        assert tx.hosts.permit(touched, None, 15)[1] == pytest.approx(3)
+        assert tx.hosts.permit([(touched, None)], 15)[0] == pytest.approx(3)
         now[0] += 3
         for late in (claim, touched):
-            with pytest.raises(LeaseLost):
-                tx.hosts.permit(late, None, 15)
+            assert tx.hosts.permit([(late, None)], 15) == [0.0]

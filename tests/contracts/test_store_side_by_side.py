@@ -11,10 +11,11 @@ from sqlalchemy import text
 
 from rollout.domain import deliveries
 from rollout.domain.branches import Branch
-from rollout.domain.model import Answer, BranchCommit, Member, Outcome, Push, Release, Role
+from rollout.domain.model import BranchCommit, Member, Push, Release, Role
 from rollout.domain.states import CommitEvent, CommitState, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.errors import StaleWrite
 from rollout.services import bars, halts, hosts, intake, reconcile, rollouts, turns
+from rollout.services.together import Together
 from rollout.store import clock as store_clock
 from rollout.store.rollouts import Planned
 from rollout.store.store import Store
@@ -164,7 +165,8 @@ def two_rollouts(store, old_state):
             host, _ = tx.hosts.change(tx.hosts.claim_prepare(host.id, "w", 15), HE.PREPARED, who="w")
             if sha == SHA:
                 claim = tx.hosts.claim_activation(host.id, "w", 15)
-                touched, _ = tx.hosts.permit(claim, None, 15)
+                tx.hosts.permit([(claim, None)], 15)
+                touched = tx.hosts.get(claim.id)
                 host, _ = tx.hosts.change(touched, HE.DONE, who="w", token=False)
                 if old_state is HostState.ROLLBACK_FAILED:
                     for event in (HE.ROLL_BACK, HE.ROLLBACK_FAILED):
@@ -229,6 +231,7 @@ def deps_of(store, **more):
         settings=SimpleNamespace(lease_s=15.0, ring_again_s=5.0),
         bell=Mock(),
         leases=Mock(),
+        together=Together(),
         **more,
     )
 
@@ -251,14 +254,9 @@ def one_switches_and_one_waits(store):
 
 
 def switched(store, job):
-    outcome = Outcome(Answer.DONE, output="", current=SHA)
     deps = deps_of(store)
-    return Whole(
-        store,
-        lambda: hosts._report_and_go_on(
-            deps, job, lambda tx: hosts._switched_and_next(tx, job, deps, outcome)
-        ),
-    )
+    went = hosts._Went(job, last=False, runs=SHA)
+    return Whole(store, lambda: hosts._report_and_go_on(deps, went, hosts._all_switched))
 
 
 def test_who_plans_ahead_and_who_reports_a_switch_do_not_wait_for_each_other(store):
@@ -288,6 +286,11 @@ def test_who_settles_a_silent_host_and_who_reports_on_it_do_not_wait_for_each_ot
     assert beside.end().error is None
 
 
+def next_back(tx, rollout, owner):
+    (claim,) = tx.hosts.claim_to_roll_back(tx.hosts.to_roll_back(rollout.id, 1), owner, 15)
+    return claim
+
+
 def test_two_that_bring_hosts_back_go_on_with_a_host_each(store):
     """Both have reported at once: neither's report is lost because the other one took the same next host."""
     rollout, _ = fanning_out(store)
@@ -296,17 +299,13 @@ def test_two_that_bring_hosts_back_go_on_with_a_host_each(store):
             tx.hosts.update(host, state=HostState.DONE, touched=True)
         stopping = tx.rollouts.change(tx.rollouts.get(rollout.id), RE.STOP, who="ann")
         rollout = tx.rollouts.change(stopping, RE.ROLL_BACK, who="stop")
-        job = job_of(rollout, tx.hosts.claim_next_roll_back(rollout.id, "w", 15))
-    outcome, deps = Outcome(Answer.DONE, output="", current=None), deps_of(store)
-    beside = Whole(
-        store,
-        lambda: hosts._report_and_go_on(
-            deps, job, lambda tx: hosts._rolled_back_and_next(tx, job, deps, None, None, outcome, None)
-        ),
-    )
+        job = job_of(rollout, next_back(tx, rollout, "w"))
+    deps = deps_of(store)
+    went = hosts._Went(job, last=False)
+    beside = Whole(store, lambda: hosts._report_and_go_on(deps, went, hosts._all_back))
     with store.transaction() as tx:
         tx.rollouts.hold(rollout.id)
-        taken = tx.hosts.claim_next_roll_back(rollout.id, "other", 15)
+        taken = next_back(tx, rollout, "other")
         beside.begin(tx)
     assert beside.end().error is None
     assert beside.result.host.id not in {job.host.id, taken.id}

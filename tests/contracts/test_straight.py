@@ -37,7 +37,6 @@ RUNS = {
     "a host": (hosts._BY_ID, {"host": 1}),
     "no host": (hosts._BY_ID, {"host": 99}),
     "to be prepared": (hosts._PREPARABLE, {**DUE, "most": 2}),
-    "the next to prepare": (hosts._NEXT_TO_PREPARE, {**DUE, "most": 1}),
     "to be prepared ahead": (hosts._PREPARABLE_AHEAD, {**DUE, "before": 1, "most": 2}),
     "to go back": (hosts._BACK_NEXT, {**DUE, "most": 2}),
     "to be tried again": (hosts._TO_RETRY, DUE),
@@ -45,12 +44,12 @@ RUNS = {
     "startable": (hosts._startable(canary=False), {**DUE, "most": 2}),
     "startable canary": (hosts._startable(canary=True), {**DUE, "most": 2}),
     "to activate": (hosts._TO_ACTIVATE, {"host": 2}),
-    "the next to activate": (hosts._NEXT_TO_ACTIVATE, DUE),
+    "the next to activate": (hosts._NEXT_TO_ACTIVATE, {**DUE, "most": 2}),
     "to roll back": (hosts._TO_ROLL_BACK, {"host": 3}),
     "still claimed": (hosts._STILL_CLAIMED, CLAIM),
     "a lease": (hosts._LEASE_LEFT, CLAIM),
-    "a lease of a stage": (hosts._lease_left(rolling_back=False), CLAIM),
-    "a lease on the way back": (hosts._lease_left(rolling_back=True), CLAIM),
+    "a lease of a stage": (hosts._lease_left(back=False), CLAIM),
+    "a lease on the way back": (hosts._lease_left(back=True), CLAIM),
     "in these states": (hosts._in_states(frozenset(hosts.SWITCHING), locked=False), {"rollout": 1}),
     "in these states, locked": (
         hosts._in_states(frozenset(hosts.SWITCHING), locked=True),
@@ -74,7 +73,12 @@ RUNS = {
     "counting": (rollouts._COUNTING, {"rollout": 1}),
     "a canary's token": (rollouts._take_token(canary=True), {"rollout": 1}),
     "a token": (rollouts._take_token(canary=False), {"rollout": 1}),
-    "a token passed on": (rollouts._PASS_TOKEN_ON, {"rollout": 1, "new_window": 2, "kept": 1}),
+    "tokens passed on": (
+        rollouts._PASS_TOKENS_ON,
+        {"rollout": 1, "its_window": 2, "new_window": 3, "passed": 2, "given_back": 1},
+    ),
+    "a state": (rollouts._STATE, {"rollout": 1}),
+    "a stop": (hosts._STOP, {"rollout": 1}),
     "counts": (
         rollouts._move_counts(("done", "in_flight"), window=True),
         {"rollout": 1, "done_more": 1, "in_flight_more": -1, "new_window": 3},
@@ -168,9 +172,9 @@ def test_an_epoch_comes_out_of_its_update(seeded):
     """A row that a change returns is read, and the change is made."""
     with seeded.transaction() as tx:
         prepared = apps._next_epoch(postgresql=tx.is_postgresql)
-        values = {"its_name": "shop", "milliseconds": 5}
-        assert [tuple(row) for row in tx.run(prepared, values)] == [(5,)]
-        assert tx.connection.execute(prepared.statement, values).scalar_one() == 6
+        values = {"its_name": "shop", "milliseconds": 5, "more": 1}
+        assert [tuple(row) for row in tx.run(prepared, values)] == [(6,)]
+        assert tx.connection.execute(prepared.statement, values).scalar_one() == 8
 
 
 def test_columns_have_their_names(seeded):

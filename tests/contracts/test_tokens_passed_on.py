@@ -41,7 +41,7 @@ def test_it_is_passed_on_exactly_when_it_could_be_given_back_and_taken(store, wi
             done=2, failed=failed, unreadable=unreadable, unknown=unknown, in_flight=flying - 1, window=window
         )
         with store.transaction() as tx:
-            passed = tx.rollouts.pass_token_on(rollout.id, window)
+            passed = tx.rollouts.pass_tokens_on(rollout.id, [window], 1)
             assert passed is budget.may_start(after, limits(now)), (failed, unreadable, unknown, flying)
             row = tx.rollouts.get(rollout.id)
         if passed:
@@ -50,13 +50,25 @@ def test_it_is_passed_on_exactly_when_it_could_be_given_back_and_taken(store, wi
             assert counters(row) == counters(now)
 
 
+def test_several_at_once_are_passed_on_as_one_after_another(store):
+    """Of three hosts that are done one row ends: as many are done and the window is as wide as step by step, and its token is given back."""
+    rollout, _ = fanning_out(store, max_failed=K)
+    with store.transaction() as tx:
+        tx.rollouts.update(
+            tx.rollouts.lock(rollout.id), in_flight=3, concurrency=CONCURRENCY, window=2, done=1, max_failed=2
+        )
+        assert tx.rollouts.pass_tokens_on(rollout.id, [3, 3, 3], 2)
+        row = tx.rollouts.get(rollout.id)
+    assert (row.done, row.in_flight, row.window) == (4, 2, 3)
+
+
 @pytest.mark.parametrize("state", [state for state in RolloutState if state is not RolloutState.FANNING_OUT])
 def test_in_no_other_state_is_it_passed_on(store, state):
     """A rollout that is halted, stopped or over passes none on."""
     rollout, _ = fanning_out(store, max_failed=K)
     with store.transaction() as tx:
         tx.rollouts.update(tx.rollouts.lock(rollout.id), state=state, in_flight=1)
-        assert not tx.rollouts.pass_token_on(rollout.id, WINDOW)
+        assert not tx.rollouts.pass_tokens_on(rollout.id, [WINDOW], 1)
 
 
 def test_the_next_host_is_claimed_with_it(store):
@@ -66,11 +78,9 @@ def test_the_next_host_is_claimed_with_it(store):
         first = tx.hosts.claim_activation(hosts[1].id, "me", 15)
         assert first is not None
     with store.transaction() as tx:
-        found = tx.hosts.next_to_activate(rollout.id)
-        assert found is not None
-        assert tx.rollouts.pass_token_on(rollout.id, 1)
-        second = tx.hosts.claim_with_token(found, "me", 15)
-    assert second is not None
+        found = tx.hosts.next_to_activate(rollout.id, 1)
+        assert tx.rollouts.pass_tokens_on(rollout.id, [1], 1)
+        (second,) = tx.hosts.claim_with_tokens(found, "me", 15)
     assert (second.name, second.state, second.token) == ("web3", HostState.ACTIVATING, True)
     assert (second.epoch or 0) > (first.epoch or 0)
     with store.transaction() as tx:

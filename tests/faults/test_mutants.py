@@ -570,13 +570,14 @@ def hosts_are_not_told_of_debts(patch):
 
 def accepted_for_ever(patch):
     patch.setattr(hosts, "_UNTOUCHED", hosts._FOUND)
-    true = Hosts._claim
+    true = Hosts._claim_all
 
-    def claim(self, *args, **values):
-        values.pop("accepted", None)
-        return true(self, *args, **values)
+    def claim(self, hosts, what, owner, lease_s, more=None, **options):
+        for values in more or ():
+            values.pop("accepted", None)
+        return true(self, hosts, what, owner, lease_s, more, **options)
 
-    patch.setattr(Hosts, "_claim", claim)
+    patch.setattr(Hosts, "_claim_all", claim)
 
 
 def retry_takes_unread_for_untouched(patch):
@@ -652,7 +653,7 @@ def event_outside_the_transaction(patch):
 
 
 def release_not_recorded(patch):
-    patch.setattr(Hosts, "runs", lambda *_, **__: None)
+    patch.setattr(Hosts, "all_run", lambda *_, **__: None)
 
 
 def deliveries_not_kept(patch):

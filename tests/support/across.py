@@ -94,20 +94,35 @@ def take_back(world, number):
     return back
 
 
+def before_reports(patch, hosts, act):
+    """`act(job)` is done before each report on a host."""
+    reports, goes_on = hosts._report, hosts._report_and_go_on
+
+    def report(deps, job, what):
+        act(job)
+        return reports(deps, job, what)
+
+    def go_on(deps, went, what):
+        act(went.job)
+        return goes_on(deps, went, what)
+
+    patch.setattr(hosts, "_report", report)
+    patch.setattr(hosts, "_report_and_go_on", go_on)
+
+
 def late_roll_back(world, patch, hosts):
     """SLOW goes back to what it ran, and before the worker says so the next rollout has switched it."""
     _, bad, old = owes_a_rollback(world)
     _, new = fix(world, bad)
     world.run(until=lambda: state_of(world, new) is RolloutState.FANNING_OUT)
-    true = hosts._report
+    was = []
 
-    def report(deps, job, what):
-        if job.host.rollout == old:
-            patch.setattr(hosts, "_report", true)
+    def late(job):
+        if job.host.rollout == old and not was:
+            was.append(job)
             world.run(until=lambda: row_of(world, new).state is HostState.DONE, seconds=14)
-        return true(deps, job, what)
 
-    patch.setattr(hosts, "_report", report)
+    before_reports(patch, hosts, late)
     roll_back_again(world, old, hosts)
     world.settle()
     return new
@@ -118,19 +133,18 @@ def kept_and_switched_again(world, patch, hosts):
     world.push()
     world.settle()
     bad = world.push()
-    true = hosts._report
+    was = []
 
-    def report(deps, job, what):
-        if job.rollout.commit == bad and job.host.state is HostState.ACTIVATING:
-            patch.setattr(hosts, "_report", true)
+    def late(job):
+        if job.rollout.commit == bad and job.host.state is HostState.ACTIVATING and not was:
+            was.append(job)
             stopping.stop(job.rollout.id, world.deps, who="me", why="keep", keep=True)
             world.run(until=lambda: state_of(world, job.rollout.id) is RolloutState.STOPPED, seconds=10)
             _, new = fix(world, bad)
             name = job.host.name
             world.run(until=lambda: row_of(world, new, name).state is HostState.DONE, seconds=12)
-        return true(deps, job, what)
 
-    patch.setattr(hosts, "_report", report)
+    before_reports(patch, hosts, late)
     world.settle()
 
 

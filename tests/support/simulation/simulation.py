@@ -42,6 +42,7 @@ from rollout.services import (
 from rollout.services.leases import LeaseKeeper
 from rollout.services.ports import Deps
 from rollout.services.steps import Again, GoOn
+from rollout.services.together import Part, Together
 from rollout.store import apps as store_apps
 from rollout.store import clock as store_clock
 from rollout.store.store import Store, Transaction
@@ -93,6 +94,19 @@ class Worker(Process):
 
     deps: Deps
     busy: int = 0
+
+
+class TakesTurns(Together):
+    """One of a worker whose threads are tasks."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        super().__init__()
+        self._timeline = timeline
+
+    def wait(self, part: Part) -> None:
+        """Let others come before, until somebody has written it."""
+        while not part.has_come(wait=False):
+            self._timeline.sleep(0.001)
 
 
 class Simulation:
@@ -191,6 +205,7 @@ class Simulation:
             notifier=self.world.notifier,
             leases=leases,
             worker=name,
+            together=TakesTurns(self.timeline),
         )
 
     def _a_weather(self) -> Weather:

@@ -7,7 +7,7 @@ import pytest
 from rollout.domain.states import HostState, RolloutState
 from rollout.errors import ConfigError
 from rollout.services import bars, catching_up, freezes, halts, hosts, stopping, views
-from tests.support.across import recorded, row_of, state_of
+from tests.support.across import before_reports, recorded, row_of, state_of
 from tests.support.checker import read
 from tests.support.checker.check import check
 from tests.support.world import World
@@ -441,14 +441,12 @@ def killed_at(world, monkeypatch, moment):
         case "switched":
             world.fleet.hosts[A].after_act = lambda: die(A)
         case "report":
-            true = hosts._report
 
-            def report(deps, job, what):
+            def activated(job):
                 if job.host.state is H.ACTIVATING:
                     die(job.host.name)
-                return true(deps, job, what)
 
-            monkeypatch.setattr(hosts, "_report", report)
+            before_reports(monkeypatch, hosts, activated)
     return dead
 
 

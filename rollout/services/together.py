@@ -1,0 +1,90 @@
+"""What many threads want to write about one rollout at once, written as one: most of what a report costs is its transaction.
+
+Whoever comes while nobody writes does so at once, for himself; whoever comes meanwhile is written by the next one, with all
+others who came (decision 0020). A thread returns when what it brought is committed, as ever.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+MOST = 64  # at once: others want the rows too
+
+
+class Part:
+    """One thread's, until somebody has written it, or it is the thread's own turn."""
+
+    def __init__(self, item: Any) -> None:
+        self.item = item
+        self.result: Any = None
+        self.written = False
+        self.leads = False
+        self._come = threading.Lock()
+        self._come.acquire()
+
+    def has_come(self, *, wait: bool = True) -> bool:
+        """One of them is so; or neither, when it could not be written together with others."""
+        return self._come.acquire(blocking=wait)
+
+    def come(self) -> None:
+        """Let its thread go on."""
+        self._come.release()
+
+
+class Together:
+    """Of one process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: dict[Hashable, deque[Part]] = {}  # those that somebody writes for now
+
+    def do(self, key: Hashable, item: T, work: Callable[[Sequence[T]], Sequence[R]]) -> R:
+        """What `work` makes of this, called with some whose key is the same; for this one alone when it fails for several.
+
+        `work` is the same for everyone with this key, and it does all or nothing.
+        """
+        mine = Part(item)
+        with self._lock:
+            if key in self._waiting:
+                self._waiting[key].append(mine)
+            else:
+                self._waiting[key] = deque()
+                mine.leads = True
+        if not mine.leads:
+            self.wait(mine)
+        if mine.leads:
+            self._lead(key, mine, work)
+        return mine.result if mine.written else work([item])[0]
+
+    def wait(self, part: Part) -> None:
+        """Until its time has come."""
+        part.has_come()
+
+    def _lead(self, key: Hashable, mine: Part, work: Callable[[Sequence[Any]], Sequence[Any]]) -> None:
+        with self._lock:
+            waiting = self._waiting[key]
+            others = [waiting.popleft() for _ in range(min(len(waiting), MOST - 1))]
+        parts = [mine, *others]
+        try:
+            for part, result in zip(parts, work([part.item for part in parts]), strict=True):
+                part.result, part.written = result, True
+        except Exception:
+            if not others:
+                raise
+        finally:
+            self._hand_on(key)
+            for part in others:
+                part.come()
+
+    def _hand_on(self, key: Hashable) -> None:
+        with self._lock:
+            waiting = self._waiting[key]
+            if not waiting:
+                del self._waiting[key]
+                return
+            following = waiting.popleft()
+        following.leads = True
+        following.come()
