@@ -54,10 +54,14 @@ def decide(required: Sequence[str], reported: Sequence[Check], age_s: float, lim
 
 
 def came_late(check: Check, known: Sequence[Check]) -> bool:
-    """Whether it says that a run is under way of which the result is known: reports overtake each other. A run is known by its address."""
-    return check.state is CheckState.PENDING and any(
-        one.name == check.name and one.url == check.url != "" and one.state in _RESULTS for one in known
-    )
+    """Whether it is no news: it comes again, or was overtaken by what its server said later.
+
+    Where the server does not say when: a run is under way of which the result is known. A run is known by its address.
+    """
+    before = next((one for one in known if one.name == check.name), None)
+    if before is None or check.stamp:
+        return before is not None and check.stamp <= before.stamp
+    return check.state is CheckState.PENDING and before.url == check.url != "" and before.state in _RESULTS
 
 
 def _names(checks: Sequence[Check]) -> str:

@@ -271,6 +271,9 @@ class Check:
     url: str = ""
     source: str = "api"  # who said so: a webhook's provider, or the API
     details: str = ""  # of a JUnit report: what failed; of one that says nothing: why, and what now
+    stamp: str = (
+        ""  # its place among the server's own words, by its time and number there; "" where it says none
+    )
 
 
 @dataclass(frozen=True, slots=True)

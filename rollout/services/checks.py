@@ -16,6 +16,7 @@ from rollout.store.checks import MOST_NAMES
 from rollout.store.store import Transaction
 
 LONGEST_WAIT_S = 600.0  # then it is looked at again
+LATE = "it was told of before, or what came later was"
 
 
 def external(app: AppConfig) -> bool:
@@ -56,6 +57,8 @@ def _end_of_report(tx: Transaction, push: Push, apps: Sequence[AppConfig]) -> En
     said = [_keep(tx, app, push.head, push.check) for app in taking]
     if None in said:
         return push, taking, End(Outcome.REJECTED, _too_many(push.head))
+    if set(said) == {LATE}:
+        return push, taking, End(Outcome.DUPLICATE, f"a report on commit {push.head}: {LATE}")
     return push, taking, End(Outcome.REPORTED, f"a report on commit {push.head}")
 
 
@@ -81,7 +84,7 @@ def _keep(tx: Transaction, app: AppConfig, sha: str, check: Check) -> str | None
     """As `report`, for whoever holds the app's row; None when the commit has reports of too many checks."""
     name = AppName(app.name)
     if checks.came_late(check, tx.checks.of(name, sha)):
-        return "its result was told of before"
+        return LATE
     if not tx.checks.put(name, sha, check):
         return None
     commit = tx.commits.lock(name, sha)

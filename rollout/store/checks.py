@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, delete, func, insert, select, update
 
@@ -26,13 +26,15 @@ class Checks:
     def put(self, app: AppName, sha: str, check: Check) -> bool:
         """The newest word replaces what was said before; False when the commit has MOST_NAMES different ones already."""
         key = and_(checks.c.app == app, checks.c.sha == sha, checks.c.name == check.name)
-        values = {
+        values: dict[str, Any] = {
             "state": check.state,
             "url": check.url,
             "source": check.source,
             "details": check.details,
             "reported_at": self._tx.today(),
         }
+        if check.stamp:  # what has none comes between words that have one, and hides none of them
+            values["stamp"] = check.stamp
         if self._tx.connection.execute(update(checks).where(key).values(**values)).rowcount:
             return True
         known = select(func.count()).where(checks.c.app == app, checks.c.sha == sha)

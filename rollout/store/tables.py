@@ -150,6 +150,7 @@ checks = Table(
     Column("url", Text, nullable=False),
     Column("source", String(30), nullable=False),
     Column("details", Text, nullable=False),
+    Column("stamp", String(60), nullable=False, default="", server_default=""),
     Column("reported_at", Utc, nullable=False),
     UniqueConstraint("app", "sha", "name"),
 )

@@ -1,7 +1,9 @@
 """Reports of CI servers: GitHub's status, check_run, workflow_run and workflow_job events, and GitLab's pipeline events."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from rollout.domain.model import Check, CheckState, Push
 from rollout.errors import Unreadable
@@ -35,6 +37,7 @@ _PIPELINE: Mapping[str, Word] = {
     "skipped": (CheckState.CANCELLED, "was skipped, run it"),
     "manual": (CheckState.CANCELLED, "waits for a person to start its manual job"),
 }
+_TIMES = ("created_at", "run_started_at", "started_at", "updated_at", "completed_at", "finished_at")
 _GOES_ON: Word = CheckState.PENDING, ""
 _FAILED: Word = CheckState.FAILURE, ""
 
@@ -47,14 +50,14 @@ def github(event: str, delivery: str, found: payload.Table) -> Push:
     addresses, full_name = payload.texts(repository, *ADDRESSES), payload.text(repository, "full_name")
     if event == "status":
         state = _STATUS.get(payload.text(found, "state"), CheckState.FAILURE)
-        check = _check(found, "context", "target_url", (state, ""))
+        check = _check(found, "context", "target_url", (state, ""), _times(found))
         return _report("github", delivery, addresses, full_name, payload.head(found, "sha"), check)
     run = payload.table(found, event)
     word = _GOES_ON
     if payload.text(run, "status") == "completed":
         word = _CONCLUSION.get(payload.text(run, "conclusion"), _FAILED)
     name = payload.text(run, "name") or payload.text(payload.table(found, "workflow"), "name")
-    check = _check({**run, "name": name}, "name", "html_url", word)
+    check = _check({**run, "name": name}, "name", "html_url", word, _times(run))
     return _report("github", delivery, addresses, full_name, payload.head(run, "head_sha"), check)
 
 
@@ -64,16 +67,40 @@ def gitlab(delivery: str, found: payload.Table, keys: tuple[str, ...]) -> Push:
     if run.get("tag") is True or payload.text(run, "source") == "parent_pipeline":
         return Push("gitlab", delivery, "other")
     word = _PIPELINE.get(payload.text(run, "status"), _GOES_ON)
-    check = _check({**run, "name": PIPELINE}, "name", "url", word)
+    # A pipeline that is run again keeps its own times until it ends: its new jobs tell.
+    times = [time for one in (run, *payload.tables(found, "builds")) for time in _times(one)]
+    check = _check({**run, "name": PIPELINE}, "name", "url", word, times)
     full_name = payload.text(project, "path_with_namespace")
     return _report(
         "gitlab", delivery, payload.texts(project, *keys), full_name, payload.head(run, "sha"), check
     )
 
 
-def _check(within: Mapping[str, object], name: str, url: str, word: Word) -> Check:
+def _check(within: payload.Table, name: str, url: str, word: Word, times: Sequence[float]) -> Check:
     state, details = word
-    return Check(payload.text(within, name)[:200], state, payload.text(within, url), details=details)
+    stamp = _stamp(times, within.get("id"), state) if times else ""
+    return Check(
+        payload.text(within, name)[:200], state, payload.text(within, url), details=details, stamp=stamp
+    )
+
+
+def _stamp(times: Sequence[float], number: object, state: CheckState) -> str:
+    """Texts in the order in which the server said them: by its clock, its number, and a run's result comes last."""
+    known = number if isinstance(number, int) and 0 <= number < 10**20 else 0
+    return f"{max(0.0, *times):017.3f} {known:020d} {state is not CheckState.PENDING:d}"
+
+
+def _times(within: payload.Table) -> list[float]:
+    """When something happened to it, as the server says."""
+    return [time for key in _TIMES if (time := _seconds(payload.text(within, key))) is not None]
+
+
+def _seconds(time: str) -> float | None:
+    """GitHub says 2026-11-20T09:06:02Z, GitLab 2026-11-20 09:06:03 UTC or +0100; None for what is no time."""
+    try:
+        return datetime.fromisoformat(re.sub(r" ([+-])", r"\1", time.replace(" UTC", "Z"))).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _report(

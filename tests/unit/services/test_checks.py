@@ -27,8 +27,9 @@ def world(tmp_path, monkeypatch):
     return world
 
 
-def report(world, sha, name, state, url=""):
-    return checks.report(world.config.app("shop"), sha, Check(name, S(state), url), world.deps)
+def report(world, sha, name, state, url="", stamp=""):
+    check = Check(name, S(state), url, stamp=stamp)
+    return checks.report(world.config.app("shop"), sha, check, world.deps)
 
 
 def why(world, sha):
@@ -209,14 +210,25 @@ def test_a_report_that_was_overtaken_by_its_result_changes_nothing(world, result
     """That a run began comes after its end: it has ended. That another one began is news."""
     sha = world.push()
     report(world, sha, "unit", result, "https://ci.example.com/7")
-    assert (
-        report(world, sha, "unit", "pending", "https://ci.example.com/7") == "its result was told of before"
-    )
+    assert report(world, sha, "unit", "pending", "https://ci.example.com/7") == checks.LATE
     with world.store.reading() as tx:
         assert [check.state for check in tx.checks.of("shop", sha)] == [result]
     report(world, sha, "unit", "pending", "https://ci.example.com/8")
     with world.store.reading() as tx:
         assert [check.state for check in tx.checks.of("shop", sha)] == ["pending"]
+
+
+def test_a_word_that_says_no_time_hides_none_that_did(world):
+    """What is said over the API counts, and what a webhook said before it is no news when it comes again."""
+    sha = world.push()
+    report(world, sha, "unit", "success", stamp="1")
+    report(world, sha, "unit", "failure")
+    assert report(world, sha, "unit", "success", stamp="1") == checks.LATE
+    with world.store.reading() as tx:
+        assert [check.state for check in tx.checks.of("shop", sha)] == ["failure"]
+    report(world, sha, "unit", "success", stamp="2")
+    with world.store.reading() as tx:
+        assert [check.state for check in tx.checks.of("shop", sha)] == ["success"]
 
 
 def test_early_reports_wait_for_their_commit(world):

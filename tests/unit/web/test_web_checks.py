@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from rollout.domain.states import CommitState
+from rollout.services import freezes
 from tests.support.recordings import headers
 from tests.support.web import BEARER, PAYLOADS, SECRET, signature
 
@@ -60,6 +61,33 @@ def test_json_junit_and_a_webhook_together_pass_a_commit(client, world):
         assert tx.commits.get("shop", sha).state is CommitState.PASSED
     shown = client.get(f"/api/commits/{sha}", BEARER).json["checks"]
     assert [(one["name"], one["source"]) for one in shown] == [("lint", "github"), ("unit", "api")]
+
+
+@pytest.mark.parametrize(("first", "newest"), [("success", "failure"), ("failure", "success")])
+def test_a_report_that_comes_again_changes_nothing(client, world, first, newest):
+    """Byte for byte, and signed all the same: what the server said later counts, whichever of the two is the good word."""
+    sha = world.push()
+    freezes.freeze(
+        world.config.app("shop"), world.deps, who="ann", why="so that nothing goes out", until=None
+    )
+    assert client.post(f"/api/commits/{sha}/checks?name=unit", BEARER, XML, body=GOOD).status == 202
+    told = []
+    for number, state in enumerate((first, newest)):
+        at = {
+            "id": 7 + number,
+            "updated_at": f"2026-11-20T09:09:4{number}+00:00",
+            "target_url": f"https://{number}",
+        }
+        told.append(json.dumps(json.loads(status(state)) | at).encode())
+        assert client.post("/webhooks/github", *hook(told[-1]), body=told[-1]).json["outcome"] == "reported"
+        world.run(seconds=10)
+    for body in told:
+        assert client.post("/webhooks/github", *hook(body), body=body).json["outcome"] == "duplicate"
+        world.run(seconds=10)
+    with world.store.reading() as tx:
+        state = tx.commits.get("shop", sha).state
+    assert reported(world)["lint"] == (newest, "github")
+    assert state is (CommitState.PASSED if newest == "success" else CommitState.BARRED)
 
 
 def test_a_forged_report_leaves_nothing(client, world):

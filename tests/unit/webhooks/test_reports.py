@@ -104,6 +104,46 @@ def test_a_run_that_says_nothing_says_why(push, words):
     assert (push.check.details, push.check.url) == (words, "https://gitlab.example.com/1")
 
 
+def run(event, **more):
+    return github(event, {event: {"name": "unit", "head_sha": SHA, "id": 7} | more, "repository": OURS})
+
+
+def status(**more):
+    return github("status", {"sha": SHA, "context": "unit", "state": "success", "repository": OURS} | more)
+
+
+EIGHT, NINE = "2026-11-20T08:59:59Z", "2026-11-20T09:00:00Z"
+OVER = {"status": "completed", "conclusion": "failure"}
+AGAIN = [{"created_at": "2026-11-20 08:00:00 UTC"}, {"created_at": "2026-11-20 10:00:00 +0100"}]
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [
+        (status(id=8, updated_at=EIGHT), status(id=7, updated_at=NINE)),
+        (status(id=9, updated_at=NINE), status(id=10, updated_at="2026-11-20T10:00:00+01:00")),
+        (run("check_run", id=8, started_at=EIGHT), run("check_run", completed_at=NINE, started_at=EIGHT, **OVER)),
+        (run("workflow_job", started_at=NINE), run("workflow_job", started_at=NINE, completed_at=EIGHT, **OVER)),
+        (run("workflow_run", updated_at=EIGHT, **OVER), run("workflow_run", updated_at=NINE, status="queued")),
+        (gitlab("running", created_at="2026-11-20 09:59:59 UTC"), gitlab("failed", created_at=NINE, finished_at="2026-11-20 10:00:00 UTC")),
+        (gitlab("failed", finished_at="2026-11-20 08:59:59 UTC"), {"finished_at": "2026-11-20 08:59:59 UTC"}),
+    ],
+)  # fmt: skip
+def test_a_report_has_its_place_among_its_servers_words(earlier, later):
+    """By the server's clock, in whatever form and zone, then its number, then result after beginning; a run that begins again is later."""
+    if isinstance(later, dict):  # retried: the pipeline keeps its times, its new job tells
+        body = {"sha": SHA, "status": "running", "url": "https://gitlab.example.com/1"} | later
+        body = {"object_kind": "pipeline", "object_attributes": body, "project": PROJECT, "builds": AGAIN}
+        later = PROVIDERS["gitlab"].parse({"Content-Type": "application/json"}, json.dumps(body).encode())
+    assert "" < earlier.check.stamp < later.check.stamp
+
+
+@pytest.mark.parametrize("at", [None, 7, "", "yesterday", "2026-13-41", "0000-00-00T00:00:00Z"])
+def test_a_report_without_a_time_has_no_place(at):
+    """It is taken as it comes."""
+    assert status(id=7, updated_at=at).check.stamp == ""
+
+
 def test_a_report_without_its_commit_is_unreadable():
     """Nothing is guessed."""
     with pytest.raises(Unreadable):
