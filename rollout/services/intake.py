@@ -82,6 +82,9 @@ def _store(tx: Transaction, told: Told) -> tuple[dict[int, Received], list[Commi
         tellers.setdefault(head, one)
     who = {head: f"webhook {told[one][0].provider}" for head, one in tellers.items()}
     commits, new = tx.commits.add_pushed(who, why="pushed")
+    tx.apps.look(
+        {app for app, _ in new}
+    )  # by a forced push: what was to go out may not be on the branch any more
     ends |= {tellers[head]: End(Outcome.ACCEPTED, f"commit {head[1]}") for head in new}
     known = {one: head for head, one in tellers.items() if head not in new}
     found = _add(tx, told, ends | _of_known(tx, told, known, commits))
@@ -232,7 +235,8 @@ def _read(app: AppConfig, deps: Deps, *, who: str, why: str) -> tuple[str, Branc
     name = AppName(app.name)
     for tries_left in (2, 1, 0):
         with deps.store.reading() as tx:
-            known = _known(tx, name)  # before the fetch: what that finds is newer than what is written here
+            # Before the fetch: what that finds is newer than what is written here.
+            known, began_s = _known(tx, name), tx.now()
         head = deps.workshop.fetch(app.name, app)
         branch = _branch_above(known, head, app, deps)
         with deps.store.transaction() as tx:
@@ -240,6 +244,7 @@ def _read(app: AppConfig, deps: Deps, *, who: str, why: str) -> tuple[str, Branc
             if tries_left and _known(tx, name) != known:
                 continue  # somebody else has read the branch meanwhile, and may have seen a newer head
             _write(tx, name, head, known, branch, who=who, why=why)
+            tx.apps.read(name, began_s)
             deliveries.settle(tx, name)
             rings = turns.take(tx, app, deps)
         deps.bell.ring(rings)
@@ -349,7 +354,7 @@ def poll(app_name: str, deps: Deps, *, force: bool = False) -> None:
     try:
         head, heads = _ask(app, deps)
         with deps.store.reading() as tx:
-            known, unread = tx.commits.newest(name), planning.unread(tx, name)
+            known, unread = tx.commits.newest(name), planning.unread(tx, name) or tx.apps.unread(name)
         # A force-push may have left the branch with an old head
         if known is None or known.sha != head or unread:
             read_branch(app, deps, who="poll", why="found on the branch")

@@ -13,6 +13,7 @@ from rollout.domain.states import CommitState, HostEvent, HostState, RolloutEven
 from rollout.errors import ConfigError, Conflict, ReleaseError
 from rollout.services import bars, freezes
 from rollout.services.ports import Deps
+from rollout.store.apps import LOOK_S
 from rollout.store.rollouts import Planned
 from rollout.store.store import Transaction
 
@@ -125,12 +126,14 @@ def waiting(tx: Transaction, app: AppName) -> list[Commit]:
 
 
 def unread(tx: Transaction, app: AppName) -> bool:
-    """Something else ran when the branch was read last.
+    """Whether git is to be asked before anything is planned.
 
-    A commit above what runs now has no row, and would ship unseen; or what runs is inside a merge, and not on the line.
+    A webhook told of a head, which may have taken away what was to go out (what git said within `LOOK_S` counts: it is not
+    asked more often). Or something else ran when the branch was read last: a commit above what runs now has no row, and
+    would ship unseen; or what runs is inside a merge, and not on the line.
     """
     base = _base(tx, app)
-    return _is_inside(tx, base) or _has_gaps(base, _behind(tx, app, base))
+    return tx.apps.unread(app, LOOK_S) or _is_inside(tx, base) or _has_gaps(base, _behind(tx, app, base))
 
 
 def floor(tx: Transaction, app: AppName) -> int | None:
@@ -272,7 +275,7 @@ def _choose(tx: Transaction, app: AppConfig) -> tuple[Commit | None, str]:
     name = AppName(app.name)
     base = _base(tx, name)
     queue, gone = _behind(tx, name, base), base is not None and _is_gone(base)
-    if _is_inside(tx, base) or _has_gaps(base, queue):
+    if unread(tx, name):
         return None, UNREAD
     for wanted in tx.commits.wanted_now(name):
         reachable = wanted.on_branch if gone else any(commit.id == wanted.id for commit in queue)

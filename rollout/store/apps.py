@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import BigInteger, and_, bindparam, case, collate, func, insert, not_, or_, select, update
 
 from rollout.domain.model import AppName, Epoch, Freeze
+from rollout.domain.states import CommitState
 from rollout.store.straight import Prepared
-from rollout.store.tables import apps
+from rollout.store.tables import apps, commits
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -22,6 +23,23 @@ _ALL_NAMED = select(apps.c.name).where(apps.c.name.in_(bindparam("names", expand
 _LOOK = update(apps).where(apps.c.name.in_(bindparam("names", expanding=True))).values(poll_due_at=-1.0)
 _FROZEN = select(apps.c.frozen_at, apps.c.frozen_until, apps.c.frozen_by, apps.c.frozen_reason).where(
     apps.c.name == bindparam("its_name")
+)
+_UNREAD = (
+    select(commits.c.id)
+    .join_from(commits, apps, commits.c.app == apps.c.name)
+    .where(
+        commits.c.app == bindparam("its_name"),
+        commits.c.state.in_([CommitState.RECEIVED, CommitState.TESTING]),
+        commits.c.position.is_(None),
+        commits.c.merged_into.is_(None),
+        commits.c.pull.is_(None),
+        or_(
+            apps.c.read_s.is_(None),
+            apps.c.read_s > bindparam("now"),  # of another boot
+            and_(apps.c.read_s <= commits.c.received_s, apps.c.read_s <= bindparam("lately")),
+        ),
+    )
+    .limit(1)
 )
 HOLD_S = 60.0  # whoever looks at a branch has this long before another one does
 LOOK_S = 5.0  # a flood of webhooks costs the git server one question in so long
@@ -106,6 +124,16 @@ class Apps:
         """
         if some:
             self._tx.connection.execute(_LOOK, {"names": list(some)})
+
+    def read(self, app: AppName, began_s: float) -> None:
+        """Its branch was read as it was at this moment."""
+        self._tx.connection.execute(update(apps).where(apps.c.name == app).values(read_s=began_s))
+
+    def unread(self, app: AppName, within_s: float = 0.0) -> bool:
+        """Whether a webhook told of a head since the branch was read; `within_s`: what git said so lately counts still."""
+        now = self._tx.now()
+        values = {"its_name": app, "now": now, "lately": now - within_s}
+        return self._tx.connection.execute(_UNREAD, values).first() is not None
 
     def polled(self, app: AppName, *, next_s: float, failures: int) -> None:
         """When to poll again, and how often in a row it has failed."""

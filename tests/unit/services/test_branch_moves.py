@@ -223,3 +223,52 @@ def test_what_was_pushed_while_something_else_ran_does_not_ship_unseen(world):
     )
     shipped = [sha for carried in commits_of_rollouts(world)[3:] for sha in carried]
     assert shipped == ["2" * 40, "3" * 40, "4" * 40]
+
+
+def test_what_a_forced_push_took_off_does_not_ship_once_its_webhook_is_stored(world, monkeypatch):
+    """Its tests end while the new head waits for its own: git is asked before anything is planned, also where nothing is polled."""
+    first = world.push()
+    world.settle()
+    gone = world.workshop.push()
+    webhook(world, gone)
+    run_tests, head = world.workshop.run_tests, "b" * 40
+
+    def forced(*args, **more):
+        world.seconds += 12
+        world.workshop.commits[-1:] = [BranchCommit(head, 2, "without it", "Ann", "without it")]
+        webhook(world, head)
+        monkeypatch.setattr(world.workshop, "run_tests", run_tests)
+        return run_tests(*args, **more)
+
+    monkeypatch.setattr(world.workshop, "run_tests", forced)
+    testing.run_tests(commit_of(world, gone).id, world.deps)
+    world.bell.queue.clear()  # all slots of the tests are taken
+    assert commit_of(world, gone).state is CommitState.PASSED
+    for _ in range(3):
+        planning.start_next("shop", world.deps)
+    with world.store.reading() as tx:
+        assert (tx.rollouts.pending("shop"), tx.apps.noted("shop")) == (None, planning.UNREAD)
+        assert tx.apps.poll_is_due("shop", 0.0)
+    intake.poll("shop", world.deps, force=True)
+    assert not commit_of(world, gone).on_branch
+    world.run(until=lambda: set(world.runs().values()) == {head}, seconds=600)
+    with world.store.reading() as tx:
+        assert [one.commit for one in tx.rollouts.numbered(1, 9, 9)] == [head, first]
+
+
+@pytest.mark.parametrize("lately", [True, False])
+def test_a_head_that_git_does_not_have_holds_nothing_up(world, lately):
+    """What git said a moment ago counts, and once it was asked nobody waits for such a head any more."""
+    world.push()
+    world.settle()
+    sha = world.push()
+    world.seconds += 1 if lately else LOOK_S + 1
+    webhook(world, "b" * 40)
+    if not lately:
+        with world.store.reading() as tx:
+            assert planning.unread(tx, "shop")
+        world.seconds += 1
+        intake.poll("shop", world.deps, force=True)
+        world.seconds += LOOK_S + 1
+    testing.run_tests(commit_of(world, sha).id, world.deps)
+    assert world.newest().commit == sha

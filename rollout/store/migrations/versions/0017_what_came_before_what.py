@@ -1,4 +1,4 @@
-"""A report of a CI server has the place that it has among the server's own words: one that comes again is no news.
+"""What came before what: a report of a CI server among that server's words, a webhook's head and the reading of the branch.
 
 Revision: 0017, after 0016.
 """
@@ -15,3 +15,4 @@ depends_on = None
 def upgrade() -> None:
     """Go forward."""
     op.add_column("checks", sa.Column("stamp", sa.String(60), nullable=False, server_default=""))
+    op.add_column("apps", sa.Column("read_s", sa.Float()))
