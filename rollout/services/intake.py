@@ -15,7 +15,7 @@ from rollout.domain.pipeline import run_tests
 from rollout.domain.retry import backoff_s, spread
 from rollout.domain.states import CommitState
 from rollout.errors import Conflict, NotFound, RolloutError
-from rollout.services import deliveries, planning, pulls, turns
+from rollout.services import deliveries, planning, pulls, telling, turns
 from rollout.services.ports import Deps
 from rollout.store.apps import LONGEST_BACKOFF_S
 from rollout.store.store import Transaction
@@ -246,6 +246,7 @@ def _read(app: AppConfig, deps: Deps, *, who: str, why: str) -> tuple[str, Branc
             _write(tx, name, head, known, branch, who=who, why=why)
             tx.apps.read(name, began_s)
             deliveries.settle(tx, name)
+            telling.red_branch(tx, app)  # CI servers may have said red before git was asked whose it is
             rings = turns.take(tx, app, deps)
         deps.bell.ring(rings)
         return head, branch

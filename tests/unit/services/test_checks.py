@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from rollout.domain.model import Check, CheckState, Member, Pull, Role
+from rollout.domain.model import Check, CheckState, Member, Pull, Push, Role
 from rollout.domain.states import CommitState
 from rollout.errors import Conflict
 from rollout.services import bars, checks, explaining, freezes, intake, planning
@@ -120,6 +120,25 @@ def test_a_failure_says_where_it_can_be_read(world):
         why(world, sha).because
         == f"its tests failed: check lint failed; what they printed: rollout log {sha[:12]}"
     )
+
+
+def test_a_failure_that_comes_before_git_was_asked_is_told_of_with_its_author(world):
+    """A webhook told of the commit, whose check failed at once: when git says whose it is, people are told that the branch is red, once."""
+    passed(world)
+    world.settle()
+    sha = world.workshop.push()
+    push = Push("github", "delivery", "push", full_name="ann/shop", branch="main", head=sha)
+    intake.receive_all([(push, world.config.app("shop"))], world.deps)
+    report(world, sha, "unit", "failure")
+    world.run(seconds=10)
+    assert (state_of(world, sha).state, state_of(world, sha).position) == (CommitState.FAILED, None)
+    for _ in range(2):
+        with world.store.reading() as tx:
+            assert tx.apps.poll_is_due("shop", 0.0) or state_of(world, sha).position
+        intake.poll("shop", world.deps, force=True)
+        world.run(seconds=30)
+    red = [title for title, _ in world.notifier.sent if "red since" in title]
+    assert red == [f"shop: main is red since {sha[:12]} by Ann <ann@example.com>"]
 
 
 def test_a_cancelled_run_is_as_good_as_none(world):
