@@ -256,12 +256,14 @@ def _read(app: AppConfig, deps: Deps, *, who: str, why: str) -> tuple[str, Branc
 def _write(
     tx: Transaction, name: AppName, head: str, known: _Known, branch: Branch, *, who: str, why: str
 ) -> None:
-    """Rows for the queue, which is what lies above all that runs, and before the first release the head; and for what came in with it."""
+    """Rows for the queue, which is what lies above all that runs, or before the first release above the first head that was seen; and for what came in with it."""
     places = {told.sha: told.position for told in branch.line}
     last = min(
         (place for one in known.running if (place := places.get(one.sha, one.position)) is not None),
         default=None,
     )
+    if last is None and branch.line and tx.commits.known(name, [branch.line[0].sha]):
+        last = branch.line[0].position
     queue = [told for told in branch.line if told.sha == head or (last is not None and told.position > last)]
     tx.commits.add_all(name, queue, who=who, why=why)
     with_rows, brings, at = tx.commits.known(name, list(places)), {}, head

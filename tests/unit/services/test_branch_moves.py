@@ -5,7 +5,7 @@ import pytest
 from rollout.domain.model import BranchCommit, Push
 from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import Conflict
-from rollout.services import intake, planning, reconcile, stopping, testing
+from rollout.services import freezes, intake, planning, reconcile, stopping, testing
 from rollout.store.apps import LOOK_S
 from tests.support.world import World
 
@@ -272,3 +272,22 @@ def test_a_head_that_git_does_not_have_holds_nothing_up(world, lately):
         world.seconds += LOOK_S + 1
     testing.run_tests(commit_of(world, sha).id, world.deps)
     assert world.newest().commit == sha
+
+
+def test_before_the_first_release_what_was_pushed_together_has_rows_and_names_its_author(world):
+    """Only what is older than the first head that was seen has none: the first red commit is named, not the push's last one."""
+    freezes.freeze(world.config.app(None), world.deps, who="ann", why="nothing goes out", until=None)
+    old, first, bad, head = (f"{number:040x}" for number in range(1, 5))
+    many(world, 2)
+    webhook(world, first)
+    world.run(seconds=10)
+    world.workshop.commits += [
+        BranchCommit(bad, 3, "b", "Bob", "b"),
+        BranchCommit(head, 4, "c", "Carol", "c"),
+    ]
+    world.workshop.failing |= {bad, head}
+    webhook(world, head)
+    world.run(seconds=30)
+    assert commit_of(world, old) is None
+    assert [commit_of(world, sha).state for sha in (first, bad, head)] == ["passed", "failed", "failed"]
+    assert [title for title, _ in world.notifier.sent] == [f"shop: main is red since {bad[:12]} by Bob"]
