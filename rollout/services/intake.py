@@ -198,10 +198,10 @@ def _end_of_pull(push: Push, apps: Sequence[AppConfig]) -> Ended:
 def _why_ignored(push: Push, app: AppConfig | None) -> str | None:
     if push.kind == "ping":
         return PING
-    if app is None:
-        return NOT_OURS
     if push.kind != "push":
         return "no push to a branch"
+    if app is None:
+        return NOT_OURS
     if push.branch != app.branch:
         return f"branch {push.branch!r} is not {app.branch!r}" if push.branch else "not a branch"
     return None if push.head else "the branch was deleted"

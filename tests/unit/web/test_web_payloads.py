@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from rollout.services import intake
+from rollout.services.intake import NOT_OURS
 from tests.support.web import PAYLOADS, SECRET, github, signature
 
 DATA_CENTER = "bitbucket_data_center"
@@ -72,6 +73,7 @@ def test_what_does_not_bring_the_branch_a_commit_is_ignored(world, send, server,
     """A tag, the end of the very branch, and a new one beside it: recorded as ignored, no commit, no ring."""
     answer, stored = send(server, name)
     assert answer.json["outcome"] == stored.outcome == "ignored"
+    assert stored.reason != NOT_OURS
     assert rows(world) == []
     assert world.bell.queue == []
 
