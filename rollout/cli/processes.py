@@ -55,9 +55,9 @@ def worker(call: Call, kind: str) -> NoReturn:
 
 
 def _tests_at_once(config: Config) -> int:
-    """What all apps may run together, but no more than there are processors; yet what one app asks for, it gets."""
+    """What all apps may run together, but two for each processor; yet what one app asks for it gets, and leaves one to others."""
     asked = [app.tests.parallel for app in config.apps.values()]
-    return max(1, *asked, min(sum(asked), os.cpu_count() or 1))
+    return max(1, min(sum(asked), max(2 * (os.cpu_count() or 1), max(asked, default=0) + 1)))
 
 
 def beat(call: Call) -> NoReturn:
