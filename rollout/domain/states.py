@@ -28,6 +28,7 @@ class CommitEvent(StrEnum):
     PASS = "pass"  # noqa: S105  # a verdict, not a password
     FAIL = "fail"
     MERGE = "merge"  # a pull request that passed is on the branch: its release is built
+    BUILD_AGAIN = "build again"  # its archive had to make room for those of newer commits
     BAR = "bar"
     UNBAR = "unbar"
 
@@ -107,7 +108,7 @@ C, CE = CommitState, CommitEvent
 COMMITS: Mapping[CommitState, Mapping[CommitEvent, CommitState]] = {
     C.RECEIVED: {CE.TEST: C.TESTING},
     C.TESTING: {CE.PASS: C.PASSED, CE.FAIL: C.FAILED, CE.TESTS_LOST: C.RECEIVED},
-    C.PASSED: {CE.BAR: C.BARRED, CE.MERGE: C.TESTING},
+    C.PASSED: {CE.BAR: C.BARRED, CE.MERGE: C.TESTING, CE.BUILD_AGAIN: C.TESTING},
     C.FAILED: {CE.TEST: C.TESTING},
     C.BARRED: {CE.UNBAR: C.PASSED},
 }

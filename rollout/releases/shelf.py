@@ -16,10 +16,19 @@ from rollout.releases import filelock
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """Keeps the newest `keep` archives, by when they were last asked for."""
+    """Keeps the newest `keep` archives, by when they were last asked for, and those of the `needed` commits."""
 
     folder: Path
     keep: int
+    needed: frozenset[str] = frozenset()
+
+    def touch(self, commit: str) -> bool:
+        """Ask for the archive of this commit; whether it is there."""
+        try:
+            os.utime(self._archive(commit))
+        except FileNotFoundError:
+            return False
+        return True
 
     def find(self, commit: str, recipe: Sequence[str]) -> Release | None:
         """The archive of this commit if it was made by this recipe and its bytes are as they were."""
@@ -59,7 +68,7 @@ class Shelf:
     def _prune(self, commit: str) -> None:
         by_age = sorted(self.folder.glob("*.tar.gz"), key=lambda path: path.stat().st_mtime, reverse=True)
         for old in by_age[self.keep :]:
-            if old != self._archive(commit):
+            if old != self._archive(commit) and old.name.partition(".")[0] not in self.needed:
                 old.with_name(old.name.replace(".tar.gz", ".json")).unlink(missing_ok=True)
                 old.unlink(missing_ok=True)
 

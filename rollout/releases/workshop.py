@@ -3,7 +3,7 @@
 import errno
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,11 +86,17 @@ class GitWorkshop:
         except ReleaseError as error:
             return _refused(error)
 
-    def build(self, app: str, config: AppConfig, commit: str) -> tuple[Release | None, TestResult]:
-        """The release of this commit: the one that is there, if it is intact; None when it cannot be built."""
+    def has_archive(self, app: str, commit: str) -> bool:
+        """Whether it is there still; then it counts as just asked for."""
+        return self._shelf(app).touch(commit)
+
+    def build(
+        self, app: str, config: AppConfig, commit: str, needed: Collection[str] = ()
+    ) -> tuple[Release | None, TestResult]:
+        """The release of this commit: the one that is there, if it is intact; None when it cannot be built. `needed` ones stay."""
         commit = self.resolve(app, commit)
         recipe = (config.release.build, *config.release.include)
-        shelf = Shelf(self.state_dir / "releases" / app, self.keep)
+        shelf = self._shelf(app, needed)
         try:
             with _room(self.state_dir):
                 if there := shelf.find(commit, recipe):
@@ -168,6 +174,9 @@ class GitWorkshop:
             export(self._mirror(app).git, commit, place.tree)
             place.hand_over()
             yield place
+
+    def _shelf(self, app: str, needed: Collection[str] = ()) -> Shelf:
+        return Shelf(self.state_dir / "releases" / app, self.keep, frozenset(needed))
 
     def _mirror(self, app: str) -> Mirror:
         return Mirror((self.state_dir / "mirrors" / f"{app}.git").absolute(), self.environment)

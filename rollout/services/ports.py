@@ -1,6 +1,6 @@
 """What the services need of the world: one Protocol a neighbour, and `Deps`, the bag that carries them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -118,8 +118,16 @@ class Workshop(Protocol):
     def run_tests(self, app: str, config: AppConfig, commit: str, *, go_on: Callable[[], bool]) -> TestResult:
         """The test command in a clean checkout, contained; killed whole at its limit or when `go_on` is False."""
 
-    def build(self, app: str, config: AppConfig, commit: str) -> tuple[Release | None, TestResult]:
-        """The release of this commit; None when the build failed, with its output."""
+    def build(
+        self, app: str, config: AppConfig, commit: str, needed: Collection[str] = ()
+    ) -> tuple[Release | None, TestResult]:
+        """The release of this commit; None when the build failed, with its output.
+
+        Old archives make room for it, but for those of the `needed` commits.
+        """
+
+    def has_archive(self, app: str, commit: str) -> bool:
+        """Whether its archive is there still; then it makes room for none of the next ones."""
 
     def delta(self, app: str, base: Release, target: Release) -> Delta | None:
         """What a host with the release `base` lacks of `target`; None when it should get the archive. Never fails."""

@@ -107,8 +107,9 @@ def _test_and_build(commit: Commit, app: AppConfig, deps: Deps) -> tuple[TestRes
         with deps.store.reading() as tx:
             return tx.commits.still_leased(commit)
 
-    if _passed_as_pull(commit):
-        tests = TestResult(True, f"passed as pull request {commit.pull}", commit.output, commit.took_s)
+    if _passed_before(commit):
+        told = f"passed as pull request {commit.pull}" if _passed_as_pull(commit) else "passed before"
+        tests = TestResult(True, told, commit.output, commit.took_s)
     elif checks.external(app):
         tests = _reported(commit, app, deps)
     else:
@@ -118,7 +119,9 @@ def _test_and_build(commit: Commit, app: AppConfig, deps: Deps) -> tuple[TestRes
     crashpoints.reach("after-tests")
     if not tests.passed or (commit.is_pull and not _merged(commit, deps)):
         return tests, None
-    release, built = deps.workshop.build(app.name, app, commit.sha)
+    with deps.store.reading() as tx:
+        needed = {*tx.rollouts.unfinished_commits(commit.app), tx.rollouts.released(commit.app) or ""}
+    release, built = deps.workshop.build(app.name, app, commit.sha, needed)
     crashpoints.reach("after-build")
     output = f"{tests.output}\n{built.output}".strip()
     if release is None:
@@ -129,6 +132,11 @@ def _test_and_build(commit: Commit, app: AppConfig, deps: Deps) -> tuple[TestRes
 def _passed_as_pull(commit: Commit) -> bool:
     """Its tests were run before it was merged, and it lacks its release only: of what is not merged nothing is built."""
     return commit.pull is not None and not commit.is_pull
+
+
+def _passed_before(commit: Commit) -> bool:
+    """As a pull request, or it was built before, and its archive had to make room for others: it lacks its release only."""
+    return _passed_as_pull(commit) or commit.digest is not None
 
 
 def _merged(commit: Commit, deps: Deps) -> bool:
@@ -254,7 +262,7 @@ def _write(
         tx.commits.change(commit, CommitEvent.TESTS_LOST, **values | {"due_at": tx.now()})
         return
     if red:
-        tx.commits.change(commit, CommitEvent.FAIL, reason=result.reason, **values)
+        tx.commits.change(commit, CommitEvent.FAIL, reason=result.reason, digest=None, **values)
     else:
         _passed(tx, commit, release, values)
     if is_pull:
@@ -282,7 +290,7 @@ def _passed(tx: Transaction, commit: Commit, release: Release | None, values: di
 
 def _outputs(commit: Commit, result: TestResult) -> str:
     """What this run printed, below what the red ones before it did; at most as many as tests.retries allows."""
-    if not commit.reds or _passed_as_pull(commit):
+    if not commit.reds or _passed_before(commit):
         return result.output
     before = commit.output or "nothing was printed"
     return f"{before}\n\n--- run {commit.reds + 1}, after a red one ---\n{result.output}"

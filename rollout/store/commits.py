@@ -635,6 +635,11 @@ class Commits:
         values |= {"lease_owner": None, "lease_until": 0.0, "reason": None, "lost": 0}
         return self.change(commit, CommitEvent.TEST, who=who, why=why, **values)
 
+    def build_again(self, commit: Commit, *, who: str, why: str) -> Commit:
+        """`passed → testing`, as `test_again`: what its tests said stays."""
+        values: dict[str, Any] = {"lease_owner": None, "lease_until": 0.0, "reason": None, "lost": 0}
+        return self.change(commit, CommitEvent.BUILD_AGAIN, who=who, why=why, **values)
+
     def change(
         self, commit: Commit, what: CommitEvent, *, who: str, why: str | None = None, **values: Any
     ) -> Commit:

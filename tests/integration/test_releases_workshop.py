@@ -302,6 +302,21 @@ def test_only_the_newest_archives_stay(source, tmp_path):
     assert kept == sorted(f"{sha}.tar.gz" for sha in shas[1:])
 
 
+def test_what_is_needed_stays_and_what_is_gone_is_known(source, tmp_path):
+    """However many newer archives come: what runs and what is on its way has its own; and one that was asked for is new again."""
+    workshop = GitWorkshop(tmp_path / "state", keep=2)
+    config, shas = an_app(source.path), []
+    for number in range(5):
+        shas.append(source.commit({"a": str(number)}))
+        if number == 3:
+            assert workshop.has_archive("shop", shas[1])
+        workshop.fetch("shop", config)
+        release, _ = workshop.build("shop", config, shas[-1], {shas[0]})
+        if number < 3:
+            os.utime(release.archive, (number, number))
+    assert [workshop.has_archive("shop", sha) for sha in shas] == [True, False, False, True, True]
+
+
 def test_a_clock_that_was_set_back_costs_no_archive(source, tmp_path):
     """Archives that were asked for in what is now the future make room for those that are built now."""
     workshop = GitWorkshop(tmp_path / "state", keep=2)

@@ -134,6 +134,8 @@ class ModelWorkshop:
         self.failing: set[str] = set()
         self.failing_build: set[str] = set()
         self.pulls: list[Pull] = []
+        self.archives: list[str] = []  # the newest ones, and those that are needed
+        self.room, self.gone = 20, set()
 
     def push(self, message="a change", *, fails=False, tree=None):
         sha = f"{len(self.commits) + 1:040x}"
@@ -207,9 +209,16 @@ class ModelWorkshop:
             commit not in self.failing, "exit status 1" if commit in self.failing else "ok", "out"
         )
 
-    def build(self, app, config, commit):
+    def has_archive(self, app, commit):
+        return commit not in self.gone
+
+    def build(self, app, config, commit, needed=()):
         if commit in self.failing_build:
             return None, TestResult(passed=False, reason="exit status 2", output="build")
+        others = [one for one in self.archives if one != commit]
+        newest = others[max(0, len(others) - self.room + 1) :]
+        self.archives = [*(one for one in others if one in needed or one in newest), commit]
+        self.gone = self.gone.union(others).difference(self.archives)
         return Release(commit, commit + "0" * 24, f"/nowhere/{commit}.tar.gz", 1000), TestResult(
             True, "built", ""
         )

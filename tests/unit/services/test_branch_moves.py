@@ -291,3 +291,32 @@ def test_before_the_first_release_what_was_pushed_together_has_rows_and_names_it
     assert commit_of(world, old) is None
     assert [commit_of(world, sha).state for sha in (first, bad, head)] == ["passed", "failed", "failed"]
     assert [title for title, _ in world.notifier.sent] == [f"shop: main is red since {bad[:12]} by Bob"]
+
+
+def test_more_tested_commits_than_archives_all_ship_and_none_is_tested_twice(world, monkeypatch):
+    """During a freeze more pass than archives are kept: whose archive made room is built again before it goes out."""
+    world.workshop.room, tested = 3, []
+    run_tests = world.workshop.run_tests
+    monkeypatch.setattr(
+        world.workshop,
+        "run_tests",
+        lambda *given, **more: (tested.append(given[2]), run_tests(*given, **more))[1],
+    )
+    first = world.push()
+    world.settle()
+    app = world.config.app(None)
+    freezes.freeze(app, world.deps, who="ann", why="weekend", until=None)
+    shas = [world.push() for _ in range(7)]
+    world.run(seconds=60)
+    assert {commit_of(world, sha).state for sha in shas} == {CommitState.PASSED}
+    assert world.workshop.archives == [first, *shas[-3:]]
+    freezes.unfreeze(app, world.deps, who="ann", why="monday")
+    without = set()
+
+    def all_out():
+        without.update({world.newest().commit} & world.workshop.gone)
+        return set(world.runs().values()) == {shas[-1]}
+
+    world.run(until=all_out, seconds=4000)
+    assert (set(world.runs().values()), without) == ({shas[-1]}, set())
+    assert sorted(tested) == sorted([first, *shas])

@@ -177,7 +177,7 @@ def same_release(world, monkeypatch, sha, other):
     """Both have the same bytes."""
     build = world.workshop.build
 
-    def built(app, config, commit):
+    def built(app, config, commit, needed):
         if commit == sha:
             return Release(sha, other + "0" * 24, f"/nowhere/{sha}.tar.gz", 1000), model.TestResult(
                 True, "built", ""

@@ -169,7 +169,7 @@ def test_a_build_that_is_put_off_after_the_merge_tests_nothing_again(world, monk
     """The disk was full for a moment: what is left to do is the release."""
     ran, build, full = counted(world, monkeypatch), world.workshop.build, [True]
 
-    def built(app, config, commit):
+    def built(app, config, commit, needed):
         if full.pop() if full else False:
             raise ServiceUnavailable("the disk is full")
         return build(app, config, commit)
