@@ -354,6 +354,7 @@ def poll(app_name: str, deps: Deps, *, force: bool = False) -> None:
         if not tx.apps.claim_poll(name, app.poll) and not force:
             return
         failures = tx.apps.poll_failures(name)
+    heads: list[Pull] | None = None
     try:
         head, heads = _ask(app, deps)
         with deps.store.reading() as tx:
@@ -363,9 +364,9 @@ def poll(app_name: str, deps: Deps, *, force: bool = False) -> None:
             read_branch(app, deps, who="poll", why="found on the branch")
         failures = 0
     except RolloutError as error:
-        failures += 1
+        failures = 0 if isinstance(error, NotFound) else failures + 1  # it answers: the branch may come
         log.warning("poll_failed", app=app.name, failures=failures, error=str(error))
-    if failures == 0 and app.tests.pull_requests:
+    if failures == 0 and heads is not None and app.tests.pull_requests:
         pulls.look(app, heads, deps)
     with deps.store.transaction() as tx:
         wait = (

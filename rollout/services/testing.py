@@ -155,17 +155,19 @@ def _reported(commit: Commit, app: AppConfig, deps: Deps) -> TestResult:
 
 def _on_branch(commit: Commit, app: AppConfig, deps: Deps) -> None:
     """NotFound when the branch does not have the commit: what is shipped is what the branch says."""
+    missing = f"{NOT_ON_BRANCH} {app.branch} of {app.repository}"
     with deps.store.reading() as tx:
-        fresh = tx.commits.by_id(commit.id)
+        fresh, silent = tx.commits.by_id(commit.id), tx.apps.poll_failures(commit.app)
     if fresh is not None and fresh.position is not None and fresh.on_branch:
         return
+    if silent:  # the poll that the webhook asked for waits for it, and takes no other app's place for tests
+        raise ServiceUnavailable(f"{missing} yet: the git server does not answer")
     intake.read_branch(app, deps, who=deps.worker, why="on the branch")
     with deps.store.reading() as tx:
         fresh = tx.commits.by_id(commit.id)
     if fresh is not None and fresh.merged_into is not None:
         raise ServiceUnavailable(f"came in with {fresh.merged_into[:12]}, and is not tested by itself")
     if fresh is None or fresh.position is None or not fresh.on_branch:
-        missing = f"{NOT_ON_BRANCH} {app.branch} of {app.repository}"
         if commit.attempt < PATIENT_ATTEMPTS:
             raise ServiceUnavailable(f"{missing} yet")
         raise NotFound(missing)

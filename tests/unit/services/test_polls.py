@@ -4,8 +4,9 @@ from itertools import pairwise
 
 import pytest
 
+from rollout.domain.model import Push
 from rollout.domain.retry import spread
-from rollout.errors import ServiceUnavailable
+from rollout.errors import NotFound, ServiceUnavailable
 from rollout.services import intake
 from tests.support.world import World
 
@@ -55,6 +56,42 @@ def test_a_server_that_is_down_is_asked_more_and_more_rarely(world):
     world.workshop.remote_head = answers
     world.seconds += 800
     assert len(asked(world, 80, callers=1)) == 3
+
+
+def test_a_branch_that_is_not_there_yet_is_looked_for_as_ever(world):
+    """The server answers, so it is not spared: the branch's first push is found within the interval though its webhook is lost."""
+
+    def empty(_app, _config):
+        raise NotFound("no such branch")
+
+    world.workshop.remote_head = empty
+    moments = asked(world, 300, callers=1)
+    waits = [later - before for before, later in pairwise(moments)]
+    assert len(waits) >= 7
+    assert all(30 <= wait <= 37 for wait in waits), waits
+
+
+def test_a_git_server_that_does_not_answer_takes_no_place_for_tests(world, monkeypatch):
+    """Once a poll has found that, no test waits for it; when it is back, the poll has the webhook's commit tested at once."""
+    world.push()
+    world.settle()
+    sha, head = world.workshop.push(), world.workshop.remote_head
+
+    def silent(_app, _config):
+        raise ServiceUnavailable("no answer")
+
+    monkeypatch.setattr(world.workshop, "remote_head", silent)
+    monkeypatch.setattr(world.workshop, "fetch", lambda *_: pytest.fail("a test waits for the git server"))
+    push = Push("github", "delivery", "push", full_name="ann/shop", branch="main", head=sha)
+    intake.receive_all([(push, world.config.app(None))], world.deps)
+    intake.poll("shop", world.deps)
+    world.run(seconds=120)
+    monkeypatch.setattr(world.workshop, "remote_head", head)
+    monkeypatch.setattr(world.workshop, "fetch", head)
+    intake.poll("shop", world.deps, force=True)
+    world.run(seconds=5)
+    with world.store.reading() as tx:
+        assert tx.commits.get("shop", sha).state == "passed"
 
 
 def test_apps_do_not_ask_together():
