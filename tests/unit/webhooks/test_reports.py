@@ -162,6 +162,14 @@ def test_junit_is_counted_and_failed_cases_are_named():
     assert junit.read(BAD) == (CheckState.FAILURE, "1 of 2 test cases failed, 0 skipped\na.b: 1 is not 2")
 
 
+def test_junit_whose_totals_count_failures_has_failed():
+    """Whatever its cases say: a word for "good" is not made of a report that contradicts itself."""
+    said = b'<testsuites failures="%s" errors="0"><testsuite errors=""><testcase name="a"/></testsuite></testsuites>'
+    assert junit.read(said % b"0")[0] is CheckState.SUCCESS
+    state, told = junit.read(said % b"10")
+    assert (state, told.splitlines()[1]) == (CheckState.FAILURE, "the totals of its suites count some")
+
+
 def test_a_long_junit_report_is_cut():
     """However many cases fail, and whatever they say, what is kept is bounded."""
     case = b'<testcase name="x"><failure message="' + b"y" * 900 + b'"/></testcase>'
