@@ -26,7 +26,7 @@ def read(path: Path | None) -> list[str]:
         return []
     try:
         with path.open("rb") as file:
-            found = lines(file.read(MOST_BYTES).decode())
+            found = lines(file.read(MOST_BYTES).decode("utf-8-sig"))
     except FileNotFoundError:
         return []
     except OSError as error:

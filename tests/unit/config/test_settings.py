@@ -53,6 +53,12 @@ def test_a_bad_variable_is_named(loaded, monkeypatch, name):
     assert "hunter2" not in str(caught.value)
 
 
+def test_a_byte_order_mark_is_no_part_of_a_secret(loaded, tmp_path):
+    """Some editors begin a file with it."""
+    (tmp_path / "webhook.secret").write_bytes(b"\xef\xbb\xbfhunter2hunter2hunter2\n")
+    assert Settings.load(loaded()).secret_texts() == ("hunter2hunter2hunter2",)
+
+
 @pytest.mark.parametrize("content", [b"", b"\n \n", b"\xff\xff"])
 def test_a_secret_file_without_a_secret_refuses_to_start(loaded, tmp_path, content):
     """An empty secret file is an error: an empty secret would let everybody in."""
