@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 TOO_MANY = 10  # that wait: from then on the newest ones come first
-NEXT_OUT = 3  # the oldest that wait: what can be shipped next
+NEXT_OUT = 3  # that can be shipped next: so many above what runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,21 +15,24 @@ class Waiting:
     position: int | None  # on the branch; None while nobody has placed it there: then it is newer than all
 
 
-def in_turn(waiting: Sequence[Waiting], tried: int | None) -> list[Waiting]:
-    """All of `waiting`, whose tests come first in front. `tried`: the highest position that was or is in test.
+def in_turn(waiting: Sequence[Waiting], tried: int | None, runs: int | None) -> list[Waiting]:
+    """All of `waiting`, whose tests come first in front.
+
+    `tried`: the highest position that was or is in test; `runs`: that of what is on its way to the fleet, or on it.
 
     Oldest first, as they are shipped, while few wait. Of many the head comes first if none of the TOO_MANY newest was
-    tried, so that a branch that is red now says so; then what can be shipped next; then the rest, newest first. However
-    fast commits come, the oldest ones have their turn.
+    tried, so that a branch that is red now says so; then what can be shipped next, however fast commits come; then the
+    rest, newest first.
     """
     old_to_new = sorted(waiting, key=_age)
     if len(old_to_new) <= TOO_MANY:
         return old_to_new
-    head = old_to_new[-1]
-    next_out, rest = old_to_new[:NEXT_OUT], old_to_new[: NEXT_OUT - 1 : -1]
+    head, limit = old_to_new[-1], (runs or 0) + NEXT_OUT
+    next_out = [one for one in old_to_new if one.position is not None and one.position <= limit]
+    turns = [*next_out, *reversed(old_to_new[len(next_out) :])]
     if head.position is not None and (tried is None or head.position - tried >= TOO_MANY):
-        return [head, *next_out, *rest[1:]]
-    return [*next_out, *rest]
+        return [head, *(one for one in turns if one is not head)]
+    return turns
 
 
 def _age(one: Waiting) -> tuple[bool, int, int]:

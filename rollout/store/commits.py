@@ -565,7 +565,10 @@ class Commits:
                 commits.c.app == app, commits.c.on_branch, commits.c.state != CommitState.RECEIVED
             )
         ).scalar_one()
-        return [one.id for one in turn.in_turn([turn.Waiting(*row) for row in rows], tried)]
+        active = self._tx.rollouts.active(app)
+        runs = self.get(app, active.commit if active else self._tx.rollouts.released(app) or "")
+        waiting = [turn.Waiting(*row) for row in rows]
+        return [one.id for one in turn.in_turn(waiting, tried, runs.position if runs else None)]
 
     def _ids(self, where: Any) -> list[int]:
         return list(

@@ -10,8 +10,8 @@ def waiting(*positions):
     return [Waiting(number, position) for number, position in enumerate(positions)]
 
 
-def order(positions, tried):
-    return [one.position for one in in_turn(waiting(*positions), tried)]
+def order(positions, tried, runs=0):
+    return [one.position for one in in_turn(waiting(*positions), tried, runs)]
 
 
 def test_few_are_tested_in_the_order_in_which_they_ship():
@@ -30,15 +30,22 @@ def test_after_the_head_come_those_that_can_ship_and_then_the_newest():
     assert order(range(1, 21), 21) == [1, 2, 3, *range(20, 3, -1)]
 
 
+def test_when_what_can_ship_next_is_tested_the_newest_come_first():
+    """One place is free after the other: what lies between waits, until what runs comes near it."""
+    assert order(range(4, 24), 24) == list(range(23, 3, -1))
+    assert order(range(4, 24), 24, runs=2) == [4, 5, *range(23, 5, -1)]
+    assert order(range(4, 24), 13, runs=None) == list(range(23, 3, -1))
+
+
 def test_a_commit_without_a_place_is_the_newest():
     """A webhook is faster than git: its commit is not taken for an old one."""
     assert order([None, 7], 6) == [7, None]
 
 
-@given(st.sets(st.integers(1, 400)), st.none() | st.integers(1, 400))
-def test_everybody_has_a_turn_and_the_oldest_have_it_soon(positions, tried):
-    """Nobody is left out or named twice, and the oldest is first or second."""
-    turns = order(positions, tried)
+@given(st.sets(st.integers(1, 400)), st.none() | st.integers(1, 400), st.integers(0, 400))
+def test_everybody_has_a_turn_and_what_can_ship_next_has_it_soon(positions, tried, runs):
+    """Nobody is left out or named twice, and what lies next above what runs is first or second."""
+    turns = order(positions, tried, runs)
     assert sorted(turns) == sorted(positions)
-    assert not positions or min(positions) in turns[:2]
+    assert runs + 1 not in positions or min(positions) <= runs or runs + 1 in turns[:2]
     assert NEXT_OUT < TOO_MANY

@@ -320,3 +320,20 @@ def test_more_tested_commits_than_archives_all_ship_and_none_is_tested_twice(wor
     world.run(until=all_out, seconds=4000)
     assert (set(world.runs().values()), without) == ({shas[-1]}, set())
     assert sorted(tested) == sorted([first, *shas])
+
+
+def test_of_too_many_commits_the_next_three_and_then_the_newest_are_tested(world, monkeypatch):
+    """The head, what can ship next above what runs, and from there down from the head, though the places come free one by one."""
+    world.push()
+    world.settle()
+    freezes.freeze(world.config.app(None), world.deps, who="ann", why="nothing goes out", until=None)
+    run_tests, order = world.workshop.run_tests, []
+    monkeypatch.setattr(
+        world.workshop,
+        "run_tests",
+        lambda *given, **more: (order.append(int(given[2], 16)), run_tests(*given, **more))[1],
+    )
+    many(world, 20)
+    intake.read_branch(world.config.app(None), world.deps, who="test", why="pushed")
+    world.run(seconds=60, until=lambda: len(order) == 7)
+    assert order == [21, 2, 3, 4, 20, 19, 18]
