@@ -28,6 +28,7 @@ LATER = {  # what later migrations add to the tables that 0003 left
     "deliveries": ["ref", "settled_at"],
     "apps": [
         "looked_s",
+        "read_s",
         "red_told",
         "frozen_at",
         "frozen_until",
