@@ -70,8 +70,11 @@ def _with_older(tx: Transaction, oldest: Commit, seen: selection.Candidate) -> s
     return replace(seen, inner=(*seen.inner, *((sha, True) for sha in kept)))
 
 
-def after_trouble(tx: Transaction, rollout: Rollout, *, who: str, why: str) -> None:
-    """The rollout went wrong: its commit is barred; of a batch, each that could have gone alone is suspect instead."""
+def after_trouble(tx: Transaction, rollout: Rollout, *, who: str, why: str, said: bool = False) -> None:
+    """The rollout went wrong: its commit is barred; of a batch, each that could have gone alone is suspect instead.
+
+    `said`: by a person, after whose word no `deploy --now` of before takes one of them along.
+    """
     tx.apps.lock(rollout.app)  # before its commits, as everywhere
     batch = [commit for sha in rollout.commits if (commit := tx.commits.lock(rollout.app, sha)) is not None]
     if not batch:
@@ -80,6 +83,8 @@ def after_trouble(tx: Transaction, rollout: Rollout, *, who: str, why: str) -> N
     guilty = set(selection.suspects(seen))
     culprits = [commit for commit in batch if commit.sha in guilty]
     for commit in culprits:
+        if said:
+            withdraw_wishes(tx, commit, who=who, why=why)
         if len(culprits) > 1:
             tx.commits.update(commit, suspect=True, suspect_of=rollout.id)
             tx.record(rollout.app, f"commit {commit.sha}", "suspect", who=who, why=why)
@@ -234,13 +239,13 @@ def bar(app: str, name: str, deps: Deps, *, who: str, why: str) -> Commit:
         commit = named(tx, app, name)
         if commit.state is CommitState.FAILED and commit.merged_into is None:
             raise Conflict(f"commit {commit.sha[:12]} failed its tests; it is not shipped anyway")
-        _withdraw_wishes(tx, commit, who=who, why=why)
+        withdraw_wishes(tx, commit, who=who, why=why)
         if commit.state is CommitState.BARRED:
             return _for_its_own_sake(tx, commit, who=who, why=why)
         return bar_locked(tx, commit, who=who, why=why)
 
 
-def _withdraw_wishes(tx: Transaction, commit: Commit, *, who: str, why: str) -> None:
+def withdraw_wishes(tx: Transaction, commit: Commit, *, who: str, why: str) -> None:
     """Of two people's words on this commit the later one counts: no `deploy --now` of before takes it along, but for its fix."""
     line = tx.commits.on_line(commit)
     for wished in tx.commits.wanted_now(commit.app):
@@ -248,7 +253,7 @@ def _withdraw_wishes(tx: Transaction, commit: Commit, *, who: str, why: str) -> 
             continue
         if selection.is_fix_of(candidate(wished, tx), commit.sha):
             continue
-        said = f"{commit.sha[:12]}, which it would take along, is barred by {who}: {why}"
+        said = f"{who} said later of {commit.sha[:12]}, which it would take along: {why}"
         tx.commits.wish_now(wished, None, None)
         tx.record(commit.app, f"commit {wished.sha}", "deploy --now withdrawn", who=who, why=said)
         tx.notices.add(

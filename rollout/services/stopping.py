@@ -69,15 +69,17 @@ def accept(
         new = rollout.is_ahead or rollout.state not in {*FINISHED, R.STOPPING, R.ROLLING_BACK}
         if rollout.is_ahead:  # another one is active still; unbarred it would be planned anew at once
             rollout = planning.set_aside(tx, rollout, why, who=who)
-            bars.after_trouble(tx, rollout, who=who, why=why)
+            bars.after_trouble(tx, rollout, who=who, why=why, said=True)
         elif new:
-            rollout = stop_locked(tx, rollout, who=who, why=why, keep=keep)
+            rollout = stop_locked(tx, rollout, who=who, why=why, keep=keep, said=True)
         crashpoints.reach("in-decision")
         return _accepted(tx, rollout, lease_s, new=new)
 
 
-def stop_locked(tx: Transaction, rollout: Rollout, *, who: str, why: str, keep: bool = False) -> Rollout:
-    """The stop's first step, in the caller's transaction: state, epoch, bar."""
+def stop_locked(
+    tx: Transaction, rollout: Rollout, *, who: str, why: str, keep: bool = False, said: bool = False
+) -> Rollout:
+    """The stop's first step, in the caller's transaction: state, epoch, bar. `said`: by a person."""
     stopping = tx.rollouts.change(
         rollout,
         RE.STOP,
@@ -90,7 +92,7 @@ def stop_locked(tx: Transaction, rollout: Rollout, *, who: str, why: str, keep: 
         due_at=0.0,
     )
     _cut_prepares(tx, rollout, who)
-    bars.after_trouble(tx, rollout, who=who, why=why)
+    bars.after_trouble(tx, rollout, who=who, why=why, said=said)
     return stopping
 
 
@@ -277,7 +279,7 @@ def roll_back_done(app: AppConfig, deps: Deps, *, to: str | None, who: str, why:
         )
         _cut_prepares(tx, rollout, who)  # of a host that was behind
         if sha is None:
-            bars.after_trouble(tx, rollout, who=who, why=why)
+            bars.after_trouble(tx, rollout, who=who, why=why, said=True)
         else:
             _bar_after(tx, rollout, sha, who=who, why=why)
         tx.hosts.forget_waits(rollout.id)
@@ -325,6 +327,7 @@ def _bar_after(tx: Transaction, rollout: Rollout, goal: str, *, who: str, why: s
         return
     for commit in tx.commits.after(rollout.app, base.position) if shipped.on_branch else [shipped]:
         if commit.position is not None and commit.position <= shipped.position:
+            bars.withdraw_wishes(tx, commit, who=who, why=why)
             bars.bar_locked(tx, commit, who=who, why=why)
 
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from rollout.domain.model import RolloutId
-from rollout.domain.states import CommitState, RolloutState
+from rollout.domain.states import FINISHED, CommitState, RolloutState
 from rollout.errors import Conflict
 from rollout.services import bars, freezes, intake, planning, reconcile, stopping, views
 from rollout.services.intake import Wish
@@ -247,3 +247,57 @@ def test_of_two_peoples_words_on_a_commit_the_later_one_counts(fix, world):
     with world.store.reading() as tx:
         events = [event.what for event in tx.events.of_subject("shop", f"commit {wanted}")]
     assert ("deploy --now withdrawn" in events) is not fix
+
+
+@pytest.mark.parametrize("way", ["stop", "rollback", "to"])
+def test_what_a_person_stops_or_rolls_back_no_wish_of_before_takes_along(way, world):
+    """Like a bar, `stop` and `rollback` withdraw a `deploy --now` of before that has the bad commit in it, and tell."""
+    first = world.newest().commit
+    below, wanted = wished_before(world)
+    end = RolloutState.FANNING_OUT if way == "stop" else RolloutState.DONE
+    world.run(until=lambda: world.newest().commit == below and world.newest().state is end)
+    if way == "stop":
+        stopping.stop(world.newest().id, world.deps, who="ben", why="it loses carts")
+    else:
+        to = first if way == "to" else None
+        stopping.roll_back_done(app(world), world.deps, to=to, who="ben", why="it loses carts")
+    passes(world, wanted)
+    assert set(world.runs().values()) == {first}
+    told = [title for title, _ in world.notifier.sent if "withdrawn" in title]
+    assert told == [f"shop: `deploy --now` of {wanted[:12]} is withdrawn"]
+
+
+def test_a_rollback_withdraws_no_wish_for_what_mends_it(world):
+    """Its revert, wanted by `deploy --now` before the rollback was said, goes out after it."""
+    below = world.push()
+    world.settle()
+    wanted = world.workshop.push(f"the hotfix\n\nThis reverts commit {below}.")
+    intake.enqueue(app(world), wanted, world.deps, who="ann", now=Wish("we need it", "ann"))
+    stopping.roll_back_done(app(world), world.deps, to=None, who="ben", why="it loses carts")
+    world.run(seconds=120)
+    assert set(world.runs().values()) == {wanted}
+
+
+def test_what_its_canary_bars_a_wish_takes_along_all_the_same(world):
+    """Nobody has said anything since: a person's `deploy --now` goes past what automation bars."""
+    below, wanted = wished_before(world)
+    world.run(until=lambda: world.newest().state is RolloutState.EVALUATING_CANARY)
+    world.metrics.share = 0.0
+    world.run(until=lambda: world.newest().commit == below and world.newest().state in FINISHED)
+    world.metrics.share = 1.0
+    passes(world, wanted)
+    assert set(world.runs().values()) == {wanted}
+
+
+def wished_before(world):
+    """A commit, and one above it that somebody wants out, and whose tests do not pass yet."""
+    below = world.push()
+    wanted = world.workshop.push("the hotfix", fails=True)
+    intake.enqueue(app(world), wanted, world.deps, who="ann", now=Wish("we need it", "ann"))
+    return below, wanted
+
+
+def passes(world, sha):
+    world.workshop.failing.clear()
+    intake.enqueue(app(world), sha, world.deps, who="ann")
+    world.run(seconds=240)
