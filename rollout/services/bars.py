@@ -65,7 +65,7 @@ def _with_inner(tx: Transaction, app: AppName, seen: list[selection.Candidate]) 
 
 def _with_older(tx: Transaction, oldest: Commit, seen: selection.Candidate) -> selection.Candidate:
     """Before the first release all that is older goes out with the branch's head, as if it had come in with it: what is barred too."""
-    line = [one for one in tx.commits.after(oldest.app, 0) if _is_in(one, oldest)]
+    line = [one for one in tx.commits.after(oldest.app, 0) if is_in(one, oldest)]
     kept = selection.kept_back(_with_inner(tx, oldest.app, [candidate(commit, tx) for commit in line]))
     return replace(seen, inner=(*seen.inner, *((sha, True) for sha in kept)))
 
@@ -99,7 +99,7 @@ def after_success(tx: Transaction, rollout: Rollout, *, who: str) -> None:
     if shipped is None or not shipped.suspect:
         return
     suspects = tx.commits.suspects(rollout.app, shipped.suspect_of)
-    left = [one for one in suspects if not _is_in(tx.commits.on_line(one), shipped)]
+    left = [one for one in suspects if not is_in(tx.commits.on_line(one), shipped)]
     culprit = selection.last_suspect([candidate(commit, tx) for commit in left])
     if culprit is None:
         return
@@ -116,7 +116,13 @@ def after_success(tx: Transaction, rollout: Rollout, *, who: str) -> None:
     )
 
 
-def _is_in(commit: Commit, shipped: Commit) -> bool:
+def kept_back(tx: Transaction, rollout: Rollout) -> list[str]:
+    """What it would bring, and is barred by now."""
+    batch = [commit for sha in rollout.commits if (commit := tx.commits.get(rollout.app, sha)) is not None]
+    return selection.kept_back(_with_inner(tx, rollout.app, [candidate(commit, tx) for commit in batch]))
+
+
+def is_in(commit: Commit, shipped: Commit) -> bool:
     """What has left the branch is not out, and may be what was bad."""
     return commit.on_branch and (commit.position or 0) <= (shipped.position or 0)
 
@@ -196,7 +202,7 @@ def _same(tx: Transaction, commit: Commit) -> Iterator[tuple[str, Commit]]:
         # What is before a barred one on the branch is not gone back to by automation anyway; and what was known before
         # work that is not of the line is what that was made from, not what became of it.
         made_from_it = (other.is_pull or other.merged_into is not None) and commit.id < other.id
-        if not made_from_it and not (commit.on_branch and other.on_branch and _is_in(commit, other)):
+        if not made_from_it and not (commit.on_branch and other.on_branch and is_in(commit, other)):
             what = "bytes" if commit.digest is not None and commit.digest == other.digest else "files"
             yield f"the same {what} as", other
     for back in _of_hashes(tx, commit.app, _undone_by(tx, commit)):
@@ -249,7 +255,7 @@ def withdraw_wishes(tx: Transaction, commit: Commit, *, who: str, why: str) -> N
     """Of two people's words on this commit the later one counts: no `deploy --now` of before takes it along, but for its fix."""
     line = tx.commits.on_line(commit)
     for wished in tx.commits.wanted_now(commit.app):
-        if not _is_in(line, tx.commits.on_line(wished)):
+        if not is_in(line, tx.commits.on_line(wished)):
             continue
         if selection.is_fix_of(candidate(wished, tx), commit.sha):
             continue

@@ -9,7 +9,7 @@ from rollout.domain.deliveries import End, Outcome
 from rollout.domain.model import AppName, Check, CheckState, Commit, Push
 from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import Conflict
-from rollout.services import bars, turns, views
+from rollout.services import bars, planning, turns
 from rollout.services.intake import NOT_OURS, Ended, Received, ToldOf, add_ended
 from rollout.services.ports import Deps
 from rollout.store.checks import MOST_NAMES
@@ -127,8 +127,7 @@ def _is_barred_by_a_check(app: AppConfig, commit: Commit) -> bool:
 def _contradicted(tx: Transaction, app: AppConfig, commit: Commit, check: Check) -> None:
     """A failure after the commit had passed: it is kept in, or, when it is on its way, people are told and decide."""
     why = _late(check.name)
-    carrying = views.carrying(tx, commit.app, commit.sha)
-    if carrying is None or carrying.is_ahead or carrying.state is RolloutState.ERROR:  # no host was touched
+    if not _is_on_its_way(tx, commit):
         bars.bar_locked(tx, commit, who=check.source, why=why)
         return
     tx.record(commit.app, f"commit {commit.sha}", "check failed late", who=check.source, why=why)
@@ -139,3 +138,13 @@ def _contradicted(tx: Transaction, app: AppConfig, commit: Commit, check: Check)
         f"{app.name}: {why}",
         f"Commit {short} is out or on its way, and a report stops no rollout.\nNext: rollout status, or rollout bar {short}",
     )
+
+
+def _is_on_its_way(tx: Transaction, commit: Commit) -> bool:
+    """To hosts, or out on them; neither what is only planned, nor what is, or was, taken back."""
+    active = tx.rollouts.active(commit.app)
+    goes = active is not None and active.state not in {RolloutState.STOPPING, RolloutState.ROLLING_BACK}
+    newest = (
+        tx.commits.get(commit.app, active.commit) if active and goes else planning.released(tx, commit.app)
+    )
+    return newest is not None and (commit.sha == newest.sha or bars.is_in(tx.commits.on_line(commit), newest))

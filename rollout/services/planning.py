@@ -183,7 +183,7 @@ def runs_then(tx: Transaction, app: AppName) -> str | None:
     return (tx.rollouts.pending(app) or rollout).commit
 
 
-def outdated(tx: Transaction, app: AppConfig | None, rollout: Rollout) -> str | None:
+def outdated(tx: Transaction, app: AppConfig | None, rollout: Rollout) -> str | None:  # noqa: PLR0911  # one reason a line
     """Why nothing is to come of a rollout that has not begun; None: it may begin, or go on waiting for the active one.
 
     `app` is None when it was taken out of rollout.toml meanwhile.
@@ -199,6 +199,8 @@ def outdated(tx: Transaction, app: AppConfig | None, rollout: Rollout) -> str | 
         return f"app {rollout.app} is not in rollout.toml any more"
     if frozen := freezes.frozen(tx, app):  # also while it waits: then nothing is prepared for it either
         return f"{frozen}: nothing was touched, and it is planned anew afterwards"
+    if kept := bars.kept_back(tx, rollout):
+        return f"commit {kept[0][:12]}, which it would bring, is barred since it was planned"
     return _not_as_now(tx, app, rollout) if rollout.is_ahead and active is None else None
 
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from rollout.domain.model import Check, CheckState, Member, Pull, Push, Role
-from rollout.domain.states import CommitState
+from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import Conflict
-from rollout.services import bars, checks, explaining, freezes, intake, planning
+from rollout.services import bars, checks, explaining, freezes, intake, planning, stopping
 from rollout.store.checks import MOST_NAMES
 from rollout.store.rollouts import Planned
 from tests.support.world import World
@@ -40,6 +40,11 @@ def why(world, sha):
 def state_of(world, sha):
     with world.store.reading() as tx:
         return tx.commits.get("shop", sha)
+
+
+def rollout(world, number):
+    with world.store.reading() as tx:
+        return tx.rollouts.get(number)
 
 
 def passed(world):
@@ -342,6 +347,56 @@ def test_a_failure_of_what_was_only_planned_ahead_bars_it(world, set_aside):
             planning.make_way(tx, "shop", "a person has the way", who="ann")
     report(world, sha, "lint", "failure")
     assert (now.state, state_of(world, sha).state) == (CommitState.PASSED, CommitState.BARRED)
+
+
+def two_planned(world):
+    """A rollout of two commits that have waited for long, planned and not begun."""
+    app = world.config.app("shop")
+    freezes.freeze(app, world.deps, who="ann", why="both are waited for", until=None)
+    batch = [passed(world), passed(world)]
+    world.run(until=lambda: {state_of(world, sha).state for sha in batch} == {CommitState.PASSED})
+    with world.store.transaction() as tx:
+        for sha in batch:
+            tx.commits.update(tx.commits.get("shop", sha), received_s=tx.now() - 1500.0)
+    freezes.unfreeze(app, world.deps, who="ann", why="both have passed")
+    planning.start_next("shop", world.deps)
+    with world.store.reading() as tx:
+        assert tx.rollouts.pending("shop").commits == tuple(batch)
+    return batch
+
+
+@pytest.mark.parametrize("when", ["as it goes back", "when it is back", "after a rollback below it"])
+def test_a_failure_of_what_was_taken_back_bars_it(world, when):
+    """It is neither out nor on its way any more, and a suspect would have gone out again: it is kept in."""
+    first = passed(world)
+    world.settle()
+    batch = two_planned(world)
+    shipped = (RolloutState.EVALUATING_CANARY, RolloutState.DONE)[when == "after a rollback below it"]
+    world.run(until=lambda: world.newest().commit == batch[-1] and world.newest().state is shipped)
+    if when == "after a rollback below it":
+        last = passed(world)
+        world.run(until=lambda: world.newest().commit == last and world.newest().state is RolloutState.DONE)
+        stopping.roll_back_done(world.config.app("shop"), world.deps, to=first, who="ann", why="slow")
+        bars.unbar("shop", batch[0], world.deps, who="ann", why="it is not this one")
+    else:
+        stopping.stop(world.newest().id, world.deps, who="ann", why="slow")
+    number = world.newest().id
+    if when != "as it goes back":
+        world.run(until=lambda: rollout(world, number).state is RolloutState.ROLLED_BACK)
+    report(world, batch[0], "unit", "failure")
+    assert state_of(world, batch[0]).state is CommitState.BARRED
+    world.run(seconds=300)
+    assert set(world.runs().values()) == {first}
+
+
+def test_what_is_planned_does_not_begin_when_a_commit_inside_of_it_is_barred(world):
+    """Between its planning and its beginning a check of the older of two commits fails: nothing of them goes out."""
+    first = passed(world)
+    world.settle()
+    older, _ = two_planned(world)
+    report(world, older, "unit", "failure")
+    world.run(seconds=300)
+    assert (world.newest().state, set(world.runs().values())) == (RolloutState.ERROR, {first})
 
 
 def test_a_failure_while_it_is_built_is_in_time(world):
