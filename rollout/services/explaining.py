@@ -128,7 +128,7 @@ def coming(tx: Transaction, app: AppConfig) -> Why:
         told = _planned(tx, app, following)
         return Why(f"commit {following.commit[:12]}: {told.because}", told.expected_at)
     if rollout is not None and not planning.ahead(tx, name):
-        return Why(freezes.frozen(tx, app) or "no commit waits behind it")
+        return Why(freezes.frozen(tx, app) or planning.gone_then(tx, name) or "no commit waits behind it")
     foreseen = forecast(tx, app)
     if rollout is None and (not foreseen.commits or planning.unread(tx, name)):
         return Why(planning.waits_for(app, tx))

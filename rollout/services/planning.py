@@ -21,6 +21,10 @@ log = structlog.get_logger()
 UNDER_WAY = "a rollout is under way"
 UNREAD = "the branch is read again first: commits of it that would go out are not known yet"
 FIRST_COMMIT = "push one, or have the branch's head looked up now with `rollout deploy`"
+GONE = (
+    "the commit that runs is no longer on the branch (a force-push), and automation does not guess what replaces it;"
+    " a person may: `rollout deploy COMMIT --now --reason …`"
+)
 AUTOMATION = "automation"  # who asks for a rollout that no person asked for
 BEFORE_THE_NEXT = frozenset({RolloutState.FANNING_OUT})  # has its PASS: the one after it is planned ahead
 
@@ -103,7 +107,7 @@ def no_commit(app: AppConfig) -> str:
 def waits_for(app: AppConfig, tx: Transaction) -> str:
     """Why nothing is being started, in one sentence for people."""
     if _busy(tx, app):
-        return UNDER_WAY
+        return gone_then(tx, AppName(app.name)) or UNDER_WAY
     return _choose(tx, app)[1]
 
 
@@ -183,6 +187,13 @@ def runs_then(tx: Transaction, app: AppName) -> str | None:
     return (tx.rollouts.pending(app) or rollout).commit
 
 
+def gone_then(tx: Transaction, app: AppName) -> str | None:
+    """That nothing follows by itself what is on its way, since that has left the branch."""
+    sha = runs_then(tx, app)
+    commit = tx.commits.get(app, sha) if sha else None
+    return GONE if commit is not None and _is_gone(commit) and not _is_inside(tx, commit) else None
+
+
 def outdated(tx: Transaction, app: AppConfig | None, rollout: Rollout) -> str | None:  # noqa: PLR0911  # one reason a line
     """Why nothing is to come of a rollout that has not begun; None: it may begin, or go on waiting for the active one.
 
@@ -195,6 +206,8 @@ def outdated(tx: Transaction, app: AppConfig | None, rollout: Rollout) -> str | 
         return f"rollout {active.id}, which it was to follow, is {active.state}; it is planned anew"
     if rollout.requested_by != AUTOMATION:
         return None
+    if not tx.commits.on_line(commit).on_branch:
+        return f"commit {rollout.commit[:12]} is no longer on the branch"
     if app is None:
         return f"app {rollout.app} is not in rollout.toml any more"
     if frozen := freezes.frozen(tx, app):  # also while it waits: then nothing is prepared for it either
@@ -298,10 +311,7 @@ def _choose(tx: Transaction, app: AppConfig) -> tuple[Commit | None, str]:
     if frozen is not None:
         return None, frozen
     if gone:
-        return None, (
-            "the commit that runs is no longer on the branch (a force-push), and automation does not guess what replaces it;"
-            " a person may: `rollout deploy COMMIT --now --reason …`"
-        )
+        return None, GONE
     if base is None and not queue:
         return None, f"{no_commit(app)}: {FIRST_COMMIT}"
     candidates = bars.candidates(tx, app, queue)

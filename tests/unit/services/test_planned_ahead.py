@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from rollout.cli import finding
+from rollout.domain.model import BranchCommit
 from rollout.domain.states import CommitState, HostState, RolloutState
 from rollout.errors import Conflict
 from rollout.services import (
@@ -436,3 +437,27 @@ def test_what_comes_after_it_waits_for_both(world):
         told = explaining.why(tx, app, tx.commits.get("shop", third))
     assert "waits for rollout 2 (" in told.because
     assert "1 rollout before it" in told.because
+
+
+def test_what_was_forced_off_the_branch_is_not_waited_with(world):
+    """A force-push drops what fans out and what was planned behind it: nothing comes of that, and a person decides what follows."""
+    planned(world, prepared=1)
+    dropped = [one.sha for one in world.workshop.commits[-2:]]
+    new = "e" * 40
+    world.workshop.commits[-2:] = [BranchCommit(new, 2, "new", "Ann", "new")]
+    intake.read_branch(world.config.app(None), world.deps, who="test", why="pushed")
+
+    def why(sha):
+        with world.store.reading() as tx:
+            return explaining.why(tx, world.config.app(None), tx.commits.get("shop", sha)).because
+
+    assert "no longer on the branch" in why(dropped[1])
+    run_until(world, lambda: passed(world, new))
+    assert states(world)[2] is R.FANNING_OUT
+    assert why(new) == f"tested, waits for rollout 2 ({rollout(world, 2).done} of 6 hosts); {planning.GONE}"
+    with world.store.transaction() as tx:
+        planning.make_way(tx, "shop", "as whoever looks at it next", who="ann")
+        assert explaining.coming(tx, world.config.app(None)).because == planning.GONE
+    run_until(world, lambda: states(world)[2] is R.DONE)
+    world.run(seconds=60)
+    assert (states(world)[3], set(world.runs().values())) == (R.ERROR, {dropped[0]})
