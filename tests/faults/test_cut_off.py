@@ -140,10 +140,6 @@ def _plan(deps, release):
 @pytest.fixture
 def scene(tmp_path, postgres, monkeypatch):
     """The worker's thread has claimed the host, sent its command, and waits for the greeting."""
-    options = postgresql._CONNECT["options"].replace(
-        f"session_timeout={postgresql.IDLE_S}000 ", "session_timeout=500 "
-    )
-    monkeypatch.setitem(postgresql._CONNECT, "options", options)
     near = make_url(postgres.database())
     with running_sshd(tmp_path / "sshd", 1) as sshd:
         target = sshd.target()
@@ -159,6 +155,11 @@ def scene(tmp_path, postgres, monkeypatch):
             operator = _deps(config, stores[0], SshFleet(), "operator")
             worker = _deps(config, stores[1], Detour(host.address, host.port), "worker")
             number, host_id = _plan(operator, _release(tmp_path))
+            # The worker's connections, which do not exist yet, are given up sooner than others, so that the test is short.
+            options = postgresql._CONNECT["options"].replace(
+                f"session_timeout={postgresql.IDLE_S}000 ", "session_timeout=1000 "
+            )
+            monkeypatch.setitem(postgresql._CONNECT, "options", options)
             hosts.prepare(host_id, worker)
             sshd.hosts[0].login(DOOR)
 
