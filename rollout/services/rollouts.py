@@ -4,7 +4,6 @@ Whatever calls them (a chain, a link, the reconciler, twice or late), the rows d
 """
 
 from dataclasses import replace
-from typing import Any
 
 import structlog
 
@@ -119,9 +118,12 @@ def _start(tx: Transaction, rollout: Rollout, deps: Deps) -> Rollout:
         return planning.set_aside(tx, rollout, why, who=deps.worker)
     if tx.rollouts.active(rollout.app) is not None:
         return rollout
-    # What it waited for is no part of its own duration.
-    began: dict[str, Any] = {"began_s": tx.now(), "started_at": tx.today()} if rollout.is_ahead else {}
-    started = tx.rollouts.change(rollout, RE.START, who=deps.worker, due_at=0.0, **began)
+    if rollout.is_ahead:  # what it waited for is no part of its own duration
+        rollout = tx.rollouts.update(rollout, began_s=tx.now(), started_at=tx.today())
+    # A head that came before may have forced it off the branch; it waits for one reading at most, however many come after.
+    if rollout.requested_by == planning.AUTOMATION and tx.apps.unread(rollout.app, until_s=rollout.began_s):
+        return rollout
+    started = tx.rollouts.change(rollout, RE.START, who=deps.worker, due_at=0.0)
     # A wish for one that goes along would bring it again after this is taken back, past a freeze.
     tx.commits.grant(rollout.app, rollout.commits)
     deliveries.settle(tx, rollout.app)

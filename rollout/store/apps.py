@@ -33,6 +33,7 @@ _UNREAD = (
         commits.c.position.is_(None),
         commits.c.merged_into.is_(None),
         commits.c.pull.is_(None),
+        commits.c.received_s <= bindparam("until"),
         or_(
             apps.c.read_s.is_(None),
             apps.c.read_s > bindparam("now"),  # of another boot
@@ -129,10 +130,11 @@ class Apps:
         """Its branch was read as it was at this moment."""
         self._tx.connection.execute(update(apps).where(apps.c.name == app).values(read_s=began_s))
 
-    def unread(self, app: AppName, within_s: float = 0.0) -> bool:
-        """Whether a webhook told of a head since the branch was read; `within_s`: what git said so lately counts still."""
+    def unread(self, app: AppName, within_s: float = 0.0, until_s: float | None = None) -> bool:
+        """Whether a webhook told of a head, until this moment, since the branch was read; `within_s`: what git said so lately counts still."""
         now = self._tx.now()
-        values = {"its_name": app, "now": now, "lately": now - within_s}
+        until = now if until_s is None else until_s
+        values = {"its_name": app, "now": now, "lately": now - within_s, "until": until}
         return self._tx.connection.execute(_UNREAD, values).first() is not None
 
     def polled(self, app: AppName, *, next_s: float, failures: int) -> None:

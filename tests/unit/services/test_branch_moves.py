@@ -5,7 +5,7 @@ import pytest
 from rollout.domain.model import BranchCommit, Push
 from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import Conflict
-from rollout.services import freezes, intake, planning, reconcile, stopping, testing
+from rollout.services import freezes, intake, planning, reconcile, rollouts, stopping, testing
 from rollout.store.apps import LOOK_S
 from tests.support.world import World
 
@@ -223,6 +223,28 @@ def test_what_was_pushed_while_something_else_ran_does_not_ship_unseen(world):
     )
     shipped = [sha for carried in commits_of_rollouts(world)[3:] for sha in carried]
     assert shipped == ["2" * 40, "3" * 40, "4" * 40]
+
+
+def test_what_a_forced_push_took_off_a_moment_ago_is_planned_and_does_not_begin(world):
+    """What git said within five seconds is planned by; before a host is touched git is asked about the head that came since."""
+    first = world.push()
+    world.settle()
+    gone = world.push()
+    intake.read_branch(world.config.app(None), world.deps, who="poll", why="found")
+    head = "b" * 40
+    world.seconds += 2
+    world.workshop.commits[-1:] = [BranchCommit(head, 2, "without it", "Ann", "without it")]
+    webhook(world, head)
+    testing.run_tests(commit_of(world, gone).id, world.deps)
+    with world.store.reading() as tx:
+        planned = tx.rollouts.pending("shop")
+    assert planned is not None
+    rollouts.deploy_canary(planned.id, world.deps)
+    with world.store.reading() as tx:
+        assert tx.rollouts.get(planned.id).state is RolloutState.PENDING
+    world.run(until=lambda: set(world.runs().values()) == {head}, seconds=600)
+    with world.store.reading() as tx:
+        assert [one.commit for one in tx.rollouts.numbered(1, 9, 9) if one.done] == [head, first]
 
 
 def test_what_a_forced_push_took_off_does_not_ship_once_its_webhook_is_stored(world, monkeypatch):

@@ -301,7 +301,8 @@ class Queue(RuleBasedStateMachine):
             rollout = tx.rollouts.get(rollout.id)
             if rollout.state is not RolloutState.DEPLOYING_CANARY:
                 commit = tx.commits.get("shop", rollout.commit)
-                assert commit.state is CommitState.BARRED or was_ahead, rollout.reason
+                gone = commit.state is CommitState.BARRED or not commit.on_branch
+                assert gone or was_ahead, rollout.reason
                 return
             if was_ahead:
                 self._check(tx, rollout)
