@@ -308,13 +308,21 @@ def _activate(job: _Job, deps: Deps) -> _Job | None:
 
 
 def _permit(host: RolloutHost, deps: Deps) -> Permit:
-    def ask(asked: Sequence[tuple[RolloutHost, str | None]]) -> list[float]:
-        # Only the first touch writes; whatever comes later just looks whether the claim still holds.
-        with deps.store.reading() if host.touched else deps.store.transaction() as tx:
-            return tx.hosts.permit(asked, deps.settings.lease_s)
+    # Only the first touch writes; whatever comes later just looks whether the claim still holds.
+    def touch(greeted: Sequence[tuple[RolloutHost, str | None]]) -> list[float]:
+        with deps.store.transaction() as tx:
+            return tx.hosts.touch(greeted, deps.settings.lease_s)
+
+    def look(hosts: Sequence[RolloutHost]) -> list[float]:
+        with deps.store.reading() as tx:
+            return tx.hosts.leases_left(hosts, deps.settings.lease_s)
 
     def permit(greeting: Greeting) -> int:
-        left = deps.together.do(("permit", host.rollout, host.touched), (host, greeting.current), ask)
+        left = (
+            deps.together.do(("lease", host.rollout), host, look)
+            if host.touched
+            else deps.together.do(("touch", host.rollout), (host, greeting.current), touch)
+        )
         milliseconds = int((left - min(MARGIN_S, deps.settings.lease_s / 4)) * 1000)
         if milliseconds <= 0:
             raise LeaseLost(

@@ -9,6 +9,9 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
+import structlog
+
+log = structlog.get_logger()
 T = TypeVar("T")
 R = TypeVar("R")
 MOST = 64  # at once: others want the rows too
@@ -54,7 +57,11 @@ class Together:
                 self._waiting[key] = deque()
                 mine.leads = True
         if not mine.leads:
-            self.wait(mine)
+            try:
+                self.wait(mine)
+            except BaseException:  # Ctrl-C
+                self._gave_up(key, mine)
+                raise
         if mine.leads:
             self._lead(key, mine, work)
         return mine.result if mine.written else work([item])[0]
@@ -64,20 +71,30 @@ class Together:
         part.has_come()
 
     def _lead(self, key: Hashable, mine: Part, work: Callable[[Sequence[Any]], Sequence[Any]]) -> None:
-        with self._lock:
-            waiting = self._waiting[key]
-            others = [waiting.popleft() for _ in range(min(len(waiting), MOST - 1))]
-        parts = [mine, *others]
+        others: list[Part] = []
         try:
+            with self._lock:
+                waiting = self._waiting[key]
+                others += (waiting.popleft() for _ in range(min(len(waiting), MOST - 1)))
+            parts = [mine, *others]
             for part, result in zip(parts, work([part.item for part in parts]), strict=True):
                 part.result, part.written = result, True
-        except Exception:
+        except Exception as error:
             if not others:
                 raise
+            log.info("not_written_together", many=len(others) + 1, error=str(error))
         finally:
             self._hand_on(key)
             for part in others:
                 part.come()
+
+    def _gave_up(self, key: Hashable, mine: Part) -> None:
+        with self._lock:
+            waits = mine in self._waiting.get(key, ())
+            if waits:
+                self._waiting[key].remove(mine)
+        if mine.leads:  # its turn came in the very last moment
+            self._hand_on(key)
 
     def _hand_on(self, key: Hashable) -> None:
         with self._lock:
@@ -86,5 +103,5 @@ class Together:
                 del self._waiting[key]
                 return
             following = waiting.popleft()
-        following.leads = True
+            following.leads = True
         following.come()

@@ -172,8 +172,14 @@ class Hosts:
         return int(self._tx.connection.execute(query).scalar_one())
 
     def to_roll_back(self, rollout: RolloutId, limit: int) -> list[RolloutHost]:
-        """Touched hosts whose first try to be brought back is not over, and that no message is under way for."""
-        return self._load(_BACK_NEXT, rollout=rollout, most=limit)
+        """Touched hosts whose first try to be brought back is not over, and that no message is under way for.
+
+        First those at which nobody is at work: one in flight may hold its slot for as long as its restart takes.
+        """
+        found = self._load(_BACK_AT_ONCE, rollout=rollout, most=limit)
+        if len(found) < limit:
+            found += self._load(_BACK_NEXT, rollout=rollout, most=limit - len(found))
+        return found
 
     def forget_waits(self, rollout: RolloutId) -> None:
         """Whatever its touched hosts waited for, their way back does not."""
@@ -331,6 +337,9 @@ class Hosts:
         """Leases that have not run out last `lease_s` from now; not for what a stop has ended."""
         now = self._tx.now()
         ended = select(rollouts.c.id).where(rollouts.c.state == RolloutState.STOPPING)
+        if self._tx.is_postgresql:  # in the order of whoever writes several of them
+            mine = select(rollout_hosts.c.id).where(rollout_hosts.c.id.in_(ids))
+            self._tx.connection.execute(mine.order_by(rollout_hosts.c.id).with_for_update())
         self._tx.connection.execute(
             update(rollout_hosts)
             .where(
@@ -342,29 +351,34 @@ class Hosts:
             .values(lease_until=now + lease_s)
         )
 
-    def permit(self, asked: Sequence[tuple[RolloutHost, str | None]], lease_s: float) -> list[float]:
+    def touch(self, greeted: Sequence[tuple[RolloutHost, str | None]], lease_s: float) -> list[float]:
         """These claimed hosts greeted and run this now: they count as touched from now on, and may act for so many seconds.
 
-        0 when the claim was taken over, ran out, or the rollout was stopped; then nothing may be sent. All are touched
-        already, and then nothing is written, or none is.
+        0, and not touched, when the claim was taken over, ran out, or the rollout was stopped: then nothing may be sent.
         """
         now = self._tx.now()
-        values = [
-            {} if host.touched else {"touched": True, "touched_at": now, "previous": current}
-            for host, current in asked
-        ]
-        claims = [_claim_of(host) | its for (host, _), its in zip(asked, values, strict=True)]
-        granted = [
-            _lease_left(back=host.state is H.ROLLING_BACK) if host.touched else _FIRST_TOUCH
-            for host, _ in asked
-        ]
-        answers = self._tx.run_all([*zip(granted, claims, strict=True)])
-        until = [answer.scalar_one_or_none() for answer in answers]
-        for place, (host, _) in enumerate(asked):
+        found = {}
+        for host, current in sorted(greeted, key=_by_id):
+            its = {"now": now, "touched": True, "touched_at": now, "previous": current}
+            found[host.id] = (host, {**_claim_of(host), **its})
+        answers = self._tx.run_all([(_FIRST_TOUCH, values) for _, values in found.values()])
+        until = dict(zip(found, (answer.scalar_one_or_none() for answer in answers), strict=True))
+        for host, values in found.values():
+            if until[host.id] is None and self._tx.catching_up.allows(host):
+                until[host.id] = self._tx.run(_ANY_TOUCH, values).scalar_one_or_none()
+        return [self._left(until[host.id], lease_s) for host, _ in greeted]
+
+    def leases_left(self, hosts: Sequence[RolloutHost], lease_s: float) -> list[float]:
+        """As `touch`, of hosts that are touched already: nothing is written."""
+        found = [(_lease_left(back=host.state is H.ROLLING_BACK), _claim_of(host)) for host in hosts]
+        until = [answer.scalar_one_or_none() for answer in self._tx.run_all(found)]
+        for place, host in enumerate(hosts):
             if until[place] is None and self._tx.catching_up.allows(host):
-                late = _LEASE_LEFT if host.touched else _ANY_TOUCH
-                until[place] = self._tx.run(late, claims[place]).scalar_one_or_none()
-        return [0.0 if end is None else max(0.0, min(end - self._tx.now(), lease_s)) for end in until]
+                until[place] = self._tx.run(_LEASE_LEFT, _claim_of(host)).scalar_one_or_none()
+        return [self._left(end, lease_s) for end in until]
+
+    def _left(self, until: float | None, lease_s: float) -> float:
+        return 0.0 if until is None else max(0.0, min(until - self._tx.now(), lease_s))
 
     def still_claimed(self, hosts: Sequence[RolloutHost]) -> list[bool]:
         """Whether each claim is the row's last, and its rollout is under way, or goes on with the host after its end."""
@@ -567,7 +581,10 @@ class Hosts:
         """As `runs`, for several."""
         its: dict[str, Any] = {"its_time": self._tx.today(), "stays": not settled}
         self._tx.run_all(
-            [(_RUNS, {**_report_of(host), "its_release": release, **its}) for host, release in found]
+            [
+                (_RUNS, {**_report_of(host), "its_release": release, **its})
+                for host, release in sorted(found, key=lambda one: one[0].name)
+            ]
         )
 
     def owe(self, host: RolloutHost, owed: str | None) -> None:
@@ -707,13 +724,14 @@ class Hosts:
         return self._write_all([(host, values)])[0]
 
     def _write_all(self, changes: Sequence[tuple[RolloutHost, Mapping[str, Any]]]) -> list[RolloutHost]:
+        in_order = sorted(changes, key=_by_id)  # others write several of them too
         answers = self._tx.run_all(
             [
                 (_GUARDED, {**_claim_of(host), "version": host.version + 1, **values})
-                for host, values in changes
+                for host, values in in_order
             ]
         )
-        for answer, (host, _) in zip(answers, changes, strict=True):
+        for answer, (host, _) in zip(answers, in_order, strict=True):
             if answer.rowcount != 1:
                 raise StaleWrite(f"{host.name}: another worker has reported on it meanwhile")
         return [replace(host, version=host.version + 1, **values) for host, values in changes]
@@ -721,6 +739,10 @@ class Hosts:
 
 def _report_of(host: RolloutHost) -> dict[str, Any]:
     return {"its_app": host.app, "its_name": host.name, "its_epoch": host.epoch or 0}
+
+
+def _by_id(one: tuple[RolloutHost, Any]) -> int:
+    return one[0].id
 
 
 def _claim_of(host: RolloutHost) -> dict[str, Any]:
@@ -768,9 +790,13 @@ _AS_INDEXED = (
     rollout_hosts.c.state,
     rollout_hosts.c.position,
 )  # by position alone all of several states would be sorted
+_BACK_AT_ONCE = Prepared(
+    _DUE_OF.where(rollout_hosts.c.touched, rollout_hosts.c.state == H.DONE).limit(bindparam("most"))
+)
 _BACK_NEXT = Prepared(
     _DUE_OF.where(
         _needs_first_try(),
+        rollout_hosts.c.state != H.DONE,
         or_(rollout_hosts.c.state != H.ROLLING_BACK, rollout_hosts.c.lease_until <= bindparam("now")),
     )
     .order_by(None)
@@ -849,11 +875,16 @@ _TO_READ = Prepared(
     .order_by(rollout_hosts.c.position)
     .limit(bindparam("most"))
 )
+_IN_TIME = rollout_hosts.c.lease_until > bindparam(
+    "now"
+)  # nothing is sent to one that is late: it is not touched
 _FIRST_TOUCH = Prepared(
-    update(rollout_hosts).where(_CLAIMED, _its_rollout_is(SWITCHING)).returning(rollout_hosts.c.lease_until)
+    update(rollout_hosts)
+    .where(_CLAIMED, _IN_TIME, _its_rollout_is(SWITCHING))
+    .returning(rollout_hosts.c.lease_until)
 )
 # Of a rollout that is done, when it may go on with this host.
-_ANY_TOUCH = Prepared(update(rollout_hosts).where(_CLAIMED).returning(rollout_hosts.c.lease_until))
+_ANY_TOUCH = Prepared(update(rollout_hosts).where(_CLAIMED, _IN_TIME).returning(rollout_hosts.c.lease_until))
 _LEASE_LEFT = Prepared(select(rollout_hosts.c.lease_until).where(_CLAIMED))
 _FLEET_HOST = update(fleet_hosts).where(
     fleet_hosts.c.app == bindparam("its_app"), fleet_hosts.c.name == bindparam("its_name")

@@ -18,8 +18,8 @@ LOCK_S = 20  # as long as SQLite waits for another process
 ANSWER_S = 30.0  # longer than a lock is waited for: then the other side is there, and says nothing
 LOST_S = 10  # what we sent is not acknowledged: cut off
 # Connections that stay: one that comes and goes costs the server more than all that is asked on it, and what was prepared
-# on it is forgotten. As many as hosts are under way in a process; those that are asked for least are last in the row.
-KEPT = 40
+# on it is forgotten. All our processes together stay well below the 100 that a server has as it comes.
+KEPT = 16
 ALIVE_S = 1.0  # a connection that was used so recently is believed to be there
 IDLE_S = 5  # in the middle of a transaction, whose locks a stop may be waiting for
 

@@ -119,7 +119,10 @@ def _sent_all(connection: Connection, sent: Sequence[tuple[_Way, Any]]) -> list[
             for (way, _), cursor in zip(sent, cursors, strict=True)
         ]
     except BaseException as error:  # noqa: BLE001 -- as above
-        _raise(connection, error, *sent[max(0, len(cursors) - 1)], cursors[-1] if cursors else None)
+        way, parameters = sent[
+            max(0, len(cursors) - 1)
+        ]  # of what came afterwards the last: the error has its own words
+        _raise(connection, error, way, parameters, cursors[-1] if cursors else None)
     return [
         Answer(way.read(rows, cursor) if rows else [], cursor.rowcount)
         for (way, _), cursor, rows in zip(sent, cursors, found, strict=True)

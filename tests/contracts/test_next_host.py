@@ -2,10 +2,12 @@
 
 import pytest
 
+from rollout.domain.states import HostState as H
 from rollout.store import hosts
+from tests.contracts.test_store import fanning_out
 
 
-@pytest.mark.parametrize("name", ["_PREPARABLE", "_NEXT_TO_ACTIVATE", "_BACK_NEXT"])
+@pytest.mark.parametrize("name", ["_PREPARABLE", "_NEXT_TO_ACTIVATE", "_BACK_AT_ONCE", "_BACK_NEXT"])
 def test_the_next_host_is_found_without_sorting_all_of_them(name, store):
     """A fleet of ten thousand asks ten thousand times: SQLite takes the first of its index each time."""
     if not store.url.startswith("sqlite"):
@@ -23,3 +25,14 @@ def test_the_next_host_is_found_without_sorting_all_of_them(name, store):
         "SEARCH rollout_hosts USING INDEX ix_rollout_hosts_rollout_state_position (rollout=? AND state=?)"
     )
     assert not [step for step in plan if "B-TREE" in step]
+
+
+def test_those_at_rest_go_back_before_those_in_flight(store):
+    """A host that is being switched holds its slot until its restart is over; who is done is back at once."""
+    rollout, rows = fanning_out(store, names=("web1", "web2", "web3"))
+    with store.transaction() as tx:
+        for host, state in zip(rows, (H.ACTIVATING, H.DONE, H.UNKNOWN), strict=True):
+            tx.hosts.update(tx.hosts.get(host.id), state=state, touched=True, lease_until=0.0, due_at=None)
+        found = tx.hosts.to_roll_back(rollout.id, 3)
+        assert [host.name for host in found] == ["web2", "web1", "web3"]
+        assert [host.name for host in tx.hosts.to_roll_back(rollout.id, 1)] == ["web2"]

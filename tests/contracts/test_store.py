@@ -461,11 +461,11 @@ def test_a_permit_marks_the_host_touched_and_remembers_what_it_ran(store, now):
     _, hosts = fanning_out(store)
     with store.transaction() as tx:
         claim = tx.hosts.claim_activation(hosts[1].id, "w", 15)
-        (left,) = tx.hosts.permit([(claim, "f" * 40)], 15)
+        (left,) = tx.hosts.touch([(claim, "f" * 40)], 15)
         assert 0 < left <= 15
         touched = tx.hosts.get(claim.id)
         assert (touched.touched, touched.previous) == (True, "f" * 40)
-        tx.hosts.permit([(touched, SHA)], 15)
+        tx.hosts.leases_left([touched], 15)
         assert tx.hosts.get(claim.id).previous == "f" * 40
 
 
@@ -476,12 +476,14 @@ def test_no_permit_after_the_lease_or_after_a_stop(store, now):
         claim, other = (tx.hosts.claim_activation(host.id, "w", 15) for host in hosts[1:])
     now["s"] += 16
     with store.transaction() as tx:
-        assert tx.hosts.permit([(claim, None)], 15) == [0.0]
+        assert tx.hosts.touch([(claim, None)], 15) == [0.0]
     now["s"] -= 16
+    with store.reading() as tx:
+        assert not tx.hosts.get(claim.id).touched
     with store.transaction() as tx:
         tx.rollouts.change(tx.rollouts.lock(rollout.id), RE.STOP, who="ann")
     with store.transaction() as tx:
-        assert tx.hosts.permit([(other, None)], 15) == [0.0]
+        assert tx.hosts.touch([(other, None)], 15) == [0.0]
     with store.reading() as tx:
         assert not tx.hosts.get(other.id).touched
 

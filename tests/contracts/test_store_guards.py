@@ -131,7 +131,7 @@ def test_what_a_host_owes_is_the_next_claims_until_it_is_settled(store):
         tx.hosts.owe(earlier, None)
         claim = tx.hosts.claim_activation(host.id, "w", 15)
         assert (claim.owes, claim.owed) == (True, None)
-        tx.hosts.permit([(claim, SHA)], 15)
+        tx.hosts.touch([(claim, SHA)], 15)
         touched = tx.hosts.get(claim.id)
         assert (touched.previous, touched.way_back) == (SHA, None)
         tx.hosts.runs(claim, SHA)
@@ -152,11 +152,11 @@ def test_a_permit_gives_no_more_than_what_is_left_of_the_lease(store, monkeypatc
     with store.transaction() as tx:
         _, (_, host, _) = fanning_out(tx)
         claim = tx.hosts.claim_activation(host.id, "w", 15)
-        assert tx.hosts.permit([(claim, None)], 15)[0] == pytest.approx(15)
+        assert tx.hosts.touch([(claim, None)], 15)[0] == pytest.approx(15)
         now[0] += 12
-        assert tx.hosts.permit([(claim, None)], 15)[0] == pytest.approx(3)
+        assert tx.hosts.touch([(claim, None)], 15)[0] == pytest.approx(3)
         touched = replace(claim, touched=True)
-        assert tx.hosts.permit([(touched, None)], 15)[0] == pytest.approx(3)
+        assert tx.hosts.leases_left([touched], 15)[0] == pytest.approx(3)
         now[0] += 3
-        for late in (claim, touched):
-            assert tx.hosts.permit([(late, None)], 15) == [0.0]
+        assert tx.hosts.touch([(claim, None)], 15) == [0.0]
+        assert tx.hosts.leases_left([touched], 15) == [0.0]

@@ -165,7 +165,7 @@ def two_rollouts(store, old_state):
             host, _ = tx.hosts.change(tx.hosts.claim_prepare(host.id, "w", 15), HE.PREPARED, who="w")
             if sha == SHA:
                 claim = tx.hosts.claim_activation(host.id, "w", 15)
-                tx.hosts.permit([(claim, None)], 15)
+                tx.hosts.touch([(claim, None)], 15)
                 touched = tx.hosts.get(claim.id)
                 host, _ = tx.hosts.change(touched, HE.DONE, who="w", token=False)
                 if old_state is HostState.ROLLBACK_FAILED:

@@ -103,3 +103,24 @@ def test_an_interrupt_of_the_one_who_writes_leaves_nobody_waiting():
     assert came.wait(20)
     assert results == ["b"]
     assert not together._waiting
+
+
+def test_one_who_stops_waiting_is_not_waited_for():
+    """Ctrl-C ends one that waits; those behind it are written all the same."""
+    writer, interrupted = Writer(), Writer()
+    writer.begin_all("a")
+    waits = Together.wait
+
+    def wait(part):
+        if part.item == "gone":
+            raise KeyboardInterrupt
+        waits(writer.together, part)
+
+    writer.together.wait = wait
+    with pytest.raises(KeyboardInterrupt):
+        writer.together.do("key", "gone", interrupted.work)
+    writer.begin("b")
+    until(lambda: writer.together._waiting["key"], what="the other one waits")
+    assert set(writer.end()) == {"a", "b"}
+    assert [item for call in writer.calls for item in call] == ["a", "b"]
+    assert interrupted.calls == []
