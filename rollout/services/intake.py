@@ -14,7 +14,7 @@ from rollout.domain.model import AppName, BranchCommit, Commit, CommitId, Delive
 from rollout.domain.pipeline import run_tests
 from rollout.domain.retry import backoff_s, spread
 from rollout.domain.states import CommitState
-from rollout.errors import Conflict, NotFound, RolloutError
+from rollout.errors import Conflict, NotFound, RolloutError, ServiceUnavailable
 from rollout.services import deliveries, planning, pulls, telling, turns
 from rollout.services.ports import Deps
 from rollout.store.apps import LONGEST_BACKOFF_S
@@ -364,7 +364,7 @@ def poll(app_name: str, deps: Deps, *, force: bool = False) -> None:
             read_branch(app, deps, who="poll", why="found on the branch")
         failures = 0
     except RolloutError as error:
-        failures = 0 if isinstance(error, NotFound) else failures + 1  # it answers: the branch may come
+        failures = failures + 1 if isinstance(error, ServiceUnavailable) else 0  # else it does answer
         log.warning("poll_failed", app=app.name, failures=failures, error=str(error))
     if failures == 0 and heads is not None and app.tests.pull_requests:
         pulls.look(app, heads, deps)

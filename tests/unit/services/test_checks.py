@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from rollout.domain.model import Check, CheckState, Member, Pull, Push, Role
+from rollout.domain.model import BranchCommit, Check, CheckState, Member, Pull, Push, Role
 from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import Conflict
 from rollout.services import bars, checks, explaining, freezes, intake, planning, stopping
@@ -386,6 +386,25 @@ def test_a_failure_of_what_was_taken_back_bars_it(world, when):
     report(world, batch[0], "unit", "failure")
     assert state_of(world, batch[0]).state is CommitState.BARRED
     world.run(seconds=300)
+    assert set(world.runs().values()) == {first}
+
+
+def test_a_failure_of_what_stands_where_a_commit_that_runs_stood_bars_it(world):
+    """A force-push puts another commit in the place of what runs: that one is not out, and does not ship after a rollback."""
+    first = passed(world)
+    world.settle()
+    gone = passed(world)
+    world.settle()
+    other = "b" * 40
+    world.workshop.commits[-1:] = [BranchCommit(other, 2, "another one", "Zoe", "another one")]
+    intake.read_branch(world.config.app("shop"), world.deps, who="poll", why="forced")
+    for name in ("unit", "lint"):
+        report(world, other, name, "success")
+    report(world, other, "unit", "failure")
+    assert state_of(world, other).state is CommitState.BARRED
+    stopping.roll_back_done(world.config.app("shop"), world.deps, to=None, who="ann", why="slow")
+    world.run(seconds=600)
+    assert gone not in world.runs().values()
     assert set(world.runs().values()) == {first}
 
 
