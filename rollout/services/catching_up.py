@@ -16,7 +16,7 @@ from rollout.domain.catching_up import LEFT, TOLD, WAITS_S, Behind, Step
 from rollout.domain.model import AppName, Member, Rollout, RolloutHost
 from rollout.domain.pipeline import Ring, deploy_host, prepare_host
 from rollout.domain.states import CommitState, HostEvent, HostState
-from rollout.services import freezes, notices
+from rollout.services import freezes, notices, planning
 from rollout.services.ports import Deps
 from rollout.services.rollouts import counters, limits
 from rollout.store.store import Transaction
@@ -86,9 +86,16 @@ def _following(
 def _held(tx: Transaction, app: AppConfig, goal: Rollout) -> str | None:
     """Why automation brings nothing to anybody now."""
     commit = tx.commits.get(goal.app, goal.commit)
-    if commit is None or commit.state is not CommitState.PASSED:
-        return f"commit {goal.commit[:12]} is {commit.state if commit else 'gone'}"
-    return freezes.frozen(tx, app)
+    short, state = goal.commit[:12], commit.state if commit else None
+    match state:
+        case CommitState.PASSED:
+            return freezes.frozen(tx, app)
+        case CommitState.RECEIVED | CommitState.TESTING:
+            return f"commit {short} is built again: its archive had made room for those of newer commits"
+        case CommitState.FAILED if commit:
+            then = f"`rollout deploy {short}` has it built again, and whatever newer goes out brings this host along"
+            return f"commit {short} is failed: {commit.reason}; {then}"
+    return f"commit {short} is {state or 'gone'}"
 
 
 def _step(
@@ -105,6 +112,10 @@ def _step(
     if found is None:
         return []
     step, host = found[0], found[1].host
+    if step in {Step.BEGIN, Step.PREPARE}:
+        commit = tx.commits.get(goal.app, goal.commit)
+        if commit is not None and planning.is_built_again(tx, commit, deps):
+            return []
     if step is Step.BEGIN:
         host = _begin(tx, host, members[host.name])
         step = Step.PREPARE

@@ -67,7 +67,7 @@ def start_next(app_name: str, deps: Deps, *, may_wait: bool = False) -> Rollout 
             tx.apps.lock(name)
             look_again(tx, name)
             chosen, why = _next(tx, app)
-            if chosen is None or _is_built_again(tx, chosen, deps):
+            if chosen is None or is_built_again(tx, chosen, deps):
                 return None
             rollout = _add(tx, app, chosen, fleet, why)
             tx.apps.note(rollout.app, None)
@@ -91,8 +91,8 @@ def start_next(app_name: str, deps: Deps, *, may_wait: bool = False) -> Rollout 
     return rollout
 
 
-def _is_built_again(tx: Transaction, chosen: Commit, deps: Deps) -> bool:
-    """What waited long may have lost its archive: the reconciler rings for it, and it is planned when it is built."""
+def is_built_again(tx: Transaction, chosen: Commit, deps: Deps) -> bool:
+    """What waited long may have lost its archive: the reconciler rings for it, and whoever needs it goes on when it is built."""
     if deps.workshop.has_archive(chosen.app, chosen.sha):
         return False
     tx.commits.build_again(chosen, who=AUTOMATION, why="its archive had made room for those of newer commits")

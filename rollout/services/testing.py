@@ -22,6 +22,7 @@ from rollout.store.store import Transaction
 log = structlog.get_logger()
 PATIENT_ATTEMPTS = 3  # a webhook may be faster than the git server's own copies
 MERGED = "it was merged at this very moment: it is tested again, and built"
+OTHER_BYTES = "it gives other bytes than those that were rolled out (is `release.build` the same each time?)"
 MOST_LOST = 5  # runs in a row that end with their worker: then it is the tests that end it
 
 
@@ -99,7 +100,7 @@ def _test(commit: Commit, deps: Deps) -> bool:
 
 
 def _test_and_build(commit: Commit, app: AppConfig, deps: Deps) -> tuple[TestResult, Release | None]:
-    if not commit.is_pull:
+    if not commit.is_pull and not _built_before(commit):
         _on_branch(commit, app, deps)
 
     def go_on() -> bool:
@@ -120,12 +121,18 @@ def _test_and_build(commit: Commit, app: AppConfig, deps: Deps) -> tuple[TestRes
     if not tests.passed or (commit.is_pull and not _merged(commit, deps)):
         return tests, None
     with deps.store.reading() as tx:
+        runs = tx.rollouts.newest_done(commit.app)
         needed = {*tx.rollouts.unfinished_commits(commit.app), tx.rollouts.released(commit.app) or ""}
+    if runs is not None and runs.previous is not None:  # a rollback goes there, and hosts may lack it then
+        needed.add(runs.previous)
     release, built = deps.workshop.build(app.name, app, commit.sha, needed)
     crashpoints.reach("after-build")
     output = f"{tests.output}\n{built.output}".strip()
     if release is None:
         return replace(tests, passed=False, reason=f"build: {built.reason}", output=output), None
+    if runs is not None and runs.commit == commit.sha and runs.digest != release.digest:
+        # Hosts have it, and go back to it, by the digest that was rolled out.
+        return replace(tests, passed=False, reason=f"build: {OTHER_BYTES}", output=output), None
     return replace(tests, output=output), release
 
 
@@ -135,8 +142,13 @@ def _passed_as_pull(commit: Commit) -> bool:
 
 
 def _passed_before(commit: Commit) -> bool:
-    """As a pull request, or it was built before, and its archive had to make room for others: it lacks its release only."""
-    return _passed_as_pull(commit) or commit.digest is not None
+    """Then it lacks its release only."""
+    return _passed_as_pull(commit) or _built_before(commit)
+
+
+def _built_before(commit: Commit) -> bool:
+    """It was on the branch, and passed; its archive had to make room for others."""
+    return commit.digest is not None
 
 
 def _merged(commit: Commit, deps: Deps) -> bool:

@@ -1,12 +1,13 @@
 """Hosts that were down, excluded, new, or lost their disk are brought to what the fleet runs, one at a time."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from rollout.domain.states import HostState, RolloutState
+from rollout.domain.states import CommitState, HostState, RolloutState
 from rollout.errors import ConfigError
-from rollout.services import bars, catching_up, freezes, halts, hosts, stopping, views
+from rollout.services import bars, catching_up, freezes, halts, hosts, intake, stopping, views
 from tests.support.across import before_reports, recorded, row_of, state_of
 from tests.support.checker import read
 from tests.support.checker.check import check
@@ -478,3 +479,88 @@ def test_a_worker_that_is_killed_is_healed(world, monkeypatch, moment, then):
     assert (healed(), state_of(world, number)) == (True, ended)
     if ended is R.DONE:
         assert world.newest().in_flight == world.newest().unknown == 0
+
+
+def test_a_release_that_a_rollback_may_go_to_keeps_its_archive(world):
+    """However many are tested meanwhile: after the rollback there may be hosts that lack it."""
+    world.workshop.room = 2
+    good = world.push()
+    world.settle()
+    bad = world.push()
+    world.settle()
+    freezes.freeze(app(world), world.deps, who="ann", why="weekend", until=None)
+    others = [world.push() for _ in range(4)]
+    world.run(seconds=60)
+    assert world.workshop.archives == [good, bad, *others[-2:]]
+    stopping.roll_back_done(app(world), world.deps, to=None, who="ann", why="bad")
+    world.settle()
+    assert (set(world.runs().values()), good in world.workshop.gone) == ({good}, False)
+
+
+def without_its_archive(world):
+    """A host has lost its disk, and this machine the archive of what the fleet runs."""
+    world.push()
+    world.settle()
+    sha = world.push()
+    world.settle()
+    world.fleet.hosts[A].lose_disk()
+    world.workshop.archives.remove(sha)
+    world.workshop.gone.add(sha)
+    return sha
+
+
+def commit_of(world, sha):
+    with world.store.reading() as tx:
+        return tx.commits.get("shop", sha)
+
+
+def test_what_the_fleet_runs_is_built_again_for_a_host_that_lacks_it(world, monkeypatch):
+    """Not tested, also when it has left the branch, and not for hosts that have it already."""
+    sha, sent = without_its_archive(world), []
+    world.workshop.commits[-1] = replace(world.workshop.commits[-1], sha="f" * 40)
+    world.push("after a force-push")
+    world.run(seconds=20)
+    monkeypatch.setattr(world.workshop, "run_tests", None)
+    true = world.fleet.prepare
+
+    def prepare(target, order, **more):
+        assert order.release.commit not in world.workshop.gone
+        sent.append(target.name)
+        return true(target, order, **more)
+
+    monkeypatch.setattr(world.fleet, "prepare", prepare)
+    views.verify("shop", world.deps)
+    world.run(until=lambda: commit_of(world, sha).state is CommitState.TESTING, seconds=60)
+    assert late(world)[A].because.startswith(f"waits: commit {sha[:12]} is built again")
+    world.run(until=lambda: world.fleet.hosts[A].current == sha, seconds=120)
+    assert (sent, set(world.runs().values())) == ([A], {sha})
+
+
+@pytest.mark.parametrize("other_bytes", [False, True])
+def test_what_cannot_be_built_again_is_told_with_what_to_do(world, monkeypatch, other_bytes):
+    """Nor is what gives other bytes taken: all other hosts have the ones that were tested, and go back to them by their digest."""
+    sha, build = without_its_archive(world), world.workshop.build
+    with world.store.reading() as tx:
+        digest = tx.commits.release("shop", sha).digest
+    if other_bytes:
+
+        def built(*given):
+            release, told = build(*given)
+            return replace(release, digest="f" * 64), told
+
+        monkeypatch.setattr(world.workshop, "build", built)
+    else:
+        world.workshop.failing_build.add(sha)
+    views.verify("shop", world.deps)
+    world.run(seconds=300)
+    because = late(world)[A].because
+    assert because.startswith(f"waits: commit {sha[:12]} is failed: build: ")
+    assert ("other bytes" in because) is other_bytes
+    assert f"`rollout deploy {sha[:12]}`" in because
+    with world.store.reading() as tx:
+        assert tx.commits.release("shop", sha).digest == digest
+    monkeypatch.setattr(world.workshop, "build", build)
+    world.workshop.failing_build.clear()
+    intake.enqueue(app(world), sha, world.deps, who="ann")
+    world.run(until=lambda: world.fleet.hosts[A].current == sha, seconds=300)
+    assert world.fleet.hosts[A].current == sha
