@@ -400,6 +400,7 @@ def test_a_failure_of_what_stands_where_a_commit_that_runs_stood_bars_it(world):
     intake.read_branch(world.config.app("shop"), world.deps, who="poll", why="forced")
     for name in ("unit", "lint"):
         report(world, other, name, "success")
+    world.run(until=lambda: state_of(world, other).state is CommitState.PASSED)
     report(world, other, "unit", "failure")
     assert state_of(world, other).state is CommitState.BARRED
     stopping.roll_back_done(world.config.app("shop"), world.deps, to=None, who="ann", why="slow")
