@@ -776,27 +776,27 @@ def _go_on(
 ) -> list[_Then]:
     """Each goes on with one of the hosts that were found, the first of which it claims; when its row ends, others have their turn."""
     going = sum(not each.last for each in went)
-    following, first = iter(claim(going)), iter(found[going:])
-    thens = []
-    for each in went:
-        if not each.last:
-            thens.append(_Then(tell=False, following=next(following, None)))
-        elif (host := next(first, None)) is None:
-            thens.append(_Then(tell=False))
-        else:
-            thens.append(_end_row(tx, each.job, host, message, deps))
-    return thens
+    following = iter(claim(going))
+    ended = iter(_end_rows(tx, went[0].job.rollout, found[going:], message, deps))
+    return [
+        next(ended, _Then(tell=False)) if each.last else _Then(tell=False, following=next(following, None))
+        for each in went
+    ]
 
 
-def _end_row(
-    tx: Transaction, job: _Job, first: RolloutHost, message: Callable[[RolloutHost], Ring], deps: Deps
-) -> _Then:
-    """Others have their turn; behind them another row begins with this host, which needs nobody's decision."""
+def _end_rows(
+    tx: Transaction,
+    rollout: Rollout,
+    first: Sequence[RolloutHost],
+    message: Callable[[RolloutHost], Ring],
+    deps: Deps,
+) -> list[_Then]:
+    """Others have their turn; behind them other rows begin, each with one of these hosts, and need nobody's decision."""
     # When other apps want slots, whoever counts shares them out.
-    if shares.most(tx, job.rollout, deps) is not None:
-        return _Then(tx.rollouts.to_count(job.rollout.id))
-    tx.hosts.rung([first.id], deps.settings.ring_again_s)
-    return _Then(tell=False, ring=message(first))
+    if first and shares.most(tx, rollout, deps) is not None:
+        return [_Then(tx.rollouts.to_count(rollout.id))]
+    tx.hosts.rung([host.id for host in first], deps.settings.ring_again_s)
+    return [_Then(tell=False, ring=message(host)) for host in first]
 
 
 def _report(deps: Deps, job: _Job, report: Callable[[Transaction], bool]) -> bool:
