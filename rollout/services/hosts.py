@@ -752,18 +752,38 @@ def _not_back(
 def _begin(deps: Deps, claim: Callable[[Transaction], RolloutHost | None], row_s: float = 0.0) -> _Job | None:
     """`row_s`: for so long the message goes on with other hosts, one after another."""
     crashpoints.reach("before-claim")
+
+    # One after another: at once each would wait for the rollout's row with a connection of its own.
+    def in_turn(
+        claims: Sequence[Callable[[Transaction], RolloutHost | None]],
+    ) -> list[tuple[RolloutHost, Rollout, AppConfig] | Exception | None]:
+        return [_claimed(deps, each) for each in claims]
+
+    found = deps.together.do("claims", claim, in_turn)
+    if isinstance(found, Exception):
+        raise found
+    if found is None:
+        return None
+    crashpoints.reach("after-claim")
+    now = time.monotonic()
+    return _Job(*found, began=now, number=1, row_ends=now + row_s)
+
+
+def _claimed(
+    deps: Deps, claim: Callable[[Transaction], RolloutHost | None]
+) -> tuple[RolloutHost, Rollout, AppConfig] | Exception | None:
     try:
         with deps.store.transaction() as tx:
             host = claim(tx)
             if host is None:
                 return None
-            rollout, app = deps.plans.of(tx, host.rollout)
+            found = (host, *deps.plans.of(tx, host.rollout))
             crashpoints.reach("in-claim")
     except StaleWrite:
         return None  # another worker was faster
-    crashpoints.reach("after-claim")
-    now = time.monotonic()
-    return _Job(host, rollout, app, began=now, number=1, row_ends=now + row_s)
+    except Exception as error:  # noqa: BLE001 -- it is raised where the claim came from
+        return error
+    return found
 
 
 def _go_on(
