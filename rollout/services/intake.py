@@ -82,9 +82,7 @@ def _store(tx: Transaction, told: Told) -> tuple[dict[int, Received], list[Commi
         tellers.setdefault(head, one)
     who = {head: f"webhook {told[one][0].provider}" for head, one in tellers.items()}
     commits, new = tx.commits.add_pushed(who, why="pushed")
-    tx.apps.look(
-        {app for app, _ in new}
-    )  # by a forced push: what was to go out may not be on the branch any more
+    tx.apps.told({app for app, _ in new})  # by a forced push: what was to go out may have left the branch
     ends |= {tellers[head]: End(Outcome.ACCEPTED, f"commit {head[1]}") for head in new}
     known = {one: head for head, one in tellers.items() if head not in new}
     found = _add(tx, told, ends | _of_known(tx, told, known, commits))
@@ -161,7 +159,7 @@ def _of_known(
             moved.add(app)
             end = replace(end, reason=f"{end.reason}; the branch is looked at")
         ends[one] = end
-    tx.apps.look(moved)
+    tx.apps.told(moved, same=newest)
     return ends
 
 
@@ -353,7 +351,7 @@ def poll(app_name: str, deps: Deps, *, force: bool = False) -> None:
     with deps.store.transaction() as tx:
         if not tx.apps.claim_poll(name, app.poll) and not force:
             return
-        failures = tx.apps.poll_failures(name)
+        failures, began_s = tx.apps.poll_failures(name), tx.now()
     heads: list[Pull] | None = None
     try:
         head, heads = _ask(app, deps)
@@ -366,6 +364,9 @@ def poll(app_name: str, deps: Deps, *, force: bool = False) -> None:
     except RolloutError as error:
         failures = failures + 1 if isinstance(error, ServiceUnavailable) else 0  # else it does answer
         log.warning("poll_failed", app=app.name, failures=failures, error=str(error))
+        if isinstance(error, NotFound | Conflict):  # asking again would say no more
+            with deps.store.transaction() as tx:
+                tx.apps.read(name, began_s)
     if failures == 0 and heads is not None and app.tests.pull_requests:
         pulls.look(app, heads, deps)
     with deps.store.transaction() as tx:

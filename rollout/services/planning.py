@@ -13,7 +13,6 @@ from rollout.domain.states import CommitState, HostEvent, HostState, RolloutEven
 from rollout.errors import ConfigError, Conflict, ReleaseError
 from rollout.services import bars, freezes
 from rollout.services.ports import Deps
-from rollout.store.apps import LOOK_S
 from rollout.store.rollouts import Planned
 from rollout.store.store import Transaction
 
@@ -145,7 +144,7 @@ def unread(tx: Transaction, app: AppName) -> bool:
     would ship unseen; or what runs is inside a merge, and not on the line.
     """
     base = _base(tx, app)
-    return tx.apps.unread(app, LOOK_S) or _is_inside(tx, base) or _has_gaps(base, _behind(tx, app, base))
+    return tx.apps.unread(app, lately=True) or _is_inside(tx, base) or _has_gaps(base, _behind(tx, app, base))
 
 
 def floor(tx: Transaction, app: AppName) -> int | None:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import BigInteger, and_, bindparam, case, collate, func, insert, not_, or_, select, update
 
 from rollout.domain.model import AppName, Epoch, Freeze
-from rollout.domain.states import CommitState
 from rollout.store.straight import Prepared
-from rollout.store.tables import apps, commits
+from rollout.store.tables import apps
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -21,27 +20,13 @@ if TYPE_CHECKING:
 _NAMED = select(apps.c.name).where(apps.c.name == bindparam("its_name"))
 _ALL_NAMED = select(apps.c.name).where(apps.c.name.in_(bindparam("names", expanding=True)))
 _LOOK = update(apps).where(apps.c.name.in_(bindparam("names", expanding=True))).values(poll_due_at=-1.0)
+_TOLD = _LOOK.values(told_s=bindparam("now"))
 _FROZEN = select(apps.c.frozen_at, apps.c.frozen_until, apps.c.frozen_by, apps.c.frozen_reason).where(
     apps.c.name == bindparam("its_name")
 )
-_UNREAD = (
-    select(commits.c.id)
-    .join_from(commits, apps, commits.c.app == apps.c.name)
-    .where(
-        commits.c.app == bindparam("its_name"),
-        commits.c.state.in_([CommitState.RECEIVED, CommitState.TESTING]),
-        commits.c.position.is_(None),
-        commits.c.merged_into.is_(None),
-        commits.c.pull.is_(None),
-        commits.c.received_s <= bindparam("until"),
-        or_(
-            apps.c.read_s.is_(None),
-            apps.c.read_s > bindparam("now"),  # of another boot
-            and_(apps.c.read_s <= commits.c.received_s, apps.c.read_s <= bindparam("lately")),
-        ),
-    )
-    .limit(1)
-)
+# A head was told of, and no reading of the branch began since: it may have taken away what was to go out.
+HEAD_UNREAD = and_(apps.c.told_s.is_not(None), or_(apps.c.read_s.is_(None), apps.c.read_s < apps.c.told_s))
+_HEARD = select(apps.c.told_s, apps.c.read_s, apps.c.answered_s).where(apps.c.name == bindparam("its_name"))
 HOLD_S = 60.0  # whoever looks at a branch has this long before another one does
 LOOK_S = 5.0  # a flood of webhooks costs the git server one question in so long
 LONGEST_BACKOFF_S = 600.0  # of a poll while the git server does not answer
@@ -126,16 +111,37 @@ class Apps:
         if some:
             self._tx.connection.execute(_LOOK, {"names": list(some)})
 
-    def read(self, app: AppName, began_s: float) -> None:
-        """Its branch was read as it was at this moment."""
-        self._tx.connection.execute(update(apps).where(apps.c.name == app).values(read_s=began_s))
+    def told(self, moved: Collection[AppName], same: Collection[AppName] = ()) -> None:
+        """Webhooks told of heads: `look`, and nothing is planned until a reading that begins from now on.
 
-    def unread(self, app: AppName, within_s: float = 0.0, until_s: float | None = None) -> bool:
-        """Whether a webhook told of a head, until this moment, since the branch was read; `within_s`: what git said so lately counts still."""
+        `same`: of the head that is known as the newest one. It is news only while an earlier one has not been read: that
+        reading may be under way, and have found what this one takes back.
+        """
         now = self._tx.now()
-        until = now if until_s is None else until_s
-        values = {"its_name": app, "now": now, "lately": now - within_s, "until": until}
-        return self._tx.connection.execute(_UNREAD, values).first() is not None
+        if moved:
+            self._tx.connection.execute(_TOLD, {"names": list(moved), "now": now})
+        if rest := set(same) - set(moved):
+            self._tx.connection.execute(_TOLD.where(HEAD_UNREAD), {"names": list(rest), "now": now})
+
+    def read(self, app: AppName, began_s: float) -> None:
+        """Git answered what its branch is, to who began to ask at this moment."""
+        its = {"read_s": began_s, "answered_s": self._tx.now()}
+        self._tx.connection.execute(update(apps).where(apps.c.name == app).values(its))
+
+    def unread(self, app: AppName, *, lately: bool = False, since_s: float | None = None) -> bool:
+        """Whether a webhook told of a head since the last reading of the branch began.
+
+        But what counts: `lately`, what git answered within `LOOK_S` (by its end: a slow answer in a flood would never do);
+        `since_s`, what it was asked after this moment.
+        """
+        its, now = self._tx.connection.execute(_HEARD, {"its_name": app}).first(), self._tx.now()
+        if its is None or its.told_s is None:
+            return False
+        if its.read_s is None or its.read_s > now:  # the store's clock was set back
+            return True
+        if lately and its.answered_s is not None and now - LOOK_S < its.answered_s <= now:
+            return False
+        return its.read_s < its.told_s and (since_s is None or its.read_s < since_s)
 
     def polled(self, app: AppName, *, next_s: float, failures: int) -> None:
         """When to poll again, and how often in a row it has failed."""
@@ -218,7 +224,8 @@ def _is_due(*, polled: bool) -> Any:
     due = or_(apps.c.poll_due_at.between(0, now), apps.c.poll_due_at > bindparam("never"))
     just_now = and_(apps.c.looked_s > bindparam("just_now"), apps.c.looked_s <= now)
     asked = and_(apps.c.poll_due_at < 0, or_(apps.c.looked_s.is_(None), not_(just_now)))
-    return or_(asked, due) if polled else or_(asked, and_(apps.c.poll_failures > 0, due))
+    # Whoever was to read it may have died
+    return or_(asked, due) if polled else or_(asked, and_(or_(apps.c.poll_failures > 0, HEAD_UNREAD), due))
 
 
 @functools.cache

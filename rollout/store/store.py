@@ -30,7 +30,7 @@ from rollout.domain.model import AppName, Rollout, RolloutId
 from rollout.domain.states import RolloutState
 from rollout.errors import Conflict, ServiceUnavailable
 from rollout.store import clock, frozen, migrate, tables
-from rollout.store.apps import Apps
+from rollout.store.apps import HEAD_UNREAD, Apps
 from rollout.store.catching_up import CatchingUp
 from rollout.store.checks import Checks
 from rollout.store.commits import Commits
@@ -197,7 +197,7 @@ class Store:
                     .where(column > now + longest.get(column, longest_s))
                     .values({column: 0.0})
                 ).rowcount
-                for column in (*_DUE, *_LEASES)
+                for column in (*_DUE, *_LEASES, tables.apps.c.told_s)
             ]
         return sum(healed)
 
@@ -355,6 +355,8 @@ def _void_leases_of_another_boot(tx: Transaction) -> None:
     for column in (*_DUE, *_LEASES):
         tx.connection.execute(update(column.table).where(column.is_not(None)).values({column: 0.0}))
     tx.connection.execute(update(tables.apps).where(tables.apps.c.poll_due_at > 0).values(poll_due_at=0.0))
+    still = case((HEAD_UNREAD, 0.0), else_=None)  # a head that nobody has read yet is still to be read
+    tx.connection.execute(update(tables.apps).values(told_s=still, read_s=None, answered_s=None))
     tx.connection.execute(update(tables.commits).values(received_s=None))
     # One that has not begun begins now: without a time it would be one that was planned ahead.
     its = tables.rollouts.c

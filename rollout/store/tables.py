@@ -69,7 +69,11 @@ apps = Table(
     Column("poll_due_at", Float, nullable=False, default=0.0),
     Column("poll_failures", Integer, nullable=False, default=0),
     Column("looked_s", Float),  # store clock; when the git server was asked last
-    Column("read_s", Float),  # store clock; when the last reading of the branch began
+    Column(
+        "told_s", Float
+    ),  # store clock; when a webhook told last of a head that the branch may have moved to
+    Column("read_s", Float),  # store clock; when the last reading of the branch that git answered began
+    Column("answered_s", Float),  # store clock; and when it ended
     Column("note", Text),  # why nothing is being started now, for people
     Column("frozen_at", Utc),
     Column("frozen_until", Utc),

@@ -28,7 +28,9 @@ LATER = {  # what later migrations add to the tables that 0003 left
     "deliveries": ["ref", "settled_at"],
     "apps": [
         "looked_s",
+        "told_s",
         "read_s",
+        "answered_s",
         "red_told",
         "frozen_at",
         "frozen_until",

@@ -25,8 +25,10 @@ def test_what_a_person_had_unbarred_stays_so(tmp_path, monkeypatch, database):
         tx.connection.execute(
             text("CREATE INDEX ix_rollout_hosts_rollout_state ON rollout_hosts (rollout, state)")
         )
-        for table, column in (("commits", "unbarred"), ("apps", "read_s"), ("checks", "stamp")):  # 0017
-            tx.connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
+        of_0017 = {"commits": ["unbarred"], "apps": ["told_s", "read_s", "answered_s"], "checks": ["stamp"]}
+        for table, columns in of_0017.items():
+            for column in columns:
+                tx.connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
         tx.connection.execute(text("UPDATE alembic_version SET version_num = '0012'"))
     world.store.prepare()
     with world.store.reading() as tx:

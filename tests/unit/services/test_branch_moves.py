@@ -4,9 +4,10 @@ import pytest
 
 from rollout.domain.model import BranchCommit, Push
 from rollout.domain.states import CommitState, RolloutState
-from rollout.errors import Conflict
+from rollout.errors import Conflict, NotFound
 from rollout.services import freezes, intake, planning, reconcile, rollouts, stopping, testing
-from rollout.store.apps import LOOK_S
+from rollout.store import clock
+from rollout.store.apps import HOLD_S, LOOK_S
 from tests.support.world import World
 
 
@@ -97,24 +98,26 @@ def test_a_replayed_webhook_of_the_head_asks_nobody(world, monkeypatch):
 
 
 def test_what_was_asked_for_while_a_poll_looked_is_looked_at_next(world, monkeypatch):
-    """A webhook that comes in the middle of a look is not answered by it."""
+    """A webhook that comes in the middle of a look is not answered by it, though its head is the newest that is known so far."""
     world.push()
     kept = world.push()
     world.settle()
     intake.poll("shop", world.deps)
     dropped = world.workshop.push()
-    intake.read_branch(world.config.app(None), world.deps, who="test", why="pushed")
-    true = world.workshop.remote_head
+    webhook(world, dropped)
+    world.seconds += 0.1
+    true = world.workshop.history
 
-    def meanwhile(app, config):
-        head = true(app, config)
+    def meanwhile(*asked):
+        found = true(*asked)
+        world.seconds += 0.1
         world.workshop.commits.pop()
         webhook(world, kept)
-        return head
+        return found
 
-    monkeypatch.setattr(world.workshop, "remote_head", meanwhile)
+    monkeypatch.setattr(world.workshop, "history", meanwhile)
     intake.poll("shop", world.deps, force=True)
-    monkeypatch.setattr(world.workshop, "remote_head", true)
+    monkeypatch.setattr(world.workshop, "history", true)
     assert commit_of(world, dropped).on_branch
     world.seconds += LOOK_S
     intake.poll("shop", world.deps)
@@ -276,6 +279,107 @@ def test_what_a_forced_push_took_off_does_not_ship_once_its_webhook_is_stored(wo
     world.run(until=lambda: set(world.runs().values()) == {head}, seconds=600)
     with world.store.reading() as tx:
         assert [one.commit for one in tx.rollouts.numbered(1, 9, 9)] == [head, first]
+
+
+def told_back(world):
+    """A second commit is in its tests when the branch is forced back to the first: their shas."""
+    first = world.push()
+    world.settle()
+    gone = world.push()
+    intake.read_branch(world.config.app(None), world.deps, who="poll", why="found")
+    world.seconds += LOOK_S + 1
+    world.workshop.commits.pop()
+    assert "looked at" in webhook(world, first).reason
+    return first, gone
+
+
+def waits_to_be_read(world):
+    planning.start_next("shop", world.deps)
+    with world.store.reading() as tx:
+        return (tx.rollouts.pending("shop"), tx.apps.noted("shop")) == (None, planning.UNREAD)
+
+
+@pytest.mark.parametrize("rebooted", [False, True], ids=["told", "and rebooted"])
+def test_what_a_forced_push_back_to_a_known_head_took_off_does_not_ship(world, monkeypatch, rebooted):
+    """Its tests end between the webhook and the poll: the branch is read first, also when the store's machine started anew."""
+    first, gone = told_back(world)
+    if rebooted:
+        monkeypatch.setattr(clock, "boot_of", lambda _connection: "another boot")
+        world.store.prepare()
+    testing.run_tests(commit_of(world, gone).id, world.deps)
+    assert commit_of(world, gone).state is CommitState.PASSED
+    assert waits_to_be_read(world)
+    world.seconds += 1
+    reconcile.poll_all(world.deps)
+    assert not commit_of(world, gone).on_branch
+    world.run(seconds=60)
+    assert set(world.runs().values()) == {first}
+
+
+@pytest.mark.parametrize("refused", [Conflict, NotFound])
+def test_a_branch_that_git_answers_of_and_nobody_can_follow_holds_nothing_up(world, monkeypatch, refused):
+    """It is absurdly far ahead, or gone: what was known of it ships, since asking again would say no more."""
+    world.push()
+    world.settle()
+    sha = world.push()
+    intake.read_branch(world.config.app(None), world.deps, who="poll", why="found")
+    world.seconds += LOOK_S + 1
+    webhook(world, "b" * 40)
+    testing.run_tests(commit_of(world, sha).id, world.deps)
+    assert waits_to_be_read(world)
+
+    def refuses(*_, **_more):
+        raise refused("not this one", remedy="another one")
+
+    where, what = (intake, "read_branch") if refused is Conflict else (world.workshop, "remote_head")
+    monkeypatch.setattr(where, what, refuses)
+    world.seconds += 1
+    intake.poll("shop", world.deps, force=True)
+    world.seconds += LOOK_S + 1
+    planning.start_next("shop", world.deps)
+    assert world.newest().commit == sha
+
+
+def test_a_reading_that_died_is_begun_again_also_where_nothing_is_polled(world):
+    """Whoever had taken the look upon himself is gone: within a minute another one reads what was told of."""
+    told_back(world)
+    with world.store.transaction() as tx:
+        assert tx.apps.claim_poll("shop", 0.0)
+        assert not tx.apps.poll_is_due("shop", 0.0)
+    world.seconds += HOLD_S
+    with world.store.reading() as tx:
+        assert tx.apps.poll_is_due("shop", 0.0)
+
+
+@pytest.mark.parametrize("takes", [0.2, LOOK_S + 2])
+def test_a_flood_of_pushes_to_a_slow_git_server_does_not_keep_anything_from_going_out(
+    world, monkeypatch, takes
+):
+    """Each reading ends with heads that came meanwhile: what it said is planned by, and begins after the next one."""
+    first = world.push()
+    world.settle()
+    history = world.workshop.history
+
+    def slow(*asked):
+        found = history(*asked)
+        for _ in range(4):
+            world.seconds += takes / 4
+            webhook(world, world.workshop.push())
+        return found
+
+    monkeypatch.setattr(world.workshop, "history", slow)
+    webhook(world, world.workshop.push())
+    for _ in range(6):
+        world.seconds += 1
+        intake.poll("shop", world.deps, force=True)
+        with world.store.reading() as tx:
+            waiting = tx.commits.after("shop", 1)
+        for commit in waiting[:1]:
+            testing.run_tests(commit.id, world.deps)
+        planning.start_next("shop", world.deps)
+        if world.newest().commit != first:
+            rollouts.deploy_canary(world.newest().id, world.deps)
+    assert (world.newest().commit, world.newest().state) == (f"{2:040x}", RolloutState.DEPLOYING_CANARY)
 
 
 @pytest.mark.parametrize("lately", [True, False])

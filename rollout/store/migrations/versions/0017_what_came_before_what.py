@@ -15,4 +15,5 @@ depends_on = None
 def upgrade() -> None:
     """Go forward."""
     op.add_column("checks", sa.Column("stamp", sa.String(60), nullable=False, server_default=""))
-    op.add_column("apps", sa.Column("read_s", sa.Float()))
+    for column in ("told_s", "read_s", "answered_s"):
+        op.add_column("apps", sa.Column(column, sa.Float()))
