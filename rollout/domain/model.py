@@ -78,6 +78,11 @@ class Commit:
         """Head of a pull request that is not merged: never shipped."""
         return self.pull is not None and self.position is None
 
+    @property
+    def is_built_again(self) -> bool:
+        """It passed its tests, and lacks only its archive, which had to make room for those of newer commits."""
+        return self.state in {CommitState.RECEIVED, CommitState.TESTING} and self.digest is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Release:

@@ -42,6 +42,9 @@ class Candidate:
     same_as: str | None = None  # it is barred for being the same as this one
     # Nobody says whether it is good, and nothing is on its way: its run was cancelled, or no report came in time.
     silent: bool = False
+    built: bool = (
+        False  # passed, and its archive is built again: whatever its age, nothing ships past it meanwhile
+    )
     inner: tuple[
         tuple[str, bool], ...
     ] = ()  # that came in with it, and whether it is barred: those that are, or that are undone
@@ -221,6 +224,8 @@ def choose(
         position = next((p for p in possible if p >= wanted), possible[-1])
         reason = _why_this(queue, position)
     for young in queue[:position]:
+        if young.built:
+            return Choice(None, f"waits for the archive of {_name(young)}, which is built again")
         if _is_on_its_way(young) and young.age_s < goal_s:
             return Choice(None, f"waits for the tests of {_name(young)}, which lies below the next release")
     return Choice(position, reason)

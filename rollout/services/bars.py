@@ -20,7 +20,8 @@ def candidate(commit: Commit, tx: Transaction) -> selection.Candidate:
     perhaps = {one[1:] for one in brought if one.startswith(selection.PERHAPS)} - brought
     return selection.Candidate(
         sha=commit.sha,
-        state=commit.state,
+        state=CommitState.PASSED if commit.is_built_again else commit.state,
+        built=commit.is_built_again,
         age_s=age_s(commit, tx),
         suspect=commit.suspect,
         reverts=selection.mended(commit.message) | (undone - perhaps),

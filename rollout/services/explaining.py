@@ -156,7 +156,10 @@ def forecast(tx: Transaction, app: AppConfig, wanted: Commit | None = None) -> F
     if place is None:
         return Forecast(stuck=planning.waits_for(app, tx))
     known = bars.candidates(tx, app, queue)
-    hoped = [replace(one, state=CommitState.PASSED) if _is_tested(one, wanted) else one for one in known]
+    hoped = [
+        replace(one, built=False, state=CommitState.PASSED if _is_tested(one, wanted) else one.state)
+        for one in known
+    ]
     durations_s = tx.rollouts.durations(name)
     runs = planning.runs_then(tx, name)
     start = 0

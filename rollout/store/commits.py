@@ -91,6 +91,9 @@ ITSELF = commits.c.merged_into.is_(None)  # not inside a merge: may be tested an
 _BARRED = or_(
     commits.c.state == CommitState.BARRED, commits.c.bar_wanted.is_not(None)
 )  # or to be, once it has passed
+_IS_BUILT_AGAIN = and_(  # `Commit.is_built_again`
+    commits.c.state.in_([CommitState.RECEIVED, CommitState.TESTING]), commits.c.digest.is_not(None)
+)
 _SUSPECT_ELSEWHERE = and_(commits.c.suspect, commits.c.state == CommitState.PASSED, not_(commits.c.on_branch))
 IS_PULL = and_(commits.c.pull.is_not(None), commits.c.position.is_(None))  # `Commit.is_pull`
 
@@ -738,7 +741,7 @@ def _suspects(app: AppName, batch: RolloutId | None) -> list[Any]:
         commits.c.app == app,
         commits.c.suspect,
         commits.c.suspect_of == batch,
-        commits.c.state == CommitState.PASSED,
+        or_(commits.c.state == CommitState.PASSED, _IS_BUILT_AGAIN),
     ]
 
 

@@ -35,8 +35,8 @@ def sha(position: int) -> str:
     return f"{position:012x}{'0' * 28}"
 
 
-def candidate(state="p", *, position=1, minutes=0.0, suspect=False, reverts=()):
-    """A commit of a queue; `reverts` are positions."""
+def candidate(state="p", *, position=1, minutes=0.0, suspect=False, reverts=(), built=False):
+    """A commit of a queue; `reverts` are positions. `built`: if it passed, its archive is built again."""
     return Candidate(
         sha=sha(position),
         state=LETTERS[state.lower()],
@@ -44,6 +44,7 @@ def candidate(state="p", *, position=1, minutes=0.0, suspect=False, reverts=()):
         age_s=minutes * 60,
         suspect=suspect,
         reverts=frozenset(sha(reverted) for reverted in reverts),
+        built=built and state == "p",
     )
 
 
@@ -154,6 +155,21 @@ def test_old_untested_commits_do_not_hold_up_later_ones():
 def test_an_old_untested_commit_alone_is_still_waited_for():
     """With nothing else to ship, the answer is the same however old it is."""
     assert "waits for the tests of" in choose(a_queue("t", minutes=[90]), []).reason
+
+
+@pytest.mark.parametrize(("built", "suspects"), [(1, ()), (3, ()), (1, (1, 2)), (1, (2, 3)), (2, (2, 3))])
+def test_what_is_built_again_is_waited_for_whatever_its_age(built, suspects):
+    """It passed: nothing goes out past it, neither a smaller batch nor another suspect, and the reason names it."""
+    queue = a_queue("ppp", minutes=[60, 60, 60], suspects=suspects)
+    queue[built - 1] = replace(queue[built - 1], built=True)
+    position, reason = (choice := choose(queue, [])).position, choice.reason
+    if built == 2:  # the oldest one goes out before the suspects
+        assert position == 1
+    else:
+        assert (position, reason) == (
+            None,
+            f"waits for the archive of {sha(built)[:12]}, which is built again",
+        )
 
 
 def test_an_empty_queue_has_nothing_new():
@@ -540,6 +556,7 @@ def queues(draw):
             minutes=draw(st.sampled_from([0, 5, 15, 25, 29, 30, 60])),
             suspect=draw(st.integers(0, 5)) == 0,
             reverts=draw(st.sets(st.integers(1, position - 1), max_size=2)) if position > 1 else (),
+            built=draw(st.integers(0, 5)) == 0,
         )
         for position in range(1, length + 1)
     ]
@@ -573,6 +590,7 @@ def test_what_ships_is_always_permitted(queue, durations, cap):
     assert 1 <= choice.position <= cap
     shipped = queue[: choice.position]
     assert shipped[-1].state is CommitState.PASSED
+    assert not any(one.built for one in shipped)
     assert (
         "".join("f" if one.state is CommitState.FAILED and not one.silent else "." for one in shipped).find(
             "fff"

@@ -448,6 +448,26 @@ def test_more_tested_commits_than_archives_all_ship_and_none_is_tested_twice(wor
     assert sorted(tested) == sorted([first, *shas])
 
 
+def test_a_freeze_is_drained_as_fast_by_what_is_built_again(world):
+    """What lost its archive goes out in the batch that it would have gone in: no smaller one passes it while it is built."""
+    world.workshop.room = 3
+    world.push()
+    world.settle()
+    app = world.config.app(None)
+    freezes.freeze(app, world.deps, who="ann", why="weekend", until=None)
+    shas = [world.push() for _ in range(9)]
+    world.run(seconds=60)
+    with world.store.transaction() as tx:
+        for sha in shas:
+            tx.commits.update(tx.commits.get("shop", sha), received_s=tx.now() - 9000.0)
+    before = world.newest().id
+    freezes.unfreeze(app, world.deps, who="ann", why="monday")
+    world.run(until=lambda: set(world.runs().values()) == {shas[-1]}, seconds=4000)
+    with world.store.reading() as tx:
+        sizes = [len(tx.rollouts.get(one).commits) for one in range(before + 1, world.newest().id + 1)]
+    assert sizes == [3, 3, 3]
+
+
 def test_of_too_many_commits_the_next_three_and_then_the_newest_are_tested(world, monkeypatch):
     """The head, what can ship next above what runs, and from there down from the head, though the places come free one by one."""
     world.push()

@@ -445,3 +445,48 @@ def test_what_was_barred_before_the_first_release_keeps_the_head_back(tmp_path, 
         told = planning.waits_for(world.config.app(None), tx)
     assert (world.newest().commit == head) is ships, told
     assert ships or "is barred" in told
+
+
+def old_suspects_without_the_archive_of(world, monkeypatch, number):
+    """Suspects of a batch that have waited past the goal; the archive of one of them made room, and nothing runs."""
+    hashes = suspects_of_a_batch(world, monkeypatch)
+    over = lambda: world.newest().state is RolloutState.ROLLED_BACK  # noqa: E731
+    with monkeypatch.context() as patch:
+        patch.setattr(planning, "start_next", lambda *_, **__: None)
+        world.run(seconds=300, until=over)
+    assert over()
+    with world.store.transaction() as tx:
+        for sha in hashes:
+            tx.commits.update(tx.commits.get("shop", sha), received_s=tx.now() - 9000.0)
+    world.workshop.gone.add(hashes[number])
+    return hashes
+
+
+def test_a_suspect_whose_archive_is_built_again_goes_out_alone_all_the_same(world, monkeypatch):
+    """However long it has waited: the next suspect does not take it along, and only the guilty one is barred."""
+    hashes = old_suspects_without_the_archive_of(world, monkeypatch, 0)
+    goes_bad(world, hashes[2])
+    before = world.newest().id
+    assert planning.start_next("shop", world.deps) is None
+    assert commit_of(world, hashes[0]).is_built_again
+    assert planning.start_next("shop", world.deps) is None
+    with world.store.reading() as tx:
+        waits = planning.waits_for(world.config.app(None), tx)
+    assert waits == f"waits for the archive of {hashes[0][:12]}, which is built again"
+    world.run(seconds=900)
+    assert [one.commits for one in rollouts_of(world) if one.id > before] == [(sha,) for sha in hashes[:2]]
+    states = [commit_of(world, sha).state for sha in hashes]
+    assert states == [CommitState.PASSED, CommitState.PASSED, CommitState.BARRED]
+
+
+def test_a_suspect_whose_archive_is_built_again_is_still_one_of_its_batch(world, monkeypatch):
+    """Wanted by a person, it is built while an older one goes out: of the two that are left none is the culprit by elimination."""
+    hashes = old_suspects_without_the_archive_of(world, monkeypatch, 1)
+    intake.enqueue(world.config.app(None), hashes[1], world.deps, who="ann", now=intake.Wish("urgent", "ann"))
+    assert commit_of(world, hashes[1]).is_built_again
+    first = planning.start_next("shop", world.deps)
+    assert first.commits == (hashes[0],)
+    with world.store.transaction() as tx:
+        bars.after_success(tx, first, who="test")
+    assert not commit_of(world, hashes[2]).bar_wanted
+    assert commit_of(world, hashes[2]).state is CommitState.PASSED
