@@ -105,7 +105,7 @@ def test_what_was_asked_for_while_a_poll_looked_is_looked_at_next(world, monkeyp
     intake.poll("shop", world.deps)
     dropped = world.workshop.push()
     webhook(world, dropped)
-    world.seconds += 0.1
+    world.seconds += LOOK_S
     true = world.workshop.history
 
     def meanwhile(*asked):
