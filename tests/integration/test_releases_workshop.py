@@ -1,5 +1,6 @@
 """From a pushed commit to tested, built, packed bytes, with a real git, sh and tar."""
 
+import errno
 import hashlib
 import os
 import re
@@ -315,6 +316,22 @@ def test_what_is_needed_stays_and_what_is_gone_is_known(source, tmp_path):
         if number < 3:
             os.utime(release.archive, (number, number))
     assert [workshop.has_archive("shop", sha) for sha in shas] == [True, False, False, True, True]
+
+
+@pytest.mark.parametrize("trouble", [errno.EACCES, errno.EROFS, errno.ESTALE])
+def test_an_archive_whose_time_cannot_be_written_is_there_all_the_same(
+    source, workshop, monkeypatch, trouble
+):
+    """A read-only or foreign shelf stops no planning: only what is missing is missing."""
+    source.commit({"a": ""})
+    release, _ = built(workshop, source, an_app(source.path))
+
+    def refused(*_):
+        raise OSError(trouble, os.strerror(trouble))
+
+    monkeypatch.setattr(os, "utime", refused)
+    assert workshop.has_archive("shop", release.commit)
+    assert not workshop.has_archive("shop", "0" * 40)
 
 
 def test_a_clock_that_was_set_back_costs_no_archive(source, tmp_path):
