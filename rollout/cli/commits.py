@@ -12,7 +12,7 @@ from rollout.config.deploy_file import AppConfig
 from rollout.domain.model import AppName, Commit, Rollout, RolloutId
 from rollout.domain.states import FINISHED, CommitState, RolloutState
 from rollout.errors import NotFound
-from rollout.services import intake, planning, views
+from rollout.services import intake, planning, telling, views
 from rollout.store.store import Transaction
 
 WAITS = {CommitState.RECEIVED: "its tests come next", CommitState.TESTING: "its tests run"}
@@ -115,6 +115,8 @@ class Way:
 
     def _waits_for(self, tx: Transaction, commit: Commit) -> tuple[str, bool]:
         """Why there is no rollout of it, and whether none will come by itself."""
+        if commit.is_built_again:
+            return telling.where(commit), False
         if commit.state in WAITS:
             return WAITS[commit.state], False
         if commit.state is not CommitState.PASSED:

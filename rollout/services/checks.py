@@ -140,6 +140,17 @@ def _contradicted(tx: Transaction, app: AppConfig, commit: Commit, check: Check)
     )
 
 
+def look_back(tx: Transaction, app: AppConfig, built: Commit) -> None:
+    """What had passed, and was built only now, is kept in by a check that failed meanwhile; but for a person's word."""
+    commit = tx.commits.get(built.app, built.sha)
+    if commit is None or commit.state is not CommitState.PASSED or commit.unbarred:
+        return
+    for check in tx.checks.of(commit.app, commit.sha):
+        if check.name in app.tests.required and check.state is CheckState.FAILURE:
+            _contradicted(tx, app, commit, check)
+            return
+
+
 def _is_on_its_way(tx: Transaction, commit: Commit) -> bool:
     """To hosts, or out on them; neither what is only planned, nor what is, or was, taken back."""
     active = tx.rollouts.active(commit.app)

@@ -25,6 +25,8 @@ def broken(commit: Commit) -> str:
 
 def where(commit: Commit) -> str:
     """Where a commit that is received or in test stands, in a few words."""
+    if commit.is_built_again:
+        return "passed, and its archive is built again" + f": {commit.reason}" * bool(commit.reason)
     words = "tests run" if commit.state is CommitState.TESTING else commit.reason or "waits for its tests"
     return f"{words} again: {commit.reds} red so far" if commit.reds else words
 

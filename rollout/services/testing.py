@@ -48,7 +48,7 @@ def _claim(commit_id: CommitId, deps: Deps) -> Commit | None:
         if known.is_pull and not app.tests.pull_requests:
             tx.commits.current_pulls(known.app, [])
             return None
-        told = checks.decision(tx, app, known) if checks.external(app) else None
+        told = checks.decision(tx, app, known) if checks.external(app) and not _passed_before(known) else None
         if told is not None and told.word is Word.WAIT and known.state is CommitState.RECEIVED:
             checks.put_off(tx, app, tx.commits.lock(known.app, known.sha) or known, told.why)
             return None
@@ -229,13 +229,17 @@ def _settle(
     `late`: nobody said red, and nobody green in time.
     """
     app = deps.config.app(commit.app)
-    told = checks.decision(tx, app, commit) if release is not None and checks.external(app) else None
+    told = None
+    if release is not None and checks.external(app) and not _passed_before(commit):
+        told = checks.decision(tx, app, commit)
     if told is not None and told.word is Word.WAIT:  # a run began again while it was built
         _put_off(tx, commit, error=ServiceUnavailable(told.why), worker=deps.worker)
         return
     if told is not None and told.word is Word.FAIL:  # or failed
         result, release, final, late = replace(result, passed=False, reason=told.why), None, True, told.late
     _write(tx, commit, result=result, release=release, deps=deps, final=final, late=late)
+    if _passed_before(commit) and checks.external(app):
+        checks.look_back(tx, app, commit)
 
 
 def _write(
@@ -284,7 +288,8 @@ def _write(
             pulls.red(tx, commit, result.reason)
         return
     deliveries.settle(tx, commit.app)
-    telling.flaky_or_slow(tx, app, commit, result, reds)
+    if not commit.is_built_again:  # that was told when it passed
+        telling.flaky_or_slow(tx, app, commit, result, reds)
     telling.red_branch(tx, app)
 
 

@@ -435,6 +435,53 @@ def test_a_failure_while_it_is_built_is_in_time(world):
     assert state_of(world, sha).state is CommitState.FAILED
 
 
+def built_again(world):
+    """A commit that passed longer ago than reports are waited for, and lost its archive while something else went out."""
+    passed(world)
+    world.settle()
+    freezes.freeze(world.config.app("shop"), world.deps, who="ann", why="weekend", until=None)
+    sha = passed(world)
+    world.run(seconds=10)
+    assert state_of(world, sha).state is CommitState.PASSED
+    world.workshop.gone.add(sha)
+    world.seconds += 2 * world.config.app("shop").tests.deadline
+    freezes.unfreeze(world.config.app("shop"), world.deps, who="ann", why="monday")
+    return sha
+
+
+@pytest.mark.parametrize("said", ["pending", "cancelled"])
+@pytest.mark.parametrize("before", [True, False])
+def test_what_is_built_again_does_not_fail_for_a_run_that_begins_again(world, said, before):
+    """It passed: nobody waits for its checks a second time, and none is late; before its archive is built or meanwhile."""
+    sha, build = built_again(world), world.workshop.build
+    if before:
+        report(world, sha, "lint", said)
+    else:
+        world.workshop.build = lambda *args: (report(world, sha, "lint", said), build(*args))[1]
+    world.run(until=lambda: set(world.runs().values()) == {sha}, seconds=300)
+    assert set(world.runs().values()) == {sha}
+    assert not any("red" in title or "flaky" in title for title, _ in world.notifier.sent)
+
+
+@pytest.mark.parametrize("person", [False, True], ids=["", "let go by a person"])
+def test_a_failure_while_it_is_built_again_bars_it(world, person):
+    """As it would have the moment before or after; what a person let go in spite of that goes out."""
+    sha, build = built_again(world), world.workshop.build
+    if person:
+        report(world, sha, "lint", "failure")
+        bars.unbar("shop", sha, world.deps, who="ann", why="a flaky check")
+    else:
+        world.workshop.build = lambda *args: (report(world, sha, "lint", "failure"), build(*args))[1]
+    world.run(
+        until=lambda: state_of(world, sha).state is CommitState.BARRED, seconds=60 if not person else 300
+    )
+    assert state_of(world, sha).state is (CommitState.PASSED if person else CommitState.BARRED)
+    assert (set(world.runs().values()) == {sha}) is person
+    if not person:
+        report(world, sha, "lint", "success")
+        assert state_of(world, sha).state is CommitState.PASSED
+
+
 @pytest.mark.parametrize("said", ["cancelled", "pending"])
 def test_a_run_that_begins_again_while_it_is_built_is_waited_for(world, said):
     """The newest word counts, and it is no red."""

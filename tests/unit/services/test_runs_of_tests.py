@@ -2,10 +2,11 @@
 
 import pytest
 
+from rollout.cli.commits import Way
 from rollout.domain import model
 from rollout.domain.pipeline import run_tests
 from rollout.domain.states import CommitState
-from rollout.services import reconcile, telling, testing, turns, views
+from rollout.services import explaining, freezes, planning, reconcile, telling, testing, turns, views
 from rollout.services.testing import MOST_LOST
 from tests.support.fakes import a_commit, a_deps
 from tests.support.world import World
@@ -155,6 +156,40 @@ def test_a_red_branch_names_its_first_red_commit_and_author_once(world):
     world.settle()
     with world.store.reading() as tx:
         assert telling.first_red(tx, "shop") is None
+
+
+def test_what_is_built_again_is_told_of_as_good(world):
+    """It passed: the branch is not red by what is below it, it is not told of as flaky again, and its tests do not run."""
+    with_results(world, True)
+    world.push()
+    world.settle()
+    app = world.config.app(None)
+    freezes.freeze(app, world.deps, who="ann", why="weekend", until=None)
+    with_results(world, False)
+    red = world.push()
+    world.run(seconds=60)
+    with_results(world, False, True)
+    sha = world.push()
+    world.run(seconds=60)
+    told = list(world.notifier.sent)
+    world.workshop.gone.add(sha)
+    freezes.unfreeze(app, world.deps, who="ann", why="monday")
+    assert planning.start_next("shop", world.deps) is None
+    assert commit_of(world, red).state is CommitState.FAILED
+    with world.store.transaction() as tx:
+        commit = tx.commits.get("shop", sha)
+        assert telling.first_red(tx, "shop") is None
+        assert telling.where(commit) == "passed, and its archive is built again"
+        assert "its archive is built again" in explaining.why(tx, app, commit).because
+        telling.red_branch(tx, app)
+    with world.store.reading() as tx:
+        way = Way(None, app, sha, frozenset())
+        assert way._waits_for(tx, commit) == (telling.where(commit), False)
+    world.settle()
+    assert set(world.runs().values()) == {sha}
+    assert [
+        title for title, _ in world.notifier.sent[len(told) :] if "red" in title or "flaky" in title
+    ] == []
 
 
 def test_before_the_first_release_the_first_red_commit_is_named_too(world):
