@@ -42,9 +42,8 @@ class Candidate:
     same_as: str | None = None  # it is barred for being the same as this one
     # Nobody says whether it is good, and nothing is on its way: its run was cancelled, or no report came in time.
     silent: bool = False
-    built: bool = (
-        False  # passed, and its archive is built again: whatever its age, nothing ships past it meanwhile
-    )
+    # Passed, and its archive is built again: whatever its age, nothing ships past it meanwhile.
+    built: bool = False
     inner: tuple[
         tuple[str, bool], ...
     ] = ()  # that came in with it, and whether it is barred: those that are, or that are undone

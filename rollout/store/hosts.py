@@ -786,10 +786,8 @@ _DUE_OF = (
 )
 _PENDING = _DUE_OF.where(rollout_hosts.c.state == H.PENDING).limit(bindparam("most"))
 _PREPARABLE = Prepared(_PENDING)
-_AS_INDEXED = (
-    rollout_hosts.c.state,
-    rollout_hosts.c.position,
-)  # by position alone all of several states would be sorted
+# By position alone all of several states would be sorted.
+_AS_INDEXED = (rollout_hosts.c.state, rollout_hosts.c.position)
 _BACK_AT_ONCE = Prepared(
     _DUE_OF.where(rollout_hosts.c.touched, rollout_hosts.c.state == H.DONE).limit(bindparam("most"))
 )
@@ -875,9 +873,8 @@ _TO_READ = Prepared(
     .order_by(rollout_hosts.c.position)
     .limit(bindparam("most"))
 )
-_IN_TIME = rollout_hosts.c.lease_until > bindparam(
-    "now"
-)  # nothing is sent to one that is late: it is not touched
+# To one that is late nothing is sent: it is not touched.
+_IN_TIME = rollout_hosts.c.lease_until > bindparam("now")
 _FIRST_TOUCH = Prepared(
     update(rollout_hosts)
     .where(_CLAIMED, _IN_TIME, _its_rollout_is(SWITCHING))

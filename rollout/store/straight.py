@@ -119,9 +119,8 @@ def _sent_all(connection: Connection, sent: Sequence[tuple[_Way, Any]]) -> list[
             for (way, _), cursor in zip(sent, cursors, strict=True)
         ]
     except BaseException as error:  # noqa: BLE001 -- as above
-        way, parameters = sent[
-            max(0, len(cursors) - 1)
-        ]  # of what came afterwards the last: the error has its own words
+        # Of what fails after all were sent, the last one is named: the error has its own words.
+        way, parameters = sent[max(0, len(cursors) - 1)]
         _raise(connection, error, way, parameters, cursors[-1] if cursors else None)
     return [
         Answer(way.read(rows, cursor) if rows else [], cursor.rowcount)

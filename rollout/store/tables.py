@@ -69,9 +69,7 @@ apps = Table(
     Column("poll_due_at", Float, nullable=False, default=0.0),
     Column("poll_failures", Integer, nullable=False, default=0),
     Column("looked_s", Float),  # store clock; when the git server was asked last
-    Column(
-        "told_s", Float
-    ),  # store clock; when a webhook told last of a head that the branch may have moved to
+    Column("told_s", Float),  # store clock; when a webhook told last of a head that may be the branch's
     Column("read_s", Float),  # store clock; when the last reading of the branch that git answered began
     Column("answered_s", Float),  # store clock; and when it ended
     Column("note", Text),  # why nothing is being started now, for people
