@@ -7,6 +7,7 @@ import structlog
 from celery import Celery, chain
 from celery.canvas import Signature
 from celery.utils import uuid
+from celery.worker import state
 from kombu.exceptions import KombuError, OperationalError
 from redis.exceptions import RedisError
 
@@ -103,6 +104,18 @@ class CeleryBell:
         except _BROKER_TROUBLE:
             return False
         return True
+
+    def crowded(self) -> bool:
+        """Messages for hosts wait in the broker, or for a thread of this worker (those whose time had to come), or TERM came."""
+        if state.should_stop not in {None, False} or len(state.reserved_requests) > len(
+            state.active_requests
+        ):
+            return True
+        try:
+            with self._app.producer_or_acquire() as producer:
+                return bool(producer.channel.queue_declare(HOSTS, passive=True).message_count)
+        except _BROKER_TROUBLE:
+            return True
 
     def _send(self, ring: Ring, producer: Any) -> None:
         if ring.then:

@@ -39,6 +39,10 @@ class BackgroundBell:
         """The broker answers; this one is waited for."""
         return self._bell.alive()
 
+    def crowded(self) -> bool:
+        """As the bell says; it is waited for."""
+        return self._bell.crowded()
+
     def close(self, within_s: float = 2.0) -> None:
         """Send what waits, for so long; the thread is a daemon and holds nobody up."""
         if self._hand_over(None):

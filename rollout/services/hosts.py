@@ -57,7 +57,7 @@ H, HE = HostState, HostEvent
 
 READ_AGAIN_S = 2.0
 AHEAD_AGAIN_S = 10.0  # a host that could not be prepared ahead is left alone for so long
-# Hosts on one message, one after another; then others have their turn (decision 0012). Prepares leave some slots free anyway.
+# Hosts on one message, one after another; then others that wait have their turn (decision 0012). Prepares leave some slots free anyway.
 IN_A_ROW, ROW_S, PREPARES_S = 16, 2.0, 5.0
 _FOUND: dict[str, Any] = {"unreadable": False, "lost_at": None}
 # An accepted failure stays accepted when it turns out to be one. Of a host that is switched anew nobody has accepted anything.
@@ -84,20 +84,18 @@ class _Job:
     app: AppConfig
     began: float  # monotonic
     number: int  # in its row of hosts on one message, from 1
-    row_ends: float  # monotonic
+    row_began: float  # monotonic
+    row_s: float
 
     @property
     def took_s(self) -> float:
         return round(time.monotonic() - self.began, 3)
 
-    @property
-    def last(self) -> bool:
-        """Of its row."""
-        return self.number >= IN_A_ROW or time.monotonic() > self.row_ends
-
-    def following(self, host: RolloutHost) -> "_Job":
-        """The next host of the row, which is claimed."""
-        return replace(self, host=host, began=time.monotonic(), number=self.number + 1)
+    def went(self, deps: Deps, output: str = "", runs: str | None = None) -> "_Went":
+        """As it should; others have their turn when they wait for one, and else the row begins anew."""
+        over = self.number >= IN_A_ROW or time.monotonic() > self.row_began + self.row_s
+        last = over and deps.bell.crowded()
+        return _Went(self, last, output, runs, anew=over and not last)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +103,16 @@ class _Went:
     """A step that went as it should."""
 
     job: _Job
-    last: bool  # of its row, when it was reported
+    last: bool  # of its row
     output: str = ""
     runs: str | None = None  # the release that the host has now
+    anew: bool = False  # a row begins with the next one: this one is over, and nobody waits
+
+    def then(self, host: RolloutHost) -> _Job:
+        """The next host of the row, which is claimed."""
+        now = time.monotonic()
+        row = {"number": 1, "row_began": now} if self.anew else {"number": self.job.number + 1}
+        return replace(self.job, host=host, began=now, **row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +151,7 @@ def prepare(host_id: HostId, deps: Deps) -> None:
 def _prepare(job: _Job, parcel: Callable[[], _Parcel], deps: Deps) -> _Job | None:
     error, refused = _send(job, parcel, deps)
     if error is None:
-        return _report_and_go_on(deps, _Went(job, job.last), _all_prepared)
+        return _report_and_go_on(deps, job.went(deps), _all_prepared)
     _report(deps, job, lambda tx: _prepared(tx, job, error, refused=refused))
     return None
 
@@ -301,7 +306,7 @@ def _activate(job: _Job, deps: Deps) -> _Job | None:
             _report(deps, job, lambda tx: _not_switched(tx, job, lost))
             return None
     if outcome.answer is Answer.DONE and job.host.role is not Role.CANARY:
-        went = _Went(job, job.last, outcome.output, job.rollout.commit)
+        went = job.went(deps, outcome.output, job.rollout.commit)
         return _report_and_go_on(deps, went, _all_switched)
     _report(deps, job, lambda tx: _switched(tx, job, outcome))
     return None
@@ -392,7 +397,7 @@ def _kept_and_done(tx: Transaction, each: _Went) -> bool:
 def _switched(tx: Transaction, job: _Job, outcome: Outcome) -> bool:
     error = _error_of(outcome, job.host)
     if error is None:
-        return _kept_and_done(tx, _Went(job, job.last, outcome.output, job.rollout.commit))
+        return _kept_and_done(tx, _Went(job, last=True, output=outcome.output, runs=job.rollout.commit))
     tx.outputs.add(job.host.rollout, job.host.name, "activate", job.host.attempt, outcome.output)
     # It got as far as its journal, or another order took over: only reading it tells.
     if (outcome.answer is Answer.BROKEN and outcome.intent) or outcome.reason == _RELIEVED:
@@ -658,7 +663,7 @@ def _roll_back(
             _report(deps, job, lambda tx: _not_back(tx, job, goal, runs, outcome, lost))
             return None
     assert outcome is not None
-    return _report_and_go_on(deps, _Went(job, job.last, outcome.output, goal), _all_back)
+    return _report_and_go_on(deps, job.went(deps, outcome.output, goal), _all_back)
 
 
 def _all_back(tx: Transaction, went: Sequence[_Went], deps: Deps) -> list[_Then]:
@@ -766,7 +771,7 @@ def _begin(deps: Deps, claim: Callable[[Transaction], RolloutHost | None], row_s
         return None
     crashpoints.reach("after-claim")
     now = time.monotonic()
-    return _Job(*found, began=now, number=1, row_ends=now + row_s)
+    return _Job(*found, began=now, number=1, row_began=now, row_s=row_s)
 
 
 def _claimed(
@@ -852,7 +857,7 @@ def _report_and_go_on(
         rings.append(then.ring)
     if rings:
         deps.bell.ring(rings)
-    return job.following(then.following) if then.following is not None else None
+    return went.then(then.following) if then.following is not None else None
 
 
 def _in_transaction(deps: Deps, rollout: Rollout, report: Callable[[Transaction], T]) -> T:

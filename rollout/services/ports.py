@@ -159,6 +159,9 @@ class Bell(Protocol):
     def alive(self) -> bool:
         """The broker answers."""
 
+    def crowded(self) -> bool:
+        """Somebody waits for a place in the hosts workers, or this one is to end; also when nobody can tell."""
+
 
 class Notifier(Protocol):
     """Tells people."""

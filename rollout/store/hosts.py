@@ -270,7 +270,11 @@ class Hosts:
         """The right to switch hosts of one rollout, with tokens that are counted already."""
         hosts = [replace(host, token=True) for host, _ in found]
         # What was accepted was an earlier attempt's failure; and what an older rollout owes the host is this one's now.
-        values = [{"token": True, "accepted": False} | ({} if host.touched else debt) for host, debt in found]
+        values = [
+            {"token": True, "accepted": False, "owes": host.owes, "owed": host.owed}
+            | ({} if host.touched else debt)
+            for host, debt in found
+        ]
         return self._claim_all(hosts, HE.ACTIVATE, owner, lease_s, values)
 
     def claim_reading(self, host: HostId, owner: str, lease_s: float) -> RolloutHost | None:
@@ -358,10 +362,10 @@ class Hosts:
         """
         now = self._tx.now()
         found = {}
-        for host, current in sorted(greeted, key=_by_id):
+        for host, current in greeted:
             its = {"now": now, "touched": True, "touched_at": now, "previous": current}
             found[host.id] = (host, {**_claim_of(host), **its})
-        answers = self._tx.run_all([(_FIRST_TOUCH, values) for _, values in found.values()])
+        answers = self._tx.run_each(_FIRST_TOUCH, [values for _, values in found.values()])
         until = dict(zip(found, (answer.scalar_one_or_none() for answer in answers), strict=True))
         for host, values in found.values():
             if until[host.id] is None and self._tx.catching_up.allows(host):
@@ -370,19 +374,22 @@ class Hosts:
 
     def leases_left(self, hosts: Sequence[RolloutHost], lease_s: float) -> list[float]:
         """As `touch`, of hosts that are touched already: nothing is written."""
-        found = [(_lease_left(back=host.state is H.ROLLING_BACK), _claim_of(host)) for host in hosts]
-        until = [answer.scalar_one_or_none() for answer in self._tx.run_all(found)]
-        for place, host in enumerate(hosts):
-            if until[place] is None and self._tx.catching_up.allows(host):
-                until[place] = self._tx.run(_LEASE_LEFT, _claim_of(host)).scalar_one_or_none()
-        return [self._left(end, lease_s) for end in until]
+        until: dict[HostId, float | None] = {}
+        for back in (False, True):
+            its = [host for host in hosts if (host.state is H.ROLLING_BACK) is back]
+            answers = self._tx.run_each(_lease_left(back=back), [_claim_of(host) for host in its])
+            until |= {host.id: answer.scalar_one_or_none() for host, answer in zip(its, answers, strict=True)}
+        for host in hosts:
+            if until[host.id] is None and self._tx.catching_up.allows(host):
+                until[host.id] = self._tx.run(_LEASE_LEFT, _claim_of(host)).scalar_one_or_none()
+        return [self._left(until[host.id], lease_s) for host in hosts]
 
     def _left(self, until: float | None, lease_s: float) -> float:
         return 0.0 if until is None else max(0.0, min(until - self._tx.now(), lease_s))
 
     def still_claimed(self, hosts: Sequence[RolloutHost]) -> list[bool]:
         """Whether each claim is the row's last, and its rollout is under way, or goes on with the host after its end."""
-        answers = self._tx.run_all([(_STILL_CLAIMED, _claim_of(host)) for host in hosts])
+        answers = self._tx.run_each(_STILL_CLAIMED, [_claim_of(host) for host in hosts])
         return [
             answer.first() is not None or self._still_claimed_late(host)
             for answer, host in zip(answers, hosts, strict=True)
@@ -580,11 +587,8 @@ class Hosts:
     def all_run(self, found: Sequence[tuple[RolloutHost, str | None]], *, settled: bool) -> None:
         """As `runs`, for several."""
         its: dict[str, Any] = {"its_time": self._tx.today(), "stays": not settled}
-        self._tx.run_all(
-            [
-                (_RUNS, {**_report_of(host), "its_release": release, **its})
-                for host, release in sorted(found, key=lambda one: one[0].name)
-            ]
+        self._tx.run_each(
+            _RUNS, [{**_report_of(host), "its_release": release, **its} for host, release in found]
         )
 
     def owe(self, host: RolloutHost, owed: str | None) -> None:
@@ -724,14 +728,11 @@ class Hosts:
         return self._write_all([(host, values)])[0]
 
     def _write_all(self, changes: Sequence[tuple[RolloutHost, Mapping[str, Any]]]) -> list[RolloutHost]:
-        in_order = sorted(changes, key=_by_id)  # others write several of them too
-        answers = self._tx.run_all(
-            [
-                (_GUARDED, {**_claim_of(host), "version": host.version + 1, **values})
-                for host, values in in_order
-            ]
+        answers = self._tx.run_each(
+            _GUARDED,
+            [{**_claim_of(host), "version": host.version + 1, **values} for host, values in changes],
         )
-        for answer, (host, _) in zip(answers, in_order, strict=True):
+        for answer, (host, _) in zip(answers, changes, strict=True):
             if answer.rowcount != 1:
                 raise StaleWrite(f"{host.name}: another worker has reported on it meanwhile")
         return [replace(host, version=host.version + 1, **values) for host, values in changes]
@@ -739,10 +740,6 @@ class Hosts:
 
 def _report_of(host: RolloutHost) -> dict[str, Any]:
     return {"its_app": host.app, "its_name": host.name, "its_epoch": host.epoch or 0}
-
-
-def _by_id(one: tuple[RolloutHost, Any]) -> int:
-    return one[0].id
 
 
 def _claim_of(host: RolloutHost) -> dict[str, Any]:

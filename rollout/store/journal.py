@@ -65,7 +65,7 @@ class Events:
     def write(self) -> None:
         """What was added, in one statement: at the transaction's end, and before its own reading."""
         if self._new:
-            self._tx.run_many(_MORE, self._new)
+            self._tx.run_each(_MORE, self._new)
             self._new = []
 
     def of_rollout(self, rollout: RolloutId) -> list[Event]:
@@ -228,7 +228,7 @@ class Samples:
             for one in intervals
         ]
         if rows:
-            self._tx.run_many(_SAMPLES, rows)
+            self._tx.run_each(_SAMPLES, rows)
 
     def of(self, rollout: RolloutId) -> list[Interval]:
         """All of them, by time."""

@@ -87,13 +87,9 @@ class Transaction:
         """What runs for every host; anything else is for `connection.execute`."""
         return self._straight.run(self.connection, prepared, values)
 
-    def run_many(self, prepared: Prepared, values: Sequence[Mapping[str, Any]]) -> Answer:
-        """The same, for each of these."""
-        return self._straight.run_many(self.connection, prepared, values)
-
-    def run_all(self, statements: Sequence[tuple[Prepared, Mapping[str, Any]]]) -> list[Answer]:
-        """As `run`, for each of these, in their order and on one way to the database."""
-        return self._straight.run_all(self.connection, statements)
+    def run_each(self, prepared: Prepared, values: Sequence[Mapping[str, Any]]) -> list[Answer]:
+        """The same for each of these, no two of which are for the same row; PostgreSQL is asked once for all of them."""
+        return self._straight.run_each(self.connection, prepared, values)
 
     def now(self) -> float:
         """Seconds on the store's clock; it goes on during the transaction."""

@@ -6,10 +6,15 @@ is made at import or by a cached function: what is kept of it is kept for the st
 
 from __future__ import annotations
 
+import json
 from collections import namedtuple
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from sqlalchemy import JSON, Insert
 from sqlalchemy.exc import MultipleResultsFound, NoResultFound
+
+from rollout.store.at_once import as_list, over_many
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -65,25 +70,27 @@ class Straight:
     def run(self, connection: Connection, prepared: Prepared, values: Mapping[str, Any]) -> Answer:
         """As `connection.execute`, errors included."""
         way = self._way(connection, prepared, values)
-        return _sent(connection, way, way.parameters(values), many=False)
+        return _sent(connection, way, way.parameters(values))
 
-    def run_many(
+    def run_each(
         self, connection: Connection, prepared: Prepared, values: Sequence[Mapping[str, Any]]
-    ) -> Answer:
-        """As `run`, for each of these, which all have the same names; there are some, and no rows come of it."""
+    ) -> list[Answer]:
+        """As `run`, for each of these, which all have the same names; PostgreSQL is sent one statement for all of them.
+
+        No two of them are for the same row. Of an INSERT no rows come.
+        """
+        if not values:
+            return []
+        if any(one.keys() != values[0].keys() for one in values):
+            raise TypeError("rows with different parameters are for different statements")
         way = self._way(connection, prepared, values[0])
         if len(values) == 1:
-            return _sent(connection, way, way.parameters(values[0]), many=False)
-        return _sent(connection, way, [way.parameters(one) for one in values], many=True)
-
-    def run_all(
-        self, connection: Connection, statements: Sequence[tuple[Prepared, Mapping[str, Any]]]
-    ) -> list[Answer]:
-        """As `run`, for each of these in their order; PostgreSQL is sent all of them before it is asked what came of the first."""
-        ways = [(self._way(connection, prepared, values), values) for prepared, values in statements]
-        if len(ways) < 2 or connection.dialect.name == "sqlite":
-            return [_sent(connection, way, way.parameters(values), many=False) for way, values in ways]
-        return _sent_all(connection, [(way, way.parameters(values)) for way, values in ways])
+            return [_sent(connection, way, way.parameters(values[0]))]
+        if connection.dialect.name != "sqlite":
+            return way.at_once.sent(connection, values)
+        if isinstance(prepared.statement, Insert):
+            return [_sent(connection, way, [way.parameters(one) for one in values], many=True)]
+        return [_sent(connection, way, way.parameters(one)) for one in values]
 
     def _way(self, connection: Connection, prepared: Prepared, values: Mapping[str, Any]) -> _Way:
         key = prepared, tuple(values)
@@ -93,7 +100,7 @@ class Straight:
         return way
 
 
-def _sent(connection: Connection, way: _Way, parameters: Any, *, many: bool) -> Answer:
+def _sent(connection: Connection, way: _Way, parameters: Any, *, many: bool = False) -> Answer:
     driver, cursor = connection.connection, None
     try:
         cursor = driver.cursor()
@@ -145,6 +152,7 @@ class _Way:
         if its.parameter_expansion.keys() & set(names):
             raise TypeError("a list for an IN is part of its statement: that is for `connection.execute`")
         self.sql: str = its.statement
+        self._statement, self._kinds = statement, {name: compiled.binds[name].type for name in names}
         self._types = [column.type for column in statement.exported_columns]
         self.has_rows = bool(self._types)
         self._row: Any = None
@@ -162,6 +170,17 @@ class _Way:
             else:
                 value = its.parameters[name]
                 self._template[place] = value if process is None else process(value)
+
+    @cached_property
+    def at_once(self) -> _AtOnce:
+        """The same for many rows."""
+        processes = {
+            name: json.dumps if isinstance(self._kinds[name], JSON) else process
+            for _, name, process in self._given
+        }
+        many, locks = over_many(self._statement, self._kinds)
+        ways = [_Way(one, self._dialect, tuple(self._kinds)) for one in (locks, many) if one is not None]
+        return _AtOnce(ways, processes)
 
     def parameters(self, values: Mapping[str, Any]) -> Any:
         """These, and the statement's own."""
@@ -193,3 +212,26 @@ class _Way:
 
     def _its(self, kind: Any) -> Any:
         return kind.dialect_impl(self._dialect)
+
+
+class _AtOnce:
+    """What locks the rows, if anything does, and what is done with them."""
+
+    def __init__(self, ways: Sequence[_Way], processes: Mapping[str, Any]) -> None:
+        self._ways, self._processes = ways, processes
+
+    def sent(self, connection: Connection, values: Sequence[Mapping[str, Any]]) -> list[Answer]:
+        """What came of each."""
+        lists = {name: as_list(self._column(name, values)) for name in self._processes}
+        sent = [(way, way.parameters(lists)) for way in self._ways]
+        rows = _sent_all(connection, sent)[-1] if len(sent) > 1 else _sent(connection, *sent[0])
+        if not self._ways[-1].has_rows:
+            return [Answer([], len(values))]
+        found: list[list[Any]] = [[] for _ in values]
+        for row in rows:
+            found[row[-1] - 1].append(row)
+        return [Answer(its, len(its)) for its in found]
+
+    def _column(self, name: str, values: Sequence[Mapping[str, Any]]) -> list[Any]:
+        process = self._processes[name]
+        return [one[name] if process is None else process(one[name]) for one in values]

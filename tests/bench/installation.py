@@ -150,8 +150,17 @@ class Installation(System):
             row = wait_for(over, seconds=seconds, every=0.1, why=f"{sha[:8]} to be {state}")
         except AssertionError as error:
             raise AssertionError(f"{error}; {self._where_it_is(sha)}") from None
-        assert row.state == state, f"rollout {row.id} is {row.state}, not {state}: {row.reason}"
+        assert row.state == state, (
+            f"rollout {row.id} is {row.state}, not {state}: {row.reason}; {self._errors(row.id)}"
+        )
         return row
+
+    def _errors(self, rollout):
+        """What its hosts complain of, each error once."""
+        with self.store.reading() as tx:
+            return "; ".join(
+                {str(host.error).partition(": ")[2] for host in tx.hosts.of(rollout) if host.error}
+            )
 
     def counts(self, rollout):
         """How many hosts of a rollout are in which state."""

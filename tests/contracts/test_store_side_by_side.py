@@ -237,7 +237,7 @@ def deps_of(store, **more):
 
 
 def job_of(rollout, host):
-    return hosts._Job(host, rollout, Mock(), began=0.0, number=1, row_ends=time.monotonic() + 60)
+    return hosts._Job(host, rollout, Mock(), began=0.0, number=1, row_began=time.monotonic(), row_s=60)
 
 
 def one_switches_and_one_waits(store):

@@ -95,8 +95,66 @@ RUNS = {
         journal._ONE_OUTPUT,
         {"rollout": 1, "host": "web1", "step": "restart", "attempt": 1, "at": TODAY, "text": "ä\n'"},
     ),
+}
+# Hostile to whoever writes lists of words, and what is nearly a number.
+WORDS = ['a"b\\c', "{a,b}", "NULL", "", " ä\n\t€ ", "\\", '"', "'", "%s :new", None]
+# What runs for several at once; some of them find no row.
+EACH = {
+    "claims": (
+        hosts._GUARDED,
+        [
+            {**claim, "version": 7, "state": state, "token": token, "lease_until": until, "error": word}
+            for claim, state, token, until, word in [
+                ({"its_id": 3, "its_version": 1}, "done", False, None, WORDS[0]),
+                ({"its_id": 1, "its_version": 9}, "failed", False, 1.5, None),
+                ({"its_id": 1, "its_version": 1}, "prepared", True, 0.1 + 0.2, "NULL"),
+                ({"its_id": 99, "its_version": 1}, "failed", True, 1e300, ""),
+                ({"its_id": 2, "its_version": 1}, "prepared", True, 12345678901.123457, WORDS[4]),
+            ]
+        ],
+    ),
+    "first touches": (
+        hosts._FIRST_TOUCH,
+        [
+            {"its_id": n, "its_version": 1, "now": now, "touched": True, "touched_at": 3.5, "previous": None}
+            for n, now in [(2, 1.0), (1, 1.0), (3, 1.0)]
+        ],
+    ),
+    "late touches": (
+        hosts._ANY_TOUCH,
+        [
+            {"its_id": n, "its_version": 1, "now": now, "touched": True, "touched_at": 3.5, "previous": SHA}
+            for n, now in [(1, 13.0), (3, 1.0)]
+        ],
+    ),
+    "leases": (hosts._LEASE_LEFT, [{"its_id": n, "its_version": 1} for n in (3, 99, 1, 2)]),
+    "claims that are so still": (hosts._STILL_CLAIMED, [{"its_id": n, "its_version": 1} for n in (3, 1)]),
+    "leases of a stage": (hosts._lease_left(back=False), [{"its_id": n, "its_version": 1} for n in (3, 1)]),
+    "leases on the way back": (
+        hosts._lease_left(back=True),
+        [{"its_id": n, "its_version": 1} for n in (3, 1)],
+    ),
+    "releases": (
+        hosts._RUNS,
+        [
+            {
+                **REPORT,
+                "its_name": name,
+                "its_epoch": epoch,
+                "its_release": release,
+                "its_time": TODAY,
+                "stays": stays,
+            }
+            for name, epoch, release, stays in [
+                ("web3", 2**62, SHA, True),
+                ("web9", 1, SHA, True),
+                ("web2", 7, "b" * 40, True),
+                ("web1", -1, None, False),
+            ]
+        ],
+    ),
     "an event": (journal._MORE, [EVENT]),
-    "events": (journal._MORE, [EVENT, EVENT | {"why": None, "rollout": None}, EVENT]),
+    "events": (journal._MORE, [EVENT, *(EVENT | {"why": word, "rollout": None} for word in WORDS), EVENT]),
     "samples": (journal._SAMPLES, [SAMPLE, SAMPLE | {"observed": False, "counts": {}}]),
 }
 TABLES = ("rollouts", "rollout_hosts", "fleet_hosts", "apps", "events", "outputs", "samples")
@@ -152,9 +210,8 @@ def test_rows_and_changes_are_those_of_sqlalchemy(seeded, name):
     """The same rows with the same types, the same count of changed ones, and the same in every table afterwards."""
     prepared, values = RUNS[name]
     by_itself = outcome(seeded, lambda tx: tx.connection.execute(prepared.statement, values))
-    verb = "run_many" if isinstance(values, list) else "run"
     for _ in range(2):  # the first one writes the statement, the second one uses it
-        rows, tables = outcome(seeded, lambda tx: getattr(tx, verb)(prepared, values))
+        rows, tables = outcome(seeded, lambda tx: tx.run(prepared, values))
         assert tables == by_itself[1]
         assert rows[:2] == by_itself[0][:2]
         if (
@@ -163,9 +220,44 @@ def test_rows_and_changes_are_those_of_sqlalchemy(seeded, name):
             assert rows[2] == by_itself[0][2]
 
 
+@pytest.mark.parametrize("name", EACH)
+def test_many_at_once_are_as_one_after_another(seeded, name):
+    """Each gets the rows and the count that it gets by itself, and in every table is the same afterwards, whatever the values are."""
+    prepared, each = EACH[name]
+    columns = len(prepared.statement.exported_columns)
+    found = []
+
+    def keeping(work):
+        def kept(tx):
+            answers = work(tx)
+            rows = [[tuple(row)[:columns] for row in one] for one in answers]
+            found.append(rows if columns else [one.rowcount for one in answers])
+            return straight.Answer([], 0)
+
+        return outcome(seeded, kept)[1]
+
+    tables = keeping(lambda tx: [tx.run(prepared, values) for values in each])
+    for _ in range(7):  # PostgreSQL has prepared it at the last ones
+        assert keeping(lambda tx: tx.run_each(prepared, each)) == tables
+    if not prepared.statement.is_insert:  # of which nobody asks it
+        assert found[1:] == 7 * found[:1]
+
+
+def test_many_at_once_have_the_same_parameters(seeded):
+    """What only one of them sets would be lost for it, or set for all: it is refused."""
+    with seeded.transaction() as tx, pytest.raises(TypeError):
+        tx.run_each(hosts._GUARDED, [{**CLAIM, "state": "done"}, {**CLAIM, "state": "done", "token": True}])
+
+
+def test_none_at_once_ask_nothing(seeded):
+    """Where there is nobody, nothing is sent."""
+    with seeded.transaction() as tx:
+        assert tx.run_each(hosts._GUARDED, []) == []
+
+
 def test_every_prepared_statement_is_compared():
     """A statement that is added to these modules is one that is compared here."""
-    compared = {id(prepared.statement) for prepared, _ in RUNS.values()}
+    compared = {id(prepared.statement) for prepared, _ in [*RUNS.values(), *EACH.values()]}
     known = [(m, name) for m in (apps, hosts, journal, rollouts) for name in vars(m)]
     missing = [
         f"{module.__name__}.{name}"

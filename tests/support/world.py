@@ -253,12 +253,12 @@ class ModelMetrics:
 
 
 class QueueBell:
-    """Messages in a list. They may be dropped, doubled or shuffled by whoever drives the queue."""
+    """Messages in a list. They may be dropped, doubled or shuffled by whoever drives the queue. `lonely`: nobody waits for a place."""
 
     def __init__(self):
         self.queue = []
         self.revoked = []
-        self.deaf = False
+        self.deaf = self.lonely = False
 
     def ring(self, rings):
         if self.deaf:
@@ -274,6 +274,9 @@ class QueueBell:
     def revoke(self, rollout):
         self.revoked.append(rollout)
         return True
+
+    def crowded(self):
+        return not self.lonely
 
 
 class RecordingNotifier:

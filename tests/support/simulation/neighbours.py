@@ -164,6 +164,10 @@ class Broker:
         """It answers."""
         return not self.down
 
+    def crowded(self) -> bool:
+        """Somebody waits."""
+        return self.down or self.waiting > 0
+
 
 class SimulatedFleet(ModelFleet):
     """ModelHosts on which calls go on by themselves: they take time, outlive their callers, and die with the host."""

@@ -1,0 +1,91 @@
+"""One statement of PostgreSQL's that does for many rows what a `Prepared` does for each of them.
+
+The server and its driver spend more on a statement than on most rows. So each parameter becomes a list, and the lists are
+read side by side as rows of a table: what is sent, and so what the server has prepared, is the same for any number of them.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Insert,
+    Select,
+    String,
+    Text,
+    Update,
+    bindparam,
+    cast,
+    column,
+    func,
+    select,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.sql import visitors
+
+PLACE = "place"  # of a row among those that were given, from 1
+
+
+def over_many(statement: Any, kinds: Mapping[str, Any]) -> tuple[Any, Select[Any] | None]:
+    """The statement for rows with parameters of these names and types, and what locks its rows before, in the order of their keys.
+
+    It returns what it did for each, with the row's place at the end; an INSERT returns nothing.
+    """
+    given = _given(kinds)
+    if isinstance(statement, Insert):
+        rows = select(*(given.c[name] for name in kinds)).order_by(given.c[PLACE])
+        return statement.from_select(list(kinds), rows), None
+    if isinstance(statement, Update):
+        own = _names_in(statement)
+        statement = statement.values(
+            {name: bindparam(name, type_=kind) for name, kind in kinds.items() if name not in own}
+        ).returning(given.c[PLACE])
+
+    def from_its_row(element: Any, **_: Any) -> ColumnElement[Any] | None:
+        its = isinstance(element, BindParameter) and element.key in kinds
+        return given.c[element.key] if its else None
+
+    many = visitors.replacement_traverse(statement, {}, from_its_row)
+    for remembered in (
+        "exported_columns",
+        "_all_selected_columns",
+    ):  # its old ones, if anybody has asked for them
+        many.__dict__.pop(remembered, None)
+    if not isinstance(many, Update):
+        return many.add_columns(given.c[PLACE]), None
+    table: Any = many.table
+    keys = list(table.primary_key)
+    where = many._where_criteria  # noqa: SLF001 -- as one expression it may be None for mypy alone
+    locks = select(*keys).where(*where).order_by(*keys).with_for_update(of=table)
+    return many, locks
+
+
+def _given(kinds: Mapping[str, Any]) -> Any:
+    """The rows, as a table."""
+    # A cast to so many characters would cut what has more.
+    kinds = {name: Text() if isinstance(kind, String) else kind for name, kind in kinds.items()}
+    lists = (cast(bindparam(name, type_=Text()), ARRAY(kind)) for name, kind in kinds.items())
+    columns = (column(name, kind) for name, kind in kinds.items())
+    table = func.unnest(*lists).table_valued(*columns, with_ordinality=PLACE, name="given")
+    return table.render_derived("given")
+
+
+def as_list(values: Iterable[Any]) -> str:
+    """As PostgreSQL reads an array: a driver would have to guess the type of each."""
+    return "{" + ",".join(map(_written, values)) + "}"
+
+
+def _written(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, bool):
+        return "t" if value else "f"
+    if isinstance(value, int | float):
+        return repr(value)
+    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _names_in(statement: Any) -> set[str]:
+    """Of its parameters."""
+    return {element.key for element in visitors.iterate(statement) if isinstance(element, BindParameter)}
