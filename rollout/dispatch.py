@@ -107,13 +107,12 @@ class CeleryBell:
 
     def crowded(self) -> bool:
         """Messages for hosts wait in the broker, or for a thread of this worker (those whose time had to come), or TERM came."""
-        if state.should_stop not in {None, False} or len(state.reserved_requests) > len(
-            state.active_requests
-        ):
+        ends = state.should_stop is not None and state.should_stop is not False  # 0 means that it does
+        if ends or len(state.reserved_requests) > len(state.active_requests):
             return True
         try:
             with self._app.producer_or_acquire() as producer:
-                return bool(producer.channel.queue_declare(HOSTS, passive=True).message_count)
+                return bool(producer.channel.queue_declare(HOSTS).message_count)
         except _BROKER_TROUBLE:
             return True
 

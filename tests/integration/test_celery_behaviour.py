@@ -174,6 +174,45 @@ def test_a_worker_that_ends_puts_back_what_it_has(tmp_path):
         probe.end()
 
 
+def test_a_row_knows_who_waits_for_its_place(tmp_path):
+    """Crowded: a message waits in the broker; or one whose time has come waits in the worker; or the worker is to end. Else it is not."""
+    probe = Probe(tmp_path)
+
+    def row_says(*crowded):
+        said = [f"row 1 crowded={one}" for one in crowded]
+        probe.until(
+            lambda: [call for call in probe.calls() if call.startswith("row")] == said, f"not {crowded}"
+        )
+
+    try:
+        probe.bell.ring([Ring(pipeline.PREPARE_HOST, (1, 1, "web1"), 1)])
+        row_says(False)
+        probe.bell.ring([deploy(8, 201), deploy(8, 202), deploy(8, 203)])  # one of them has the other thread
+        row_says(False, True)
+        (tmp_path / "let-go").touch()
+        row_says(False, True, False)
+        probe.bell.ring([pipeline.pipeline(LOOKS_LATER)])
+        probe.until(lambda: probe.calls()[-1].startswith("deploy_canary"), "the first look was not taken")
+        (tmp_path / "let-go").unlink()
+        probe.bell.ring([deploy(8, 204)])
+        row_says(False, True, False, True)  # the next look has no thread
+        assert probe.waiting() == 0
+        (tmp_path / "let-go").touch()
+        probe.until(lambda: probe.calls()[-1].endswith("crowded=False"), "the next look was not taken")
+        probe.processes[-1].terminate()
+        probe.until(lambda: probe.calls()[-1].endswith("crowded=True"), "it was not told that it is to end")
+        (tmp_path / "row-may-end").touch()
+        assert probe.processes.pop().wait(60) == 0
+    finally:
+        (tmp_path / "row-may-end").touch()
+        probe.end()
+
+
+def test_nobody_can_tell_who_waits_without_a_broker(tmp_path):
+    """Then others may wait: a row ends as if they did."""
+    assert CeleryBell(celery_app(f"redis+socket://{tmp_path}/nobody.sock")).crowded()
+
+
 def test_only_json_is_read(probe):
     """I15: a pickled message is refused, what is in it does not run, and the worker goes on."""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from celery import current_task
 
+from rollout.dispatch import CeleryBell
 from rollout.services import canaries, hosts, rollouts
 from rollout.services.steps import Again, End, GoOn
 from workers import tasks
@@ -52,11 +53,24 @@ def _host(name):
     return called
 
 
+def _row(host, _deps):
+    """Whether others wait for its place, each time that this changes; until it may go."""
+    before = None
+    while not (FOLDER / "row-may-end").exists():
+        now = bell.crowded()
+        if now != before:
+            _write(f"row {host} crowded={now}")
+            before = now
+        time.sleep(0.05)
+
+
+bell = CeleryBell(app)
 tasks.deps = lambda: None
 rollouts.deploy_canary = _stage("deploy_canary", _first)
 canaries.evaluate = _stage("evaluate_canary", lambda _: GoOn())
 rollouts.fan_out = _stage("fan_out", lambda _: End())
 rollouts.count = _stage("count_outcome", lambda _: None)
+hosts.prepare = _row
 hosts.deploy = _host("deploy_host")
 hosts.roll_back = _host("roll_back_host")
 

@@ -72,6 +72,39 @@ def test_one_message_prepares_many_and_then_others_have_their_turn(world):
     assert len(set(world.prepares)) == len(world.prepares) == HOSTS
 
 
+@pytest.mark.parametrize("what", ["hosts", "seconds"])
+def test_nobody_has_a_turn_that_nobody_wants(world, monkeypatch, what):
+    """While no message waits for its place, one goes on with every host that no other one is under way for, however long it takes."""
+    bake(world)
+    messages = prepare_messages(world)
+    world.bell.queue.remove(messages[0])
+    world.bell.lonely = True
+    if what == "seconds":
+        monkeypatch.setattr(hosts, "PREPARES_S", -1.0)
+    before = len(world.prepares)
+    world.step(messages[0])
+    assert len(world.prepares) == HOSTS - len(messages) + 1 > before + IN_A_ROW
+    assert len(set(world.prepares)) == len(world.prepares)
+    assert len(prepare_messages(world)) == len(messages) - 1  # it has rung for nobody
+
+
+@pytest.mark.parametrize("number", [3, IN_A_ROW + 3])
+def test_whoever_comes_has_his_turn_when_the_row_is_over(wide, number):
+    """A row that went on because nobody waited ends when somebody does: after sixteen hosts more, not at once and not never."""
+    entry = a_wide_window(wide)
+    wide.bell.lonely = True
+    activate = wide.fleet.activate
+
+    def somebody_comes(target, *rest, **more):
+        if len(wide.fleet.switches) == number - 1:
+            wide.bell.lonely = False
+        return activate(target, *rest, **more)
+
+    wide.fleet.activate = somebody_comes
+    wide.step(entry)
+    assert len(wide.fleet.switches) == -(-number // IN_A_ROW) * IN_A_ROW
+
+
 def test_nobody_is_prepared_in_a_row_after_a_stop(world):
     """The claim of the next host is no way around a stop: it ends with the host that was being prepared."""
     bake(world)
