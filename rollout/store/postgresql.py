@@ -3,23 +3,26 @@
 A cut is no error by itself: the kernel goes on sending for a quarter of an hour, and waits for an answer for ever.
 """
 
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import psycopg
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 CONNECT_S = 5
 LOCK_S = 20  # as long as SQLite waits for another process
 ANSWER_S = 30.0  # longer than a lock is waited for: then the other side is there, and says nothing
 LOST_S = 10  # what we sent is not acknowledged: cut off
-# Connections that stay: one that comes and goes costs the server more than all that is asked on it, and what was prepared
-# on it is forgotten. All our processes together stay well below the 100 that a server has as it comes.
+# Transactions at a time, and connections that stay: one that comes and goes costs the server more than all that is asked
+# on it, and what was prepared on it is forgotten. All our processes together stay well below the 100 that a server has as it comes.
 KEPT = 16
+TURN_S = 20.0
 ALIVE_S = 1.0  # a connection that was used so recently is believed to be there
 IDLE_S = 5  # in the middle of a transaction, whose locks a stop may be waiting for
 
@@ -66,7 +69,7 @@ def engine(url: str) -> Engine:
         url,
         pool_size=KEPT,
         max_overflow=72 - KEPT,
-        pool_timeout=20,
+        pool_timeout=TURN_S,
         pool_use_lifo=True,
         connect_args=_CONNECT,
     )
@@ -74,6 +77,33 @@ def engine(url: str) -> Engine:
     event.listen(made, "checkin", _given_back)
     event.listen(made, "checkout", _taken)
     return made
+
+
+class Turns:
+    """A process's transactions: who finds all connections in use waits for one, and makes none; but for one within another."""
+
+    def __init__(self) -> None:
+        self._free = threading.BoundedSemaphore(KEPT)
+        self._own = threading.local()
+
+    @contextmanager
+    def transaction(self, begin: Callable[[], AbstractContextManager[Connection]]) -> Iterator[Connection]:
+        """When it is this thread's turn; TimeoutError."""
+        if getattr(self._own, "turn", False):
+            with begin() as connection:
+                yield connection
+            return
+        if not self._free.acquire(timeout=TURN_S):
+            raise PoolTimeout(
+                f"{KEPT} transactions of this process have been waiting for it for {TURN_S:g} s"
+            )
+        self._own.turn = True
+        try:
+            with begin() as connection:
+                yield connection
+        finally:
+            self._own.turn = False
+            self._free.release()
 
 
 def _given_back(_driver: Any, record: Any) -> None:

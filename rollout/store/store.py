@@ -1,10 +1,10 @@
 """Opening the store, and its transactions."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     import sqlite3
 
 log = structlog.get_logger()
+_Begin = Callable[[], AbstractContextManager[Connection]]
 BUSY_S = 20.0  # so long is waited for SQLite's other writers, those of this process and then those of others
 LOOK_S = 2.0  # so often is looked at who the other writer is
 # In the order in which everyone locks: a rollout's row before its hosts'.
@@ -151,11 +152,11 @@ class Store:
         self._clock, self._stopwatch = clock.Clock(), clock.Stopwatch()
         self._straight = Straight()
         self._writer = self._engine.execution_options(rollout_writes=True)
-        self._writers = Writers(self._writer, BUSY_S)
-        sqlite = self._engine.dialect.name == "sqlite"
-        self._writing = self._writers.transaction if sqlite else self._writer.begin
-        self._readers = Readers(self._engine)
-        self._reading = self._readers.transaction if sqlite else self._engine.begin
+        self._writers, self._readers = Writers(self._writer, BUSY_S), Readers(self._engine)
+        self._writing: _Begin = self._writers.transaction
+        self._reading: _Begin = self._readers.transaction
+        if self._engine.dialect.name != "sqlite":
+            self._writing, self._reading = _in_turn(self._writer, self._engine)
 
     @cached_property
     def place(self) -> str:
@@ -256,6 +257,13 @@ class Store:
                     f"the database {self.place} went away", remedy="try again"
                 ) from error
             raise
+
+
+def _in_turn(*engines: Engine) -> list[_Begin]:
+    from rollout.store.postgresql import Turns  # noqa: PLC0415  # as below
+
+    turns = Turns()
+    return [partial(turns.transaction, engine.begin) for engine in engines]
 
 
 def _last_line(error: Exception) -> str:
