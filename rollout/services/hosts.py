@@ -59,6 +59,8 @@ READ_AGAIN_S = 2.0
 AHEAD_AGAIN_S = 10.0  # a host that could not be prepared ahead is left alone for so long
 # Hosts on one message, one after another; then others that wait have their turn (decision 0012). Prepares leave some slots free anyway.
 IN_A_ROW, ROW_S, PREPARES_S = 16, 2.0, 5.0
+# Under load many are written together so often (decision 0020). Nobody waits for a host that is prepared.
+TOUCHES_S, REPORTS_S, PREPARED_S = 0.05, 0.1, 0.2
 _FOUND: dict[str, Any] = {"unreadable": False, "lost_at": None}
 # An accepted failure stays accepted when it turns out to be one. Of a host that is switched anew nobody has accepted anything.
 _UNTOUCHED: dict[str, Any] = {**_FOUND, "accepted": False}
@@ -151,7 +153,7 @@ def prepare(host_id: HostId, deps: Deps) -> None:
 def _prepare(job: _Job, parcel: Callable[[], _Parcel], deps: Deps) -> _Job | None:
     error, refused = _send(job, parcel, deps)
     if error is None:
-        return _report_and_go_on(deps, job.went(deps), _all_prepared)
+        return _report_and_go_on(deps, job.went(deps), _all_prepared, every_s=PREPARED_S)
     _report(deps, job, lambda tx: _prepared(tx, job, error, refused=refused))
     return None
 
@@ -326,7 +328,7 @@ def _permit(host: RolloutHost, deps: Deps) -> Permit:
         left = (
             deps.together.do(("lease", host.rollout), host, look)
             if host.touched
-            else deps.together.do(("touch", host.rollout), (host, greeting.current), touch)
+            else deps.together.do(("touch", host.rollout), (host, greeting.current), touch, every_s=TOUCHES_S)
         )
         milliseconds = int((left - min(MARGIN_S, deps.settings.lease_s / 4)) * 1000)
         if milliseconds <= 0:
@@ -838,7 +840,11 @@ def _report(deps: Deps, job: _Job, report: Callable[[Transaction], bool]) -> boo
 
 
 def _report_and_go_on(
-    deps: Deps, went: _Went, report: Callable[[Transaction, Sequence[_Went], Deps], list[_Then]]
+    deps: Deps,
+    went: _Went,
+    report: Callable[[Transaction, Sequence[_Went], Deps], list[_Then]],
+    *,
+    every_s: float = REPORTS_S,
 ) -> _Job | None:
     """As `_report`, together with others of the rollout; the host that the report claimed is the next one of the row."""
     job = went.job
@@ -848,7 +854,7 @@ def _report_and_go_on(
         return _in_transaction(deps, job.rollout, lambda tx: report(tx, together, deps))
 
     try:
-        then = deps.together.do((report, job.rollout.id), went, write)
+        then = deps.together.do((report, job.rollout.id), went, write, every_s=every_s)
     except StaleWrite:
         _say_overtaken(job)
         return None

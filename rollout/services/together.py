@@ -1,11 +1,13 @@
 """What many threads want to write about one rollout at once, written as one: most of what a report costs is its transaction.
 
 Whoever comes while nobody writes does so at once, for himself; whoever comes meanwhile is written by the next one, with all
-others who came (decision 0020). A thread returns when what it brought is committed, as ever.
+others who came (decision 0020). While there is such company, the next one waits for more of it, if its kind may wait. A thread
+returns when what it brought is committed, as ever.
 """
 
 import threading
-from collections import deque
+import time
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
@@ -15,6 +17,7 @@ log = structlog.get_logger()
 T = TypeVar("T")
 R = TypeVar("R")
 MOST = 64  # at once: others want the rows too
+KEPT = 64  # keys, of whose last group is known when it began
 
 
 class Part:
@@ -43,11 +46,17 @@ class Together:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: dict[Hashable, deque[Part]] = {}  # those that somebody writes for now
+        self._company: OrderedDict[Hashable, float] = (
+            OrderedDict()
+        )  # when their last group began, if it was one
 
-    def do(self, key: Hashable, item: T, work: Callable[[Sequence[T]], Sequence[R]]) -> R:
+    def do(
+        self, key: Hashable, item: T, work: Callable[[Sequence[T]], Sequence[R]], *, every_s: float = 0.0
+    ) -> R:
         """What `work` makes of this, called with some whose key is the same; for this one alone when it fails for several.
 
-        `work` is the same for everyone with this key, and it does all or nothing.
+        `work` is the same for everyone with this key, and it does all or nothing. After several at once the next ones are
+        begun `every_s` later, so that they are several too: under load most of the cost is theirs together.
         """
         mine = Part(item)
         with self._lock:
@@ -63,19 +72,38 @@ class Together:
                 self._gave_up(key, mine)
                 raise
         if mine.leads:
-            self._lead(key, mine, work)
+            self._lead(key, mine, work, every_s)
         return mine.result if mine.written else work([item])[0]
 
     def wait(self, part: Part) -> None:
         """Until its time has come."""
         part.has_come()
 
-    def _lead(self, key: Hashable, mine: Part, work: Callable[[Sequence[Any]], Sequence[Any]]) -> None:
+    def now(self) -> float:
+        """Seconds of a clock that is never set."""
+        return time.monotonic()
+
+    def rest(self, seconds: float) -> None:
+        """Let others come."""
+        time.sleep(seconds)
+
+    def _lead(
+        self, key: Hashable, mine: Part, work: Callable[[Sequence[Any]], Sequence[Any]], every_s: float
+    ) -> None:
         others: list[Part] = []
         try:
             with self._lock:
+                until = self._company.get(key, 0.0) + every_s
+            if (left := until - self.now()) > 0:
+                self.rest(left)
+            with self._lock:
                 waiting = self._waiting[key]
                 others += (waiting.popleft() for _ in range(min(len(waiting), MOST - 1)))
+                self._company.pop(key, None)
+                if others:
+                    self._company[key] = self.now()
+                    if len(self._company) > KEPT:
+                        self._company.popitem(last=False)
             parts = [mine, *others]
             for part, result in zip(parts, work([part.item for part in parts]), strict=True):
                 part.result, part.written = result, True

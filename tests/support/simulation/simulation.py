@@ -108,6 +108,14 @@ class TakesTurns(Together):
         while not part.has_come(wait=False):
             self._timeline.sleep(0.001)
 
+    def now(self) -> float:
+        """The timeline's."""
+        return self._timeline.seconds
+
+    def rest(self, seconds: float) -> None:
+        """Let others come."""
+        self._timeline.sleep(seconds)
+
 
 class Simulation:
     """One seed's run. `story` is what happened, step by step; `digest` is what it came to."""
