@@ -11,7 +11,6 @@ from sqlalchemy import (
     BindParameter,
     ColumnElement,
     Insert,
-    Select,
     String,
     Text,
     Update,
@@ -27,15 +26,15 @@ from sqlalchemy.sql import visitors
 PLACE = "place"  # of a row among those that were given, from 1
 
 
-def over_many(statement: Any, kinds: Mapping[str, Any]) -> tuple[Any, Select[Any] | None]:
-    """The statement for rows with parameters of these names and types, and what locks its rows before, in the order of their keys.
+def over_many(statement: Any, kinds: Mapping[str, Any]) -> Any:
+    """The statement for rows with parameters of these names and types.
 
     It returns what it did for each, with the row's place at the end; an INSERT returns nothing.
     """
     given = _given(kinds)
     if isinstance(statement, Insert):
         rows = select(*(given.c[name] for name in kinds)).order_by(given.c[PLACE])
-        return statement.from_select(list(kinds), rows), None
+        return statement.from_select(list(kinds), rows)
     if isinstance(statement, Update):
         own = _names_in(statement)
         statement = statement.values(
@@ -47,18 +46,10 @@ def over_many(statement: Any, kinds: Mapping[str, Any]) -> tuple[Any, Select[Any
         return given.c[element.key] if its else None
 
     many = visitors.replacement_traverse(statement, {}, from_its_row)
-    for remembered in (
-        "exported_columns",
-        "_all_selected_columns",
-    ):  # its old ones, if anybody has asked for them
+    # What it returned before, if anybody has asked for that, is remembered by what is made of it.
+    for remembered in ("exported_columns", "_all_selected_columns"):
         many.__dict__.pop(remembered, None)
-    if not isinstance(many, Update):
-        return many.add_columns(given.c[PLACE]), None
-    table: Any = many.table
-    keys = list(table.primary_key)
-    where = many._where_criteria  # noqa: SLF001 -- as one expression it may be None for mypy alone
-    locks = select(*keys).where(*where).order_by(*keys).with_for_update(of=table)
-    return many, locks
+    return many if isinstance(many, Update) else many.add_columns(given.c[PLACE])
 
 
 def _given(kinds: Mapping[str, Any]) -> Any:

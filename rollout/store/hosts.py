@@ -341,13 +341,15 @@ class Hosts:
         """Leases that have not run out last `lease_s` from now; not for what a stop has ended."""
         now = self._tx.now()
         ended = select(rollouts.c.id).where(rollouts.c.state == RolloutState.STOPPING)
-        if self._tx.is_postgresql:  # in the order of whoever writes several of them
-            mine = select(rollout_hosts.c.id).where(rollout_hosts.c.id.in_(ids))
-            self._tx.connection.execute(mine.order_by(rollout_hosts.c.id).with_for_update())
+        mine = rollout_hosts.c.id.in_(ids)
+        if self._tx.is_postgresql:
+            # One whose row somebody writes has its turn next time: who writes several would wait for us, and we for him.
+            its = select(rollout_hosts.c.id).where(mine).with_for_update(skip_locked=True)
+            mine = rollout_hosts.c.id.in_(self._tx.connection.execute(its).scalars().all())
         self._tx.connection.execute(
             update(rollout_hosts)
             .where(
-                rollout_hosts.c.id.in_(ids),
+                mine,
                 rollout_hosts.c.lease_owner == owner,
                 rollout_hosts.c.lease_until > now,
                 rollout_hosts.c.rollout.not_in(ended),

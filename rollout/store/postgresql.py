@@ -21,7 +21,7 @@ ANSWER_S = 30.0  # longer than a lock is waited for: then the other side is ther
 LOST_S = 10  # what we sent is not acknowledged: cut off
 # Transactions at a time, and connections that stay: one that comes and goes costs the server more than all that is asked
 # on it, and what was prepared on it is forgotten. All our processes together stay well below the 100 that a server has as it comes.
-KEPT = 16
+KEPT = 8
 TURN_S = 20.0
 ALIVE_S = 1.0  # a connection that was used so recently is believed to be there
 IDLE_S = 5  # in the middle of a transaction, whose locks a stop may be waiting for
@@ -37,6 +37,7 @@ _SESSION = {
 }
 _CONNECT = {
     "connect_timeout": CONNECT_S,
+    "prepare_threshold": 1,  # at the second time: what many rows need is asked seldom, and costs most to plan
     "client_encoding": "utf8",  # a database made without an encoding would answer in bytes
     "keepalives_idle": LOST_S // 2,
     "keepalives_interval": LOST_S // 2,

@@ -112,29 +112,6 @@ def _sent(connection: Connection, way: _Way, parameters: Any, *, many: bool = Fa
     return Answer(way.read(found, cursor) if found else [], rowcount)
 
 
-def _sent_all(connection: Connection, sent: Sequence[tuple[_Way, Any]]) -> list[Answer]:
-    """To psycopg, which keeps what came of them apart."""
-    driver: Any = connection.connection
-    cursors: list[Any] = []
-    try:
-        with driver.driver_connection.pipeline():
-            for way, parameters in sent:
-                cursors.append(driver.cursor())
-                cursors[-1].execute(way.sql, parameters)
-        found = [
-            cursor.fetchall() if way.has_rows else None
-            for (way, _), cursor in zip(sent, cursors, strict=True)
-        ]
-    except BaseException as error:  # noqa: BLE001 -- as above
-        # Of what fails after all were sent, the last one is named: the error has its own words.
-        way, parameters = sent[max(0, len(cursors) - 1)]
-        _raise(connection, error, way, parameters, cursors[-1] if cursors else None)
-    return [
-        Answer(way.read(rows, cursor) if rows else [], cursor.rowcount)
-        for (way, _), cursor, rows in zip(sent, cursors, found, strict=True)
-    ]
-
-
 def _raise(connection: Connection, error: BaseException, way: _Way, parameters: Any, cursor: Any) -> NoReturn:
     # Not public; and nothing that is knows when a connection is lost, and asks the engine's listeners about it.
     its = way.sql if isinstance(error, connection.dialect.loaded_dbapi.Error) else None
@@ -178,9 +155,8 @@ class _Way:
             name: json.dumps if isinstance(self._kinds[name], JSON) else process
             for _, name, process in self._given
         }
-        many, locks = over_many(self._statement, self._kinds)
-        ways = [_Way(one, self._dialect, tuple(self._kinds)) for one in (locks, many) if one is not None]
-        return _AtOnce(ways, processes)
+        many = over_many(self._statement, self._kinds)
+        return _AtOnce(_Way(many, self._dialect, tuple(self._kinds)), processes)
 
     def parameters(self, values: Mapping[str, Any]) -> Any:
         """These, and the statement's own."""
@@ -215,17 +191,16 @@ class _Way:
 
 
 class _AtOnce:
-    """What locks the rows, if anything does, and what is done with them."""
+    """One statement for many rows."""
 
-    def __init__(self, ways: Sequence[_Way], processes: Mapping[str, Any]) -> None:
-        self._ways, self._processes = ways, processes
+    def __init__(self, way: _Way, processes: Mapping[str, Any]) -> None:
+        self._way, self._processes = way, processes
 
     def sent(self, connection: Connection, values: Sequence[Mapping[str, Any]]) -> list[Answer]:
         """What came of each."""
         lists = {name: as_list(self._column(name, values)) for name in self._processes}
-        sent = [(way, way.parameters(lists)) for way in self._ways]
-        rows = _sent_all(connection, sent)[-1] if len(sent) > 1 else _sent(connection, *sent[0])
-        if not self._ways[-1].has_rows:
+        rows = _sent(connection, self._way, self._way.parameters(lists))
+        if not self._way.has_rows:
             return [Answer([], len(values))]
         found: list[list[Any]] = [[] for _ in values]
         for row in rows:
