@@ -31,8 +31,14 @@ def show(call: Call, number: int, *, events: bool) -> int:
         evidence = canary_evidence(tx, found, canary_chart.columns(screen), closely=True)
         barred, suspects = bars.blamed(tx, found)
     _head(view, output.clean(commit.subject) if commit else "", drawn=bool(evidence["bins"]))
+    found_out = found.canary_status == "fail"  # else a person took it back, with whatever was in it
     for commit in barred:
-        _line("culprit", f"{_by(commit)}; barred: {output.clean(commit.reason or '')}")
+        _line(
+            "culprit" if found_out else "barred",
+            f"{_by(commit)}; barred: {output.clean(commit.reason or '')}",
+        )
+    if innocent := bars.how_the_innocent_ship(barred):
+        _line("", innocent)
     for commit in suspects:
         _line("suspect", f"{_by(commit)}; goes out by itself next, unless another one is found before it")
     _chart(evidence, screen)

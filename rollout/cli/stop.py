@@ -20,7 +20,7 @@ def stop(
 ) -> int:
     """Stop a rollout and roll back the hosts that it touched.
 
-    Says accepted, then acknowledged (from then on no host is switched any more), then how the hosts come back. It
+    All commits that it carried are barred. Says accepted, then acknowledged (from then on no host is switched any more), then how the hosts come back. It
     returns at the acknowledgement, with --wait at the end of the rollback. Works without broker and workers, too.
     """
     from rollout.cli import ways_back
@@ -43,7 +43,7 @@ def rollback(
 ) -> int:
     """The newest done rollout goes back: each host to what it ran before, or all of them to one commit.
 
-    The commits after it are barred. Works without broker and workers, too.
+    All commits that it carried, or that came after the one commit, are barred. Works without broker and workers, too.
     """
     from rollout.cli import ways_back
 

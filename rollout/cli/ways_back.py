@@ -11,7 +11,7 @@ from rollout.cli.following import unharmed
 from rollout.cli.tellers import Teller, teller
 from rollout.domain.model import Rollout
 from rollout.domain.states import FINISHED, HostState, RolloutState
-from rollout.services import stopping
+from rollout.services import bars, stopping
 
 if TYPE_CHECKING:
     from rollout.cli.stand_in import StandIn
@@ -97,12 +97,15 @@ def _finish(call: Call, found: Rollout, *, told_end: bool) -> int:
     view = finding.view(call, found.id)
     with call.store.reading() as tx:
         left = [host.name for host in tx.hosts.of(found.id, HostState.ROLLBACK_FAILED)]
+        barred, _ = bars.blamed(tx, found)
     if call.json:
         output.document(shapes.outcome(view))
     elif told_end:
         output.say(scene.headline(view))
     elif found.state is RolloutState.ROLLING_BACK:
         output.say(f"the touched hosts are being brought back: rollout status {found.id} --watch")
+    if not call.json and (innocent := bars.how_the_innocent_ship(barred)):
+        output.say(f"barred: {', '.join(output.short(commit.sha) for commit in barred)}; {innocent}")
     if left and not call.json:
         output.warn(f"not back yet, and tried again until they are: {output.names(left)}")
     away = found.unconfirmed and found.state is not RolloutState.ROLLED_BACK

@@ -5,12 +5,15 @@ from dataclasses import replace
 
 from rollout.config.deploy_file import AppConfig
 from rollout.domain import checks, selection
-from rollout.domain.model import AppName, Commit, Rollout
-from rollout.domain.states import CommitEvent, CommitState
+from rollout.domain.model import AppName, Commit, Rollout, RolloutId
+from rollout.domain.states import CommitEvent, CommitState, RolloutState
 from rollout.errors import Conflict, NotFound
 from rollout.services import deliveries
 from rollout.services.ports import Deps
 from rollout.store.store import Transaction
+
+R = RolloutState
+WENT_WRONG = frozenset({R.STOPPING, R.STOPPED, R.ROLLING_BACK, R.ROLLED_BACK, R.ERROR})
 
 
 def candidate(commit: Commit, tx: Transaction) -> selection.Candidate:
@@ -71,50 +74,80 @@ def _with_older(tx: Transaction, oldest: Commit, seen: selection.Candidate) -> s
     return replace(seen, inner=(*seen.inner, *((sha, True) for sha in kept)))
 
 
-def after_trouble(tx: Transaction, rollout: Rollout, *, who: str, why: str, said: bool = False) -> None:
-    """The rollout went wrong: its commit is barred; of a batch, each that could have gone alone is suspect instead.
-
-    `said`: by a person, after whose word no `deploy --now` of before takes one of them along.
-    """
-    tx.apps.lock(rollout.app)  # before its commits, as everywhere
-    batch = [commit for sha in rollout.commits if (commit := tx.commits.lock(rollout.app, sha)) is not None]
+def after_failure(tx: Transaction, rollout: Rollout, *, who: str, why: str) -> None:
+    """Automation takes it back: its commit is barred; of a batch, each that could have gone alone is suspect instead."""
+    batch = _batch(tx, rollout)
     if not batch:
         return
     seen = _with_inner(tx, rollout.app, [candidate(commit, tx) for commit in batch])
     guilty = set(selection.suspects(seen))
     culprits = [commit for commit in batch if commit.sha in guilty]
+    if len(culprits) == 1:
+        _found(tx, culprits[0], who=who, why=why)
+        return
     for commit in culprits:
-        if said:
-            withdraw_wishes(tx, commit, who=who, why=why)
-        if len(culprits) > 1:
-            tx.commits.update(commit, suspect=True, suspect_of=rollout.id)
-            tx.record(rollout.app, f"commit {commit.sha}", "suspect", who=who, why=why)
-        else:
-            bar_locked(tx, commit, who=who, why=why)
+        tx.commits.update(commit, suspect=True, suspect_of=rollout.id)
+        tx.record(rollout.app, f"commit {commit.sha}", "suspect", who=who, why=why)
+
+
+def taken_back(tx: Transaction, rollout: Rollout, *, who: str, why: str) -> None:
+    """A person takes it back: all that it carried is barred, and no `deploy --now` of before takes one of them along.
+
+    Not suspect: no canary has told that they are bad, so none would tell which of them is.
+    """
+    for commit in _batch(tx, rollout):
+        withdraw_wishes(tx, commit, who=who, why=why)
+        bar_locked(tx, commit, who=who, why=why)
+
+
+def _batch(tx: Transaction, rollout: Rollout) -> list[Commit]:
+    """Its commits, and their rows are held."""
+    tx.apps.lock(rollout.app)  # before its commits, as everywhere
+    return [commit for sha in rollout.commits if (commit := tx.commits.lock(rollout.app, sha)) is not None]
+
+
+def _found(tx: Transaction, culprit: Commit, *, who: str, why: str) -> None:
+    """What comes after it waits for its fix only."""
+    bar_locked(tx, culprit, who=who, why=why)
+    if culprit.suspect and culprit.suspect_of is not None:
+        tx.commits.clear_suspects(culprit.app, culprit.suspect_of)
 
 
 def after_success(tx: Transaction, rollout: Rollout, *, who: str) -> None:
     """A suspect is out and well: the only one of its batch that is left is the culprit, and costs no canary of its own."""
     tx.apps.lock(rollout.app)
     shipped = tx.commits.get(rollout.app, rollout.commit)
-    if shipped is None or not shipped.suspect:
+    if shipped is None or not shipped.suspect or shipped.suspect_of is None:
         return
     suspects = tx.commits.suspects(rollout.app, shipped.suspect_of)
     left = [one for one in suspects if not is_in(tx.commits.on_line(one), shipped)]
     culprit = selection.last_suspect([candidate(commit, tx) for commit in left])
-    if culprit is None:
+    if culprit is None or _was_spoken_of(tx, shipped, shipped.suspect_of):
         return
     commit = next(one for one in left if one.sha == culprit)
     why = (
         f"its batch went wrong, and all others of it are out and well, the last one with rollout {rollout.id}"
     )
-    bar_locked(tx, commit, who=who, why=why)
+    _found(tx, commit, who=who, why=why)
     tx.notices.add(
         rollout.app,
         rollout.id,
         f"{rollout.app}: commit {culprit[:12]} is barred",
         f"{commit.subject}, by {commit.author}: {why}.\nNext: revert it and push, or rollout unbar {culprit[:12]} --reason …",
     )
+
+
+def _was_spoken_of(tx: Transaction, shipped: Commit, batch: RolloutId) -> bool:
+    """One of the batch was let go, or is kept in for a reason of somebody's: whether that was the culprit nobody knows."""
+    return any(
+        (one.unbarred and one.suspect_of == batch)
+        or (_is_kept_in(one) and not is_in(tx.commits.on_line(one), shipped))
+        for one in tx.commits.of_batch(shipped.app, batch)
+    )
+
+
+def _is_kept_in(commit: Commit) -> bool:
+    return commit.state is CommitState.BARRED or commit.bar_wanted is not None
 
 
 def kept_back(tx: Transaction, rollout: Rollout) -> list[str]:
@@ -129,10 +162,19 @@ def is_in(commit: Commit, shipped: Commit) -> bool:
 
 
 def blamed(tx: Transaction, rollout: Rollout) -> tuple[list[Commit], list[Commit]]:
-    """Of a rollout's commits: the barred ones, and those that are suspect still."""
+    """Of the commits of a rollout that went wrong: those that are barred, and no later one of it mends; and those that are suspect still."""
+    if rollout.state not in WENT_WRONG:
+        return [], []
     batch = [commit for sha in rollout.commits if (commit := tx.commits.get(rollout.app, sha)) is not None]
-    barred = [commit for commit in batch if commit.state is CommitState.BARRED]
+    kept = {rollout.commit, *kept_back(tx, rollout)}
+    barred = [commit for commit in batch if commit.state is CommitState.BARRED and commit.sha in kept]
     return barred, [commit for commit in batch if commit.suspect and commit.state is CommitState.PASSED]
+
+
+def how_the_innocent_ship(barred: Sequence[Commit]) -> str:
+    """Of several that a person took back together; "" of a single one."""
+    way = "any of them may be what was wrong: rollout unbar COMMIT --reason … lets an innocent one ship"
+    return way if len(barred) > 1 else ""
 
 
 def passed(tx: Transaction, commit: Commit) -> None:
@@ -285,9 +327,6 @@ def bar_locked(tx: Transaction, commit: Commit, *, who: str, why: str, same_as: 
         case CommitState.PASSED:
             values = {"reason": why, "same_as": same_as, "unbarred": False}
             barred = tx.commits.change(commit, CommitEvent.BAR, who=who, why=why, **values)
-            # The culprit is found, or a person says so: what comes after it waits for its fix only
-            if commit.suspect:
-                tx.commits.clear_suspects(commit.app, commit.suspect_of)
             for twin in tx.commits.passed_with(barred):
                 _bar_the_same(tx, twin)
             deliveries.settle(tx, barred.app)
@@ -341,14 +380,12 @@ def _let_go(tx: Transaction, commit: Commit, *, who: str, why: str) -> Commit:
     tx.record(commit.app, f"commit {commit.sha}", "unbar", who=who, why=why)
     if commit.bar_wanted is not None:
         return tx.commits.wish_bar(commit, None)
-    cleared = tx.commits.update(commit, suspect=False, unbarred=True)
-    # When a word clears one, nothing follows for the others.
-    tx.commits.clear_suspects(commit.app, commit.suspect_of)
-    return cleared
+    # It goes out alone all the same, as the others do: what has failed together is not tried together again.
+    return tx.commits.update(commit, unbarred=True)
 
 
 def _unbar(tx: Transaction, commit: Commit, *, who: str, why: str, unbarred: bool) -> Commit:
-    clean = {"reason": None, "same_as": None, "suspect": False, "bar_wanted": None, "unbarred": unbarred}
+    clean = {"reason": None, "same_as": None, "bar_wanted": None, "unbarred": unbarred}
     return tx.commits.change(commit, CommitEvent.UNBAR, who=who, why=why, **clean)
 
 

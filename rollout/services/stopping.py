@@ -69,7 +69,7 @@ def accept(
         new = rollout.is_ahead or rollout.state not in {*FINISHED, R.STOPPING, R.ROLLING_BACK}
         if rollout.is_ahead:  # another one is active still; unbarred it would be planned anew at once
             rollout = planning.set_aside(tx, rollout, why, who=who)
-            bars.after_trouble(tx, rollout, who=who, why=why, said=True)
+            bars.taken_back(tx, rollout, who=who, why=why)
         elif new:
             rollout = stop_locked(tx, rollout, who=who, why=why, keep=keep, said=True)
         crashpoints.reach("in-decision")
@@ -92,7 +92,8 @@ def stop_locked(
         due_at=0.0,
     )
     _cut_prepares(tx, rollout, who)
-    bars.after_trouble(tx, rollout, who=who, why=why, said=said)
+    blame = bars.taken_back if said else bars.after_failure
+    blame(tx, rollout, who=who, why=why)
     return stopping
 
 
@@ -279,7 +280,7 @@ def roll_back_done(app: AppConfig, deps: Deps, *, to: str | None, who: str, why:
         )
         _cut_prepares(tx, rollout, who)  # of a host that was behind
         if sha is None:
-            bars.after_trouble(tx, rollout, who=who, why=why, said=True)
+            bars.taken_back(tx, rollout, who=who, why=why)
         else:
             _bar_after(tx, rollout, sha, who=who, why=why)
         tx.hosts.forget_waits(rollout.id)

@@ -488,10 +488,17 @@ class Commits:
         )
         return load_all(Commit, rows, state=CommitState)
 
-    def suspects(self, app: AppName, batch: RolloutId | None) -> list[Commit]:
+    def suspects(self, app: AppName, batch: RolloutId) -> list[Commit]:
         """Who is suspected still of what went wrong with this rollout, also those that have left the branch."""
         rows = self._tx.connection.execute(
-            rows_of(Commit, commits).where(*_suspects(app, batch)).order_by(commits.c.position)
+            rows_of(Commit, commits)
+            .where(
+                commits.c.suspect,
+                commits.c.app == app,
+                commits.c.suspect_of == batch,
+                or_(commits.c.state == CommitState.PASSED, _IS_BUILT_AGAIN),
+            )
+            .order_by(commits.c.position)
         )
         return load_all(Commit, rows, state=CommitState)
 
@@ -504,10 +511,18 @@ class Commits:
             _has_the_same_as(commit),
         )
 
-    def clear_suspects(self, app: AppName, batch: RolloutId | None) -> None:
+    def of_batch(self, app: AppName, batch: RolloutId) -> list[Commit]:
+        """What went out with this rollout, and who has been suspected of what went wrong with it, were it in another's place."""
+        rollout = self._tx.rollouts.get(batch)
+        its = or_(commits.c.sha.in_(rollout.commits), commits.c.suspect_of == batch)
+        rows = self._tx.connection.execute(rows_of(Commit, commits).where(commits.c.app == app, its))
+        return load_all(Commit, rows, state=CommitState)
+
+    def clear_suspects(self, app: AppName, batch: RolloutId) -> None:
         """Nobody is suspected any more of what went wrong with this rollout."""
+        its = (commits.c.app == app, commits.c.suspect, commits.c.suspect_of == batch)
         self._tx.connection.execute(
-            update(commits).where(*_suspects(app, batch)).values(suspect=False, version=commits.c.version + 1)
+            update(commits).where(*its).values(suspect=False, version=commits.c.version + 1)
         )
 
     def wanted_now(self, app: AppName) -> list[Commit]:
@@ -734,15 +749,6 @@ class Commits:
                 f"commit {commit.sha[:12]} has changed meanwhile", remedy="look again and repeat"
             )
         return replace(commit, version=commit.version + 1, **values)
-
-
-def _suspects(app: AppName, batch: RolloutId | None) -> list[Any]:
-    return [
-        commits.c.app == app,
-        commits.c.suspect,
-        commits.c.suspect_of == batch,
-        or_(commits.c.state == CommitState.PASSED, _IS_BUILT_AGAIN),
-    ]
 
 
 def _placed(told: BranchCommit) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def test_a_claim_waits_for_what_is_decided_at_that_moment(world, monkeypatch, ot
     world.push()
     with world.store.reading() as tx:
         commit = tx.commits.newest("shop")
-    slowly(*{"a rollout": (planning, "_add"), "a rollback": (bars, "after_trouble")}[other])
+    slowly(*{"a rollout": (planning, "_add"), "a rollback": (bars, "taken_back")}[other])
     decider, claimer = threading.Thread(target=decide), threading.Thread(target=try_to_claim)
     decider.start()
     assert decided.wait(10)

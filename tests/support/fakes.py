@@ -244,12 +244,13 @@ def a_rollout(
     app="shop",
     state="fanning_out",
     hosts=None,
+    below=(),
     commit=None,
     reason=None,
     previous=None,
     why="a test",
 ):
-    """A rollout of a new commit in this state. `hosts` maps names to states, in order; the first one is the canary.
+    """A rollout of a new commit in this state. `hosts` maps names to states, in order; the first one is the canary. `below`: commits that it takes along.
 
     By default every host is done in a done rollout, and pending otherwise. What hosts run is set on the fake fleet too.
     """
@@ -268,7 +269,7 @@ def a_rollout(
             Planned(
                 app=AppName(app),
                 commit=commit.sha,
-                commits=[commit.sha],
+                commits=[*(one.sha for one in below), commit.sha],
                 previous=previous,
                 digest="d" * 64,
                 requested_by="automation",

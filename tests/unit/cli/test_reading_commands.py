@@ -190,16 +190,35 @@ def test_status_names_commits_in_test(cli, deps):
 def test_show_names_the_culprit_with_its_author_and_the_suspects(cli, deps):
     """Who can say what is wrong stands there, not only a hash."""
     commit = a_commit(deps)
-    rollout = a_rollout(deps, commit=commit)
-    assert "culprit" not in cli("show", rollout.id).out
+    rollout = a_rollout(deps, state="rolled_back", commit=commit)
     with deps.store.transaction() as tx:
+        tx.rollouts.update(rollout, canary_status="fail")
         tx.commits.update(tx.commits.get("shop", commit.sha), suspect=True)
+    assert "culprit" not in cli("show", rollout.id).out
     assert f"suspect     {commit.sha[:12]}" in cli("show", rollout.id).out
     bars.bar("shop", commit.sha, deps, who="me", why="it is slow")
-    assert (
-        f'culprit     {commit.sha[:12]} "{commit.subject}" by {commit.author}; barred: it is slow'
-        in cli("show", rollout.id).out
-    )
+    told = cli("show", rollout.id).out
+    assert f'culprit     {commit.sha[:12]} "{commit.subject}" by {commit.author}; barred: it is slow' in told
+    assert "innocent" not in told
+
+
+@pytest.mark.parametrize(
+    ("state", "later", "named"),
+    [
+        ("done", "a change", False),
+        ("rolled_back", "This reverts commit {}.", False),
+        ("rolled_back", "a change", True),
+    ],
+)
+def test_show_names_only_who_is_to_blame(cli, deps, state, later, named):
+    """Not a barred commit whose fix went out with it, nor one of a rollout that went well."""
+    commit = a_commit(deps)
+    fix = a_commit(deps, message=later.format(commit.sha))
+    rollout = a_rollout(deps, state=state, below=[commit], commit=fix)
+    bars.bar("shop", commit.sha, deps, who="me", why="it is slow")
+    told = cli("show", rollout.id).out
+    assert (f"barred      {commit.sha[:12]}" in told) is named
+    assert "culprit" not in told
 
 
 def test_show_groups_failures_by_their_cause(cli, deps):

@@ -129,6 +129,19 @@ def test_the_reason_and_the_person_are_kept(cli, deps):
         assert (commit.state, commit.reason) == ("barred", "slow since 14:00")
 
 
+@pytest.mark.parametrize(("command", "state"), [("stop", "pending"), ("rollback", "done")])
+def test_who_takes_a_batch_back_is_told_how_the_innocent_ship_again(cli, deps, command, state):
+    """All of it is barred; the answer names the commits and the way, and `show` says so later."""
+    below = a_commit(deps)
+    rollout = a_rollout(deps, state=state, below=[below])
+    way = "any of them may be what was wrong: rollout unbar COMMIT --reason … lets an innocent one ship"
+    assert f"barred: {below.sha[:12]}, {rollout.commit[:12]}; {way}" in cli(command, "--reason", "slow").out
+    told = cli("show", rollout.id).out
+    for sha in rollout.commits:
+        assert f"barred      {sha[:12]}" in told
+    assert way in told
+
+
 def test_a_host_that_cannot_be_brought_back_is_1_and_named(cli, deps):
     """The rollout ends, and the exit code says that not every touched host is back."""
     rollout = half_way(deps)

@@ -93,6 +93,89 @@ def test_the_culprit_of_a_batch_is_barred_after_two_more_canaries_at_most(world,
         assert any(hashes[2][:12] in str(told) and "Ann" in str(told) for told in world.notifier.sent)
 
 
+def goes_out(world, monkeypatch):
+    """A batch whose canary has passed, and which is on its way to the other hosts."""
+    hashes = batch_of_three(world, monkeypatch)
+    world.run(seconds=300, until=lambda: world.newest().state is RolloutState.FANNING_OUT)
+    return hashes
+
+
+def is_out(world, monkeypatch):
+    hashes = batch_of_three(world, monkeypatch)
+    assert world.settle().state is RolloutState.DONE
+    return hashes
+
+
+def stop_it(world, *, keep=False):
+    stopping.stop(world.newest().id, world.deps, who="ann", why="it is slow", keep=keep)
+
+
+def roll_it_back(world):
+    stopping.roll_back_done(world.config.app(None), world.deps, to=None, who="ann", why="it is slow")
+
+
+@pytest.mark.parametrize(
+    ("so_far", "take_back"),
+    [
+        (batch_of_three, stop_it),
+        (goes_out, stop_it),
+        (goes_out, lambda world: stop_it(world, keep=True)),
+        (is_out, roll_it_back),
+    ],
+    ids=["before its canary", "in the fan-out", "and kept", "done"],
+)
+def test_what_a_person_takes_back_ships_nothing_of_itself_again(world, monkeypatch, so_far, take_back):
+    """All of a batch is barred: one by one it would pass the canary that has passed it already, and an innocent one be found guilty."""
+    hashes = so_far(world, monkeypatch)
+    number = world.newest().id
+    take_back(world)
+    world.run(seconds=600)
+    assert world.newest().id == number
+    for sha in hashes:
+        assert (commit_of(world, sha).state, commit_of(world, sha).reason) == (
+            CommitState.BARRED,
+            "it is slow",
+        )
+
+
+def test_the_innocent_of_what_a_person_took_back_ship_when_somebody_says_so(world, monkeypatch):
+    """Of three two are let go, and go out; the third one waits for its fix."""
+    hashes = is_out(world, monkeypatch)
+    roll_it_back(world)
+    world.settle()
+    for sha in hashes[:2]:
+        bars.unbar("shop", sha, world.deps, who="ann", why="it was the third")
+    world.run(seconds=600)
+    assert set(world.runs().values()) == {hashes[1]}
+    assert commit_of(world, hashes[2]).state is CommitState.BARRED
+
+
+def test_a_stop_of_what_has_failed_its_canary_says_nothing_more(world, monkeypatch):
+    """The failure came first: while it is taken back a person stops it too, and the culprit is looked for all the same."""
+    hashes = batch_of_three(world, monkeypatch)
+    goes_bad(world, hashes[1])
+    world.run(seconds=300, until=lambda: world.newest().state is RolloutState.ROLLING_BACK)
+    assert world.newest().state is RolloutState.ROLLING_BACK
+    stop_it(world)
+    world.run(seconds=900)
+    assert [one.commits for one in rollouts_of(world)[1:]] == [(sha,) for sha in hashes[:2]]
+    assert commit_of(world, hashes[1]).reason.startswith("canary failed")
+
+
+def test_a_suspect_that_a_person_stops_clears_none_of_its_batch(world, monkeypatch):
+    """It is barred, and no culprit is found by that: mended, the others go out one by one still, and the last one has a canary of its own."""
+    hashes = suspects_of_a_batch(world, monkeypatch)
+    world.run(seconds=60, until=lambda: world.newest().commit == hashes[0])
+    stop_it(world)
+    world.run(seconds=300)
+    assert commit_of(world, hashes[0]).state is CommitState.BARRED
+    assert all(commit_of(world, sha).suspect for sha in hashes[1:])
+    before = world.newest().id
+    bars.unbar("shop", hashes[0], world.deps, who="ann", why="it was the network")
+    world.run(seconds=600)
+    assert [one.commits for one in rollouts_of(world) if one.id > before] == [(sha,) for sha in hashes]
+
+
 @pytest.mark.parametrize("word", ["bar", "unbar"])
 def test_a_persons_word_on_one_suspect_ends_the_elimination(world, monkeypatch, word):
     """When a person has barred or cleared one of three, the one that is left at last is not guilty for that."""
@@ -111,6 +194,32 @@ def test_who_is_left_is_not_guilty_when_the_other_suspect_was_taken_off_the_bran
     world.run(seconds=300)
     assert set(world.runs().values()) == {second}
     assert commit_of(world, third).state is CommitState.BARRED  # and stays away, under whatever hash
+
+
+@pytest.mark.parametrize("let_go", [0, 1, 2])
+def test_who_lets_one_suspect_go_does_not_send_the_batch_out_together_again(world, monkeypatch, let_go):
+    """They go out one by one all the same, also the one that was let go: what failed together is known to be bad."""
+    hashes = suspects_of_a_batch(world, monkeypatch)
+    before = world.newest().id
+    bars.unbar("shop", hashes[let_go], world.deps, who="ann", why="mine is innocent")
+    world.run(seconds=900)
+    assert [one.commits for one in rollouts_of(world) if one.id > before] == [(sha,) for sha in hashes]
+    assert set(world.runs().values()) == {hashes[2]}
+
+
+def test_who_is_left_is_not_guilty_when_a_person_had_barred_another_one_before_the_batch_failed(
+    world, monkeypatch
+):
+    """The second of three was barred on its way, and may be what failed: the third one is not barred by elimination."""
+    hashes = batch_of_three(world, monkeypatch)
+    world.metrics.share_of = lambda _name, role, _at: 0.0 if role == "canary" else 1.0
+    world.run(seconds=60, until=lambda: world.newest().state is RolloutState.EVALUATING_CANARY)
+    bars.bar("shop", hashes[1], world.deps, who="ann", why="wait for the press release")
+    world.run(seconds=300, until=lambda: world.newest().state is RolloutState.ROLLING_BACK)
+    world.metrics.share_of = lambda *_: 1.0
+    world.run(seconds=300)
+    assert set(world.runs().values()) == {hashes[0]}
+    assert commit_of(world, hashes[2]).state is CommitState.PASSED
 
 
 @pytest.mark.parametrize("word", ["bar", "unbar"])

@@ -19,6 +19,7 @@ from rollout.services import (
     planning,
     rollouts,
     stopping,
+    testing,
     views,
 )
 from rollout.store import clock
@@ -80,6 +81,29 @@ def planned(world, *, prepared=0):
     run_until(world, lambda: 3 in states(world) and len(of(world, 3, H.PREPARED)) >= prepared)
     assert states(world)[2] is R.FANNING_OUT
     return sha
+
+
+def planned_batch(world, monkeypatch):
+    """As `planned`, of three commits that have waited for long."""
+    world.push()
+    run_until(world, lambda: states(world).get(2) is R.FANNING_OUT)
+    with monkeypatch.context() as patch:
+        patch.setattr(planning, "start_next", lambda *_, **__: None)
+        hashes = [world.push() for _ in range(3)]
+        with world.store.transaction() as tx:
+            for sha in hashes:
+                tx.commits.update(tx.commits.get("shop", sha), received_s=tx.now() - 1700.0)
+        for sha in hashes:
+            testing.run_tests(commit_of(world, sha).id, world.deps)
+    planning.start_next("shop", world.deps)
+    assert states(world)[2] is R.FANNING_OUT
+    assert rollout(world, 3).commits == tuple(hashes)
+    return hashes
+
+
+def commit_of(world, sha):
+    with world.store.reading() as tx:
+        return tx.commits.get("shop", sha)
 
 
 def between(world):
@@ -332,6 +356,16 @@ def test_it_can_be_stopped_by_its_number(world):
     assert set(states(world)) == {1, 2, 3}
     with world.store.reading() as tx:
         assert tx.commits.get("shop", sha).state is CommitState.BARRED
+
+
+def test_a_batch_that_is_stopped_by_its_number_stays_away(world, monkeypatch):
+    """It never ran: all of it is barred, none goes out alone, and none is found guilty of anything."""
+    hashes = planned_batch(world, monkeypatch)
+    stopping.stop(3, world.deps, who="ann", why="not now")
+    world.run(seconds=600)
+    assert set(states(world)) == {1, 2, 3}
+    for sha in hashes:
+        assert (commit_of(world, sha).state, commit_of(world, sha).reason) == (CommitState.BARRED, "not now")
 
 
 @pytest.mark.parametrize("verb", ["exclude", "include"])

@@ -315,7 +315,7 @@ class Queue(RuleBasedStateMachine):
         if how == "stop":
             stopping.stop(rollout.id, self.deps, who="ann", why="no")
         if how != "passed":
-            self._went_wrong(rollout)
+            self._went_wrong(rollout, said=how == "stop")
             stopping.drive(rollout.id, self.deps)
         planning.start_next("shop", self.deps)
 
@@ -332,7 +332,7 @@ class Queue(RuleBasedStateMachine):
             self.went_well.add(rollout.commit)
         else:
             stopping.stop(rollout.id, self.deps, who="ann", why="no")
-            self._went_wrong(rollout)
+            self._went_wrong(rollout, said=True)
             stopping.drive(rollout.id, self.deps)
         planning.start_next("shop", self.deps)
 
@@ -344,13 +344,15 @@ class Queue(RuleBasedStateMachine):
         except Conflict:
             return
         assert rollout.commit == self.ran.pop()
-        self._went_wrong(rollout)
+        self._went_wrong(rollout, said=True)
         stopping.finish_roll_back(rollout.id, self.deps)
 
-    def _went_wrong(self, rollout):
-        if len(rollout.commits) == 1:
-            self.barred.add(rollout.commit)
-            self.let_go.discard(rollout.commit)
+    def _went_wrong(self, rollout, *, said):
+        """What a person takes back is barred as a whole; of what failed its canary only who went alone."""
+        if said or len(rollout.commits) == 1:
+            bad = set(rollout.commits) - self.server.failing
+            self.barred |= bad
+            self.let_go -= bad
 
     # -- what must be true ---------------------------------------------------------------------------------------------
 
