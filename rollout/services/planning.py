@@ -211,10 +211,9 @@ def outdated(tx: Transaction, app: AppConfig | None, rollout: Rollout) -> str | 
         return f"app {rollout.app} is not in rollout.toml any more"
     if frozen := freezes.frozen(tx, app):  # also while it waits: then nothing is prepared for it either
         return f"{frozen}: nothing was touched, and it is planned anew afterwards"
-    if rollout.is_ahead:
-        return _not_as_now(tx, app, rollout) if active is None else None
-    kept = bars.kept_back(tx, rollout)
-    return f"commit {kept[0][:12]}, which it would bring, is barred since it was planned" if kept else None
+    if kept := bars.kept_back(tx, rollout):
+        return f"commit {kept[0][:12]}, which it would bring, is barred since it was planned"
+    return _not_as_now(tx, app, rollout) if rollout.is_ahead and active is None else None
 
 
 def _not_as_now(tx: Transaction, app: AppConfig, rollout: Rollout) -> str | None:

@@ -368,6 +368,17 @@ def test_a_batch_that_is_stopped_by_its_number_stays_away(world, monkeypatch):
         assert (commit_of(world, sha).state, commit_of(world, sha).reason) == (CommitState.BARRED, "not now")
 
 
+def test_a_batch_is_set_aside_at_once_when_its_oldest_commit_is_barred(world, monkeypatch):
+    """It is not prepared any more, and promises nothing, while the one before it is on its way still."""
+    hashes = planned_batch(world, monkeypatch)
+    bars.bar("shop", hashes[0], world.deps, **ME)
+    with world.store.reading() as tx:
+        why = explaining.why(tx, world.config.app(None), tx.commits.get("shop", hashes[2]))
+    assert (why.expected_at, "of which nothing comes" in why.because) == (None, True)
+    rollouts.deploy_canary(3, world.deps)  # as it looks once a second
+    assert (states(world)[2], states(world)[3]) == (R.FANNING_OUT, R.ERROR)
+
+
 @pytest.mark.parametrize("verb", ["exclude", "include"])
 def test_other_hosts_are_another_plan(world, verb):
     """Its fleet was frozen before; it is planned anew, with the hosts that are in then."""
