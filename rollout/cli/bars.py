@@ -29,8 +29,16 @@ def unbar(call: Call, commit: Name, *, reason: Reason = None) -> int:
     """Let automation ship a barred commit after all."""
     from rollout.services import bars
 
-    allowed = bars.unbar(call.app().name, commit, call.deps, who=who(), why=reason or f"allowed by {who()}")
-    _print(call, allowed, "may be shipped again")
+    why = reason or f"allowed by {who()}"
+    allowed, lifted = bars.unbar(call.app().name, commit, call.deps, who=who(), why=why)
+    words = "may be shipped again"
+    if lifted:
+        words += f"; it was barred: {output.clean(lifted)}"
+    elif allowed.suspect:
+        words += (
+            "; it goes out by itself, as all do that went wrong together, and nobody is barred by elimination"
+        )
+    _print(call, allowed, words)
     return 0
 
 

@@ -1,6 +1,7 @@
 """Keeping a commit out: by hand, and after every stop, rollback and failed canary."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from rollout.config.deploy_file import AppConfig
@@ -13,6 +14,8 @@ from rollout.services.ports import Deps
 from rollout.store.store import Transaction
 
 R = RolloutState
+ALSO = "; and: "  # between the reasons of a bar
+MOST_REASONS = 5
 WENT_WRONG = frozenset({R.STOPPING, R.STOPPED, R.ROLLING_BACK, R.ROLLED_BACK, R.ERROR})
 
 
@@ -83,7 +86,7 @@ def after_failure(tx: Transaction, rollout: Rollout, *, who: str, why: str) -> N
     guilty = set(selection.suspects(seen))
     culprits = [commit for commit in batch if commit.sha in guilty]
     if len(culprits) == 1:
-        _found(tx, culprits[0], who=who, why=why)
+        _found(tx, culprits[0], who=who, why=f"{_first_sentence(why)} (rollout show {rollout.id})")
         return
     for commit in culprits:
         tx.commits.update(commit, suspect=True, suspect_of=rollout.id)
@@ -98,6 +101,10 @@ def taken_back(tx: Transaction, rollout: Rollout, *, who: str, why: str) -> None
     for commit in _batch(tx, rollout):
         withdraw_wishes(tx, commit, who=who, why=why)
         bar_locked(tx, commit, who=who, why=why)
+
+
+def _first_sentence(why: str) -> str:
+    return re.split(r"\.(?= [A-Z]|$)", why, maxsplit=1)[0]
 
 
 def _batch(tx: Transaction, rollout: Rollout) -> list[Commit]:
@@ -233,7 +240,8 @@ def _bar_the_same(tx: Transaction, commit: Commit) -> bool:
     for what, other in _same(tx, commit):
         first = other.same_as or other.sha
         if not any(selection.is_fix_of(seen, sha) for sha in (other.sha, first)):
-            why = f"{what} {other.sha[:12]}, which is barred: {other.bar_wanted or other.reason}"
+            its = other.reason if other.state is CommitState.BARRED else other.bar_wanted
+            why = f"{what} {other.sha[:12]}, which is barred: {its}"
             bar_locked(tx, commit, who="bar", why=why, same_as=first)
             return True
     return False
@@ -289,8 +297,6 @@ def bar(app: str, name: str, deps: Deps, *, who: str, why: str) -> Commit:
         if commit.state is CommitState.FAILED and commit.merged_into is None:
             raise Conflict(f"commit {commit.sha[:12]} failed its tests; it is not shipped anyway")
         withdraw_wishes(tx, commit, who=who, why=why)
-        if commit.state is CommitState.BARRED:
-            return _for_its_own_sake(tx, commit, who=who, why=why)
         return bar_locked(tx, commit, who=who, why=why)
 
 
@@ -315,7 +321,7 @@ def withdraw_wishes(tx: Transaction, commit: Commit, *, who: str, why: str) -> N
 
 
 def bar_locked(tx: Transaction, commit: Commit, *, who: str, why: str, same_as: str | None = None) -> Commit:
-    """As `bar`, for whoever holds the app's row; a failed commit stays what it is, and a barred one barred.
+    """As `bar`, for whoever holds the app's row; a failed commit stays what it is, and a barred one barred, for this reason too.
 
     `same_as`: the barred commit that this one is the same as; when that may ship again, so may this one.
     """
@@ -323,7 +329,7 @@ def bar_locked(tx: Transaction, commit: Commit, *, who: str, why: str, same_as: 
     match commit.state:
         case CommitState.PASSED if commit.is_pull:
             tx.record(commit.app, f"commit {commit.sha}", "bar as soon as it is merged", who=who, why=why)
-            return tx.commits.wish_bar(commit, why)
+            return tx.commits.wish_bar(commit, _also(commit.bar_wanted, why))
         case CommitState.PASSED:
             values = {"reason": why, "same_as": same_as, "unbarred": False}
             barred = tx.commits.change(commit, CommitEvent.BAR, who=who, why=why, **values)
@@ -333,34 +339,53 @@ def bar_locked(tx: Transaction, commit: Commit, *, who: str, why: str, same_as: 
             return barred
         case CommitState.FAILED if commit.merged_into is not None:
             tx.record(commit.app, f"commit {commit.sha}", "bar what it came in with", who=who, why=why)
-            return tx.commits.wish_bar(commit, why)
+            return tx.commits.wish_bar(commit, _also(commit.bar_wanted, why))
         case CommitState.RECEIVED | CommitState.TESTING:
             tx.record(commit.app, f"commit {commit.sha}", "bar as soon as it passes", who=who, why=why)
-            return tx.commits.wish_bar(commit, why)
-        case CommitState.BARRED if commit.same_as is not None and same_as is None:  # for its own sake now
+            return tx.commits.wish_bar(commit, _also(commit.bar_wanted, why))
+        case CommitState.BARRED if same_as is None:
             return _for_its_own_sake(tx, commit, who=who, why=why)
         case CommitState.BARRED | CommitState.FAILED:
             return commit
 
 
 def _for_its_own_sake(tx: Transaction, commit: Commit, *, who: str, why: str) -> Commit:
-    """Barred already, and now for this reason: what it was barred for may be taken back, and this stays."""
+    """Barred already, and now for this reason too; what it is the same as may be let go, and this stays."""
     tx.record(commit.app, f"commit {commit.sha}", "bar", who=who, why=why)
-    return tx.commits.update(commit, reason=why, same_as=None)
+    before = None if commit.same_as is not None else commit.reason
+    return tx.commits.update(commit, reason=_also(before, why), same_as=None)
 
 
-def unbar(app: str, name: str, deps: Deps, *, who: str, why: str) -> Commit:
-    """Automation may ship this commit after all, and what is barred for being the same as it."""
+def _also(before: str | None, why: str) -> str:
+    """All that it is barred for, each reason once; of very many the newest."""
+    return ALSO.join([*(one for one in reasons(before) if one != why), why][-MOST_REASONS:])
+
+
+def reasons(text: str | None) -> list[str]:
+    """Those of a bar, one by one."""
+    return text.split(ALSO) if text else []
+
+
+def unbar(app: str, name: str, deps: Deps, *, who: str, why: str) -> tuple[Commit, str | None]:
+    """Automation may ship this commit after all, and what is barred for being the same as it; and all that it was barred for."""
     with deps.store.transaction() as tx:
         tx.apps.lock(AppName(app))
         commit = named(tx, app, name)
+        lifted = commit.reason if commit.state is CommitState.BARRED else commit.bar_wanted
         allowed = _let_go(tx, commit, who=who, why=why)
         _free_twins(tx, commit, who=who, why=why)
-        return allowed
+        return allowed, lifted
 
 
-def take_back(tx: Transaction, commit: Commit, *, who: str, why: str) -> None:
-    """Who had it barred, and is no person, says that it was wrong; what else bars it is looked for. The caller holds the app's row."""
+def take_back(tx: Transaction, commit: Commit, wrong: Collection[str], *, who: str, why: str) -> None:
+    """Who had it barred for these reasons, and is no person, says that they were wrong; what else bars it stays, or is looked for.
+
+    The caller holds the app's row.
+    """
+    if left := [one for one in reasons(commit.reason) if one not in wrong]:
+        tx.record(commit.app, f"commit {commit.sha}", "bar taken back in part", who=who, why=why)
+        tx.commits.update(commit, reason=ALSO.join(left))
+        return
     _bar_the_same(tx, _unbar(tx, commit, who=who, why=why, unbarred=False))
     _free_twins(tx, commit, who=who, why=why)
 

@@ -105,12 +105,13 @@ def _follow(tx: Transaction, app: AppConfig, commit: Commit, check: Check) -> st
         case CommitState.FAILED if decision(tx, app, commit).word is Word.PASS:
             why = f"check {check.name} is a success after all"
             tx.commits.test_again(commit, who=check.source, why=why)
-        case CommitState.PASSED if check.state is CheckState.FAILURE:
+        case CommitState.PASSED | CommitState.BARRED if check.state is CheckState.FAILURE:
             _contradicted(tx, app, commit, check)
-        case CommitState.BARRED if _is_barred_by_a_check(app, commit) and (
+        case CommitState.BARRED if (late := _late_ones(app, commit)) and (
             decision(tx, app, commit).word is Word.PASS
         ):
-            bars.take_back(tx, commit, who=check.source, why=f"check {check.name} is a success after all")
+            why = f"check {check.name} is a success after all"
+            bars.take_back(tx, commit, late, who=check.source, why=why)
         case _:
             return f"kept; the commit is {commit.state}"
     return "taken"
@@ -120,8 +121,10 @@ def _late(name: str) -> str:
     return f"check {name} failed after the commit had passed"
 
 
-def _is_barred_by_a_check(app: AppConfig, commit: Commit) -> bool:
-    return commit.same_as is None and commit.reason in {_late(name) for name in app.tests.required}
+def _late_ones(app: AppConfig, commit: Commit) -> set[str]:
+    """What it is barred for by checks."""
+    its = bars.reasons(commit.reason) if commit.same_as is None else []
+    return set(its) & {_late(name) for name in app.tests.required}
 
 
 def _contradicted(tx: Transaction, app: AppConfig, commit: Commit, check: Check) -> None:

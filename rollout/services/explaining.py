@@ -330,8 +330,9 @@ def _barred(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
         told = why(tx, app, brings)
         along = f"it is taken along by {brings.sha[:12]}, which came later"
         return Why(f"barred: {commit.reason}; {along}: {told.because}", told.expected_at)
+    lifts = " (for all of that)" if len(bars.reasons(commit.reason)) > 1 else ""
     return Why(
-        f"barred: {commit.reason}; a later commit that says so may mend it, or: rollout unbar {commit.sha[:12]}"
+        f"barred: {commit.reason}; a later commit that says so may mend it, or: rollout unbar {commit.sha[:12]}{lifts}"
     )
 
 

@@ -143,6 +143,14 @@ def test_a_barred_commit_is_kept_out_and_let_in_again(cli, deps):
     assert cli("unbar", sha, "--json").json == {"commit": sha, "state": "passed", "reason": None}
 
 
+def test_who_lifts_a_bar_is_told_what_it_was_for(cli, deps):
+    """All reasons of all people, each once."""
+    sha = a_commit(deps).sha
+    for why in ("leaks", "slow", "leaks"):
+        cli("bar", sha, "--reason", why)
+    assert "may be shipped again; it was barred: slow; and: leaks" in cli("unbar", sha).out
+
+
 def test_a_commit_in_test_is_barred_when_it_has_passed(cli, deps):
     """The wish is kept until then."""
     sha = a_commit(deps, passed=None).sha

@@ -316,9 +316,26 @@ def test_a_check_that_is_a_success_after_all_takes_its_bar_back(world, person):
     assert state_of(world, sha).state is CommitState.BARRED
     if person:
         bars.bar("shop", sha, world.deps, who="ann", why="not now")
+        assert state_of(world, sha).reason == "check lint failed after the commit had passed; and: not now"
     report(world, sha, "lint", "success")
+    assert state_of(world, sha).reason == ("not now" if person else None)
     world.run(seconds=300)
     assert set(world.runs().values()) == {first if person else sha}
+
+
+def test_a_check_that_fails_after_a_person_has_barred_the_commit_is_a_reason_too(world):
+    """Who lifts the bar is told of both."""
+    passed(world)
+    world.run(until=lambda: world.newest() is not None, seconds=60)
+    sha = passed(world)
+    world.run(until=lambda: state_of(world, sha).state is CommitState.PASSED, seconds=5)
+    bars.bar("shop", sha, world.deps, who="ann", why="not now")
+    for _ in range(2):
+        report(world, sha, "lint", "failure")
+    both = "not now; and: check lint failed after the commit had passed"
+    assert state_of(world, sha).reason == both
+    allowed, lifted = bars.unbar("shop", sha, world.deps, who="ann", why="now")
+    assert (allowed.state, lifted) == (CommitState.PASSED, both)
 
 
 def test_a_failure_after_the_commit_went_out_stops_nothing_and_is_told(world):

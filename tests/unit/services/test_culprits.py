@@ -8,7 +8,7 @@ from rollout.domain import model
 from rollout.domain.model import BranchCommit, Push, Release
 from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import Conflict
-from rollout.services import bars, halts, intake, planning, reconcile, stopping, testing
+from rollout.services import bars, explaining, halts, intake, planning, reconcile, stopping, testing
 from tests.support.world import World
 
 
@@ -220,6 +220,22 @@ def test_who_is_left_is_not_guilty_when_a_person_had_barred_another_one_before_t
     world.run(seconds=300)
     assert set(world.runs().values()) == {hashes[0]}
     assert commit_of(world, hashes[2]).state is CommitState.PASSED
+
+
+def test_why_tells_of_the_failed_canary_of_what_a_person_had_barred_before(world):
+    """On its way somebody bars it for another reason: both are told, in one sentence with the way at its end, and where the rest is."""
+    bad = world.push()
+    goes_bad(world, bad)
+    world.run(seconds=60, until=lambda: world.newest().state is RolloutState.EVALUATING_CANARY)
+    bars.bar("shop", bad, world.deps, who="ann", why="wait for the press release")
+    assert world.settle().state is RolloutState.ROLLED_BACK
+    with world.store.reading() as tx:
+        told = explaining.why(tx, world.config.app(None), commit_of(world, bad)).because
+    assert told.startswith("barred: wait for the press release; and: canary failed: ")
+    assert told.endswith(
+        "(rollout show 2); a later commit that says so may mend it, or: rollout unbar 000000000000 (for all of that)"
+    )
+    assert ". " not in told
 
 
 @pytest.mark.parametrize("word", ["bar", "unbar"])
