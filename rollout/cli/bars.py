@@ -16,12 +16,19 @@ Name = Annotated[str, typer.Argument(metavar="COMMIT", help="A hash or its begin
 
 def bar(call: Call, commit: Name, *, reason: NeededReason) -> int:
     """Keep a commit out: automation ships neither it nor what comes after it, until it is reverted or unbarred."""
-    from rollout.services import bars
+    from rollout.services import bars, explaining
 
     barred = bars.bar(call.app().name, commit, call.deps, who=who(), why=reason)
     _print(
         call, barred, "is barred" if barred.state == "barred" else "will be barred as soon as it has passed"
     )
+    with call.store.reading() as tx:
+        rollout = bars.brought_by(tx, barred)
+    if rollout is not None:
+        output.warn(
+            f"it is on its way with rollout {rollout.id} ({explaining.stage(rollout)}), which a bar does not stop:"
+            f" rollout stop {rollout.id} takes it back"
+        )
     return 0
 
 

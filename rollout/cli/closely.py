@@ -159,6 +159,7 @@ def _head(view: View, subject: str, *, drawn: bool) -> None:
         "begins": f"when rollout {view['begins_after']} is done" if view["begins_after"] else "",
         "hotfix": output.clean(view["hotfix"] or ""),
         "reason": output.clean(view["reason"] or ""),
+        "although": output.clean(view["barred"] or ""),
         "unconfirmed": output.names(view["unconfirmed"]),
     }
     for name, text in lines.items():

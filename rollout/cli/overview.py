@@ -95,6 +95,8 @@ def _say_rollout(view: scene.View, indent: str = "") -> None:
     output.say(f"{indent}{words}  {scene.progress(view['counts'])}")
     if view["hotfix"]:
         output.say(f"{indent}  hotfix, {output.clean(view['hotfix'])}")
+    if view["barred"]:
+        output.say(f"{indent}  although {output.clean(view['barred'])}")
     if view["begins_after"]:
         output.say(f"{indent}  planned ahead: begins when rollout {view['begins_after']} is done")
     if view["reason"]:

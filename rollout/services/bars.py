@@ -7,7 +7,7 @@ from dataclasses import replace
 from rollout.config.deploy_file import AppConfig
 from rollout.domain import checks, selection
 from rollout.domain.model import AppName, Commit, Rollout, RolloutId
-from rollout.domain.states import CommitEvent, CommitState, RolloutState
+from rollout.domain.states import STAGES, CommitEvent, CommitState, RolloutState
 from rollout.errors import Conflict, NotFound
 from rollout.services import deliveries
 from rollout.services.ports import Deps
@@ -17,6 +17,7 @@ R = RolloutState
 ALSO = "; and: "  # between the reasons of a bar
 MOST_REASONS = 5
 WENT_WRONG = frozenset({R.STOPPING, R.STOPPED, R.ROLLING_BACK, R.ROLLED_BACK, R.ERROR})
+ON_ITS_WAY = STAGES | {R.HALTED}
 
 
 def candidate(commit: Commit, tx: Transaction) -> selection.Candidate:
@@ -159,8 +160,8 @@ def _is_kept_in(commit: Commit) -> bool:
 
 def kept_back(tx: Transaction, rollout: Rollout) -> list[str]:
     """What it would bring, and is barred by now."""
-    batch = [commit for sha in rollout.commits if (commit := tx.commits.get(rollout.app, sha)) is not None]
-    return selection.kept_back(_with_inner(tx, rollout.app, [candidate(commit, tx) for commit in batch]))
+    seen = [candidate(commit, tx) for commit in _commits(tx, rollout)]
+    return selection.kept_back(_with_inner(tx, rollout.app, seen))
 
 
 def is_in(commit: Commit, shipped: Commit) -> bool:
@@ -172,10 +173,26 @@ def blamed(tx: Transaction, rollout: Rollout) -> tuple[list[Commit], list[Commit
     """Of the commits of a rollout that went wrong: those that are barred, and no later one of it mends; and those that are suspect still."""
     if rollout.state not in WENT_WRONG:
         return [], []
-    batch = [commit for sha in rollout.commits if (commit := tx.commits.get(rollout.app, sha)) is not None]
+    batch = _commits(tx, rollout)
+    suspects = [commit for commit in batch if commit.suspect and commit.state is CommitState.PASSED]
+    return _barred(tx, rollout, batch), suspects
+
+
+def barred_on_its_way(tx: Transaction, rollout: Rollout) -> str | None:
+    """Of a rollout that is on its way: which of its commits are barred, and what takes them back; a bar does not stop what has begun."""
+    if rollout.state not in ON_ITS_WAY or not (barred := _barred(tx, rollout, _commits(tx, rollout))):
+        return None
+    names = " and ".join(f"{commit.sha[:12]} is barred: {commit.reason}" for commit in barred)
+    return f"{names} (to take it back: rollout stop {rollout.id})"
+
+
+def _barred(tx: Transaction, rollout: Rollout, batch: Iterable[Commit]) -> list[Commit]:
     kept = {rollout.commit, *kept_back(tx, rollout)}
-    barred = [commit for commit in batch if commit.state is CommitState.BARRED and commit.sha in kept]
-    return barred, [commit for commit in batch if commit.suspect and commit.state is CommitState.PASSED]
+    return [commit for commit in batch if commit.state is CommitState.BARRED and commit.sha in kept]
+
+
+def _commits(tx: Transaction, rollout: Rollout) -> list[Commit]:
+    return [commit for sha in rollout.commits if (commit := tx.commits.get(rollout.app, sha)) is not None]
 
 
 def how_the_innocent_ship(barred: Sequence[Commit]) -> str:
@@ -298,6 +315,14 @@ def bar(app: str, name: str, deps: Deps, *, who: str, why: str) -> Commit:
             raise Conflict(f"commit {commit.sha[:12]} failed its tests; it is not shipped anyway")
         withdraw_wishes(tx, commit, who=who, why=why)
         return bar_locked(tx, commit, who=who, why=why)
+
+
+def brought_by(tx: Transaction, commit: Commit) -> Rollout | None:
+    """The rollout that brings it to hosts now, and goes on when it is barred."""
+    active = tx.rollouts.active(commit.app)
+    if active is None or active.state not in ON_ITS_WAY:
+        return None
+    return active if tx.commits.on_line(commit).sha in active.commits else None
 
 
 def withdraw_wishes(tx: Transaction, commit: Commit, *, who: str, why: str) -> None:

@@ -212,7 +212,8 @@ def _in_rollout(tx: Transaction, app: AppConfig, rollout: Rollout) -> Why | None
         case R.PENDING:
             return _planned(tx, app, rollout)
         case R.DEPLOYING_CANARY | R.EVALUATING_CANARY | R.FANNING_OUT:
-            words = f"in rollout {number}: {_stage(rollout)}"
+            barred = bars.barred_on_its_way(tx, rollout)
+            words = f"in rollout {number}{f', although {barred}' if barred else ''}: {stage(rollout)}"
         case R.HALTED:
             return Why(
                 f"in rollout {number}, which is halted: {reason}; a person decides: rollout show {number}"
@@ -263,7 +264,10 @@ def _asks(rollout: Rollout) -> bool:
     return bool(asked & ahead.get(rollout.state, {FAN_OUT_CONFIRM}))
 
 
-def _stage(rollout: Rollout) -> str:
+def stage(rollout: Rollout) -> str:
+    """How far one that is on its way has come."""
+    if rollout.state is R.HALTED:
+        return "it is halted"
     if rollout.state is R.DEPLOYING_CANARY:
         return "its canary is being switched"
     if rollout.state is R.EVALUATING_CANARY:

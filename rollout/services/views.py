@@ -7,7 +7,7 @@ from typing import Any
 from rollout.domain.model import UNREAD, AppName, Commit, Delivery, FleetHost, Rollout, RolloutHost, RolloutId
 from rollout.domain.states import HostState, outcome
 from rollout.errors import HostError
-from rollout.services import freezes
+from rollout.services import bars, freezes
 from rollout.services.ports import Deps
 from rollout.services.targets import member_target
 from rollout.store.store import Transaction
@@ -29,6 +29,7 @@ def rollouts(tx: Transaction, found: list[Rollout]) -> list[dict[str, Any]]:
         _rollout(rollout, counts[rollout.id], canaries.get(rollout.id, []))
         | _hotfix(because.get(rollout.id, ""))
         | _begins_after(tx, rollout)
+        | {"barred": bars.barred_on_its_way(tx, rollout)}
         for rollout in found
     ]
 

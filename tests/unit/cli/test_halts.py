@@ -143,6 +143,35 @@ def test_a_barred_commit_is_kept_out_and_let_in_again(cli, deps):
     assert cli("unbar", sha, "--json").json == {"commit": sha, "state": "passed", "reason": None}
 
 
+@pytest.mark.parametrize(
+    ("state", "stage"), [("evaluating_canary", "its canary is watched"), ("halted", "it is halted")]
+)
+def test_a_bar_of_what_is_on_its_way_says_what_takes_it_back(cli, deps, state, stage):
+    """It is barred, and nothing is stopped by that: whoever barred it, and whoever looks later, is told."""
+    rollout = a_rollout(deps, state=state)
+    told = cli("bar", rollout.commit, "--reason", "slow query")
+    assert (told.code, told.out) == (0, f"commit {rollout.commit[:12]} is barred\n")
+    way = f"rollout stop {rollout.id}"
+    assert (
+        told.err
+        == f"it is on its way with rollout {rollout.id} ({stage}), which a bar does not stop: {way} takes it back\n"
+    )
+    barred = f"{rollout.commit[:12]} is barred: slow query (to take it back: {way})"
+    assert f"although {barred}" in cli("status").out
+    assert f"although    {barred}" in cli("show", rollout.id).out
+    assert state == "halted" or cli("why", rollout.commit).out.startswith(
+        f"commit {rollout.commit[:12]}: in rollout {rollout.id}, although {barred}: {stage}"
+    )
+
+
+@pytest.mark.parametrize("state", ["done", "stopping", "rolled_back"])
+def test_a_bar_of_what_is_over_says_nothing_more(cli, deps, state):
+    """It is not on its way, or is being taken back already."""
+    rollout = a_rollout(deps, state=state)
+    assert cli("bar", rollout.commit, "--reason", "slow query").err == ""
+    assert "although" not in cli("show", rollout.id).out
+
+
 def test_who_lifts_a_bar_is_told_what_it_was_for(cli, deps):
     """All reasons of all people, each once."""
     sha = a_commit(deps).sha
