@@ -397,8 +397,9 @@ def _in_queue(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
         words.append(held)
     if held is not None and freezes.over_at(tx, app) is None:
         return Why(", ".join(words))
-    if not foreseen.commits:
-        return Why(f"{', '.join(words)}; {foreseen.stuck}")
+    stuck = planning.hindered(tx, commit.app) if foreseen.commits else foreseen.stuck
+    if stuck is not None:
+        return Why(f"{', '.join(words)}; {stuck}")
     if foreseen.rounds:
         words.append(f"{_count(foreseen.rounds, 'rollout')} before it")
     words.append(f"then goes out {_company(len(foreseen.commits) - 1)}")

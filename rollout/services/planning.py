@@ -10,7 +10,7 @@ from rollout.domain import budget, plan, selection
 from rollout.domain.model import AppName, Commit, Member, Role, Rollout
 from rollout.domain.pipeline import pipeline, sweep
 from rollout.domain.states import CommitState, HostEvent, HostState, RolloutEvent, RolloutState
-from rollout.errors import ConfigError, Conflict, ReleaseError
+from rollout.errors import ConfigError, Conflict, ReleaseError, RolloutError
 from rollout.services import bars, freezes
 from rollout.services.ports import Deps
 from rollout.store.rollouts import Planned
@@ -25,6 +25,9 @@ GONE = (
     " a person may: `rollout deploy COMMIT --now --reason …`"
 )
 AUTOMATION = "automation"  # who asks for a rollout that no person asked for
+CANNOT = (
+    "no rollout can be planned: "  # so begins the app's note from when planning failed until it has succeeded
+)
 BEFORE_THE_NEXT = frozenset({RolloutState.FANNING_OUT})  # has its PASS: the one after it is planned ahead
 
 
@@ -48,7 +51,7 @@ def start_next(app_name: str, deps: Deps, *, may_wait: bool = False) -> Rollout 
     with deps.store.reading() as tx:
         chosen, why = _next(tx, app)
         name = AppName(app.name)
-        noted = tx.apps.noted(name)
+        noted = _noted(tx, name)
         waits = None if tx.rollouts.active(name) else tx.rollouts.pending(name)
     if waits is not None and waits.is_ahead:
         deps.bell.ring([pipeline(waits.id)])
@@ -76,7 +79,7 @@ def start_next(app_name: str, deps: Deps, *, may_wait: bool = False) -> Rollout 
     except Conflict:
         return None  # another worker was faster
     except (ConfigError, ReleaseError) as error:
-        _note(app, str(error), deps)
+        _fails(app, error, deps)
         return None
     deps.bell.ring([pipeline(rollout.id)])
     log.info(
@@ -107,7 +110,8 @@ def waits_for(app: AppConfig, tx: Transaction) -> str:
     """Why nothing is being started, in one sentence for people."""
     if _busy(tx, app):
         return gone_then(tx, AppName(app.name)) or UNDER_WAY
-    return _choose(tx, app)[1]
+    chosen, why = _choose(tx, app)
+    return why if chosen is None else hindered(tx, chosen.app) or why
 
 
 def stuck(app: AppConfig, tx: Transaction) -> str | None:
@@ -118,6 +122,12 @@ def stuck(app: AppConfig, tx: Transaction) -> str | None:
         return None
     chosen, why = _choose(tx, app)
     return why if chosen is None else None
+
+
+def hindered(tx: Transaction, app: AppName) -> str | None:
+    """Why planning failed when it was tried last: the inventory cannot be read, no host is left. A person mends that."""
+    noted = tx.apps.noted(app) or ""
+    return noted.partition("\n")[0] if noted.startswith(CANNOT) else None
 
 
 def look_again(tx: Transaction, app: AppName) -> None:
@@ -246,13 +256,37 @@ def make_way(tx: Transaction, app: AppName, why: str, *, who: str) -> None:
         set_aside(tx, locked, why, who=who)
 
 
+def _noted(tx: Transaction, app: AppName) -> str | None:
+    """Why nothing was chosen when somebody looked last."""
+    noted, trouble = tx.apps.noted(app), hindered(tx, app)
+    return noted if trouble is None or noted is None else noted.removeprefix(trouble).removeprefix("\n")
+
+
 def _note(app: AppConfig, why: str, deps: Deps) -> None:
+    name = AppName(app.name)
     with deps.store.transaction() as tx:
-        news = tx.apps.note(AppName(app.name), why)
+        # Kept below why planning failed: between two tries it waits for a reading or for tests, and nothing is mended by that.
+        trouble = hindered(tx, name)
+        news = tx.apps.note(name, why if trouble is None else f"{trouble}\n{why}")
         if why == UNREAD:
-            tx.apps.look([AppName(app.name)])
+            tx.apps.look([name])
     if news:
         log.info("nothing_started", app=app.name, why=why)
+
+
+def _fails(app: AppConfig, error: RolloutError, deps: Deps) -> None:
+    """Something is to go out, and nothing can be planned: people are told once, until a rollout has been planned."""
+    name, why = AppName(app.name), CANNOT + "; ".join(str(error).splitlines())
+    with deps.store.transaction() as tx:
+        tx.apps.lock(name)
+        is_first, news = hindered(tx, name) is None, tx.apps.note(name, why)
+        if is_first:
+            tx.record(name, "automation", "planning fails", who=AUTOMATION, why=why)
+            body = f"{why}.\nNothing goes out until somebody mends it; it is tried again all the time."
+            step = error.remedy or "rollout plan says whether it works"
+            tx.notices.add(name, None, f"{app.name}: no rollout can be planned", f"{body}\nNext: {step}")
+    if news:
+        log.warning("planning_failed", app=app.name, why=why)
 
 
 def _busy(tx: Transaction, app: AppConfig) -> bool:

@@ -6,9 +6,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from rollout.domain.model import AppName, RolloutId
+from rollout.domain.model import AppName, Commit, RolloutId
 from rollout.errors import Conflict, NotFound, Unreadable
-from rollout.services import evidence, views
+from rollout.services import evidence, explaining, views
 from rollout.store.store import Transaction
 from rollout.web.errors import Json
 from rollout.web.service import Service
@@ -68,10 +68,18 @@ class Reads:
         )
 
     async def commit(self, request: Request) -> Response:
-        """One commit, by its hash or at least the first four digits of it."""
+        """One commit, by its hash or at least the first four digits of it; with what `rollout why` says of it."""
         sha, app = request.path_params["sha"].lower(), self._app(request)
         apps = [app] if app else [AppName(name) for name in self._service.deps.config.apps]
-        return Json(await self._service.read(lambda tx: _commit(tx, apps, sha)))
+        config = self._service.deps.config
+
+        def look(tx: Transaction) -> dict[str, Any]:
+            found = _commit(tx, apps, sha)
+            told = explaining.why(tx, config.app(found.app), found)
+            its = {"because": told.because, "expected_at": views.moment(told.expected_at)}
+            return views.commit(tx, found) | its
+
+        return Json(await self._service.read(look))
 
     def _app(self, request: Request) -> AppName | None:
         given = request.query_params.get("app")
@@ -86,13 +94,13 @@ def rollout_id(request: Request) -> RolloutId:
     return RolloutId(number)
 
 
-def _commit(tx: Transaction, apps: list[AppName], sha: str) -> dict[str, Any]:
+def _commit(tx: Transaction, apps: list[AppName], sha: str) -> Commit:
     found = [one for app in apps for one in tx.commits.starting_with(app, sha)] if SHA.fullmatch(sha) else []
     if not found:
         raise NotFound("no commit starts so", remedy="give 4 to 40 hex digits of one that was pushed")
     if len(found) > 1:
         raise Conflict("several commits start so", remedy="give more digits, or ?app=NAME")
-    return views.commit(tx, found[0])
+    return found[0]
 
 
 def _flag(request: Request, name: str) -> bool:

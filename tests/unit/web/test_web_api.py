@@ -106,10 +106,12 @@ def test_deliveries_are_the_last_webhooks_and_their_ends(client, world, halted):
 
 
 def test_a_commit_is_found_by_its_hash_and_its_beginning(client, halted):
-    """GET /api/commits/<sha>, in either case."""
+    """GET /api/commits/<sha>, in either case; with what `rollout why` says of it."""
     found = client.get(f"/api/commits/{halted.commit}", BEARER).json
     assert found["commit"] == halted.commit
     assert found["rollout"] == halted.id
+    assert found["because"].startswith(f"in rollout {halted.id}, which is halted: ")
+    assert found["expected_at"] is None
     assert client.get(f"/api/commits/{halted.commit.upper()}", BEARER).json == found
     assert client.get("/api/commits/0000", BEARER).status == 409  # both commits of this test start so
 
