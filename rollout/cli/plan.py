@@ -11,7 +11,8 @@ from rollout.errors import Conflict
 if TYPE_CHECKING:
     from rollout.config.deploy_file import AppConfig
     from rollout.domain.model import Commit
-    from rollout.services.explaining import Forecast, Lasts, Why
+    from rollout.services.explaining import Lasts, Why
+    from rollout.services.foreseeing import Forecast
     from rollout.services.planning import Draft
     from rollout.store.store import Transaction
 
@@ -47,15 +48,15 @@ def plan(call: Call, commit: Name = None) -> int:
 
 def _foreseen(tx: "Transaction", app: "AppConfig", wanted: "Commit | None") -> "tuple[Forecast, Why]":
     """Conflict when a named commit will not go out by itself: the sentence says why, and what a person may do."""
-    from rollout.services import explaining
+    from rollout.services import explaining, foreseeing
 
     if wanted is None:
-        foreseen = explaining.forecast(tx, app)
+        foreseen = foreseeing.forecast(tx, app)
         told = (
             explaining.why(tx, app, foreseen.commits[-1]) if foreseen.commits else explaining.coming(tx, app)
         )
         return foreseen, told
-    told, foreseen = explaining.why(tx, app, wanted), explaining.forecast(tx, app, wanted)
+    told, foreseen = explaining.why(tx, app, wanted), foreseeing.forecast(tx, app, wanted)
     if not foreseen.commits or not explaining.may_go(tx.commits.on_line(wanted)):
         raise Conflict(
             f"no rollout of commit {wanted.sha[:12]} is to come: {told.because}",

@@ -1,31 +1,23 @@
-"""Where a commit is, what it waits for, and when it should be out: one sentence and a time for every state.
-
-What is to come is foreseen with the rules that will decide: selection is asked round by round, as if the tests that are
-still to come passed and what is under way went well, and a rollout is taken to last as long as half of the recent ones did.
-"""
+"""Where a commit is, what it waits for, and when it should be out: one sentence and a time for every state."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from statistics import median
 
 from rollout.config.deploy_file import AppConfig
 from rollout.domain import selection
 from rollout.domain.model import NOT_ON_BRANCH, AppName, Commit, Rollout
-from rollout.domain.selection import Candidate
-from rollout.domain.states import STAGES, CommitState, RolloutState
+from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import NotFound
-from rollout.services import bars, freezes, planning, telling, views
+from rollout.services import bars, foreseeing, freezes, planning, telling, views
+from rollout.services.foreseeing import UNTESTED, Forecast, forecast, is_tested, typical_s
 from rollout.services.policies import policy
 from rollout.services.rollouts import CANARY_CONFIRM, FAN_OUT_CONFIRM
 from rollout.store.store import Transaction
 
 R = RolloutState
-TYPICAL_S = 600.0  # a rollout's duration until one is measured
 TESTS_S = 60.0  # a test run's
-MOST_ROUNDS = 100  # rollouts that are foreseen
 _HASH = re.compile(r"[0-9a-fA-F]{1,40}")
-_UNTESTED = frozenset({CommitState.RECEIVED, CommitState.TESTING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +26,6 @@ class Why:
 
     because: str
     expected_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Forecast:
-    """The rollout that should bring a commit."""
-
-    commits: tuple[Commit, ...] = ()  # oldest first, the shipped one last; none when no rollout is foreseen
-    previous: str | None = None  # what the fleet runs when it begins
-    rounds: int = 0  # rollouts before it, the one under way not counted
-    untested: int = 0  # commits to be tested before it; of what a person wants out only that one
-    stuck: str = ""  # why none is foreseen
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,79 +111,13 @@ def coming(tx: Transaction, app: AppConfig) -> Why:
     if rollout is not None and not planning.ahead(tx, name):
         return Why(freezes.frozen(tx, app) or planning.gone_then(tx, name) or "no commit waits behind it")
     foreseen = forecast(tx, app)
-    if rollout is None and (not foreseen.commits or planning.unread(tx, name)):
+    if rollout is None and not foreseen.commits:
         return Why(planning.waits_for(app, tx))
     if not foreseen.commits:
         return Why(freezes.frozen(tx, app) or foreseen.stuck)
     shipped = foreseen.commits[-1]
     told = why(tx, app, shipped)
     return Why(f"commit {shipped.sha[:12]}: {told.because}", told.expected_at)
-
-
-def forecast(tx: Transaction, app: AppConfig, wanted: Commit | None = None) -> Forecast:
-    """The rollout that should bring `wanted`; without one, the next rollout after the one under way."""
-    name = AppName(app.name)
-    following = planning.planned_ahead(tx, name)
-    if following is not None and (wanted is None or wanted.sha in following.commits):
-        found = tuple(filter(None, (tx.commits.get(name, sha) for sha in following.commits)))
-        return Forecast(found, following.previous)
-    queue = planning.ahead(tx, name)
-    wanted = None if wanted is None else tx.commits.on_line(wanted)
-    if wanted is not None and wanted.position is None:  # the mirror does not have it yet: it is the newest
-        queue.append(wanted)
-    place = 0 if wanted is None else next((at for at, one in enumerate(queue) if one.id == wanted.id), None)
-    if place is None and wanted is not None and _goes_alone(wanted, queue):
-        return Forecast((wanted,), planning.runs_then(tx, name), untested=int(wanted.state in _UNTESTED))
-    if place is None:
-        return Forecast(stuck=planning.waits_for(app, tx))
-    known = bars.candidates(tx, app, queue)
-    hoped = [
-        replace(one, built=False, state=CommitState.PASSED if _is_tested(one, wanted) else one.state)
-        for one in known
-    ]
-    durations_s = tx.rollouts.durations(name)
-    runs = planning.runs_then(tx, name)
-    start = 0
-    for rounds in range(MOST_ROUNDS):
-        choice = _choose(app, queue[start:], hoped[start:], durations_s)
-        if not rounds and planning.under_way(tx, name) is None:
-            now = _choose(app, queue, known, durations_s)
-            choice = choice if now.position is None else now  # what can go out waits for nobody's tests
-        if choice.position is None:
-            return Forecast(stuck=choice.reason)
-        end = start + choice.position
-        if place < end:
-            to_be_tested = known[end - 1 : end] if queue[end - 1].now_reason else known[:end]
-            untested = sum(_is_tested(one, wanted) for one in to_be_tested)
-            previous = queue[start - 1].sha if start else runs
-            return Forecast(tuple(queue[start:end]), previous, rounds + (following is not None), untested)
-        start = end
-    return Forecast(stuck=f"more than {MOST_ROUNDS} rollouts go before it")
-
-
-def _is_tested(one: Candidate, wanted: Commit | None = None) -> bool:
-    """Whether its tests are still to come. Of runs that were cancelled nothing comes; the commit that is asked for may be run again."""
-    asked_for = wanted is not None and wanted.sha == one.sha
-    return one.state in _UNTESTED and (asked_for or not one.silent)
-
-
-def _goes_alone(wanted: Commit, queue: list[Commit]) -> bool:
-    """What runs has left the branch (a force-push), so that nothing follows it but what a person wants out."""
-    return not queue and wanted.now_reason is not None and wanted.on_branch
-
-
-def _choose(
-    app: AppConfig, queue: list[Commit], candidates: list[Candidate], durations_s: list[float]
-) -> selection.Choice:
-    """As planning would: what a person wants out before the queue, the newest wish first; else by selection."""
-    wishes = [
-        (commit.id, position)
-        for position, (commit, seen) in enumerate(zip(queue, candidates, strict=True), start=1)
-        if commit.now_reason and seen.state is CommitState.PASSED
-    ]
-    if wishes:
-        return selection.Choice(max(wishes)[1], "a person wants it")
-    return selection.choose(candidates, durations_s, app.queue.goal, app.queue.most)
 
 
 def _in_rollout(tx: Transaction, app: AppConfig, rollout: Rollout) -> Why | None:
@@ -227,7 +142,7 @@ def _in_rollout(tx: Transaction, app: AppConfig, rollout: Rollout) -> Why | None
             return Why(f"went out with rollout {number}{on}, {now}")
         case _:
             return None
-    return _unless_asked(rollout, words, _ends_at(tx, app, rollout))
+    return _unless_asked(rollout, words, foreseeing.ends_at(tx, app, rollout))
 
 
 def _planned(tx: Transaction, app: AppConfig, rollout: Rollout) -> Why:
@@ -238,10 +153,10 @@ def _planned(tx: Transaction, app: AppConfig, rollout: Rollout) -> Why:
         return Why(f"{words}, of which nothing comes: {why_not}")
     active = tx.rollouts.active(rollout.app)
     if active is None:
-        return _unless_asked(rollout, f"{words}, which begins at once", _ends_at(tx, app, rollout))
-    held = _held_then(app, _ends_at(tx, app, active))
+        return _unless_asked(rollout, f"{words}, which begins at once", foreseeing.ends_at(tx, app, rollout))
+    held = _held_then(app, foreseeing.ends_at(tx, app, active))
     return _unless_asked(
-        rollout, f"{words}, begins when {_is_done(active)}{held}", _ends_at(tx, app, rollout)
+        rollout, f"{words}, begins when {_is_done(active)}{held}", foreseeing.ends_at(tx, app, rollout)
     )
 
 
@@ -305,7 +220,7 @@ def _will_not(tx: Transaction, app: AppConfig, commit: Commit) -> Why | None:
         return _failed(tx, app, commit)
     if commit.position is not None and not commit.on_branch:
         return Why(f"no longer on branch {app.branch}")
-    if commit.bar_wanted is not None and commit.state in _UNTESTED:
+    if commit.bar_wanted is not None and commit.state in UNTESTED:
         return Why(f"{telling.where(commit)}, and it is barred as soon as it passes: {commit.bar_wanted}")
     return None
 
@@ -384,14 +299,10 @@ def _in_queue(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
         words.append(f"waits for rollout {number}, which is halted; a person decides: rollout show {number}")
         return Why(", ".join(words))
     foreseen = forecast(tx, app, commit)
-    below = bars.candidates(tx, app, foreseen.commits[:-1])
-    others = sum(_is_tested(one) for one in below if one.sha != commit.sha)
-    wish = commit.now_reason is not None or (bool(foreseen.commits) and _is_wish(foreseen))
-    others = 0 if wish else others  # a person's word waits for no other's tests
-    if others and commit.state is CommitState.PASSED:
-        words.append(f"waits for the tests of {_count(others, 'commit')} below it")
+    words += _tests_of_others(tx, app, commit, foreseen)
     if rollout is not None:
         words.append(_waits_for(rollout))
+    wish = commit.now_reason is not None or foreseen.is_wish
     held = None if wish else freezes.frozen(tx, app)
     if held is not None:
         words.append(held)
@@ -413,9 +324,16 @@ def _in_queue(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
     return Why(", ".join(words), begins_at + timedelta(seconds=typical_s(tx, commit.app)))
 
 
-def _is_wish(foreseen: Forecast) -> bool:
-    """Whether it goes out on a person's word: past freezes, and without waiting for the tests of others."""
-    return foreseen.commits[-1].now_reason is not None
+def _tests_of_others(tx: Transaction, app: AppConfig, commit: Commit, foreseen: Forecast) -> list[str]:
+    """Which ones a tested commit waits for. A person's word waits for no other's."""
+    if commit.state is not CommitState.PASSED or commit.now_reason is not None or not foreseen.commits:
+        return []
+    *below, brings = foreseen.commits
+    if foreseen.is_wish:
+        waits = brings.id != commit.id and brings.state in UNTESTED
+        return [f"waits for the tests of {brings.sha[:12]}, which {brings.now_by} wants out"] if waits else []
+    others = sum(is_tested(one) for one in bars.candidates(tx, app, below) if one.sha != commit.sha)
+    return [f"waits for the tests of {_count(others, 'commit')} below it"] if others else []
 
 
 def _stands(app: AppConfig, commit: Commit) -> str:
@@ -453,35 +371,11 @@ def _begins_at(tx: Transaction, app: AppConfig, commit: Commit, foreseen: Foreca
     Nobody can tell when a person says yes to a stage (`confirm`), or when somebody else's tests end.
     """
     rollout = planning.under_way(tx, commit.app)
-    healthy = rollout is not None and rollout.state in {R.PENDING, *STAGES}
-    if app.fan_out.confirm or (rollout is not None and healthy and _asks(rollout)):
+    asks = rollout is not None and foreseeing.is_healthy(rollout) and _asks(rollout)
+    if app.fan_out.confirm or asks:
         return None
     if foreseen.untested and app.tests.source == "external":
         return None
     turns = max(1.0, foreseen.untested / app.tests.parallel) if foreseen.untested else 0.0
     tested_at = tx.today() + timedelta(seconds=turns * (tx.commits.last_took(commit) or TESTS_S))
-    free_at = _ends_at(tx, app, rollout) if rollout is not None and healthy else tx.today()
-    if not _is_wish(foreseen):
-        free_at = max(free_at, freezes.over_at(tx, app) or free_at)
-    each = timedelta(seconds=typical_s(tx, commit.app))
-    for _ in range(foreseen.rounds):
-        free_at = freezes.free_at(app, free_at) + each
-    return max(tested_at, free_at)
-
-
-def _ends_at(tx: Transaction, app: AppConfig, rollout: Rollout) -> datetime:
-    """Never in the past: of one that is late, what is left goes by those that took longer, or by the hosts that are to come."""
-    active = tx.rollouts.active(rollout.app)
-    if active is not None and rollout.is_ahead:
-        begins_at = freezes.free_at(app, _ends_at(tx, app, active))
-        return begins_at + timedelta(seconds=typical_s(tx, rollout.app))
-    age_s = tx.rollouts.age_s(rollout)
-    longer = [one for one in tx.rollouts.durations(rollout.app) or [TYPICAL_S] if one > age_s]
-    to_come = 1.0 - rollout.done / max(1, rollout.total)
-    left_s = median(longer) - age_s if longer else typical_s(tx, rollout.app) * to_come
-    return tx.today() + timedelta(seconds=left_s)
-
-
-def typical_s(tx: Transaction, app: AppName) -> float:
-    """How long a rollout takes: half of the recent ones took no longer."""
-    return median(tx.rollouts.durations(app) or [TYPICAL_S])
+    return max(tested_at, foreseen.free_at or tested_at)

@@ -6,7 +6,8 @@ import pytest
 
 from rollout.domain.model import BranchCommit
 from rollout.domain.states import FINISHED, STAGES, CommitState, RolloutEvent, RolloutState
-from rollout.services import bars, explaining, freezes, intake, planning, stopping, testing, views
+from rollout.services import bars, explaining, foreseeing, freezes, intake, planning, stopping, testing, views
+from rollout.store.apps import LOOK_S
 from rollout.store.rollouts import Rollouts
 from rollout.store.store import Transaction
 from tests.support.fakes import a_commit, a_deps, a_rollout
@@ -39,7 +40,7 @@ def why(world, sha):
 
 def typical_s(world):
     with world.store.reading() as tx:
-        return explaining.typical_s(tx, "shop")
+        return foreseeing.typical_s(tx, "shop")
 
 
 def commit_of(world, sha):
@@ -86,6 +87,34 @@ def test_before_its_tests_it_says_what_will_be_in_the_way(world):
     read(world)
     assert why(world, later).because.startswith(f"waits for its tests; {bad[:12]} is barred")
     assert why(world, later).expected_at is None
+
+
+def test_what_is_barred_as_soon_as_it_passes_keeps_back_what_comes_after_it(world):
+    """Nothing is promised of commits behind one that a person has barred while it was in test; but with its revert they go out."""
+    bad, later = world.workshop.push(), world.workshop.push()
+    read(world)
+    bars.bar("shop", bad, world.deps, who="ann", why="slow")
+    told = why(world, later)
+    assert told.because.startswith(f"waits for its tests; as soon as it has passed, {bad[:12]} is barred")
+    assert told.expected_at is None
+    fix = world.workshop.push(f"This reverts commit {bad}.")
+    read(world)
+    assert why(world, later).because == "waits for its tests, then goes out with 2 others"
+    assert why(world, fix).expected_at is not None
+
+
+def test_while_git_says_nothing_of_a_new_head_nothing_is_promised(world):
+    """A webhook told of a head that nobody could read: what would go out may have been forced off the branch by it."""
+    sha = world.push()
+    world.seconds += 2 * LOOK_S
+    with world.store.transaction() as tx:
+        tx.apps.told({"shop"})
+    waits = "waits for its tests; the branch is read again first: commits of it that would go out are not known yet"
+    assert why(world, sha) == explaining.Why(waits)
+    with world.store.reading() as tx:
+        assert explaining.coming(tx, world.config.app(None)) == explaining.Why(planning.UNREAD)
+    read(world)
+    assert why(world, sha).expected_at is not None
 
 
 def test_what_failed_says_where_its_output_is(world):
@@ -277,6 +306,37 @@ def test_commits_behind_a_rollout_go_out_when_it_was_foreseen(measured):
     assert abs(left.total_seconds() - (measured.seconds - begun)) < (measured.seconds - begun) / 5
 
 
+def test_what_waits_grows_older_from_rollout_to_rollout(measured, monkeypatch):
+    """What would miss the goal when its turn comes goes out with others, and is told so: as many at once as come."""
+    for _ in range(2):
+        measured.push()
+        measured.settle()
+    app = measured.config.app(None)
+    with measured.store.reading() as tx:
+        lasts = max(tx.rollouts.durations("shop"))
+    monkeypatch.setitem(app.__dict__, "queue", app.queue.model_copy(update={"goal": 3 * lasts + 1}))
+    hashes = [measured.workshop.push() for _ in range(7)]
+    with monkeypatch.context() as patch:
+        patch.setattr(planning, "start_next", lambda *_, **__: None)
+        read(measured)
+        passed(measured, *hashes)
+    begun, asked_at = measured.seconds, datetime.now(UTC)
+    told = [(why(measured, sha).expected_at - asked_at).total_seconds() for sha in hashes]
+    last = measured.newest().id
+    planning.start_next("shop", measured.deps)
+    out = {}
+
+    def over():
+        with measured.store.reading() as tx:
+            done = tx.rollouts.newest_done("shop")
+        if done.id > last:
+            out.update((sha, measured.seconds - begun) for sha in done.commits if sha not in out)
+        return len(out) == len(hashes)
+
+    measured.run(until=over)
+    assert told == pytest.approx([out[sha] for sha in hashes], rel=0.2)
+
+
 def test_waiting_for_the_tests_of_one_below(world, monkeypatch):
     """A commit that passed and goes out with an older one says whose tests it waits for, and when all the same."""
     monkeypatch.setattr(planning, "start_next", lambda *_, **__: None)
@@ -326,6 +386,22 @@ def test_what_a_person_wants_out_waits_for_no_other_tests(world, monkeypatch):
     assert why(world, below).expected_at is not None
     planning.start_next("shop", world.deps)
     assert world.newest().commits == (below, other, above)
+
+
+def test_in_a_freeze_a_hotfix_in_test_has_no_rollout_of_the_frozen_queue_before_it(world):
+    """It takes along what is frozen below it, and both say so."""
+    freezes.freeze(world.config.app(None), world.deps, who="ben", why="the sale", until=None)
+    below, fix = world.workshop.push(), world.workshop.push()
+    read(world)
+    passed(world, below)
+    wanted(world, fix)
+    told = why(world, fix)
+    assert told.because == "waits for its tests, then goes out with 1 other, before the queue: ann: the login"
+    assert told.expected_at is not None
+    assert why(world, below).because == (
+        f"tested, waits for the tests of {fix[:12]}, which ann wants out, then goes out with 1 other"
+    )
+    assert why(world, below).expected_at == pytest.approx(told.expected_at, abs=timedelta(seconds=5))
 
 
 @pytest.mark.parametrize("test", [False, True])
@@ -389,7 +465,7 @@ def test_where_a_person_is_asked_there_is_no_time(tmp_path):
 
 def test_beyond_what_is_foreseen(world, monkeypatch):
     """A commit behind very many says that, and no time."""
-    monkeypatch.setattr(explaining, "MOST_ROUNDS", 2)
+    monkeypatch.setattr(foreseeing, "MOST_ROUNDS", 2)
     monkeypatch.setattr(planning, "start_next", lambda *_, **__: None)
     hashes = [world.workshop.push() for _ in range(9)]
     read(world)
@@ -534,8 +610,10 @@ def test_a_window_that_will_have_begun_by_then_is_waited_for(friday):
         "tested, 1 rollout before it, then goes out by itself, but not before Mon 2026-11-30 08:00 CET, by a window of rollout.toml",
         MONDAY + TEN_MINUTES,
     )
-    third = a_commit(friday)
-    assert told_of(friday, third).expected_at == MONDAY + 2 * TEN_MINUTES
+    third = a_commit(friday)  # both have waited longer than the goal by then
+    for commit in (second, third):
+        assert "then goes out with 1 other, but not before Mon" in told_of(friday, commit).because
+        assert told_of(friday, commit).expected_at == MONDAY + TEN_MINUTES
 
 
 def test_what_is_planned_ahead_waits_for_a_window_too(friday):

@@ -12,6 +12,7 @@ from rollout.errors import Conflict
 from rollout.services import (
     bars,
     explaining,
+    foreseeing,
     freezes,
     halts,
     hosts,
@@ -461,8 +462,8 @@ def test_people_are_told_what_it_waits_for(world):
     app = world.config.app("shop")
     with world.store.reading() as tx:
         told = explaining.why(tx, app, tx.commits.get("shop", sha))
-        next_one, foreseen = explaining.coming(tx, app), explaining.forecast(tx, app)
-        typical_s = explaining.typical_s(tx, "shop")
+        next_one, foreseen = explaining.coming(tx, app), foreseeing.forecast(tx, app)
+        typical_s = foreseeing.typical_s(tx, "shop")
         shown = views.rollouts(tx, tx.rollouts.unfinished("shop"))
         before = explaining.why(tx, app, tx.commits.get("shop", tx.rollouts.get(2).commit))
     assert told.because.startswith("planned as rollout 3, begins when rollout 2 is done (")

@@ -1,0 +1,183 @@
+"""Which rollouts are to come, by the rules that will decide: selection is asked round by round.
+
+As if the tests that are still to come passed and what is under way went well; a rollout is taken to last as long as half
+of the recent ones did.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from statistics import median
+
+from rollout.config.deploy_file import AppConfig
+from rollout.domain import selection
+from rollout.domain.model import AppName, Commit, Rollout
+from rollout.domain.selection import Candidate
+from rollout.domain.states import STAGES, CommitState, RolloutState
+from rollout.services import bars, freezes, planning
+from rollout.store.store import Transaction
+
+TYPICAL_S = 600.0  # a rollout's duration until one is measured
+MOST_ROUNDS = 100  # rollouts that are foreseen
+UNTESTED = frozenset({CommitState.RECEIVED, CommitState.TESTING})
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """The rollout that should bring a commit."""
+
+    commits: tuple[Commit, ...] = ()  # oldest first, the shipped one last; none when no rollout is foreseen
+    previous: str | None = None  # what the fleet runs when it begins
+    rounds: int = 0  # rollouts before it, the one under way not counted
+    untested: int = 0  # commits to be tested before it; of what a person wants out only that one
+    free_at: datetime | None = (
+        None  # when those before it are out, and a freeze of now is over if it binds it
+    )
+    stuck: str = ""  # why none is foreseen
+
+    @property
+    def is_wish(self) -> bool:
+        """Whether it goes out on a person's word: past freezes, and without waiting for the tests of others."""
+        return bool(self.commits) and self.commits[-1].now_reason is not None
+
+
+def forecast(tx: Transaction, app: AppConfig, wanted: Commit | None = None) -> Forecast:
+    """The rollout that should bring `wanted`; without one, the next rollout after the one under way."""
+    name = AppName(app.name)
+    following = planning.planned_ahead(tx, name)
+    if following is not None and (wanted is None or wanted.sha in following.commits):
+        found = tuple(filter(None, (tx.commits.get(name, sha) for sha in following.commits)))
+        return Forecast(found, following.previous)
+    if planning.unread(tx, name):
+        return Forecast(stuck=planning.UNREAD)
+    queue = planning.ahead(tx, name)
+    wanted = None if wanted is None else tx.commits.on_line(wanted)
+    if wanted is not None and wanted.position is None:  # the mirror does not have it yet: it is the newest
+        queue.append(wanted)
+    place = 0 if wanted is None else next((at for at, one in enumerate(queue) if one.id == wanted.id), None)
+    if place is None and wanted is not None and _goes_alone(wanted, queue):
+        untested = int(wanted.state in UNTESTED)
+        return Forecast((wanted,), planning.runs_then(tx, name), untested=untested, free_at=_free_at(tx, app))
+    if place is None:
+        return Forecast(stuck=planning.waits_for(app, tx))
+    return _Rounds(tx, app, queue, wanted).until(place)
+
+
+class _Rounds:
+    """The rollouts that bring a queue, one after the other."""
+
+    def __init__(
+        self, tx: Transaction, app: AppConfig, queue: Sequence[Commit], wanted: Commit | None
+    ) -> None:
+        self._tx, self._app, self._queue, self._wanted = tx, app, queue, wanted
+        name = AppName(app.name)
+        self._known = bars.candidates(tx, app, list(queue))
+        self._soon: dict[str, str] = {}  # the names of those that are to be barred: when
+        self._hoped = [self._as_hoped(*one) for one in zip(queue, self._known, strict=True)]
+        self._durations_s = tx.rollouts.durations(name)
+        self._each = timedelta(seconds=typical_s(tx, name))
+        self._free_at, self._thawed_at = _free_at(tx, app), freezes.over_at(tx, app)
+        # Then what can go out does so at once, and waits for nobody's tests.
+        self._at_once = planning.under_way(tx, name) is None and freezes.frozen(tx, app) is None
+
+    def until(self, place: int) -> Forecast:
+        """The one that brings the commit at this place, from 0."""
+        start, name = 0, AppName(self._app.name)
+        before = int(planning.planned_ahead(self._tx, name) is not None)
+        for rounds in range(before, before + MOST_ROUNDS):
+            choice = self._choose(start, at_once=self._at_once and rounds == before)
+            if choice.position is None:
+                return Forecast(stuck=self._in_time(choice.reason))
+            end = start + choice.position
+            is_wish = self._queue[end - 1].now_reason is not None
+            free_at = self._free_at if is_wish else self._thawed()
+            if place < end:
+                to_be_tested = self._known[end - 1 : end] if is_wish else self._known[:end]
+                untested = sum(is_tested(one, self._wanted) for one in to_be_tested)
+                previous = self._queue[start - 1].sha if start else planning.runs_then(self._tx, name)
+                return Forecast(tuple(self._queue[start:end]), previous, rounds, untested, free_at)
+            self._free_at = (free_at if is_wish else freezes.free_at(self._app, free_at)) + self._each
+            start = end
+        return Forecast(stuck=f"more than {MOST_ROUNDS} rollouts go before it")
+
+    def _as_hoped(self, commit: Commit, seen: Candidate) -> Candidate:
+        """When its tests are over, and went well."""
+        state = CommitState.PASSED if is_tested(seen, self._wanted) else seen.state
+        if commit.bar_wanted is not None and commit.state in UNTESTED:
+            self._soon[commit.sha[:12]] = "as soon as it has passed"
+            state = CommitState.BARRED
+        return replace(seen, built=False, state=state)
+
+    def _choose(self, start: int, *, at_once: bool) -> selection.Choice:
+        """As planning would when the rollouts before it are out: what waits has grown older by then."""
+        if at_once:
+            choice = _choose(self._app, self._queue[start:], self._known[start:], self._durations_s)
+            if choice.position is not None:
+                return choice
+        later_s = (freezes.free_at(self._app, self._thawed()) - self._tx.today()).total_seconds()
+        older = [replace(one, age_s=one.age_s + later_s) for one in self._hoped[start:]]
+        return _choose(self._app, self._queue[start:], older, self._durations_s)
+
+    def _thawed(self) -> datetime:
+        return max(self._free_at, self._thawed_at or self._free_at)
+
+    def _in_time(self, reason: str) -> str:
+        """Of what is not barred yet: when it is."""
+        return next(
+            (f"{when}, {reason}" for name, when in self._soon.items() if reason.startswith(name)), reason
+        )
+
+
+def is_tested(one: Candidate, wanted: Commit | None = None) -> bool:
+    """Whether its tests are still to come. Of runs that were cancelled nothing comes; the commit that is asked for may be run again."""
+    asked_for = wanted is not None and wanted.sha == one.sha
+    return one.state in UNTESTED and (asked_for or not one.silent)
+
+
+def _goes_alone(wanted: Commit, queue: Sequence[Commit]) -> bool:
+    """What runs has left the branch (a force-push), so that nothing follows it but what a person wants out."""
+    return not queue and wanted.now_reason is not None and wanted.on_branch
+
+
+def _choose(
+    app: AppConfig, queue: Sequence[Commit], candidates: Sequence[Candidate], durations_s: Sequence[float]
+) -> selection.Choice:
+    """As planning would: what a person wants out before the queue, the newest wish first; else by selection."""
+    wishes = [
+        (commit.id, position)
+        for position, (commit, seen) in enumerate(zip(queue, candidates, strict=True), start=1)
+        if commit.now_reason and seen.state is CommitState.PASSED
+    ]
+    if wishes:
+        return selection.Choice(max(wishes)[1], "a person wants it")
+    return selection.choose(candidates, durations_s, app.queue.goal, app.queue.most)
+
+
+def is_healthy(rollout: Rollout) -> bool:
+    """Whether it goes on by itself, or is about to."""
+    return rollout.state in {RolloutState.PENDING, *STAGES}
+
+
+def _free_at(tx: Transaction, app: AppConfig) -> datetime:
+    """When all that is under way or planned is out."""
+    name = AppName(app.name)
+    rollout = planning.planned_ahead(tx, name) or planning.under_way(tx, name)
+    return ends_at(tx, app, rollout) if rollout is not None and is_healthy(rollout) else tx.today()
+
+
+def ends_at(tx: Transaction, app: AppConfig, rollout: Rollout) -> datetime:
+    """Never in the past: of one that is late, what is left goes by those that took longer, or by the hosts that are to come."""
+    active = tx.rollouts.active(rollout.app)
+    if active is not None and rollout.is_ahead:
+        begins_at = freezes.free_at(app, ends_at(tx, app, active))
+        return begins_at + timedelta(seconds=typical_s(tx, rollout.app))
+    age_s = tx.rollouts.age_s(rollout)
+    longer = [one for one in tx.rollouts.durations(rollout.app) or [TYPICAL_S] if one > age_s]
+    to_come = 1.0 - rollout.done / max(1, rollout.total)
+    left_s = median(longer) - age_s if longer else typical_s(tx, rollout.app) * to_come
+    return tx.today() + timedelta(seconds=left_s)
+
+
+def typical_s(tx: Transaction, app: AppName) -> float:
+    """How long a rollout takes: half of the recent ones took no longer."""
+    return median(tx.rollouts.durations(app) or [TYPICAL_S])
