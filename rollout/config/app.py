@@ -28,7 +28,7 @@ from rollout.config.fleet import FleetConfig
 from rollout.config.table import Clash, Table
 from rollout.domain import template
 from rollout.domain.share import Share
-from rollout.domain.windows import Window
+from rollout.domain.windows import Window, leave_no_gap
 
 LEAST_CONCURRENCY = 10
 LEAST_RESTART_LIMIT, MOST_RESTART_LIMIT = 60.0, 300.0
@@ -123,6 +123,15 @@ class QueueConfig(Table):
     goal: SomeTime = 1800.0
     freeze: tuple[Annotated[StrictStr, AfterValidator(_window)], ...] = ()
     time_zone: Annotated[StrictStr, AfterValidator(_time_zone)] = "UTC"
+
+    def clashes(self) -> Iterator[Clash]:
+        """Between the windows there is a time when something may start."""
+        if leave_no_gap(self.windows):
+            yield Clash(
+                "freeze",
+                list(self.freeze),
+                "windows that leave a gap (to start nothing at all: `rollout freeze`)",
+            )
 
     @property
     def windows(self) -> list[Window]:

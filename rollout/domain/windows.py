@@ -11,6 +11,9 @@ from datetime import UTC, datetime, timedelta
 
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 DAY, WEEK = 24 * 60, 7 * 24 * 60  # minutes
+LONGEST = timedelta(
+    minutes=2 * WEEK
+)  # of windows that go over into each other: one that is asked for longer has no gap
 _POINT = r"(?:(Mon|Tue|Wed|Thu|Fri|Sat|Sun) )?([01][0-9]|2[0-3]):([0-5][0-9])"
 _WINDOW = re.compile(rf"{_POINT} ?- ?{_POINT}")
 EXPECTED = 'a window such as "Fri 16:00 - Mon 08:00", or every day "22:00 - 06:00"'
@@ -52,14 +55,24 @@ class Window:
 
 
 def ends(windows: Sequence[Window], now: datetime) -> datetime | None:
-    """When whatever windows `now` is in have ended, also those that begin before one of them ends; None outside of all."""
+    """When whatever windows `now` is in have ended, also those that begin before one of them ends; None outside of all.
+
+    Windows that leave no gap have no end: then it is a moment more than a week away.
+    """
     end: datetime | None = None
-    for _ in range(len(windows) + 1):
+    while end is None or end - now < LONGEST:
         later = [one for window in windows if (one := window.ends(end or now)) is not None]
         if not later:
             break
         end = max(later)
     return end
+
+
+def leave_no_gap(windows: Sequence[Window]) -> bool:
+    """Whether nothing could ever start."""
+    monday = datetime(2024, 1, 1, tzinfo=UTC)
+    end = ends(windows, monday)
+    return end is not None and end - monday > timedelta(minutes=2 * WEEK - 1)
 
 
 def _readings(wall: datetime, now: datetime) -> list[datetime]:

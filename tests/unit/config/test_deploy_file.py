@@ -178,6 +178,7 @@ def test_every_problem_is_listed_at_once(loaded):
         (CANARY, "minimum_good = 95", 'a percentage such as "95%"'),
         (CANARY, 'good = ["ok"]', 'a class such as "2xx"'),
         (CANARY, 'bake = "11m"', "not shorter than bake"),
+        ("apps.shop.queue", 'freeze = ["00:00 - 12:00", "12:00 - 00:00"]', "windows that leave a gap"),
         (FAN_OUT, 'concurrency = "0%"', "more than nothing"),
         (FAN_OUT, 'max_failed = "1"', 'a share such as "1%"'),
         (FAN_OUT, "max_failed = -1", "not negative"),

@@ -1,5 +1,6 @@
 """When weekly windows are open, by the clock on the wall of a time zone."""
 
+import itertools
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout.domain.windows import Window, ends
+from rollout.domain.windows import DAYS, Window, ends, leave_no_gap
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -82,10 +83,31 @@ def test_windows_that_follow_each_other_are_one():
     assert ends([], at("2026-11-28T00:00")) is None
 
 
-def test_windows_that_leave_no_gap_end_sometime_in_words():
-    """Two windows that cover the whole day: it is asked no further than each of them once more."""
-    all_day = [Window.parse("00:00 - 12:00"), Window.parse("12:00 - 00:00")]
-    assert ends(all_day, at("2026-11-28T00:00")) is not None
+@pytest.mark.parametrize(
+    "windows",
+    [
+        ["00:00 - 13:00", "12:00 - 23:30", "Mon 23:00 - Wed 00:30"],
+        ["00:00 - 12:00", "11:00 - 18:00", "Mon 17:00 - Tue 00:10", "Tue 00:05 - Wed 18:00"],
+        [f"{day} 00:00 - {day} 23:59" for day in DAYS[:5]]
+        + [f"{day} 23:58 - {then} 00:01" for day, then in itertools.pairwise(DAYS[:5])],
+    ],
+)
+def test_what_is_told_as_the_end_of_windows_is_outside_of_all(windows):
+    """However many times one of them goes over into the next one, from whatever hour of the week."""
+    tried = [Window.parse(window) for window in windows]
+    for hour in range(7 * 24):
+        now = at("2026-11-23T00:00") + timedelta(hours=hour)
+        end = ends(tried, now)
+        assert end is None or ends(tried, end) is None
+
+
+def test_windows_that_leave_no_gap_are_known():
+    """Whatever covers the week, and only that: a minute is a gap."""
+    assert leave_no_gap([Window.parse("00:00 - 12:00"), Window.parse("12:00 - 00:00")])
+    assert leave_no_gap([NIGHT, Window.parse("06:00 - 22:00")])
+    assert not leave_no_gap([NIGHT, Window.parse("06:01 - 22:00")])
+    assert not leave_no_gap([NIGHT, *(Window.parse(f"{day} 05:00 - {day} 23:00") for day in DAYS[:6])])
+    assert not leave_no_gap([])
 
 
 @given(st.integers(0, 10079), st.integers(1, 10079), st.integers(0, 10079))
