@@ -1,7 +1,7 @@
 """Ringing for tests: whose turn it is, and no more of an app at a time than its `tests.parallel`."""
 
 from rollout.config.deploy_file import AppConfig
-from rollout.domain.model import AppName
+from rollout.domain.model import AppName, Commit
 from rollout.domain.pipeline import Ring, run_tests
 from rollout.services.ports import Deps
 from rollout.store.store import Transaction
@@ -12,15 +12,19 @@ def take(tx: Transaction, app: AppConfig, deps: Deps) -> list[Ring]:
 
     For whoever holds the app's row: so do all who have several commits' rows in one transaction, and none waits for another.
     """
-    again_s = deps.settings.ring_again_s
-    due = tx.commits.due_for_tests(AppName(app.name), again_s, app.tests.parallel)
-    tx.commits.rung([commit.id for commit in due], again_s)
+    due = _due(tx, app, deps)
+    tx.commits.rung([commit.id for commit in due], deps.settings.ring_again_s)
     return [run_tests(commit.id) for commit in due]
 
 
 def any_due(tx: Transaction, app: AppConfig, deps: Deps) -> bool:
     """Whether `take` would find something; for reading transactions."""
-    return bool(tx.commits.due_for_tests(AppName(app.name), deps.settings.ring_again_s, app.tests.parallel))
+    return bool(_due(tx, app, deps))
+
+
+def _due(tx: Transaction, app: AppConfig, deps: Deps) -> list[Commit]:
+    again_s, parallel, most = deps.settings.ring_again_s, app.tests.parallel, app.queue.most
+    return tx.commits.due_for_tests(AppName(app.name), again_s, parallel, most)
 
 
 def ring(app: AppConfig, deps: Deps) -> None:

@@ -548,8 +548,8 @@ class Commits:
         )
         return load_all(Commit, rows, state=CommitState)
 
-    def due_for_tests(self, app: AppName, again_s: float, parallel: int = 1) -> list[Commit]:
-        """Whose turn it is: waiting, or its worker went silent; as many as there is room for.
+    def due_for_tests(self, app: AppName, again_s: float, parallel: int = 1, most: int = 3) -> list[Commit]:
+        """Whose turn it is: waiting, or its worker went silent; as many as there is room for. `most`: of commits that ship at once.
 
         No more messages of an app are under way than it may test at a time, so that in the queue the apps take turns.
         """
@@ -564,7 +564,7 @@ class Commits:
         )
         ids = self._ids(silent)
         if len(ids) < room:
-            ids += self._in_turn(app, and_(waits, commits.c.due_at <= now, not_(IS_PULL)))
+            ids += self._in_turn(app, and_(waits, commits.c.due_at <= now, not_(IS_PULL)), most)
         if len(ids) < room:  # nothing of the branch waits
             ids += self._ids(and_(waits, commits.c.due_at <= now, IS_PULL))
         return self._in_order(ids[:room])
@@ -576,7 +576,7 @@ class Commits:
         )
         return {row.app: row.many for row in rows}
 
-    def _in_turn(self, app: AppName, due: Any) -> list[int]:
+    def _in_turn(self, app: AppName, due: Any, most: int) -> list[int]:
         rows = self._tx.connection.execute(select(commits.c.id, commits.c.position).where(due))
         tried = self._tx.connection.execute(
             select(func.max(commits.c.position)).where(
@@ -586,7 +586,7 @@ class Commits:
         active = self._tx.rollouts.active(app)
         runs = self.get(app, active.commit if active else self._tx.rollouts.released(app) or "")
         waiting = [turn.Waiting(*row) for row in rows]
-        return [one.id for one in turn.in_turn(waiting, tried, runs.position if runs else None)]
+        return [one.id for one in turn.in_turn(waiting, tried, runs.position if runs else None, most)]
 
     def _ids(self, where: Any) -> list[int]:
         return list(

@@ -3,15 +3,15 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout.domain.turns import NEXT_OUT, TOO_MANY, Waiting, in_turn
+from rollout.domain.turns import TOO_MANY, Waiting, in_turn
 
 
 def waiting(*positions):
     return [Waiting(number, position) for number, position in enumerate(positions)]
 
 
-def order(positions, tried, runs=0):
-    return [one.position for one in in_turn(waiting(*positions), tried, runs)]
+def order(positions, tried, runs=0, next_out=3):
+    return [one.position for one in in_turn(waiting(*positions), tried, runs, next_out)]
 
 
 def test_few_are_tested_in_the_order_in_which_they_ship():
@@ -37,6 +37,12 @@ def test_when_what_can_ship_next_is_tested_the_newest_come_first():
     assert order(range(4, 24), 13, runs=None) == list(range(23, 3, -1))
 
 
+def test_as_many_can_ship_next_as_go_out_at_once():
+    """With `queue.most = 5` the fifth one is waited for as the third is with 3."""
+    assert order(range(1, 21), 21, next_out=5) == [1, 2, 3, 4, 5, *range(20, 5, -1)]
+    assert order(range(1, 21), 21, next_out=1) == [1, *range(20, 1, -1)]
+
+
 def test_a_commit_without_a_place_is_the_newest():
     """A webhook is faster than git: its commit is not taken for an old one."""
     assert order([None, 7], 6) == [7, None]
@@ -48,4 +54,3 @@ def test_everybody_has_a_turn_and_what_can_ship_next_has_it_soon(positions, trie
     turns = order(positions, tried, runs)
     assert sorted(turns) == sorted(positions)
     assert runs + 1 not in positions or min(positions) <= runs or runs + 1 in turns[:2]
-    assert NEXT_OUT < TOO_MANY

@@ -141,6 +141,18 @@ def test_apps_take_turns(tmp_path):
     assert [ring.arguments for ring in tested] == [run_tests(flood[0].id).arguments]
 
 
+def test_in_a_crowd_as_many_as_may_ship_at_once_are_tested_first(tmp_path):
+    """`queue.most` says how many that are."""
+    deps = a_deps(tmp_path)
+    parallel_of(deps, "shop", 7)
+    shop = deps.config.app("shop")
+    object.__setattr__(shop, "queue", shop.queue.model_copy(update={"most": 5}))
+    flood = [a_commit(deps, passed=None).id for _ in range(20)]
+    with deps.store.transaction() as tx:
+        rings = turns.take(tx, shop, deps)
+    assert [ring.arguments[0] for ring in rings] == [flood[-1], *flood[:5], flood[-2]]
+
+
 def test_a_red_branch_names_its_first_red_commit_and_author_once(world):
     """People are told who made it red, once, and not of those that came on top; green again, it is forgotten."""
     world.push()
