@@ -125,14 +125,11 @@ def after_success(tx: Transaction, rollout: Rollout, *, who: str) -> None:
     """A suspect is out and well: the only one of its batch that is left is the culprit, and costs no canary of its own."""
     tx.apps.lock(rollout.app)
     shipped = tx.commits.get(rollout.app, rollout.commit)
-    if shipped is None or not shipped.suspect or shipped.suspect_of is None:
+    if shipped is None:
         return
-    suspects = tx.commits.suspects(rollout.app, shipped.suspect_of)
-    left = [one for one in suspects if not is_in(tx.commits.on_line(one), shipped)]
-    culprit = selection.last_suspect([candidate(commit, tx) for commit in left])
-    if culprit is None or _was_spoken_of(tx, shipped, shipped.suspect_of):
+    commit = last_left(tx, shipped)
+    if commit is None:
         return
-    commit = next(one for one in left if one.sha == culprit)
     why = (
         f"its batch went wrong, and all others of it are out and well, the last one with rollout {rollout.id}"
     )
@@ -140,9 +137,21 @@ def after_success(tx: Transaction, rollout: Rollout, *, who: str) -> None:
     tx.notices.add(
         rollout.app,
         rollout.id,
-        f"{rollout.app}: commit {culprit[:12]} is barred",
-        f"{commit.subject}, by {commit.author}: {why}.\nNext: revert it and push, or rollout unbar {culprit[:12]} --reason …",
+        f"{rollout.app}: commit {commit.sha[:12]} is barred",
+        f"{commit.subject}, by {commit.author}: {why}.\nNext: revert it and push, or rollout unbar {commit.sha[:12]} --reason …",
     )
+
+
+def last_left(tx: Transaction, shipped: Commit) -> Commit | None:
+    """Which one of a suspect's batch is the culprit when that suspect is out and well; None while nothing follows."""
+    if not shipped.suspect or shipped.suspect_of is None:
+        return None
+    suspects = tx.commits.suspects(shipped.app, shipped.suspect_of)
+    left = [one for one in suspects if not is_in(tx.commits.on_line(one), shipped)]
+    culprit = selection.last_suspect([candidate(commit, tx) for commit in left])
+    if culprit is None or _was_spoken_of(tx, shipped, shipped.suspect_of):
+        return None
+    return next(one for one in left if one.sha == culprit)
 
 
 def _was_spoken_of(tx: Transaction, shipped: Commit, batch: RolloutId) -> bool:

@@ -83,6 +83,9 @@ class _Rounds:
     def until(self, place: int) -> Forecast:
         """The one that brings the commit at this place, from 0."""
         start, name = 0, AppName(self._app.name)
+        active = planning.under_way(self._tx, name)
+        if active is not None and is_healthy(active):
+            self._bar_the_last(self._tx.commits.get(name, active.commit))
         before = int(planning.planned_ahead(self._tx, name) is not None)
         for rounds in range(before, before + MOST_ROUNDS):
             choice = self._choose(start, at_once=self._at_once and rounds == before)
@@ -96,6 +99,7 @@ class _Rounds:
                 untested = sum(is_tested(one, self._wanted) for one in to_be_tested)
                 previous = self._queue[start - 1].sha if start else planning.runs_then(self._tx, name)
                 return Forecast(tuple(self._queue[start:end]), previous, rounds, untested, free_at)
+            self._bar_the_last(self._queue[end - 1])
             self._free_at = (free_at if is_wish else freezes.free_at(self._app, free_at)) + self._each
             start = end
         return Forecast(stuck=f"more than {MOST_ROUNDS} rollouts go before it")
@@ -107,6 +111,14 @@ class _Rounds:
             self._soon[commit.sha[:12]] = "as soon as it has passed"
             state = CommitState.BARRED
         return replace(seen, built=False, state=state)
+
+    def _bar_the_last(self, shipped: Commit | None) -> None:
+        """That one is out and well then: of suspects the only one that is left is barred, without a canary of its own."""
+        left = None if shipped is None else bars.last_left(self._tx, shipped)
+        for at, commit in enumerate(self._queue):
+            if left is not None and commit.id == left.id:
+                self._soon[commit.sha[:12]] = "once the others of its batch are out and well"
+                self._hoped[at] = replace(self._hoped[at], state=CommitState.BARRED)
 
     def _choose(self, start: int, *, at_once: bool) -> selection.Choice:
         """As planning would when the rollouts before it are out: what waits has grown older by then."""

@@ -238,6 +238,35 @@ def test_why_tells_of_the_failed_canary_of_what_a_person_had_barred_before(world
     assert ". " not in told
 
 
+def test_nothing_is_promised_of_the_last_suspect_nor_behind_it(world, monkeypatch):
+    """When all goes well it is barred without a canary: foreseen before the isolation begins, and while the first one is under way."""
+    hashes = suspects_of_a_batch(world, monkeypatch)
+    app = world.config.app(None)
+
+    def told():
+        with world.store.reading() as tx:
+            return [explaining.why(tx, app, tx.commits.get("shop", sha)) for sha in (*hashes, later)]
+
+    def is_told():
+        first, second, *never = told()
+        assert None not in (first.expected_at, second.expected_at)
+        stuck = f"; once the others of its batch are out and well, {hashes[2][:12]} is barred, and so is all"
+        assert all(one.expected_at is None and stuck in one.because for one in never)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(planning, "start_next", lambda *_, **__: None)
+        later = world.push()
+        world.run(seconds=60)
+        is_told()
+    world.run(seconds=60, until=lambda: world.newest().state is RolloutState.EVALUATING_CANARY)
+    assert world.newest().commits == (hashes[0],)
+    is_told()
+    fix = world.push(f"This reverts commit {hashes[2]}.")
+    assert told()[3].because.endswith("then goes out with 2 others")
+    world.run(seconds=900)
+    assert set(world.runs().values()) == {fix}
+
+
 @pytest.mark.parametrize("word", ["bar", "unbar"])
 def test_a_word_on_one_batch_says_nothing_of_another(world, monkeypatch, word):
     """A batch is forced away, the next one goes wrong too; who bars one of the first does not send the second out together."""
