@@ -17,6 +17,7 @@ from rollout.store.store import Transaction
 
 LONGEST_WAIT_S = 600.0  # then it is looked at again
 LATE = "it was told of before, or what came later was"
+AGAIN = "it was sent before"
 
 
 def external(app: AppConfig) -> bool:
@@ -41,19 +42,29 @@ def receive_all(told: ToldOf, deps: Deps) -> list[Received]:
     taking = {AppName(app.name): app for _, apps in told for app in apps if external(app)}
     with deps.store.transaction() as tx:
         tx.apps.lock_all(taking)
-        received = add_ended(tx, [_end_of_report(tx, push, apps) for push, apps in told])
+        came: set[tuple[str, str]] = set()
+        received = add_ended(tx, [_end_of_report(tx, push, apps, came) for push, apps in told])
         rings = [ring for app in taking.values() for ring in turns.take(tx, app, deps)]
     deps.bell.ring(rings)
     return received
 
 
-def _end_of_report(tx: Transaction, push: Push, apps: Sequence[AppConfig]) -> Ended:
+def _end_of_report(
+    tx: Transaction, push: Push, apps: Sequence[AppConfig], came: set[tuple[str, str]]
+) -> Ended:
+    """`came`: the reports without a time that came together with it, and before it; it is added to them."""
     taking = [app for app in apps if external(app)]
     if not apps:
         return push, apps, End(Outcome.IGNORED, NOT_OURS)
     if not taking:
         return push, apps, End(Outcome.IGNORED, 'a report, and tests.source is not "external"')
     assert push.check is not None
+    if not push.check.stamp:  # then nothing else tells a webhook that is sent again from news
+        before = tx.deliveries.taken(AppName(taking[0].name), push)
+        if before is not None or (push.provider, push.delivery) in came:
+            ref = None if before is None else f"delivery {before}"
+            return push, taking, End(Outcome.DUPLICATE, f"a report on commit {push.head}: {AGAIN}", ref)
+        came.add((push.provider, push.delivery))
     said = [_keep(tx, app, push.head, push.check) for app in taking]
     if None in said:
         return push, taking, End(Outcome.REJECTED, _too_many(push.head))

@@ -187,6 +187,18 @@ class Deliveries:
         rows = load_all(Delivery, self._tx.connection.execute(_FIRST_OF, values))
         return {head: one for one in rows if one.app and one.head and (head := (one.app, one.head)) in heads}
 
+    def taken(self, app: AppName, push: Push) -> int | None:
+        """The delivery that brought this very report before, by the server's id of it or else the body's digest; None when none did."""
+        its = (
+            deliveries.c.outcome == Outcome.REPORTED,
+            deliveries.c.app == app,
+            deliveries.c.head == push.head,
+            deliveries.c.provider == push.provider,
+            deliveries.c.delivery == push.delivery[:200],
+        )
+        number = self._tx.connection.execute(select(func.min(deliveries.c.id)).where(*its)).scalar_one()
+        return None if number is None else int(number)
+
     def newest(self, app: AppName | None, limit: int) -> list[Delivery]:
         """The last ones, newest first."""
         query = rows_of(Delivery, deliveries).order_by(deliveries.c.id.desc()).limit(limit)

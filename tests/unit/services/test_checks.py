@@ -255,6 +255,34 @@ def test_a_word_that_says_no_time_hides_none_that_did(world):
         assert [check.state for check in tx.checks.of("shop", sha)] == ["success"]
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_a_report_without_a_time_that_is_sent_again_changes_nothing(world, together):
+    """A success from before the failure, by its delivery's id: the commit stays failed; one with another id is news."""
+    sha = world.push()
+
+    def sent(delivery, state):
+        said = Check("unit", S(state), source="github")
+        names = world.config.app("shop").repository
+        return Push("github", delivery, "report", (names,), "ann/shop", head=sha, check=said)
+
+    told = [sent("1", "success"), sent("2", "failure"), sent("1", "success")]
+    apps = [world.config.app("shop")]
+    groups = [told] if together else [[one] for one in told]
+    received = [
+        end for group in groups for end in checks.receive_all([(one, apps) for one in group], world.deps)
+    ]
+    assert [end.outcome for end in received] == ["reported", "reported", "duplicate"]
+    assert received[-1].reason == f"a report on commit {sha}: it was sent before"
+
+    def state():
+        with world.store.reading() as tx:
+            return [check.state for check in tx.checks.of("shop", sha)]
+
+    assert state() == ["failure"]
+    checks.receive_all([(sent("3", "success"), apps)], world.deps)
+    assert state() == ["success"]
+
+
 def test_early_reports_wait_for_their_commit(world):
     """A CI server may be faster than the push's webhook."""
     sha = f"{1:040x}"

@@ -223,7 +223,7 @@ def test_unsigned_and_unreadable_ones_among_many_are_refused_by_themselves(world
 def report(number, name="unit"):
     run = {"name": name, "head_sha": f"{number + 1:040x}", "status": "completed", "conclusion": "success"}
     body = json.dumps({"check_run": run, "repository": {"full_name": "acme/shop"}}).encode()
-    return ("POST", "/webhooks/github", github(body, event="check_run", delivery=f"r-{number}"), body)
+    return ("POST", "/webhooks/github", github(body, event="check_run", delivery=f"r-{number}-{name}"), body)
 
 
 def pull(number):
@@ -270,7 +270,7 @@ def test_a_crowd_of_reports_and_pull_requests_costs_few_transactions_and_no_push
         named = {one.delivery: (one.head, one.id) for one in tx.deliveries.newest("shop", 100)}
     assert [len(one) for one in kept] == [1 if source == "external" else 0] * 12
     for number, answer in enumerate(answers[:12]):
-        assert named[f"r-{number}"] == (f"{number + 1:040x}", answer.json["delivery"])
+        assert named[f"r-{number}-unit"] == (f"{number + 1:040x}", answer.json["delivery"])
 
 
 def test_a_report_too_many_is_rejected_and_breaks_no_other(world, serve, monkeypatch):
