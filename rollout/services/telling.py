@@ -80,8 +80,8 @@ def red_branch(tx: Transaction, app: AppConfig) -> None:
         )
 
 
-def flaky_or_slow(tx: Transaction, app: AppConfig, commit: Commit, result: TestResult, reds: int) -> None:
-    """A flaky commit each time; a slow suite when it becomes slow, not at every commit."""
+def flaky(tx: Transaction, app: AppConfig, commit: Commit, result: TestResult, reds: int) -> None:
+    """Each time."""
     short = commit.sha[:12]
     if result.passed and reds:
         tx.notices.add(
@@ -90,7 +90,12 @@ def flaky_or_slow(tx: Transaction, app: AppConfig, commit: Commit, result: TestR
             f"{app.name}: commit {short} is flaky",
             f"Its tests were red {reds} of {reds + 1} times, on the same bytes. It may ship.\nNext: rollout log {short}",
         )
-    took_s, before_s = result.took_s or 0.0, tx.commits.last_took(commit) or 0.0
+
+
+def slow(tx: Transaction, app: AppConfig, commit: Commit, result: TestResult) -> None:
+    """When the suite becomes slow, be it on the branch or on a pull request, not at every commit."""
+    short = commit.sha[:12]
+    took_s, before_s = result.took_s or 0.0, tx.commits.last_took(commit, pulls=True) or 0.0
     if took_s > SLOW_S >= before_s:
         tx.notices.add(
             commit.app,

@@ -283,13 +283,15 @@ def _write(
         tx.commits.change(commit, CommitEvent.FAIL, reason=result.reason, digest=None, **values)
     else:
         _passed(tx, commit, release, values)
+    if not _passed_before(commit):  # that was told when it passed
+        telling.slow(tx, app, commit, result)
     if is_pull:
         if red:
             pulls.red(tx, commit, result.reason)
         return
     deliveries.settle(tx, commit.app)
-    if not commit.is_built_again:  # that was told when it passed
-        telling.flaky_or_slow(tx, app, commit, result, reds)
+    if not commit.is_built_again:
+        telling.flaky(tx, app, commit, result, reds)
     telling.red_branch(tx, app)
 
 

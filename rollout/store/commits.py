@@ -405,15 +405,15 @@ class Commits:
         rows = self._tx.connection.execute(_HEADS, {"apps": list(of)})
         return {row.name: row.sha for row in rows if row.sha is not None}
 
-    def last_took(self, but: Commit) -> float | None:
-        """How long the app's tests took when another commit of the branch was tested last."""
+    def last_took(self, but: Commit, *, pulls: bool = False) -> float | None:
+        """How long the app's tests took when another commit of the branch, or with `pulls` of a pull request, was tested last."""
         return self._tx.connection.execute(
             select(commits.c.took_s)
             .where(
                 commits.c.app == but.app,
                 commits.c.id != but.id,
                 commits.c.took_s.is_not(None),
-                not_(IS_PULL),
+                *([] if pulls else [not_(IS_PULL)]),
             )
             .order_by(commits.c.tested_at.desc(), commits.c.id.desc())
             .limit(1)

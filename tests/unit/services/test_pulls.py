@@ -67,6 +67,22 @@ def ships(world, sha):
     assert set(world.runs().values()) == {sha}
 
 
+def test_a_suite_that_is_slow_on_a_pull_request_is_warned_of_once(world, monkeypatch):
+    """Where it is seen first: not at the next head of it, nor when the same suite is as slow on the branch."""
+    clock = [0.0]
+    monkeypatch.setattr(testing.time, "monotonic", lambda: clock.__setitem__(0, clock[0] + 301.0) or clock[0])
+    opened(world)
+    until_tested(world)
+    opened(world, sha="b" * 40)
+    until_tested(world, sha="b" * 40)
+    sha = world.push()
+    until_tested(world, sha=sha)
+    world.run(seconds=20)
+    told = [(title, body) for title, body in world.notifier.sent if "the tests took" in title]
+    assert [title for title, _ in told] == ["shop: the tests took 5.0 min"]
+    assert HEAD[:12] in told[0][1]
+
+
 def counted(world, monkeypatch):
     """The commits whose tests ran, in order."""
     ran, run = [], world.workshop.run_tests

@@ -216,22 +216,6 @@ def test_before_the_first_release_the_first_red_commit_is_named_too(world):
         assert telling.first_red(tx, "shop").sha == red
 
 
-def test_a_slow_suite_is_told_of_at_the_branch_though_a_pull_request_was_slow_before(tmp_path):
-    """A pull request's own slow run tells nobody, so it does not take the warning away from the branch."""
-    deps = a_deps(tmp_path)
-    slow = model.TestResult(passed=True, reason="ok", output="", took_s=301.0)
-    with deps.store.transaction() as tx:
-        head = model.Pull(7, "refs/pull/7/head", "9" * 40, "more tests", "Eve", "more tests")
-        tx.commits.add_pull("shop", head, who="test", why="open")
-        tx.commits.update(tx.commits.get("shop", head.sha), took_s=301.0, tested_at=tx.today())
-    commit = a_commit(deps)
-    with deps.store.transaction() as tx:
-        telling.flaky_or_slow(tx, deps.config.app("shop"), commit, slow, 0)
-        assert [notice.title for notice in tx.notices.claim(1.0, limit=10)] == [
-            "shop: the tests took 5.0 min"
-        ]
-
-
 def test_a_suite_that_becomes_slow_is_told_once(tmp_path):
     """More than five minutes earn a warning when it begins, in a notice and beside the output."""
     deps = a_deps(tmp_path)
@@ -240,7 +224,7 @@ def test_a_suite_that_becomes_slow_is_told_once(tmp_path):
     for _ in range(2):
         commit = a_commit(deps)
         with deps.store.transaction() as tx:
-            telling.flaky_or_slow(tx, app, commit, slow, 0)
+            telling.slow(tx, app, commit, slow)
             commit = tx.commits.update(tx.commits.by_id(commit.id), took_s=301.0, tested_at=tx.today())
     with deps.store.transaction() as tx:
         notices = tx.notices.claim(1.0, limit=10)
