@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rollout.cli.words import readable
+
 if TYPE_CHECKING:
     from rollout.config.deploy_file import AppConfig, Config
     from rollout.config.settings import Settings
@@ -107,6 +109,6 @@ def log_quietly(settings: "Settings") -> None:
 def who() -> str:
     """The person, for the audit."""
     try:
-        return f"cli:{getpass.getuser()}"
+        return f"cli:{readable(getpass.getuser())}"
     except (KeyError, OSError):  # a user id without a name, as in containers
         return f"cli:{os.getuid()}"

@@ -2,9 +2,12 @@
 
 import sys
 
+from rollout.cli.words import readable
+
 
 def run() -> None:
     """The entry point."""
+    sys.argv[1:] = map(readable, sys.argv[1:])
     if sys.argv[1:2] == ["stop"]:
         from rollout.cli import hurry
 

@@ -1,5 +1,6 @@
 """The API's orders: stop, resume, retry, as the commands. They want the Bearer token, which no browser sends by itself."""
 
+import json
 from functools import partial
 from typing import Any, TypeVar
 
@@ -12,11 +13,13 @@ from rollout.errors import Unreadable
 from rollout.services import halts, stopping, views
 from rollout.web.api import rollout_id
 from rollout.web.errors import Json
+from rollout.web.plain import cleaned
 from rollout.web.service import Service
 
 WHO = "api"
 MOST_BYTES = 65_536
 LONGEST = 2000
+REMEDY = "docs/http.md says what may be in it"
 
 
 class _Order(BaseModel):
@@ -100,12 +103,20 @@ class Orders:
     async def _read(self, request: Request, shape: type[O]) -> O:
         async with self._service.bodies.of(request, MOST_BYTES) as body:
             try:
-                return shape.model_validate_json(body.strip() or b"{}")
+                return shape.model_validate(_harmless(body.strip() or b"{}"))
             except ValidationError as error:
-                raise Unreadable(said(error), remedy="docs/http.md says what may be in it") from None
+                raise Unreadable(said(error), remedy=REMEDY) from None
 
     async def _shown(self, changed: Rollout) -> dict[str, Any]:
         return await self._service.read(lambda tx: views.rollouts(tx, [tx.rollouts.get(changed.id)])[0])
+
+
+def _harmless(body: bytes) -> Any:
+    """The JSON value; whatever characters a reason has (control characters, half ones, no UTF-8), they are made plain: no order is refused for them."""
+    try:
+        return cleaned(json.loads(body.decode(errors="replace"), strict=False))
+    except (ValueError, RecursionError):
+        raise Unreadable("the body is not JSON", remedy=REMEDY) from None
 
 
 def said(error: ValidationError) -> str:

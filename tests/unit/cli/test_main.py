@@ -10,10 +10,10 @@ import pytest
 from typer.main import get_command
 
 from rollout import errors, wiring
-from rollout.cli import failures
+from rollout.cli import entry, failures
 from rollout.cli.main import app
 from rollout.errors import RolloutError, ServiceUnavailable
-from tests.support.fakes import a_config, a_rollout
+from tests.support.fakes import a_commit, a_config, a_rollout
 
 ROOT = Path(__file__).parents[3]
 COMMANDS = sorted(get_command(app).commands)
@@ -124,6 +124,35 @@ def test_wrong_words_are_2(plain, words):
 def test_a_misspelt_command_is_guessed(plain):
     """The nearest command is named."""
     assert "'status'" in plain("statsu").err
+
+
+@pytest.mark.parametrize(
+    ("words", "subject", "what"),
+    [
+        (["stop", "1"], "rollout 1", "stop"),
+        (["freeze"], "automation", "freeze"),
+        (["bar", "{sha}"], "commit {sha}", "bar"),
+    ],
+)
+def test_an_order_is_carried_out_whatever_its_reason_is_encoded_in(
+    cli, deps, monkeypatch, words, subject, what
+):
+    """An umlaut from a Latin-1 terminal, in the reason or in the person's name, is a replacement character in the audit."""
+    a_rollout(deps)
+    sha = a_commit(deps).sha
+    words = [word.format(sha=sha) for word in words]
+    monkeypatch.setenv("LOGNAME", "j\udce4ger")
+    monkeypatch.setattr("sys.argv", ["rollout", *words, "--reason", "zu gef\udce4hrlich"])
+    with pytest.raises(SystemExit) as ended:
+        entry.run()
+    assert ended.value.code == 0
+    with deps.store.reading() as tx:
+        told = [
+            (one.who, one.why)
+            for one in tx.events.of_subject("shop", subject.format(sha=sha))
+            if one.what == what
+        ]
+    assert told == [("cli:j\ufffdger", "zu gef\ufffdhrlich")]
 
 
 def test_shared_options_stand_before_or_behind(cli, deps):

@@ -136,6 +136,34 @@ def test_a_stop_is_accepted_and_says_how_long_it_can_take(client, world, halted)
     assert world.settle().state is RolloutState.ROLLED_BACK
 
 
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        (rb"slow\u0000 since \u001b[31m14:00", "slow since [31m14:00"),
+        (rb"slow \udce4 since \ud83d 14:00", "slow  since  14:00"),
+        (b"slow\x00 since\n\x1b14:00", "slow since\n14:00"),
+        (b"zu gef\xe4hrlich", "zu gef\ufffdhrlich"),
+        (rb"\u0000", "stopped over the API"),
+    ],
+)
+def test_a_stop_is_not_refused_for_the_characters_of_its_reason(client, world, halted, typed, kept):
+    """NUL, control characters, half characters, no UTF-8, in the reason and in who: it stops, and the audit has what can be read."""
+    body = b'{"reason": "%s", "who": "a\\u0000nn\\ud800"}' % typed
+    assert client.post(f"/api/rollouts/{halted.id}/stop", BEARER, body=body).status == 202
+    with world.store.reading() as tx:
+        stops = [one for one in tx.events.of_subject("shop", f"rollout {halted.id}") if one.what == "stop"]
+    assert [(one.who, one.why) for one in stops] == [("api for ann", kept)]
+
+
+def test_resume_keeps_the_reasons_plain_text(client, world, halted):
+    """The other orders are read by the same door."""
+    answer = order(client, halted.id, "resume", accept_failed=True, reason="known\0 broken\ud800")
+    assert answer.status == 200
+    with world.store.reading() as tx:
+        events = tx.events.of_subject("shop", "host web02")
+    assert "known broken" in {one.why for one in events}
+
+
 def test_a_stop_that_keeps_leaves_hosts_as_they_are(client, world, halted):
     """`keep` ends it without a way back."""
     before = world.runs()
@@ -197,6 +225,8 @@ def test_an_order_that_makes_no_sense_is_400_and_changes_nothing(client, world, 
         b'{"keep": "yes"}',
         b'{"reason": 7}',
         b'{"reason": "' + b"x" * 3000 + b'"}',
+        b'{"reason": ' + b"[" * 20_000,
+        b'{"keep": ' + b"1" * 20_000 + b"}",
     ):
         answer = client.post(f"/api/rollouts/{halted.id}/stop", BEARER, body=body)
         assert answer.status == 400, body
