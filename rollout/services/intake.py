@@ -415,6 +415,8 @@ def enqueue(app: AppConfig, name: str | None, deps: Deps, *, who: str, now: Wish
         placed = tx.commits.get(AppName(app.name), sha)
         assert placed is not None
         _refuse_conflicts(tx, app, placed, now=now is not None)
+        if placed.state is CommitState.RECEIVED:
+            tx.commits.rung([placed.id], deps.settings.ring_again_s)  # a person's word ends a wait
         if placed.state is CommitState.FAILED:
             placed = tx.commits.test_again(placed, who=who, why="tried again by hand", reds=0)
         if now is not None:

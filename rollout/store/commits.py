@@ -613,7 +613,7 @@ class Commits:
     def claim_tests(
         self, commit: CommitId, owner: str, lease_s: float, *, parallel: int | None = None
     ) -> Commit | None:
-        """The right to test this commit; None when there is nothing to do, somebody else does it, or there is no room.
+        """The right to test this commit; None when there is nothing to do yet, somebody else does it, or there is no room.
 
         `parallel`: as many commits of the app may be in test; None: any number.
         """
@@ -635,7 +635,9 @@ class Commits:
                 lost=lost,
                 due_at=now,
             )
-        if row.state is not CommitState.RECEIVED or not self._room(row.app, parallel, now):
+        if row.state is not CommitState.RECEIVED or _is_put_off(row, now):
+            return None
+        if not self._room(row.app, parallel, now):
             return None
         return self.change(
             row,
@@ -749,6 +751,11 @@ class Commits:
                 f"commit {commit.sha[:12]} has changed meanwhile", remedy="look again and repeat"
             )
         return replace(commit, version=commit.version + 1, **values)
+
+
+def _is_put_off(commit: Commit, now: float) -> bool:
+    """It has a reason to wait, and its time has not come: a message that reaches it now is one of before."""
+    return commit.reason is not None and commit.due_at is not None and commit.due_at > now
 
 
 def _placed(told: BranchCommit) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import pytest
 
 from rollout.domain.model import BranchCommit
 from rollout.domain.states import CommitState, RolloutState
-from rollout.errors import Conflict
+from rollout.errors import Conflict, ServiceUnavailable
 from rollout.services import bars, intake, planning, reconcile, stopping, testing
 from rollout.services.intake import Wish
 from tests.support.world import World
@@ -144,6 +144,41 @@ def test_a_commit_that_comes_to_the_branch_after_all_waits_no_longer(world):
     assert commit_of(world, coming).state is CommitState.PASSED
 
 
+def a_silent_git_server(world, monkeypatch):
+    """A commit whose first test was put off for it."""
+    sha = world.workshop.push()
+    intake.read_branch(world.config.app(None), world.deps, who="test", why="pushed")
+    world.bell.queue.clear()
+
+    def silent(*_words, **_options):
+        raise ServiceUnavailable("git does not answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.workshop, "run_tests", silent)
+        testing.run_tests(commit_of(world, sha).id, world.deps)
+    return commit_of(world, sha)
+
+
+def test_messages_that_piled_up_do_not_cut_a_wait_short(world, monkeypatch):
+    """No place was free, and many rang for one commit: the first try puts it off, and the rest are no tries."""
+    waits = a_silent_git_server(world, monkeypatch)
+    for _ in range(5):
+        testing.run_tests(waits.id, world.deps)
+    assert commit_of(world, waits.sha) == waits
+    assert (waits.state, waits.attempt) == (CommitState.RECEIVED, 1)
+    world.seconds = waits.due_at
+    testing.run_tests(waits.id, world.deps)
+    assert commit_of(world, waits.sha).state is CommitState.PASSED
+
+
+def test_a_person_does_not_wait_for_a_commit_that_was_put_off(world, monkeypatch):
+    """`rollout deploy COMMIT` has it tested at once, whatever its back-off is."""
+    waits = a_silent_git_server(world, monkeypatch)
+    intake.enqueue(world.config.app(None), waits.sha, world.deps, who="me")
+    testing.run_tests(waits.id, world.deps)
+    assert commit_of(world, waits.sha).state is CommitState.PASSED
+
+
 def test_a_commit_that_never_comes_to_the_branch_fails_in_the_end(world):
     """Patience has an end: the commit fails and says why."""
     world.push()
@@ -200,8 +235,6 @@ def test_a_test_whose_worker_died_is_rung_once_an_interval(world):
 
 def test_a_put_off_test_that_was_taken_over_is_no_error(world):
     """The git server was silent for longer than the lease: another worker has the commit now."""
-    from rollout.errors import ServiceUnavailable
-
     sha = world.workshop.push()
     intake.read_branch(world.config.app(None), world.deps, who="test", why="pushed")
 
