@@ -8,7 +8,8 @@ from rollout.store.store import Transaction
 
 def most(tx: Transaction, rollout: Rollout, deps: Deps) -> int | None:
     """How many hosts of this rollout may be under way, to be prepared, switched or brought back; None: no other app wants any."""
-    if len(deps.config.apps) < 2:
+    configured = len(deps.config.apps)
+    if configured < 2:
         return None
     apps, taken = tx.rollouts.elsewhere(rollout.app)
-    return slots.share(deps.settings.slots, apps + 1, taken) if apps else None
+    return slots.share(deps.settings.slots, apps + 1, taken, configured=configured) if apps else None

@@ -102,6 +102,28 @@ def test_beside_another_app_it_leaves_a_fifth_of_the_slots(world):
     assert handed(world, number) == SLOTS * 0.8
 
 
+def test_two_apps_leave_a_fifth_of_the_slots_for_a_third(world):
+    """Both have as many slow hosts under way as they may, and the third has no rollout yet: its first hosts wait for none of them."""
+    push(world, "shop", "blog")
+
+    def both():
+        found = [newest(world, app) for app in ("shop", "blog")]
+        return found if all(one and one.state is R.FANNING_OUT and one.done > 5 for one in found) else None
+
+    world.run(until=both)
+    with world.store.transaction() as tx:
+        for one in both():
+            tx.rollouts.update(tx.rollouts.lock(one.id), window=one.total)
+    forget_messages(world)
+    world.config.apps["news"] = world.config.app("blog").model_copy(update={"name": "news"})
+    shop, blog = (one.id for one in both())
+    assert handed(world, shop) == SLOTS * 0.8
+    world.seconds += world.deps.settings.ring_again_s / 2
+    assert handed(world, blog) == SLOTS * 0.4
+    world.seconds += world.deps.settings.ring_again_s / 2 + 1  # what the first one had too much of is through
+    assert handed(world, shop) == SLOTS * 0.4
+
+
 def test_its_canary_waits_behind_no_other_apps_hosts():
     """The canary's messages are before every prepare and every other switch, behind roll-backs alone."""
 
