@@ -69,7 +69,7 @@ def start_next(app_name: str, deps: Deps, *, may_wait: bool = False) -> Rollout 
             tx.apps.lock(name)
             look_again(tx, name)
             chosen, why = _next(tx, app)
-            if chosen is None or is_built_again(tx, chosen, deps):
+            if chosen is None or _was_taken_back(tx, chosen) or is_built_again(tx, chosen, deps):
                 return None
             rollout = _add(tx, app, chosen, fleet, why)
             tx.apps.note(rollout.app, None)
@@ -306,6 +306,10 @@ def _next(tx: Transaction, app: AppConfig) -> tuple[Commit | None, str]:
     # depends on what becomes of the one before it.
     not_yet = chosen is None or chosen.now_by is not None or chosen.suspect
     return (None, UNDER_WAY) if not_yet else (chosen, why)
+
+
+def _was_taken_back(tx: Transaction, chosen: Commit) -> bool:
+    return chosen.now_by is None and bars.was_taken_back(tx, _taken(tx, chosen))
 
 
 def _base(tx: Transaction, app: AppName) -> Commit | None:

@@ -434,6 +434,21 @@ class Commits:
         ).first()
         return row is not None
 
+    def taken_back_with(self, commit: Commit) -> RolloutId | None:
+        """The newest rollout of the same files, or of the same release, that was stopped or rolled back; unless a person let go what it shipped."""
+        return self._tx.connection.execute(
+            select(rollouts.c.id)
+            .join(commits, and_(rollouts.c.app == commits.c.app, rollouts.c.commit == commits.c.sha))
+            .where(
+                commits.c.app == commit.app,
+                not_(commits.c.unbarred),
+                rollouts.c.stop_epoch.is_not(None),
+                _has_the_same_as(commit),
+            )
+            .order_by(rollouts.c.id.desc())
+            .limit(1)
+        ).scalar_one_or_none()
+
     def barred_with(self, commit: Commit) -> list[Commit]:
         """Those that must not ship and have the same release, or the same in them; the newest first."""
         rows = self._tx.connection.execute(

@@ -294,6 +294,92 @@ def test_a_batch_that_went_wrong_and_is_rebased_goes_out_one_by_one(world, monke
     assert not any(commit_of(world, sha).suspect for sha in [*before, *again[culprit:]])
 
 
+def made_anew(world, *trees, message="squashed"):
+    """What waits is forced away for as many commits as there are trees; all of them have passed before anything goes out."""
+    with world.store.reading() as tx:
+        runs = planning.released(tx, "shop").position
+    del world.workshop.commits[runs:]
+    for number, tree in enumerate(trees):
+        sha = f"{7 + number}" * 40
+        world.workshop.commits.append(
+            BranchCommit(sha, runs + 1 + number, message, "Ann", message, tree=tree)
+        )
+    reread(world)
+    hashes = [one.sha for one in world.workshop.commits[runs:]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planning, "start_next", lambda *_, **__: None)
+        for sha in hashes:
+            testing.run_tests(commit_of(world, sha).id, world.deps)
+    return hashes
+
+
+def a_failed_batch(world, monkeypatch, culprit=None):
+    """Its last commit has the files `c`; `culprit`: from 0, it was found."""
+    hashes = batch_of_three(world, monkeypatch, trees=[digit * 40 for digit in "abc"])
+    if culprit is None:
+        world.metrics.share_of = lambda _name, role, _at: 0.0 if role == "canary" else 1.0
+        with monkeypatch.context() as patch:
+            patch.setattr(planning, "start_next", lambda *_, **__: None)
+            world.run(seconds=300, until=lambda: world.newest().state is RolloutState.ROLLED_BACK)
+        assert all(commit_of(world, sha).suspect for sha in hashes)
+    else:
+        goes_bad(world, hashes[culprit])
+        world.run(seconds=900)
+        assert commit_of(world, hashes[culprit]).state is CommitState.BARRED
+    world.metrics.share_of = lambda *_: 1.0
+    return hashes
+
+
+@pytest.mark.parametrize("culprit", [None, 0, 1])
+def test_a_batch_that_went_wrong_does_not_ship_again_squashed(world, monkeypatch, culprit):
+    """One commit with its very files, whether or not somebody knows which of the three was bad: that one of them was is known."""
+    hashes = a_failed_batch(world, monkeypatch, culprit)
+    before = world.newest().id
+    (squashed,) = made_anew(world, "c" * 40)
+    world.run(seconds=300)
+    assert (world.newest().id, commit_of(world, squashed).state) == (before, CommitState.BARRED)
+    assert commit_of(world, squashed).reason.startswith(
+        "the same files as rollout 2 brought, which was taken back"
+    )
+    assert squashed not in world.runs().values()
+    assert commit_of(world, hashes[2]).state is CommitState.PASSED
+
+
+def test_a_batch_that_went_wrong_and_is_cut_otherwise_goes_out_one_by_one(world, monkeypatch):
+    """Other files in between and the same in the end: not together, and the last one not at all, as nothing else is left of it."""
+    a_failed_batch(world, monkeypatch)
+    before = world.newest().id
+    again = made_anew(world, "d" * 40, "e" * 40, "c" * 40)
+    world.run(seconds=900)
+    assert [one.commits for one in rollouts_of(world) if one.id > before] == [(sha,) for sha in again[:2]]
+    assert commit_of(world, again[2]).state is CommitState.BARRED
+
+
+@pytest.mark.parametrize("way", ["a trailer", "unbar", "deploy --now"])
+def test_a_persons_word_counts_more_than_that_the_same_files_went_wrong(world, monkeypatch, way):
+    """What was wrong was elsewhere: the squashed batch ships."""
+    hashes = a_failed_batch(world, monkeypatch)
+    trailer = f"\n\nRollout-Fixes: {hashes[0]}" if way == "a trailer" else ""
+    (squashed,) = made_anew(world, "c" * 40, message=f"squashed{trailer}")
+    if way == "deploy --now":
+        wish = intake.Wish("it was the network", "ann")
+        intake.enqueue(world.config.app(None), squashed, world.deps, who="ann", now=wish)
+    world.run(seconds=120)
+    if way == "unbar":
+        bars.unbar("shop", squashed, world.deps, who="ann", why="it was the network")
+    world.run(seconds=200)
+    assert set(world.runs().values()) == {squashed}
+
+
+def test_the_culprit_that_is_let_go_is_not_tried_together_with_its_batch_again(world, monkeypatch):
+    """It was found by its own canary, and a person unbars it: what failed together goes out one by one still."""
+    hashes = a_failed_batch(world, monkeypatch, 0)
+    before = world.newest().id
+    bars.unbar("shop", hashes[0], world.deps, who="ann", why="it was the network")
+    world.run(seconds=900)
+    assert [one.commits for one in rollouts_of(world) if one.id > before] == [(sha,) for sha in hashes]
+
+
 def test_a_suspect_that_comes_back_is_one_again(world, monkeypatch):
     """What was forced away for its rebased self, which is suspected in its place, is forced back."""
     hashes = suspects_of_a_batch(world, monkeypatch)
