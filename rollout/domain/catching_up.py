@@ -39,11 +39,12 @@ _STEPS = {
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """A host in the rollout whose release the fleet runs, which does not run it as it should; a done one has lost it."""
+    """A host in the rollout whose release the fleet runs, which does not run it as it should; a done one has lost it, or runs a newer one."""
 
     host: RolloutHost
     answers: bool  # what it runs is known: somebody could read it
     wanted: bool  # nobody has excluded it, and it owes no rollback
+    newer: str | None = None  # it runs this of a later rollout of ours, which the fleet has gone back from
 
 
 def to_put_off(behind: Behind) -> bool:

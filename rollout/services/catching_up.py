@@ -117,7 +117,7 @@ def _step(
         if commit is not None and planning.is_built_again(tx, commit, deps):
             return []
     if step is Step.BEGIN:
-        host = _begin(tx, host, members[host.name])
+        host = _begin(tx, host, members[host.name], newer=found[1].newer)
         step = Step.PREPARE
     elif step is Step.PREPARE and not host.tries:  # it is new
         host = tx.hosts.update(host, tries=1)
@@ -140,14 +140,15 @@ def _join(tx: Transaction, goal: Rollout, members: Mapping[str, Member]) -> None
             tx.record(goal.app, f"host {name}", "join", who=AUTOMATION, why=why, rollout=goal.id)
 
 
-def _begin(tx: Transaction, host: RolloutHost, member: Member) -> RolloutHost:
+def _begin(tx: Transaction, host: RolloutHost, member: Member, *, newer: str | None = None) -> RolloutHost:
+    gone_back = f"it runs {newer[:12]}, from which the fleet has gone back" if newer else None
     why = {
         H.FAILED: f"it failed, and answers: {host.error}",
         H.EXCLUDED: "it is no longer excluded",
-        H.DONE: "nothing of ours is on it any more",
+        H.DONE: gone_back or "nothing of ours is on it any more",
     }[host.state]
     values: dict[str, Any] = {"tries": host.tries + 1 if host.state is H.FAILED else 1}
-    if host.state is H.DONE:  # what it ran before is gone too: its way back leads to nothing
+    if host.state is H.DONE and not newer:  # what it ran before is gone too: its way back leads to nothing
         values |= {"touched": False, "previous": None, "owes": False, "owed": None, "release": None}
     begun, _ = tx.hosts.change(
         host,
@@ -193,6 +194,6 @@ def _late(tx: Transaction, goal: Rollout, one: Behind, held: str | None) -> Late
         return Late(host.name, f"waits: {held}", None)
     if not catching_up.has_room(one, counters(goal), limits(goal)):
         return Late(host.name, f"waits: more than {goal.max_failed} hosts have failed", None)
-    return Late(
-        host.name, f"{host.error}; it is tried again" if host.error else "waits for its turn", next_at
-    )
+    runs = f"runs {one.newer[:12]}, from which the fleet has gone back, and " if one.newer else ""
+    then = f"{host.error}; it is tried again" if host.error else f"{runs}waits for its turn"
+    return Late(host.name, then, next_at)

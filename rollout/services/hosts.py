@@ -15,6 +15,7 @@ from rollout.domain.model import (
     FOREIGN,
     UNREAD,
     Answer,
+    AppName,
     Epoch,
     Greeting,
     HostId,
@@ -44,7 +45,7 @@ from rollout.errors import (
     Unhealthy,
     Unreachable,
 )
-from rollout.services import shares
+from rollout.services import freezes, shares
 from rollout.services.ports import Deps, Permit
 from rollout.services.rollouts import limits
 from rollout.services.targets import target_of
@@ -265,14 +266,24 @@ def _prepared(tx: Transaction, job: _Job, error: HostError | None, *, refused: s
 @crashpoints.stage("activate")
 def deploy(host_id: HostId, deps: Deps) -> None:
     """Switch a prepared host, or read one whose outcome is unknown."""
-    job = _begin(
-        deps, lambda tx: tx.hosts.claim_activation(host_id, deps.worker, deps.settings.lease_s), ROW_S
-    )
+
+    def claim(tx: Transaction) -> RolloutHost | None:
+        return tx.hosts.claim_activation(
+            host_id, deps.worker, deps.settings.lease_s, is_held=lambda name: _is_held(tx, name, deps)
+        )
+
+    job = _begin(deps, claim, ROW_S)
     if job is None:
         _read(host_id, deps)
     while job is not None:
         with crashpoints.stage("canary" if job.host.role is Role.CANARY else "activate"):
             job = _activate(job, deps)
+
+
+def _is_held(tx: Transaction, name: AppName, deps: Deps) -> bool:
+    """By a freeze, by a window of rollout.toml, or since that has the app no more."""
+    app = deps.config.apps.get(name)
+    return app is None or freezes.frozen(tx, app) is not None
 
 
 def _read(host_id: HostId, deps: Deps) -> None:

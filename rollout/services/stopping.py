@@ -370,7 +370,7 @@ def finish_roll_back(rollout_id: RolloutId, deps: Deps) -> None:
         if left:
             why += f"; not back yet: {', '.join(left[:10])}{' …' if len(left) > 10 else ''} (tried again until they are)"
         if alone := _left_alone(tx, rollout):
-            why += f"; left as they are, since it never reached them: {', '.join(alone[:10])}{' …' if len(alone) > 10 else ''}"
+            why += f"; not gone back with the others, since it never reached them: {', '.join(alone[:10])}{' …' if len(alone) > 10 else ''}"
         if bare:
             why += f"; without a release, as before: {', '.join(bare[:10])}{' …' if len(bare) > 10 else ''}"
         ended = tx.rollouts.change(rollout, RE.ROLLED_BACK, who="roll back", why=why, reason=why, due_at=None)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import and_, bindparam, func, insert, or_, select, update
 
 from rollout.domain.catching_up import Behind
-from rollout.domain.model import UNREAD, AppName, Member, Role, Rollout, RolloutHost
-from rollout.domain.states import HostState, RolloutState
+from rollout.domain.model import UNREAD, AppName, Member, Role, Rollout, RolloutHost, RolloutId
+from rollout.domain.states import CommitState, HostState, RolloutState
 from rollout.store.rollouts import has_room
 from rollout.store.rows import columns, load_one
 from rollout.store.tables import apps, fleet_hosts, rollout_hosts, rollouts
@@ -29,10 +29,10 @@ class CatchingUp:
         """The rollout whose release the fleet runs; None while another one is planned or under way."""
         return None if self._tx.rollouts.unfinished(app) else self._tx.rollouts.newest_done(app)
 
-    def allows(self, host: RolloutHost) -> bool:
-        """Automation may act on this host of a done rollout, until the transaction ends.
+    def allows(self, host: RolloutHost, *, to_read: bool = False) -> bool:
+        """Automation may act on this host of a done rollout, until the transaction ends; `to_read`: only read it.
 
-        Whoever plans a rollout, or takes this one back, locks the app's row first, as is done here.
+        Whoever plans a rollout, takes this one back, or bars its commit, locks the app's row first, as is done here.
         """
         if self._tx.rollouts.states([host.rollout]).get(host.rollout) is not RolloutState.DONE:
             return False
@@ -40,17 +40,15 @@ class CatchingUp:
         goal = self.goal(host.app)
         if goal is None or goal.id != host.rollout:
             return False
+        commit = None if to_read else self._tx.commits.get(host.app, goal.commit)
+        if not to_read and (commit is None or commit.state is not CommitState.PASSED):
+            return False
         its = {"its_app": host.app, "its_name": host.name}
         return self._tx.connection.execute(_WANTED, its).first() is not None
 
-    def take_token(self, host: RolloutHost) -> bool:
-        """As `rollouts.take_token`, for one host at a time of a rollout that is done; not past a person's freeze, however old the message."""
-        if not self.allows(host):
-            return False
-        freeze = self._tx.apps.frozen(host.app)
-        if freeze is not None and freeze.binds(self._tx.today()):
-            return False
-        return self._tx.connection.execute(_TAKE_TOKEN, {"rollout": host.rollout}).rowcount == 1
+    def take_token(self, rollout: RolloutId) -> bool:
+        """As `rollouts.take_token`, for one host at a time of a rollout that is done."""
+        return self._tx.connection.execute(_TAKE_TOKEN, {"rollout": rollout}).rowcount == 1
 
     def behind(self, goal: Rollout) -> list[Behind]:
         """Its hosts that do not run its release as they should, in the order of activation."""
@@ -59,6 +57,7 @@ class CatchingUp:
                 load_one(RolloutHost, row, state=HostState, role=Role),
                 answers=row.recorded != UNREAD,
                 wanted=row.excluded is None and not row.it_owes,
+                newer=row.recorded if row.runs_newer else None,
             )
             for row in self._tx.connection.execute(_BEHIND, {"rollout": goal.id})
         ]
@@ -150,19 +149,34 @@ _TAKE_TOKEN = (
     )
     .values(in_flight=1)
 )
-_KEPT, _ITS = rollout_hosts.alias(), rollouts.alias()
-# What a person has kept of a later rollout stays, until the next one.
-_IS_KEPT = (
-    select(_KEPT.c.id)
-    .join(_ITS, _ITS.c.id == _KEPT.c.rollout)
-    .where(
-        _KEPT.c.app == rollout_hosts.c.app,
-        _KEPT.c.name == rollout_hosts.c.name,
-        _KEPT.c.rollout > rollout_hosts.c.rollout,
-        _KEPT.c.touched,
-        _ITS.c.state == RolloutState.STOPPED,
+_LATER, _ITS = rollout_hosts.alias(), rollouts.alias()
+
+
+def _was_later(*its: Any) -> Any:
+    """It was a host of a later rollout too, and all this is true of that."""
+    return (
+        select(_LATER.c.id)
+        .join(_ITS, _ITS.c.id == _LATER.c.rollout)
+        .where(
+            _LATER.c.app == rollout_hosts.c.app,
+            _LATER.c.name == rollout_hosts.c.name,
+            _LATER.c.rollout > rollout_hosts.c.rollout,
+            *its,
+        )
+        .exists()
     )
-    .exists()
+
+
+# What a person has kept of a later rollout stays, until the next one.
+_IS_KEPT = _was_later(_LATER.c.touched, _ITS.c.state == RolloutState.STOPPED)
+# The fleet has gone back past a rollout that is done, and this host runs what that one brought: it was down when the others went.
+_RUNS_NEWER = and_(
+    fleet_hosts.c.found == fleet_hosts.c.release,  # nobody has switched it by hand since
+    _was_later(
+        _LATER.c.state == H.DONE,
+        _ITS.c.state == RolloutState.DONE,
+        _ITS.c.commit == fleet_hosts.c.release,
+    ),
 )
 # Its disk was lost: nothing was found on it, or it has been taken back to nothing.
 _NOTHING = or_(
@@ -175,11 +189,12 @@ _BEHIND = (
         fleet_hosts.c.release.label("recorded"),
         fleet_hosts.c.excluded,
         fleet_hosts.c.owes.label("it_owes"),
+        _RUNS_NEWER.label("runs_newer"),
     )
     .join(fleet_hosts, _ITS_FLEET_HOST)
     .where(
         rollout_hosts.c.rollout == bindparam("rollout"),
-        or_(rollout_hosts.c.state != H.DONE, _NOTHING),
+        or_(rollout_hosts.c.state != H.DONE, _NOTHING, _RUNS_NEWER),
         ~_IS_KEPT,
     )
     .order_by(rollout_hosts.c.position)

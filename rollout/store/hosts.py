@@ -41,7 +41,7 @@ from rollout.store.straight import Prepared
 from rollout.store.tables import fleet_hosts, rollout_hosts, rollouts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from rollout.store.store import Transaction
 
@@ -249,17 +249,33 @@ class Hosts:
         """As `claim_prepare` for hosts that are `preparable`, of a rollout whose row is held and whose state lets them be."""
         return self._claim_all(found, HE.PREPARE, owner, lease_s)
 
-    def claim_activation(self, host: HostId, owner: str, lease_s: float) -> RolloutHost | None:
-        """The right to switch this host, with its token; None when there is nothing to do or no room."""
+    def claim_activation(
+        self,
+        host: HostId,
+        owner: str,
+        lease_s: float,
+        *,
+        is_held: Callable[[AppName], bool] = lambda _: False,
+    ) -> RolloutHost | None:
+        """The right to switch this host, with its token; None when there is nothing to do or no room.
+
+        `is_held`: whether automation begins nothing now, as it then does not of a rollout that is done, however old the message.
+        """
         row = self._tx.run(_TO_ACTIVATE, {"host": host}).first()
         if row is None or (row.lease_until or 0.0) > self._tx.now():
             return None
         found = _debtor(row)
         its, canary = found[0], found[0].role is Role.CANARY
         take = self._tx.rollouts.may_activate if its.token else self._tx.rollouts.take_token
-        late = self._tx.catching_up.allows if its.token else self._tx.catching_up.take_token
-        may = take(its.rollout, canary=canary) or late(its)
+        may = take(its.rollout, canary=canary) or self._goes_on(its, is_held)
         return self.claim_with_tokens([found], owner, lease_s)[0] if may else None
+
+    def _goes_on(self, host: RolloutHost, is_held: Callable[[AppName], bool]) -> bool:
+        late = self._tx.catching_up
+        # Whoever freezes holds the app's row too: asked before, a freeze could come in between.
+        if not late.allows(host) or is_held(host.app):
+            return False
+        return host.token or late.take_token(host.rollout)
 
     def next_to_activate(self, rollout: RolloutId, limit: int) -> list[Debtor]:
         """The next hosts without a token that no message is under way for."""
@@ -631,7 +647,7 @@ class Hosts:
     def _reads_late(self, host: RolloutHost) -> bool:
         """Of a rollout that is done; while nobody can read the host, `claim_look` finds out when it is back."""
         answers = not host.unreadable or self.recorded(host.app, host.name) != UNREAD
-        return answers and self._tx.catching_up.allows(host)
+        return answers and self._tx.catching_up.allows(host, to_read=True)
 
     def _rollout_in(self, rollout: RolloutId, states: Any) -> bool:
         """The rollout is in one of these states, and stays so until the transaction ends."""

@@ -190,18 +190,51 @@ def test_nothing_is_brought_to_anybody_while_automation_stands_still(world, bar)
     assert world.fleet.hosts[A].current == sha
 
 
-def test_a_late_message_switches_nothing_in_a_freeze(world):
-    """The host was prepared, and its message waited in the broker while somebody said freeze."""
+def frozen_by_ann(world):
+    freezes.freeze(app(world), world.deps, who="ann", why="the sale", until=None)
+    return lambda: freezes.unfreeze(app(world), world.deps, who="ann", why="-")
+
+
+def barred_by_ann(world):
+    sha = world.newest().commit
+    bars.bar("shop", sha, world.deps, who="ann", why="loses orders")
+    return lambda: bars.unbar("shop", sha, world.deps, who="ann", why="it does not")
+
+
+def in_a_window(world):
+    patch = pytest.MonkeyPatch()
+    always = app(world).queue.model_copy(
+        update={"freeze": ("Mon 00:00 - Sun 23:59", "Sun 23:58 - Mon 00:01")}
+    )
+    patch.setitem(app(world).__dict__, "queue", always)
+    return patch.undo
+
+
+@pytest.mark.parametrize("stood_still", [frozen_by_ann, barred_by_ann, in_a_window])
+def test_a_late_message_switches_nothing_while_automation_stands_still(world, stood_still):
+    """The host was prepared, and its message waited in the broker while somebody said freeze or bar, or a window began."""
     sha = done_without(world, A)
     number = world.newest().id
     back(world, A)
     world.run(until=lambda: row_of(world, number).state is H.PREPARED, seconds=500)
-    freezes.freeze(app(world), world.deps, who="ann", why="the sale", until=None)
+    go_on = stood_still(world)
     hosts.deploy(row_of(world, number).id, world.deps)
     assert (row_of(world, number).state, world.fleet.hosts[A].current) == (H.PREPARED, None)
-    freezes.unfreeze(app(world), world.deps, who="ann", why="-")
+    go_on()
     world.run(seconds=120)
     assert world.fleet.hosts[A].current == sha
+
+
+def test_a_bar_does_not_keep_a_lost_outcome_from_being_read(world):
+    """What a host runs whose worker was silent is found out whatever automation may do (I5)."""
+    sha = done_without(world, A)
+    back(world, A)
+    number = world.newest().id
+    world.fleet.hosts[A].loses_answer = 1
+    world.run(until=lambda: row_of(world, number).state is H.UNKNOWN, seconds=500)
+    bars.bar("shop", sha, world.deps, who="ann", why="slow")
+    world.run(until=lambda: row_of(world, number).state is H.DONE, seconds=60)
+    assert (row_of(world, number).state, recorded(world, A).release) == (H.DONE, sha)
 
 
 def test_an_excluded_host_stays_out_until_it_is_included(world):
@@ -408,6 +441,51 @@ def test_a_late_message_switches_nothing_of_an_older_rollout(world):
     assert world.newest().commit == sha
     hosts.deploy(row_of(world, old).id, world.deps)
     assert (row_of(world, old).state, world.fleet.hosts[A].current) == (H.PREPARED, sha)
+
+
+def gone_past(world):
+    """All have gone from the third release to the first, but one that was down since the second; the first, and the second."""
+    first = world.push()
+    world.settle()
+    second = world.push()
+    world.settle()
+    done_without(world, A)
+    stopping.roll_back_done(app(world), world.deps, to=first, who="ann", why="both are bad")
+    assert world.settle().state is R.ROLLED_BACK
+    assert world.fleet.hosts[A].current == second
+    return first, second
+
+
+def test_a_host_that_was_down_when_the_fleet_went_back_past_its_release_goes_back_too(world):
+    """It runs what was barred then; its own way back, from the release where all are now, stays what it was."""
+    first, second = gone_past(world)
+    assert "not gone back with the others, since it never reached them: web05" in world.newest().reason
+    back(world, A)
+    world.run(until=lambda: late(world).get(A) and "runs" in late(world)[A].because, seconds=500)
+    assert late(world)[A].because.startswith(f"runs {second[:12]}, from which the fleet has gone back")
+    world.run(until=lambda: not late(world), seconds=500)
+    assert set(world.runs().values()) == {first}
+    assert (state_of(world, 1), row_of(world, 1).previous, recorded(world, A).release) == (
+        R.DONE,
+        None,
+        first,
+    )
+    assert "catch up" in events(world, A, 1)
+
+
+def test_what_somebody_has_put_on_such_a_host_by_hand_stays(world):
+    """The fleet went back past the release that it had; what a person did on the host is drift, and nobody's to undo."""
+    _, second = gone_past(world)
+    freezes.freeze(app(world), world.deps, who="ann", why="I look at it", until=None)
+    back(world, A)
+    world.run(until=lambda: recorded(world, A).release == second, seconds=500)
+    host = world.fleet.hosts[A]
+    host.current = "b" * 40
+    views.verify("shop", world.deps)
+    freezes.unfreeze(app(world), world.deps, who="ann", why="-")
+    world.run(seconds=500)
+    assert (host.current, late(world)) == ("b" * 40, {})
+    host.current = second  # as is recorded
 
 
 class Killed(BaseException):
