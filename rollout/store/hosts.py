@@ -52,8 +52,9 @@ PREPARING = STAGES | {RolloutState.PENDING}  # one that is planned ahead is made
 SWITCHING = (*sorted(STAGES), RolloutState.HALTED)  # what was begun may finish while a rollout is halted
 BACK = (RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK)
 NO_END = 2**62  # above every epoch
-# What these run may not be known when their rollout is over; of the first two since an earlier rollout, or attempt.
-AFTERWARDS = (H.PENDING, H.PREPARED, H.UNKNOWN, H.FAILED, H.EXCLUDED)
+# What these run may not be known when their rollout is over; of the first two since an earlier rollout, or attempt, and of
+# the last since the rollout before it has gone on with the host.
+AFTERWARDS = (H.PENDING, H.PREPARED, H.UNKNOWN, H.FAILED, H.EXCLUDED, H.ROLLED_BACK)
 # A touched host in one of these was switched, or goes back itself.
 TAKEN_OVER = (H.DONE, H.ROLLING_BACK, H.ROLLED_BACK, H.ROLLBACK_FAILED)
 

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from rollout.domain.model import UNREAD
 from rollout.domain.states import CommitState, HostState, RolloutState
 from rollout.errors import ConfigError
 from rollout.services import bars, catching_up, freezes, halts, hosts, intake, stopping, views
@@ -289,6 +290,50 @@ def test_a_host_that_is_new_in_the_fleet_gets_what_it_runs(world, monkeypatch):
     stopping.roll_back_done(app(world), world.deps, to=None, who="ann", why="slow")
     world.settle()
     assert set(world.runs().values()) == {None}
+
+
+@pytest.mark.parametrize("came_back_as", ["a canary that failed", "one of a release that was taken back"])
+def test_a_new_host_that_was_taken_back_gets_what_the_fleet_runs(world, monkeypatch, came_back_as):
+    """A newer rollout has brought it back to nothing: it joins the one before, is read, and is brought to its release."""
+    members, new = world.fleet.members, []
+    monkeypatch.setattr(
+        world.fleet, "members", lambda its: [*new, *(one for one in members(its) if one.name != B)]
+    )
+    good = world.push()
+    world.settle()
+    new += [one for one in members(app(world)) if one.name == B]
+    if came_back_as == "a canary that failed":
+        world.metrics.share = 0.5
+    bad = world.push()
+    assert world.settle().commit == bad
+    if came_back_as != "a canary that failed":
+        stopping.roll_back_done(app(world), world.deps, to=None, who="ann", why="slow")
+        world.settle()
+    assert (world.newest().state, row_of(world, world.newest().id, B).state) == (R.ROLLED_BACK, H.ROLLED_BACK)
+    world.run(until=lambda: world.fleet.hosts[B].current == good, seconds=400)
+    assert set(world.runs().values()) == {good}
+
+
+def test_a_host_that_was_lost_after_a_rollback_is_looked_at_until_it_is_back(world):
+    """It went down while it was brought to the older rollout: that a newer one has brought it back settles nothing since."""
+    world.push()
+    world.settle()
+    good = done_without(world, A)
+    older = world.newest().id
+    freezes.freeze(app(world), world.deps, who="ann", why="the sale", until=None)
+    back(world, A)
+    hotfix = world.workshop.push()
+    intake.read_branch(app(world), world.deps, who="test", why="pushed")
+    intake.enqueue(app(world), hotfix, world.deps, who="ann", now=intake.Wish("hurry", "ann"))
+    world.run(until=lambda: world.newest().commit == hotfix and world.newest().state is R.DONE)
+    stopping.roll_back_done(app(world), world.deps, to=None, who="ann", why="slow")
+    world.settle()
+    world.fleet.hosts[A].unreachable = True
+    freezes.unfreeze(app(world), world.deps, who="ann", why="over")
+    world.run(until=lambda: row_of(world, older).state is H.FAILED and recorded(world, A).release == UNREAD)
+    back(world, A)
+    world.run(until=lambda: world.fleet.hosts[A].current == good, seconds=1500)
+    assert set(world.runs().values()) == {good}
 
 
 def test_who_left_the_fleet_is_not_brought_to_anything(world, monkeypatch):
