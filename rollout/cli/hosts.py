@@ -21,13 +21,13 @@ def hosts(
     Drift is a host that runs something else than what was left on it; `unknown` is one whose outcome was lost, or that lets
     nobody in, and that nobody has read since. Exit code 1 when a host could not be read.
     """
-    from rollout.services import catching_up, explaining, views
+    from rollout.services import catching_up, explaining, verifying, views
 
     unread: dict[str, str] = {}
     found = []
     for app in call.apps():
         if verify:
-            unread |= views.verify(app, call.deps)
+            unread |= verifying.verify(app, call.deps)
         with call.store.reading() as tx:
             configured = call.config.app(app)
             late = {

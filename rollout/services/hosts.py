@@ -494,7 +494,7 @@ def _settle(tx: Transaction, job: _Job, status: HostStatus) -> bool:
     if not status.sealed or (status.asked in _UNDER_WAY and status.running):
         busy = OutcomeUnknown(f"{host.name}: is still at work on what was sent to it")
         return _read_again(tx, job, busy, unreadable_after_s=_step_timeout(job.app))
-    tx.hosts.found(host.app, host.name, status.current, epoch=host.epoch)
+    tx.hosts.found(host, status.current)
     done = status.asked == "done" and status.current == job.rollout.commit
     if host.touched:
         tx.hosts.runs(host, status.current, settled=done)
@@ -599,28 +599,33 @@ def _read_again(tx: Transaction, job: _Job, error: HostError, *, unreadable_afte
 # -- after the end -----------------------------------------------------------------------------------------------------
 
 
-def look(host_id: HostId, deps: Deps) -> None:
-    """Read what a host runs that nobody could read before its rollout ended, sealing it; nothing is done to it (I5)."""
+def look(host_id: HostId, deps: Deps) -> HostError | None:
+    """Read what a host runs that nobody could read before its rollout ended, sealing it; nothing is done to it (I5).
+
+    What kept it from being read; None also when it is not to be read, or somebody else does.
+    """
     job = _begin(deps, lambda tx: tx.hosts.claim_look(host_id, deps.worker, deps.settings.lease_s))
     if job is None:
-        return
+        return None
     epoch = job.host.epoch
     assert epoch is not None
-    status = None
+    status = error = None
     with deps.leases.hold("host", host_id):
         try:
             target = target_of(job.host, job.app)
             status = deps.fleet.status(
                 target, asked=job.host.operation or 0, seal=(epoch, epoch), timeout_s=30.0
             )
-        except HostError as error:
+        except HostError as failure:
+            error = failure
             log.info("host_not_read", rollout=job.host.rollout, host=job.host.name, error=str(error))
     _report(deps, job, lambda tx: _looked(tx, job, status))
+    return error
 
 
 def _looked(tx: Transaction, job: _Job, status: HostStatus | None) -> bool:
     if status is not None and status.sealed and not status.running:
-        tx.hosts.found(job.host.app, job.host.name, status.current, epoch=job.host.epoch)
+        tx.hosts.found(job.host, status.current)
         return _change_nothing(tx, job, due_at=None, failures=0)
     failures = job.host.failures + 1
     wait = retry.backoff_s(failures, first=READ_AGAIN_S, most=300.0)

@@ -1,15 +1,11 @@
 """What people and programs are shown: the JSON shapes of the contract, as plain dictionaries. Reads only."""
 
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
-from rollout.domain.model import UNREAD, AppName, Commit, Delivery, FleetHost, Rollout, RolloutHost, RolloutId
+from rollout.domain.model import AppName, Commit, Delivery, FleetHost, Rollout, RolloutHost, RolloutId
 from rollout.domain.states import HostState, outcome
-from rollout.errors import HostError
 from rollout.services import bars, freezes
-from rollout.services.ports import Deps
-from rollout.services.targets import member_target
 from rollout.store.store import Transaction
 
 RECENT = 200  # past rollouts that are looked through
@@ -202,28 +198,3 @@ def _fleet_host(host: FleetHost) -> dict[str, Any]:
         "drift": None if host.verified_at is None else host.found != host.release,
         "excluded": host.excluded,
     }
-
-
-def verify(app_name: str, deps: Deps, *, threads: int = 16) -> dict[str, str]:
-    """Read every host of the app as configured now, and keep what it runs; the errors, by host."""
-    app = deps.config.app(app_name)
-    name = AppName(app.name)
-    members = deps.fleet.members(app)
-    with deps.store.transaction() as tx:
-        tx.hosts.know(name, members)
-
-    def read(position: int) -> tuple[str, str | None, str | None]:
-        member = members[position]
-        try:
-            status = deps.fleet.status(member_target(member, app), timeout_s=30.0)
-        except HostError as error:
-            return member.name, None, str(error)
-        return member.name, UNREAD if status.running else status.current, None
-
-    with ThreadPoolExecutor(max(1, min(threads, len(members)))) as pool:
-        found = list(pool.map(read, range(len(members))))
-    with deps.store.transaction() as tx:
-        for host, release, error in found:
-            if error is None and release != UNREAD:  # it is being switched at this moment
-                tx.hosts.found(name, host, release)
-    return {host: error for host, _, error in found if error is not None}

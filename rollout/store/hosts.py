@@ -51,7 +51,6 @@ LEASED = (H.PREPARING, H.ACTIVATING, H.ROLLING_BACK)
 PREPARING = STAGES | {RolloutState.PENDING}  # one that is planned ahead is made ready
 SWITCHING = (*sorted(STAGES), RolloutState.HALTED)  # what was begun may finish while a rollout is halted
 BACK = (RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK)
-NO_END = 2**62  # above every epoch
 # What these run may not be known when their rollout is over; of the first two since an earlier rollout, or attempt, and of
 # the last since the rollout before it has gone on with the host.
 AFTERWARDS = (H.PENDING, H.PREPARED, H.UNKNOWN, H.FAILED, H.EXCLUDED, H.ROLLED_BACK)
@@ -160,6 +159,12 @@ class Hosts:
         """Hosts that nobody could read to the end of their last rollout; one that is not over reads its own."""
         rows = self._tx.connection.execute(_TO_LOOK_AT.limit(limit), {"now": self._tx.now()})
         return load_all(RolloutHost, rows, **_CONVERTERS)
+
+    def nobody_reads(self, app: AppName, name: str) -> RolloutHost | None:
+        """This host, in the rollout for which it is to be looked at, now or later."""
+        its = (rollout_hosts.c.app == app, rollout_hosts.c.name == name)
+        row = self._tx.connection.execute(_TO_LOOK_AT.where(*its), {"now": float("inf")}).first()
+        return load(RolloutHost, row, **_CONVERTERS)
 
     def going_back(self, rollout: RolloutId) -> int:
         """How many touched hosts are on their way back, or have a message under way for it."""
@@ -592,6 +597,13 @@ class Hosts:
         )
         return load_all(FleetHost, rows)
 
+    def in_fleet(self, app: AppName, name: str) -> FleetHost:
+        """A host that is known of the app."""
+        its = (fleet_hosts.c.app == app, fleet_hosts.c.name == name)
+        return load_one(
+            FleetHost, self._tx.connection.execute(rows_of(FleetHost, fleet_hosts).where(*its)).one()
+        )
+
     def recorded(self, app: AppName, name: str) -> str | None:
         """The release that the host runs, as recorded: a commit, FOREIGN, UNREAD or None."""
         return self._tx.connection.execute(_RECORDED, {"its_app": app, "its_name": name}).scalar()
@@ -614,10 +626,20 @@ class Hosts:
         """The host is to go back to this, whatever it runs, and could not: whoever takes it over goes on from there (I2)."""
         self._report(_FLEET_REPORT, host, owes=True, owed=owed, operation=host.epoch)
 
-    def found(self, app: AppName, name: str, release: str | None, *, epoch: Epoch | None = None) -> None:
-        """The host was read (under this epoch) and has this release; what is recorded stays, unless it was not known."""
-        values = {"its_app": app, "its_name": name, "its_release": release, "its_time": self._tx.today()}
-        self._tx.connection.execute(_FOUND, {**values, "its_epoch": NO_END if epoch is None else epoch})
+    def found(self, host: RolloutHost, release: str | None) -> None:
+        """The host was sealed under its claim's epoch, and has this release; what is recorded stays, unless it was not known."""
+        values = {**_report_of(host), "its_release": release, "its_time": self._tx.today()}
+        self._tx.connection.execute(_FOUND, values)
+
+    def seen(self, before: FleetHost, release: str | None) -> None:
+        """A plain reading found this release on the host that was known like this when it began; what is recorded stays.
+
+        It is no news when the host has been switched or read since, or somebody is at work on it; and it settles nothing
+        where an order was lost, which may still act.
+        """
+        its = {"its_app": before.app, "its_name": before.name, "its_release": release}
+        was = {"its_epoch": before.operation, "its_reading": before.verified_at}
+        self._tx.connection.execute(_SEEN, {**its, **was, "its_time": self._tx.today()})
 
     def unread(self, host: RolloutHost) -> None:
         """The host's outcome was lost, or it lets nobody in: what it runs is not known until it is read (I5)."""
@@ -934,6 +956,21 @@ _FOUND = _FLEET_HOST.values(
     found=bindparam("its_release"),
     verified_at=bindparam("its_time"),
 )
+_AT_WORK = (
+    select(rollout_hosts.c.id)
+    .where(
+        rollout_hosts.c.app == fleet_hosts.c.app,
+        rollout_hosts.c.name == fleet_hosts.c.name,
+        rollout_hosts.c.state.in_([H.ACTIVATING, H.ROLLING_BACK, H.UNKNOWN]),
+    )
+    .exists()
+)
+_SEEN = _FLEET_HOST.where(
+    fleet_hosts.c.release.is_distinct_from(UNREAD),
+    fleet_hosts.c.operation == bindparam("its_epoch"),
+    fleet_hosts.c.verified_at.is_not_distinct_from(bindparam("its_reading")),
+    ~_AT_WORK,
+).values(found=bindparam("its_release"), verified_at=bindparam("its_time"))
 # A host that is done or back owes nothing any more. One that only greeted a newer rollout still owes what it owed; so
 # when that one is over, an older one's rollback goes on, unless the host runs the newer release, or nobody knows that.
 _TOUCHED_LATER = (

@@ -118,7 +118,7 @@ def test_a_late_report_records_nothing_over_a_newer_claims(store):
         (known,) = (one for one in tx.hosts.fleet("shop") if one.name == host.name)
         assert (known.release, known.operation, known.owes) == (newer, new.epoch, False)
         tx.hosts.unread(new)
-        tx.hosts.found("shop", host.name, SHA, epoch=old.epoch)
+        tx.hosts.found(old, SHA)
         (known,) = (one for one in tx.hosts.fleet("shop") if one.name == host.name)
         assert known.release == UNREAD
 

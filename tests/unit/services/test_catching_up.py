@@ -8,7 +8,7 @@ import pytest
 from rollout.domain.model import UNREAD
 from rollout.domain.states import CommitState, HostState, RolloutState
 from rollout.errors import ConfigError
-from rollout.services import bars, catching_up, freezes, halts, hosts, intake, stopping, views
+from rollout.services import bars, catching_up, freezes, halts, hosts, intake, stopping, verifying
 from tests.support.across import before_reports, recorded, row_of, state_of
 from tests.support.checker import read
 from tests.support.checker.check import check
@@ -361,7 +361,7 @@ def test_a_host_that_lost_its_disk_gets_it_again(world):
     world.settle()
     host = world.fleet.hosts[A]
     host.lose_disk()
-    views.verify("shop", world.deps)
+    verifying.verify("shop", world.deps)
     world.run(seconds=120)
     assert (host.current, recorded(world, A).release, recorded(world, A).found) == (sha, sha, sha)
     assert row_of(world, world.newest().id).previous is None
@@ -652,7 +652,7 @@ def test_what_the_fleet_runs_is_built_again_for_a_host_that_lacks_it(world, monk
         return true(target, order, **more)
 
     monkeypatch.setattr(world.fleet, "prepare", prepare)
-    views.verify("shop", world.deps)
+    verifying.verify("shop", world.deps)
     world.run(until=lambda: commit_of(world, sha).state is CommitState.TESTING, seconds=60)
     assert late(world)[A].because.startswith(f"waits: commit {sha[:12]} is built again")
     world.run(until=lambda: world.fleet.hosts[A].current == sha, seconds=120)
@@ -674,7 +674,7 @@ def test_what_cannot_be_built_again_is_told_with_what_to_do(world, monkeypatch, 
         monkeypatch.setattr(world.workshop, "build", built)
     else:
         world.workshop.failing_build.add(sha)
-    views.verify("shop", world.deps)
+    verifying.verify("shop", world.deps)
     world.run(seconds=300)
     because = late(world)[A].because
     assert because.startswith(f"waits: commit {sha[:12]} is failed: build: ")

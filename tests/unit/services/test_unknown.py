@@ -6,7 +6,7 @@ import pytest
 
 from rollout.domain.model import UNREAD
 from rollout.domain.states import HostState, RolloutState
-from rollout.services import hosts, reconcile, stopping, views
+from rollout.services import hosts, reconcile, stopping, verifying, views
 from tests.support.checker.check import check
 from tests.support.checker.read import world as told
 from tests.support.world import World
@@ -90,8 +90,8 @@ def test_a_host_is_not_known_from_the_moment_that_its_answer_was_lost(world):
     )
 
 
-def test_a_plain_reading_is_overtaken_by_the_sealed_one(world):
-    """Somebody verifies while the host is unknown, and then a late order acts: what the seal finds is recorded."""
+def test_a_plain_reading_settles_nothing_while_an_order_may_act(world):
+    """Somebody verifies while the host is unknown, and then a late order acts: only what the seal finds is recorded."""
     world.push()
     world.settle()
     host = world.fleet.hosts["web05"]
@@ -106,13 +106,13 @@ def test_a_plain_reading_is_overtaken_by_the_sealed_one(world):
         world.settle()
     world.run(until=lambda: of(world, "web05").state is HostState.UNKNOWN)
     host.unreachable = False
-    views.verify("shop", world.deps)
-    old, late = recorded(world).release, of(world, "web05").operation
+    verifying.verify("shop", world.deps)
+    known, late = recorded(world), of(world, "web05").operation
     host.current = new
     for what in ("intent", "done"):
         host.note(what, "activate", late, late, new)
     world.settle()
-    assert old not in {UNREAD, new}
+    assert (known.release, known.verified_at) == (UNREAD, None)
     assert (of(world, "web05").state, recorded(world).release) == (HostState.DONE, new)
 
 
@@ -193,11 +193,77 @@ def test_verify_records_what_was_not_known(world, lost):
     with world.store.reading() as tx:
         before = views.fleet(tx, "shop")[4]
     lost.unreachable = False
-    assert views.verify("shop", world.deps) == {}
+    assert verifying.verify("shop", world.deps) == {}
     with world.store.reading() as tx:
         after = views.fleet(tx, "shop")[4]
     assert (before["release"], before["drift"], before["verified_at"]) == (UNREAD, None, None)
     assert (after["release"], after["drift"]) == (lost.current, False)
+    assert lost.journal[-1].what == "seal"
+
+
+def test_verify_says_why_a_lost_host_is_not_read(world, lost):
+    """It is the reading of hosts that were lost, made at once: what that came upon is told."""
+    assert [*verifying.verify("shop", world.deps)] == ["web05"]
+    assert recorded(world).release == UNREAD
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_verify_read_before_a_switch_is_no_news_after_it(world, monkeypatch, first):
+    """A rollout has switched the host meanwhile: it neither drifts, nor has it lost its disk, and nobody restarts it."""
+    if not first:
+        world.push()
+        world.settle()
+    true = world.fleet.status
+
+    def slow(target, **how):
+        status = true(target, **how)
+        if target.name == "web05" and "seal" not in how:
+            monkeypatch.setattr(world.fleet, "status", true)
+            world.push()
+            world.settle()
+        return status
+
+    monkeypatch.setattr(world.fleet, "status", slow)
+    assert verifying.verify("shop", world.deps, threads=1) == {}
+    sha, number = world.newest().commit, world.newest().id
+    assert (recorded(world).release, recorded(world).found) == (sha, sha)
+    world.run(seconds=120)
+    with world.store.reading() as tx:
+        assert "catch up" not in {event.what for event in tx.events.of_rollout(number)}
+
+
+def test_each_reading_of_verify_is_written_at_once(world, monkeypatch):
+    """Not when the slowest host has answered: by then it may be wrong of all others."""
+    world.push()
+    world.settle()
+    world.fleet.hosts["web01"].current = None
+    true, seen = world.fleet.status, []
+
+    def status(target, **how):
+        if target.name == "web06":
+            seen.append(recorded(world, "web01").found)
+        return true(target, **how)
+
+    monkeypatch.setattr(world.fleet, "status", status)
+    verifying.verify("shop", world.deps, threads=1)
+    assert seen == [None]
+
+
+def test_verify_says_nothing_of_a_host_that_is_being_switched(world):
+    """Its order has acted and its report is on its way: that the disk has the new release already is no drift."""
+    world.push()
+    world.settle()
+    host, found = world.fleet.hosts["web05"], []
+
+    def verify():
+        verifying.verify("shop", world.deps)
+        found.append((recorded(world).found, host.current))
+
+    host.after_act = verify
+    old = recorded(world).release
+    sha = world.push()
+    world.settle()
+    assert found == [(old, sha)]
 
 
 @pytest.mark.parametrize("trouble", ["unreachable", "refuses_login"])
