@@ -42,9 +42,12 @@ class Mirror:
         """Git on this mirror."""
         return Git(self.directory, self.environment)
 
-    def fetch(self, repository: Repository, branch: str) -> str:
-        """Bring the branch up to date; its head. ServiceUnavailable or NotFound, and the mirror is as it was."""
-        with self._alone():
+    def fetch(self, repository: Repository, branch: str, limit_s: float = FETCH_LIMIT_S) -> str:
+        """Bring the branch up to date; its head. ServiceUnavailable or NotFound, and the mirror is as it was.
+
+        Another process is waited for as long as git may take.
+        """
+        with self._alone(limit_s):
             self._prepare(repository)
             self._sweep_locks()
             self._forget_other_branches(branch)
@@ -52,7 +55,7 @@ class Mirror:
             done = self.git.run(
                 "fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head", "--force",
                 "--end-of-options", repository.address, f"+refs/heads/{branch}:refs/heads/{branch}",
-                repository=repository, limit_s=FETCH_LIMIT_S,
+                repository=repository, limit_s=limit_s,
             )  # fmt: skip
             if done.status:
                 self._ask_head(repository, branch)  # says it better: no answer, or no such branch
@@ -172,10 +175,10 @@ class Mirror:
     def _made(self) -> bool:
         return (self.directory / "HEAD").exists()
 
-    def _alone(self) -> AbstractContextManager[None]:
+    def _alone(self, wait_s: float = FETCH_LIMIT_S) -> AbstractContextManager[None]:
         """The lock between all processes that fetch into this mirror."""
         lock = self.directory.with_suffix(".lock")
-        return filelock.held(lock, wait_s=FETCH_LIMIT_S, what=f"git mirror {self.directory.name}")
+        return filelock.held(lock, wait_s=wait_s, what=f"git mirror {self.directory.name}")
 
     def _prepare(self, repository: Repository) -> None:
         self._trust(repository)

@@ -15,7 +15,7 @@ from rollout.releases import archive, command, tree
 from rollout.releases.checkout import export
 from rollout.releases.contain import LATE
 from rollout.releases.deltas import Deltas
-from rollout.releases.limits import GIB, KEPT_ARCHIVES, KEPT_DELTAS, Bounds
+from rollout.releases.limits import FETCH_LIMIT_S, GIB, KEPT_ARCHIVES, KEPT_DELTAS, Bounds
 from rollout.releases.mirror import Mirror
 from rollout.releases.repository import Repository
 from rollout.releases.shelf import Shelf
@@ -39,10 +39,12 @@ class GitWorkshop:
     keep: int = KEPT_ARCHIVES
     bounds: Bounds = field(default_factory=Bounds)
 
-    def fetch(self, app: str, config: AppConfig) -> str:
+    def fetch(self, app: str, config: AppConfig, *, limit_s: float | None = None) -> str:
         """Update the bare mirror; the head of the configured branch."""
         with _room(self.state_dir):
-            return self._mirror(app).fetch(Repository.parse(config.repository), config.branch)
+            return self._mirror(app).fetch(
+                Repository.parse(config.repository), config.branch, limit_s or FETCH_LIMIT_S
+            )
 
     def remote_head(self, app: str, config: AppConfig) -> str:
         """The head of the branch by one `ls-remote`."""

@@ -205,13 +205,13 @@ def _why_ignored(push: Push, app: AppConfig | None) -> str | None:
     return None if push.head else "the branch was deleted"
 
 
-def read_branch(app: AppConfig, deps: Deps, *, who: str, why: str) -> str:
+def read_branch(app: AppConfig, deps: Deps, *, who: str, why: str, limit_s: float | None = None) -> str:
     """Fetch the branch, give every commit of the queue its row, and ring for those to be tested; the head.
 
-    ServiceUnavailable when the repository does not answer, NotFound when it has no such branch, Conflict when it is so far
+    ServiceUnavailable when the repository does not answer (within the limit), NotFound when it has no such branch, Conflict when it is so far
     ahead of what runs that nobody means it.
     """
-    return _read(app, deps, who=who, why=why)[0]
+    return _read(app, deps, who=who, why=why, limit_s=limit_s)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,13 +229,15 @@ def _known(tx: Transaction, name: AppName) -> _Known:
     return _Known(tuple(tx.commits.line(name, since)), tuple(planning.running(tx, name)))
 
 
-def _read(app: AppConfig, deps: Deps, *, who: str, why: str) -> tuple[str, Branch]:
+def _read(
+    app: AppConfig, deps: Deps, *, who: str, why: str, limit_s: float | None = None
+) -> tuple[str, Branch]:
     name = AppName(app.name)
     for tries_left in (2, 1, 0):
         with deps.store.reading() as tx:
             # Before the fetch: what that finds is newer than what is written here.
             known, began_s = _known(tx, name), tx.now()
-        head = deps.workshop.fetch(app.name, app)
+        head = deps.workshop.fetch(app.name, app, limit_s=limit_s)
         branch = _branch_above(known, head, app, deps)
         with deps.store.transaction() as tx:
             tx.apps.lock(name)

@@ -85,10 +85,11 @@ class Fleet(Protocol):
 class Workshop(Protocol):
     """From a commit to the bytes that hosts get: mirror, checkout, tests, build, archive."""
 
-    def fetch(self, app: str, config: AppConfig) -> str:
+    def fetch(self, app: str, config: AppConfig, *, limit_s: float | None = None) -> str:
         """Update the bare mirror; the head of the configured branch (40 hex digits).
 
-        ServiceUnavailable when the repository does not answer, NotFound when the branch does not exist.
+        ServiceUnavailable when the repository does not answer, or not within the limit (as it comes, what a first fetch may
+        take), NotFound when the branch does not exist.
         """
 
     def remote_head(self, app: str, config: AppConfig) -> str:

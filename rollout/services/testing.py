@@ -23,6 +23,7 @@ log = structlog.get_logger()
 PATIENT_ATTEMPTS = 3  # a webhook may be faster than the git server's own copies
 MERGED = "it was merged at this very moment: it is tested again, and built"
 OTHER_BYTES = "it gives other bytes than those that were rolled out (is `release.build` the same each time?)"
+FETCH_S = 20.0  # in a place for tests; what takes longer is the poll's to fetch, which holds up no other app
 MOST_LOST = 5  # runs in a row that end with their worker: then it is the tests that end it
 
 
@@ -174,7 +175,15 @@ def _on_branch(commit: Commit, app: AppConfig, deps: Deps) -> None:
         return
     if silent:  # the poll that the webhook asked for waits for it, and takes no other app's place for tests
         raise ServiceUnavailable(f"{missing} yet: the git server does not answer")
-    intake.read_branch(app, deps, who=deps.worker, why="on the branch")
+    try:
+        intake.read_branch(app, deps, who=deps.worker, why="on the branch", limit_s=FETCH_S)
+    except ServiceUnavailable as error:
+        with (
+            deps.store.transaction() as tx
+        ):  # the poll takes the time that it wants, and has the commit tested then
+            tx.apps.lock(commit.app)
+            tx.apps.look([commit.app])
+        raise ServiceUnavailable(f"{missing} yet: {error}", remedy=error.remedy) from error
     with deps.store.reading() as tx:
         fresh = tx.commits.by_id(commit.id)
     if fresh is not None and fresh.merged_into is not None:

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from rollout.domain.model import Push
 from rollout.releases.git import Git
 from rollout.releases.workshop import GitWorkshop
-from rollout.services import intake, reconcile
+from rollout.services import intake, reconcile, testing
 from tests.support.processes import until
 from tests.support.sources import Source
 from tests.support.world import World
@@ -90,3 +91,25 @@ def test_a_look_at_a_branch_without_news_is_one_ls_remote(tmp_path, monkeypatch,
         said.clear()
         intake.poll("shop", deps, force=True)
         assert said == ["ls-remote"]
+
+
+def test_a_remote_that_hangs_keeps_a_place_for_tests_for_its_limit_only(tmp_path, monkeypatch, silent):
+    """A push to it is told of by a webhook before any poll: the next app's test does not wait for as long as a first fetch may take."""
+    monkeypatch.setattr(testing, "FETCH_S", 0.5)
+    world = World(tmp_path / "world", monkeypatch)
+    address = f"http://127.0.0.1:{silent.getsockname()[1]}/a.git"
+    shop = world.config.app("shop").model_copy(update={"repository": address})
+    deps = replace(
+        world.deps,
+        config=replace(world.config, apps={"shop": shop}),
+        workshop=GitWorkshop(tmp_path / "state"),
+    )
+    push = Push("github", "delivery", "push", full_name="ann/shop", branch="main", head="a" * 40)
+    intake.receive_all([(push, shop)], deps)
+    with world.store.reading() as tx:
+        commit = tx.commits.newest("shop") or tx.commits.get("shop", push.head)
+    testing.run_tests(commit.id, deps)
+    with world.store.reading() as tx:
+        put_off = tx.commits.by_id(commit.id)
+    assert (put_off.state, put_off.lease_owner) == ("received", None)
+    assert "git fetch did not end within" in put_off.reason

@@ -102,7 +102,8 @@ class FakeWorkshop(ModelWorkshop):
             raise NotFound(f"{config.repository} has no branch {config.branch!r}", remedy="correct `branch`")
         return self.commits[-1].sha
 
-    fetch = remote_head
+    def fetch(self, app, config, *, limit_s=None):
+        return self.remote_head(app, config)
 
     def resolve(self, app, name):
         found = [commit.sha for commit in self.commits if commit.sha.startswith(name)]

@@ -187,10 +187,11 @@ class ModelWorkshop:
         found = [graph[sha] for sha in TopologicalSorter(parents).static_order()]
         return None if len(found) > limit else found[::-1]
 
-    def fetch(self, app, config):
+    def fetch(self, app, config, *, limit_s=None):
         return self.commits[-1].sha
 
-    remote_head = fetch
+    def remote_head(self, app, config):
+        return self.commits[-1].sha
 
     def remote_heads(self, app, config):
         return self.remote_head(app, config), list(self.pulls)

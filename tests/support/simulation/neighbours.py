@@ -383,13 +383,14 @@ class SimulatedWorkshop(ModelWorkshop):
         super().__init__()
         self.timeline, self.down_until = timeline, 0.0
 
-    def fetch(self, app, config):
+    def fetch(self, app, config, *, limit_s=None):
         self.timeline.step()
         if self.timeline.seconds < self.down_until:
             raise ServiceUnavailable("the git server does not answer")
         return super().fetch(app, config)
 
-    remote_head = fetch
+    def remote_head(self, app, config):
+        return self.fetch(app, config)
 
     def run_tests(self, app, config, commit, *, go_on):
         for _ in range(self.timeline.chance.choice([1, 2, 8])):

@@ -295,7 +295,7 @@ def test_a_server_that_is_away_for_a_day_is_an_error_and_a_freeze_is_not(world, 
     _, waits = pushed(world)
     tested(world)
 
-    def away(*_args):
+    def away(*_args, **_options):
         raise ServiceUnavailable("the git server does not answer")
 
     monkeypatch.setattr(world.workshop, "fetch", away)

@@ -284,7 +284,7 @@ def test_somebody_who_reads_an_older_head_late_does_not_move_the_line_back(world
     world.workshop.push()
     true, heads = world.workshop.fetch, []
 
-    def fetch(app, config):
+    def fetch(app, config, *, limit_s=None):
         head = true(app, config)
         heads.append(head)
         if len(heads) == 1:  # before it is written, another worker sees and writes a newer head

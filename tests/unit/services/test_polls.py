@@ -7,7 +7,8 @@ import pytest
 from rollout.domain.model import Push
 from rollout.domain.retry import spread
 from rollout.errors import NotFound, ServiceUnavailable
-from rollout.services import intake
+from rollout.services import intake, testing
+from rollout.store.apps import LOOK_S
 from tests.support.world import World
 
 
@@ -81,15 +82,44 @@ def test_a_git_server_that_does_not_answer_takes_no_place_for_tests(world, monke
         raise ServiceUnavailable("no answer")
 
     monkeypatch.setattr(world.workshop, "remote_head", silent)
-    monkeypatch.setattr(world.workshop, "fetch", lambda *_: pytest.fail("a test waits for the git server"))
+    monkeypatch.setattr(
+        world.workshop, "fetch", lambda *_, **__: pytest.fail("a test waits for the git server")
+    )
     push = Push("github", "delivery", "push", full_name="ann/shop", branch="main", head=sha)
     intake.receive_all([(push, world.config.app(None))], world.deps)
     intake.poll("shop", world.deps)
     world.run(seconds=120)
     monkeypatch.setattr(world.workshop, "remote_head", head)
-    monkeypatch.setattr(world.workshop, "fetch", head)
+    monkeypatch.setattr(world.workshop, "fetch", lambda *its, **_: head(*its))
     intake.poll("shop", world.deps, force=True)
     world.run(seconds=5)
+    with world.store.reading() as tx:
+        assert tx.commits.get("shop", sha).state == "passed"
+
+
+def test_what_takes_long_to_fetch_takes_no_place_for_tests(world, monkeypatch):
+    """The test gives it up before the server is known for silent; the poll that it asks for has the time of a first fetch."""
+    world.push()
+    world.settle()
+    sha, fetch, limits, app = world.workshop.push(), world.workshop.fetch, [], world.config.app(None)
+
+    def slow(app, config, *, limit_s=None):
+        limits.append(limit_s)
+        if limit_s is not None:
+            world.seconds += LOOK_S + 1
+            raise ServiceUnavailable("git fetch did not end in time")
+        return fetch(app, config)
+
+    monkeypatch.setattr(world.workshop, "fetch", slow)
+    push = Push("github", "delivery", "push", full_name="ann/shop", branch="main", head=sha)
+    intake.receive_all([(push, app)], world.deps)
+    with world.store.transaction() as tx:  # somebody looks already
+        assert tx.apps.claim_poll("shop", app.poll)
+    world.run(seconds=1)
+    assert limits == [testing.FETCH_S]
+    intake.poll("shop", world.deps)
+    world.run(seconds=2)
+    assert limits == [testing.FETCH_S, None]
     with world.store.reading() as tx:
         assert tx.commits.get("shop", sha).state == "passed"
 

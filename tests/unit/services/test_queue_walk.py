@@ -76,7 +76,7 @@ class Server(ModelWorkshop):
         """All that the commit has, itself included."""
         return ancestry(self.every, sha).keys()
 
-    def fetch(self, app, config):
+    def fetch(self, app, config, *, limit_s=None):
         self.mirror = list(self.commits)
         return self.mirror[-1].sha
 
