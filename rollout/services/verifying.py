@@ -16,6 +16,7 @@ def verify(app_name: str, deps: Deps, *, threads: int = 16) -> dict[str, str]:
     app = deps.config.app(app_name)
     members = deps.fleet.members(app)
     with deps.store.transaction() as tx:
+        tx.apps.lock(AppName(app.name))  # first, as whoever plans
         tx.hosts.know(AppName(app.name), members)
     with ThreadPoolExecutor(max(1, min(threads, len(members)))) as pool:
         found = list(pool.map(partial(_read, app=app, deps=deps), members))

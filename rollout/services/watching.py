@@ -103,6 +103,9 @@ def _keep(rollout: Rollout, readings: list[Reading], deps: Deps) -> None:
     if not any(intervals for _, intervals, _ in readings):
         return
     with deps.store.transaction() as tx:
+        tx.rollouts.hold(
+            rollout.id
+        )  # samples name it: before the hosts' rows, as whoever reports on one has them
         if tx.rollouts.get(rollout.id).ready_at != rollout.ready_at:
             return  # measured anew since: these readings have another t = 0
         for host, intervals, cursor in readings:

@@ -7,13 +7,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import BigInteger, and_, bindparam, case, collate, func, insert, not_, or_, select, update
+from sqlalchemy.dialects.postgresql import insert as insert_or_leave
 
 from rollout.domain.model import AppName, Epoch, Freeze
 from rollout.store.straight import Prepared
 from rollout.store.tables import apps
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from rollout.store.store import Transaction
 
@@ -41,7 +42,13 @@ class Apps:
     def ensure(self, app: AppName) -> None:
         """The app has its row."""
         if self._tx.connection.execute(_NAMED, {"its_name": app}).first() is None:
-            self._tx.connection.execute(insert(apps).values(name=app, epoch=0))
+            self._add([app])
+
+    def _add(self, some: Iterable[AppName]) -> None:
+        """Their first rows; somebody else may give them theirs at this moment, which is as good."""
+        rows = [{"name": name, "epoch": 0} for name in sorted(some)]
+        new = insert_or_leave(apps).on_conflict_do_nothing() if self._tx.is_postgresql else insert(apps)
+        self._tx.connection.execute(new, rows)
 
     def lock(self, app: AppName) -> None:
         """Nobody else decides for this app until the transaction ends."""
@@ -56,9 +63,7 @@ class Apps:
         names = {"names": list(some)}
         missing = set(some) - set(self._tx.connection.execute(_ALL_NAMED, names).scalars())
         if missing:
-            self._tx.connection.execute(
-                insert(apps), [{"name": name, "epoch": 0} for name in sorted(missing)]
-            )
+            self._add(missing)
         if self._tx.is_postgresql:
             in_order = _ALL_NAMED.order_by(collate(apps.c.name, "C")).with_for_update()
             self._tx.connection.execute(in_order, names)

@@ -7,7 +7,7 @@ from prometheus_client import Counter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from rollout.errors import RolloutError
+from rollout.errors import Conflict, RolloutError, ServiceUnavailable
 from rollout.services.intake import PING
 from rollout.web.arrivals import Arrival
 from rollout.web.errors import Json, status_of
@@ -37,6 +37,11 @@ def endpoint(provider: str, service: Service, answers: Counter) -> Endpoint:
 
 async def _receive(provider: str, request: Request, service: Service) -> Response:
     async with service.bodies.of(request, MOST_BYTES) as body:
-        stored = await service.lanes.webhooks.run(Arrival(provider, request.headers.items(), body))
+        try:
+            stored = await service.lanes.webhooks.run(Arrival(provider, request.headers.items(), body))
+        except (
+            Conflict
+        ) as error:  # two of ours at the same row: who is told that he is at fault does not send it again
+            raise ServiceUnavailable(str(error), remedy="nothing is lost; try again") from error
     told = {"delivery": stored.delivery, "outcome": stored.outcome, "reason": stored.reason}
     return Json(told, 200 if stored.reason == PING else 202)

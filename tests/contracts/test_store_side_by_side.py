@@ -13,8 +13,10 @@ from rollout.domain import deliveries
 from rollout.domain.branches import Branch
 from rollout.domain.model import BranchCommit, Member, Push, Release, Role
 from rollout.domain.states import CommitEvent, CommitState, HostEvent, HostState, RolloutEvent, RolloutState
+from rollout.domain.verdict import Interval
 from rollout.errors import StaleWrite
-from rollout.services import bars, halts, hosts, intake, reconcile, rollouts, turns
+from rollout.services import bars, halts, hosts, intake, reconcile, rollouts, turns, watching
+from rollout.services.comparison import Reading
 from rollout.services.together import Together
 from rollout.store import clock as store_clock
 from rollout.store.rollouts import Planned
@@ -446,6 +448,39 @@ def test_two_that_poll_at_the_same_moment_ask_once(store):
         mine = tx.apps.claim_poll("shop", 30.0)
         beside.begin(tx)
     assert (mine, beside.end().result, beside.error) == (True, False, None)
+
+
+@pytest.mark.parametrize("one_by_one", [True, False])
+def test_two_that_give_an_app_its_first_row_both_go_on(store, one_by_one):
+    """In a fresh installation webhooks, polls and orders come at once: none of them fails for another one's row."""
+
+    def lock(tx):
+        if one_by_one:
+            tx.apps.lock("shop")
+        else:
+            tx.apps.lock_all(["shop", "site"])
+        return True
+
+    beside = Beside(store, lock)
+    with store.transaction() as tx:
+        lock(tx)
+        beside.begin(tx)
+    assert (beside.end().error, beside.result) == (None, True)
+
+
+def test_who_keeps_what_hosts_answered_and_who_reports_on_one_do_not_wait_for_each_other(store):
+    """The fan-out is watched while its hosts are switched: both have the rollout's row before its hosts'."""
+    rollout, claims = fanning_out(store)
+    heard = Interval(2.0, 2.0, claims[0].name, "other", observed=True, counts={"2xx": 5})
+    reading = Reading(claims[0], [heard], "new")
+    beside = Whole(store, lambda: watching._keep(rollout, [reading], deps_of(store)))
+    with store.transaction() as tx:
+        tx.rollouts.hold(rollout.id)
+        beside.begin(tx)
+        tx.hosts.update(claims[0], error="a report")
+    assert beside.end().error is None
+    with store.reading() as tx:
+        assert (tx.hosts.get(claims[0].id).cursor, len(tx.samples.of(rollout.id))) == ("new", 1)
 
 
 def test_several_apps_are_locked_in_the_order_of_their_names(store):

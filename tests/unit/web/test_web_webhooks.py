@@ -18,8 +18,8 @@ from pydantic import SecretStr
 from rollout.config import secret_files
 from rollout.config.deploy_file import AppConfig
 from rollout.domain.pipeline import RUN_TESTS
-from rollout.errors import ConfigError
-from rollout.services import testing
+from rollout.errors import ConfigError, Conflict
+from rollout.services import intake, testing
 from rollout.store.store import Store
 from rollout.web.app import build
 from rollout.web.service import Limits
@@ -410,6 +410,18 @@ def test_a_store_that_does_not_answer_is_503(world, serve):
         assert int(answer.headers["retry-after"]) > 0
         assert answer.json["error"] == "ServiceUnavailable"
     assert world.bell.queue == []
+
+
+def test_a_webhook_that_meets_another_one_at_a_row_is_503(client, monkeypatch):
+    """Its sender is not at fault: who is answered 409 does not send it again."""
+
+    def beaten(*_):
+        raise Conflict("the store refused a second one: duplicate key")
+
+    monkeypatch.setattr(intake, "receive_all", beaten)
+    answer = send(client, push_body(A))
+    assert answer.status == 503
+    assert "retry-after" in answer.headers
 
 
 def test_a_store_that_is_locked_is_503_in_time(world, client, serve):
