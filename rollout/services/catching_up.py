@@ -52,12 +52,24 @@ def go_on(app_name: str, deps: Deps) -> list[Ring]:
         if not tx.catching_up.claim_members(name, PACE_S if pressing else MEMBERS_S):
             return []
     members = deps.fleet.members(app)  # an inventory may take its time, so outside the transaction
+    follow(name, members, deps)
     with deps.store.transaction() as tx:
         tx.apps.lock(name)
         goal = tx.catching_up.goal(name)
         if goal is None:
             return []
-        return _step(tx, app, tx.rollouts.lock(goal.id), {member.name: member for member in members}, deps)
+        rings = _step(tx, app, tx.rollouts.lock(goal.id), {member.name: member for member in members}, deps)
+        tx.hosts.know(name, members)  # after the rollout's hosts, as whoever reports on one
+        return rings
+
+
+def follow(app: AppName, members: list[Member], deps: Deps) -> None:
+    """Hosts that came back under other addresses are looked for there."""
+    with deps.store.reading() as tx:
+        moved = tx.hosts.moved(app, members)
+    if moved:  # these rows alone: each may be one of another rollout
+        with deps.store.transaction() as tx:
+            tx.hosts.move(moved)
 
 
 def late(tx: Transaction, app: AppConfig) -> list[Late]:

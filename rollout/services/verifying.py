@@ -6,7 +6,7 @@ from functools import partial
 from rollout.config.deploy_file import AppConfig
 from rollout.domain.model import UNREAD, AppName, Member
 from rollout.errors import HostError
-from rollout.services import hosts
+from rollout.services import catching_up, hosts
 from rollout.services.ports import Deps
 from rollout.services.targets import member_target
 
@@ -18,6 +18,7 @@ def verify(app_name: str, deps: Deps, *, threads: int = 16) -> dict[str, str]:
     with deps.store.transaction() as tx:
         tx.apps.lock(AppName(app.name))  # first, as whoever plans
         tx.hosts.know(AppName(app.name), members)
+    catching_up.follow(AppName(app.name), members, deps)
     with ThreadPoolExecutor(max(1, min(threads, len(members)))) as pool:
         found = list(pool.map(partial(_read, app=app, deps=deps), members))
     return {

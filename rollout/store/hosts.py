@@ -590,6 +590,23 @@ class Hosts:
         for one in moved:
             self._tx.connection.execute(_FLEET_HOST, one)
 
+    def moved(self, app: AppName, members: Iterable[Member]) -> list[tuple[HostId, Member]]:
+        """Where hosts are now that are to be read or brought back after their rollouts, and are looked for elsewhere."""
+        now = {member.name: member for member in members}
+        rows = self._tx.connection.execute(_AWAITED, {"its_app": app, "now": self._tx.now()})
+        return [
+            (HostId(row.id), its)
+            for row in rows
+            if (its := now.get(row.name)) and (its.address, its.port, its.user) != tuple(row[2:])
+        ]
+
+    def move(self, moved: Iterable[tuple[HostId, Member]]) -> None:
+        """They are looked for there, at once; a claim that somebody has keeps its way."""
+        now = self._tx.now()
+        for host, its in sorted(moved, key=lambda one: one[0]):
+            where = {"address": its.address, "port": its.port, "user": its.user}
+            self._tx.connection.execute(_MOVED.values(where), {"host": host, "now": now})
+
     def fleet(self, app: AppName) -> list[FleetHost]:
         """Every host that is known of the app, by name."""
         rows = self._tx.connection.execute(
@@ -1023,6 +1040,35 @@ _TO_LOOK_AT = (
         .exists(),
     )
     .order_by(rollout_hosts.c.id)
+)
+
+_FREE = or_(rollout_hosts.c.lease_until.is_(None), rollout_hosts.c.lease_until <= bindparam("now"))
+# Of rollouts that are over; one that is under way has the addresses of its plan.
+_AWAITED = (
+    select(
+        rollout_hosts.c.id,
+        rollout_hosts.c.name,
+        rollout_hosts.c.address,
+        rollout_hosts.c.port,
+        rollout_hosts.c.user,
+    )
+    .join(
+        fleet_hosts,
+        and_(fleet_hosts.c.app == rollout_hosts.c.app, fleet_hosts.c.name == rollout_hosts.c.name),
+    )
+    .where(
+        rollout_hosts.c.app == bindparam("its_app"),
+        or_(fleet_hosts.c.release == UNREAD, fleet_hosts.c.owes),
+        rollout_hosts.c.state.in_([*AFTERWARDS, H.ROLLBACK_FAILED]),
+        _its_rollout_is(FINISHED),
+        _FREE,
+    )
+)
+_MOVED = (
+    update(rollout_hosts)
+    .where(rollout_hosts.c.id == bindparam("host"), _FREE)
+    # What is not due any more stays so.
+    .values(due_at=case((rollout_hosts.c.due_at.is_not(None), bindparam("now"))), failures=0)
 )
 
 

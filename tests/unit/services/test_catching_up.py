@@ -7,7 +7,7 @@ import pytest
 
 from rollout.domain.model import UNREAD
 from rollout.domain.states import CommitState, HostState, RolloutState
-from rollout.errors import ConfigError
+from rollout.errors import ConfigError, Unreachable
 from rollout.services import bars, catching_up, freezes, halts, hosts, intake, stopping, verifying
 from tests.support.across import before_reports, recorded, row_of, state_of
 from tests.support.checker import read
@@ -334,6 +334,34 @@ def test_a_host_that_was_lost_after_a_rollback_is_looked_at_until_it_is_back(wor
     back(world, A)
     world.run(until=lambda: world.fleet.hosts[A].current == good, seconds=1500)
     assert set(world.runs().values()) == {good}
+
+
+@pytest.mark.parametrize("told", ["by itself", "verify"])
+def test_a_host_that_comes_back_under_another_address_is_found_there(world, monkeypatch, told):
+    """A replaced machine, or one that got a new lease: the inventory says where it is now, and nobody knocks at the old door."""
+    world.push()
+    world.settle()
+    sha = done_without(world, A)
+    members, status = world.fleet.members, world.fleet.status
+    monkeypatch.setattr(
+        world.fleet,
+        "members",
+        lambda its: [replace(one, address="127.9.9.9") if one.name == A else one for one in members(its)],
+    )
+
+    def somewhere_else(target, **how):
+        if target.name == A and target.address != "127.9.9.9":
+            raise Unreachable(f"{A}: nobody is there")
+        return status(target, **how)
+
+    monkeypatch.setattr(world.fleet, "status", somewhere_else)
+    back(world, A)
+    if told == "verify":
+        assert verifying.verify("shop", world.deps) == {}
+        assert recorded(world, A).release != UNREAD
+    world.run(until=lambda: world.fleet.hosts[A].current == sha, seconds=700)
+    assert set(world.runs().values()) == {sha}
+    assert (row_of(world, world.newest().id).address, recorded(world, A).address) == ("127.9.9.9",) * 2
 
 
 def test_who_left_the_fleet_is_not_brought_to_anything(world, monkeypatch):
