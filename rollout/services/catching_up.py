@@ -16,6 +16,7 @@ from rollout.domain.catching_up import LEFT, TOLD, WAITS_S, Behind, Step
 from rollout.domain.model import AppName, Member, Rollout, RolloutHost
 from rollout.domain.pipeline import Ring, deploy_host, prepare_host
 from rollout.domain.states import CommitState, HostEvent, HostState
+from rollout.errors import OutcomeUnknown, Unreachable
 from rollout.services import freezes, notices, planning
 from rollout.services.ports import Deps
 from rollout.services.rollouts import counters, limits
@@ -192,6 +193,12 @@ def _again(host: RolloutHost) -> str:
     return f"rollout include {host.name} (it is tried again), or rollout exclude {host.name} --reason …"
 
 
+def _unread(host: RolloutHost) -> str:
+    """What the last look came upon: a key that is refused heals by no waiting."""
+    silent = not host.failures or host.cause in {None, Unreachable.__name__, OutcomeUnknown.__name__}
+    return "does not answer" if silent else f"cannot be read ({host.error})"
+
+
 def _late(tx: Transaction, goal: Rollout, one: Behind, held: str | None) -> Late:
     host, now = one.host, tx.now()
     wait_s = 0.0 if host.due_at is None else host.due_at - now
@@ -199,7 +206,7 @@ def _late(tx: Transaction, goal: Rollout, one: Behind, held: str | None) -> Late
     if host.state in catching_up.BUSY:
         return Late(host.name, f"is {host.state}", None)
     if not one.answers:
-        return Late(host.name, "does not answer, and is looked at again", next_at)
+        return Late(host.name, f"{_unread(host)}, and is looked at again", next_at)
     if host.state is H.FAILED and host.tries >= LEFT:
         return Late(host.name, f"left after {LEFT} tries ({host.error}): {_again(host)}", None)
     if held is not None:

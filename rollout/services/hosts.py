@@ -619,17 +619,19 @@ def look(host_id: HostId, deps: Deps) -> HostError | None:
         except HostError as failure:
             error = failure
             log.info("host_not_read", rollout=job.host.rollout, host=job.host.name, error=str(error))
-    _report(deps, job, lambda tx: _looked(tx, job, status))
+    _report(deps, job, lambda tx: _looked(tx, job, status, error))
     return error
 
 
-def _looked(tx: Transaction, job: _Job, status: HostStatus | None) -> bool:
+def _looked(tx: Transaction, job: _Job, status: HostStatus | None, error: HostError | None) -> bool:
     if status is not None and status.sealed and not status.running:
         tx.hosts.found(job.host, status.current)
-        return _change_nothing(tx, job, due_at=None, failures=0)
+        over = {} if job.host.state in {H.FAILED, H.UNKNOWN} else {"error": None, "cause": None}
+        return _change_nothing(tx, job, due_at=None, failures=0, **over)
     failures = job.host.failures + 1
     wait = retry.backoff_s(failures, first=READ_AGAIN_S, most=300.0)
-    return _change_nothing(tx, job, due_at=tx.now() + wait, failures=failures)
+    told = {} if error is None else _told(error)
+    return _change_nothing(tx, job, due_at=tx.now() + wait, failures=failures, **told)
 
 
 # -- roll back ---------------------------------------------------------------------------------------------------------

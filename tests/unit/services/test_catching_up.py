@@ -73,6 +73,20 @@ def test_a_host_that_was_down_gets_the_release_when_it_is_back(world):
     assert late(world) == {}
 
 
+def test_a_host_that_lets_nobody_in_is_told_with_the_reason(world):
+    """No waiting heals that: a person puts its host key, or ours, where it belongs, and then it is brought along."""
+    world.push()
+    world.settle()
+    world.fleet.hosts[A].refuses_login = True
+    sha = world.push()
+    assert world.settle().state is R.DONE
+    world.run(seconds=60)
+    assert late(world)[A].because.startswith(f"cannot be read ({A}: ")
+    world.fleet.hosts[A].refuses_login = False
+    world.run(until=lambda: world.fleet.hosts[A].current == sha, seconds=700)
+    assert world.fleet.hosts[A].current == sha
+
+
 def test_one_at_a_time(world, monkeypatch):
     """While one is being brought to it, the others that are back wait."""
     sha = done_without(world, A, B)
