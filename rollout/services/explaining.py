@@ -112,7 +112,8 @@ def coming(tx: Transaction, app: AppConfig) -> Why:
         return Why(freezes.frozen(tx, app) or planning.gone_then(tx, name) or "no commit waits behind it")
     foreseen = forecast(tx, app)
     if rollout is None and not foreseen.commits:
-        return Why(planning.waits_for(app, tx))
+        frozen, gone = freezes.frozen(tx, app), planning.gone_then(tx, name)
+        return Why(f"{frozen}; {gone}" if frozen and gone else planning.waits_for(app, tx))
     if not foreseen.commits:
         return Why(freezes.frozen(tx, app) or foreseen.stuck)
     shipped = foreseen.commits[-1]

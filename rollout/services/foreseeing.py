@@ -59,7 +59,8 @@ def forecast(tx: Transaction, app: AppConfig, wanted: Commit | None = None) -> F
         untested = int(wanted.state in UNTESTED)
         return Forecast((wanted,), planning.runs_then(tx, name), untested=untested, free_at=_free_at(tx, app))
     if place is None:
-        return Forecast(stuck=planning.waits_for(app, tx))
+        # A freeze is told beside it, by who asks: a person decides when that is over, too.
+        return Forecast(stuck=planning.gone_then(tx, name) or planning.waits_for(app, tx))
     return _Rounds(tx, app, queue, wanted).until(place)
 
 

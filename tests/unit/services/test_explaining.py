@@ -728,3 +728,23 @@ def test_with_nothing_under_way_the_next_commit_is_told_with_its_time(world, mon
     passed(world, sha)
     freezes.freeze(world.config.app(None), world.deps, who="ann", why="the sale", until=None)
     assert coming() == explaining.Why(f"commit {sha[:12]}: tested, frozen by ann: the sale")
+
+
+def test_in_a_freeze_it_is_told_too_that_a_person_decides_afterwards(world):
+    """What runs was forced off the branch: who waits for the freeze's end is told at once that nothing follows by itself, and the freeze once."""
+    world.push()
+    world.settle()
+    app = world.config.app(None)
+    with world.store.reading() as tx:
+        end = tx.today() + timedelta(hours=2)
+    freezes.freeze(app, world.deps, who="ann", why="the sale", until=end)
+    first = world.workshop.commits[0].sha
+    forced = BranchCommit("f" * 40, 2, "a change", "Ann", "forced", (first,))
+    world.workshop.commits[1:] = [forced]
+    read(world)
+    world.run(seconds=60)
+    with world.store.reading() as tx:
+        coming = explaining.coming(tx, app).because
+    for told in (why(world, forced.sha).because, coming):
+        assert told.count("by ann: the sale") == 1
+        assert told.endswith(planning.GONE)
