@@ -568,7 +568,7 @@ def test_what_somebody_has_put_on_such_a_host_by_hand_stays(world):
     world.run(until=lambda: recorded(world, A).release == second, seconds=500)
     host = world.fleet.hosts[A]
     host.current = "b" * 40
-    views.verify("shop", world.deps)
+    verifying.verify("shop", world.deps)
     freezes.unfreeze(app(world), world.deps, who="ann", why="-")
     world.run(seconds=500)
     assert (host.current, late(world)) == ("b" * 40, {})
