@@ -46,9 +46,8 @@ class Together:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: dict[Hashable, deque[Part]] = {}  # those that somebody writes for now
-        self._company: OrderedDict[Hashable, float] = (
-            OrderedDict()
-        )  # when their last group began, if it was one
+        # When their last group began, if it was one of several.
+        self._company: OrderedDict[Hashable, float] = OrderedDict()
 
     def do(
         self, key: Hashable, item: T, work: Callable[[Sequence[T]], Sequence[R]], *, every_s: float = 0.0
@@ -93,8 +92,8 @@ class Together:
         others: list[Part] = []
         try:
             with self._lock:
-                until = self._company.get(key, 0.0) + every_s
-            if (left := until - self.now()) > 0:
+                began = self._company.get(key)
+            if began is not None and (left := began + every_s - self.now()) > 0:
                 self.rest(left)
             with self._lock:
                 waiting = self._waiting[key]

@@ -386,7 +386,7 @@ class Hosts:
         """
         now = self._tx.now()
         found = {}
-        for host, current in greeted:
+        for host, current in sorted(greeted, key=lambda one: one[0].id):  # as a stop has them
             its = {"now": now, "touched": True, "touched_at": now, "previous": current}
             found[host.id] = (host, {**_claim_of(host), **its})
         answers = self._tx.run_each(_FIRST_TOUCH, [values for _, values in found.values()])

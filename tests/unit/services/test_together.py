@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from rollout.errors import StaleWrite
-from rollout.services.together import MOST, Together
+from rollout.services.together import KEPT, MOST, Together
 from tests.support.processes import until
 
 
@@ -124,3 +124,92 @@ def test_one_who_stops_waiting_is_not_waited_for():
     assert set(writer.end()) == {"a", "b"}
     assert [item for call in writer.calls for item in call] == ["a", "b"]
     assert interrupted.calls == []
+
+
+class Slow(Together):
+    """With a clock that only resting moves."""
+
+    def __init__(self):
+        super().__init__()
+        self.seconds, self.rests = 0.0, []
+
+    def now(self):
+        return self.seconds
+
+    def rest(self, seconds):
+        self.rests.append(round(seconds, 6))
+        self.seconds += seconds
+
+
+def in_company(together, every_s):
+    """A group of one while which two come, whom the next one writes."""
+    writer = Writer()
+    writer.together = together
+    work = writer.work
+    writer.together.do, do = lambda key, item, _: do(key, item, work, every_s=every_s), together.do
+    try:
+        writer.begin_all("a", "b", "c")
+        writer.end()
+    finally:
+        together.do = do
+    assert writer.calls == [["a"], ["b", "c"]]
+
+
+def alone(together, every_s, key="key"):
+    together.do(key, "x", list, every_s=every_s)
+
+
+def test_after_company_the_next_one_waits_for_more():
+    """From the beginning of a group of several so much time passes until the next one begins; less when part of it is over already."""
+    together = Slow()
+    in_company(together, 0.2)
+    assert together.rests == []
+    together.seconds += 0.05
+    alone(together, 0.2)
+    assert together.rests == [0.15]
+
+
+def test_who_is_alone_waits_for_nobody():
+    """Neither before the first company, nor for another key, nor after a group of one, nor when its kind may not wait."""
+    together = Slow()
+    alone(together, 0.2)
+    alone(together, 0.2)
+    in_company(together, 0.2)
+    alone(together, 0.2, key="another")
+    alone(together, 0.0)
+    assert together.rests == []
+    in_company(together, 0.2)
+    alone(together, 0.2)
+    alone(together, 0.2)
+    assert together.rests == [0.2]
+
+
+def test_whoever_comes_while_the_first_rests_is_written_with_him():
+    """That is what he rests for."""
+    together, calls = Slow(), []
+    in_company(together, 0.2)
+    threads = []
+
+    def rest(seconds):
+        together.seconds += seconds
+        threads.append(threading.Thread(target=together.do, args=("key", "late", work)))
+        threads[0].start()
+        until(lambda: together._waiting["key"], what="it waits")
+
+    def work(items):
+        calls.append(list(items))
+        return items
+
+    together.rest = rest
+    together.do("key", "first", work, every_s=0.2)
+    threads[0].join(20)
+    assert calls == [["first", "late"]]
+
+
+def test_of_old_keys_nothing_is_kept():
+    """Rollouts come and go; what is known of their last groups does not pile up."""
+    together = Slow()
+    together._company.update((("old", number), 0.0) for number in range(KEPT))
+    in_company(together, 0.0)
+    assert len(together._company) == KEPT
+    assert "key" in together._company
