@@ -42,11 +42,12 @@ class Mirror:
         """Git on this mirror."""
         return Git(self.directory, self.environment)
 
-    def fetch(self, repository: Repository, branch: str, limit_s: float = FETCH_LIMIT_S) -> str:
+    def fetch(self, repository: Repository, branch: str, limit_s: float | None = None) -> str:
         """Bring the branch up to date; its head. ServiceUnavailable or NotFound, and the mirror is as it was.
 
         Another process is waited for as long as git may take.
         """
+        limit_s = limit_s or FETCH_LIMIT_S
         with self._alone(limit_s):
             self._prepare(repository)
             self._sweep_locks()

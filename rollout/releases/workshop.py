@@ -15,7 +15,7 @@ from rollout.releases import archive, command, tree
 from rollout.releases.checkout import export
 from rollout.releases.contain import LATE
 from rollout.releases.deltas import Deltas
-from rollout.releases.limits import FETCH_LIMIT_S, GIB, KEPT_ARCHIVES, KEPT_DELTAS, Bounds
+from rollout.releases.limits import GIB, KEPT_ARCHIVES, KEPT_DELTAS, Bounds
 from rollout.releases.mirror import Mirror
 from rollout.releases.repository import Repository
 from rollout.releases.shelf import Shelf
@@ -42,9 +42,7 @@ class GitWorkshop:
     def fetch(self, app: str, config: AppConfig, *, limit_s: float | None = None) -> str:
         """Update the bare mirror; the head of the configured branch."""
         with _room(self.state_dir):
-            return self._mirror(app).fetch(
-                Repository.parse(config.repository), config.branch, limit_s or FETCH_LIMIT_S
-            )
+            return self._mirror(app).fetch(Repository.parse(config.repository), config.branch, limit_s)
 
     def remote_head(self, app: str, config: AppConfig) -> str:
         """The head of the branch by one `ls-remote`."""

@@ -457,7 +457,7 @@ def _free_twins(tx: Transaction, commit: Commit, *, who: str, why: str) -> None:
 def _let_go(tx: Transaction, commit: Commit, *, who: str, why: str) -> Commit:
     if commit.state is CommitState.BARRED:
         return _unbar(tx, commit, who=who, why=why, unbarred=True)
-    if commit.bar_wanted is None and not commit.suspect:
+    if commit.bar_wanted is None and (not commit.suspect or commit.unbarred):
         raise Conflict(f"commit {commit.sha[:12]} is {commit.state}, not barred")
     tx.record(commit.app, f"commit {commit.sha}", "unbar", who=who, why=why)
     if commit.bar_wanted is not None:

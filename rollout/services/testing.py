@@ -178,9 +178,8 @@ def _on_branch(commit: Commit, app: AppConfig, deps: Deps) -> None:
     try:
         intake.read_branch(app, deps, who=deps.worker, why="on the branch", limit_s=FETCH_S)
     except ServiceUnavailable as error:
-        with (
-            deps.store.transaction() as tx
-        ):  # the poll takes the time that it wants, and has the commit tested then
+        with deps.store.transaction() as tx:
+            # The poll takes the time that it wants, and has the commit tested then.
             tx.apps.lock(commit.app)
             tx.apps.look([commit.app])
         raise ServiceUnavailable(f"{missing} yet: {error}", remedy=error.remedy) from error

@@ -39,9 +39,8 @@ async def _receive(provider: str, request: Request, service: Service) -> Respons
     async with service.bodies.of(request, MOST_BYTES) as body:
         try:
             stored = await service.lanes.webhooks.run(Arrival(provider, request.headers.items(), body))
-        except (
-            Conflict
-        ) as error:  # two of ours at the same row: who is told that he is at fault does not send it again
+        except Conflict as error:
+            # Two of ours at the same row: who is told that he is at fault does not send it again.
             raise ServiceUnavailable(str(error), remedy="nothing is lost; try again") from error
     told = {"delivery": stored.delivery, "outcome": stored.outcome, "reason": stored.reason}
     return Json(told, 200 if stored.reason == PING else 202)

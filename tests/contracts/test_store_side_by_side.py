@@ -418,7 +418,8 @@ def test_a_host_that_is_excluded_as_a_rollout_is_planned_is_out_of_it(store):
 def test_who_rings_for_tests_and_who_stores_a_crowd_of_reports_do_not_wait_for_each_other(store, who):
     """Both write several commits' rows, in any order: both have the apps' rows first."""
     tests = SimpleNamespace(parallel=2, source="external", required=("unit",), deadline=60.0)
-    apps = {name: SimpleNamespace(name=name, tests=tests) for name in ("shop", "blog")}
+    queue = SimpleNamespace(most=3)
+    apps = {name: SimpleNamespace(name=name, tests=tests, queue=queue) for name in ("shop", "blog")}
     shas = ["1" * 40, "2" * 40]
     with store.transaction() as tx:
         for name in apps:

@@ -102,9 +102,9 @@ def before_reports(patch, hosts, act):
         act(job)
         return reports(deps, job, what)
 
-    def go_on(deps, went, what):
+    def go_on(deps, went, what, **rest):
         act(went.job)
-        return goes_on(deps, went, what)
+        return goes_on(deps, went, what, **rest)
 
     patch.setattr(hosts, "_report", report)
     patch.setattr(hosts, "_report_and_go_on", go_on)

@@ -281,7 +281,7 @@ def test_a_rollback_to_a_named_commit_names_the_hosts_that_it_leaves_alone(world
     world.push()
     world.settle()
     stopping.roll_back_done(world.config.app(None), world.deps, to=second, who="me", why="slow")
-    assert "left as they are, since it never reached them: web07" in world.settle().reason
+    assert "not gone back with the others, since it never reached them: web07" in world.settle().reason
 
 
 def test_after_a_rollback_to_a_commit_the_next_rollback_starts_from_there(world):

@@ -77,7 +77,7 @@ def test_after_a_force_push_a_person_can_ship_what_replaces_the_running_commit(w
 
 
 def test_a_wish_is_granted_once(world, monkeypatch):
-    """A batch that was wished for and stopped goes out one by one; not all at once again by the same wish."""
+    """A batch that was wished for and stopped does not go out again by the same wish; what a person unbars goes by itself."""
     world.push()
     world.settle()
     older, newer = world.workshop.push(), world.workshop.push()
@@ -90,7 +90,11 @@ def test_a_wish_is_granted_once(world, monkeypatch):
     assert world.newest().commits == (older, newer)
     world.run(until=lambda: world.newest().state is RolloutState.EVALUATING_CANARY)
     stopping.stop(world.newest().id, world.deps, who="me", why="no good")
-    world.run(until=lambda: world.newest().commits != (older, newer), seconds=120)
+    stopped = world.newest().id
+    world.run(seconds=120)
+    assert world.newest().id == stopped
+    bars.unbar("shop", older, world.deps, who="me", why="not this one")
+    world.run(until=lambda: world.newest().id != stopped, seconds=120)
     assert world.newest().commits == (older,)
 
 
