@@ -37,6 +37,7 @@ def test_every_proof_is_there(name):
         f"first line of an answer · exit status | {HOSTS.exec_s} s · {HOSTS.exec_s} s",
         f"{HOSTS.output_bytes >> 20} MiB on both streams",
         f"{WEB.body_s:g} s · {WEB.answer_s:g} s, then 408 · 503",
+        f"transactions of one process at a time | {postgresql.KEPT}, over as many connections",
         f"{journal.KEPT_OUTPUT:,} characters for each step",
         f"the newest {journal.KEPT_DELIVERIES:,}",
         f"the {limits.KEPT_DELTAS} newest of an app, each at most half of its archive, and none of an archive below {transfer.SMALL // 10**6} MB",
