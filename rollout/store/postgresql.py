@@ -95,9 +95,7 @@ class Turns:
                 yield connection
             return
         if not self._free.acquire(timeout=TURN_S):
-            raise PoolTimeout(
-                f"{KEPT} transactions of this process have been waiting for it for {TURN_S:g} s"
-            )
+            raise PoolTimeout(f"{KEPT} transactions of this process have been under way for {TURN_S:g} s")
         self._own.turn = True
         try:
             with begin() as connection:

@@ -690,7 +690,10 @@ def test_what_was_barred_before_the_first_release_keeps_the_head_back(tmp_path, 
 def old_suspects_without_the_archive_of(world, monkeypatch, number):
     """Suspects of a batch that have waited past the goal; the archive of one of them made room, and nothing runs."""
     hashes = suspects_of_a_batch(world, monkeypatch)
-    over = lambda: world.newest().state is RolloutState.ROLLED_BACK  # noqa: E731
+
+    def over():
+        return world.newest().state is RolloutState.ROLLED_BACK
+
     with monkeypatch.context() as patch:
         patch.setattr(planning, "start_next", lambda *_, **__: None)
         world.run(seconds=300, until=over)
