@@ -694,14 +694,17 @@ def _all_back(tx: Transaction, went: Sequence[_Went], deps: Deps) -> list[_Then]
     def claim(many: int) -> list[RolloutHost]:
         return tx.hosts.claim_to_roll_back(found[:many], deps.worker, deps.settings.lease_s)
 
+    going = sum(not each.last for each in went)
+    # Whoever waits for the slot of a row that ends may be one of its own rollout: another one behind it would end rows for ever.
+    waits = going < len(found) and tx.hosts.waits_to_go_back(number)
     # The claims lock the app's row, as above.
-    thens = _go_on(tx, went, found, claim, roll_back_host, deps)
+    thens = _go_on(tx, went, found[:going] if waits else found, claim, roll_back_host, deps)
     told = {"token": False, "error": None, "cause": None}
     changes = [(each.job.host, {**told, "release": each.runs, "took_s": each.job.took_s}) for each in went]
     tx.hosts.change_all(HE.ROLLED_BACK, changes, who=deps.worker)
     _keep(tx, went, "rollback")
     # Without a next one it may have been the last.
-    if any(then == _Then(tell=False) for then in thens) and tx.rollouts.to_count(number):
+    if not waits and any(then == _Then(tell=False) for then in thens) and tx.rollouts.to_count(number):
         thens[0] = replace(thens[0], tell=True)
     return thens
 

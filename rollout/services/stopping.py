@@ -32,7 +32,8 @@ LAST_LOOK_S = 1.0  # for a host whose time is up
 DRIVE_HOLD_S = 3.0  # a driver that dies is replaced after so long
 SEALERS = 256  # threads that mostly wait: hosts that answer must not queue behind silent ones
 SOON_S = 5.0  # an acknowledgement that waits for no host; on SQLite a frozen writer is waited for, 2 s
-BACK_SHARE = 4  # so many times a hosts worker's slots go back at once, or have a message waiting
+BACK_SHARE = 4  # so many times a hosts worker's slots have a message at once when a way back begins: there may be more workers
+MORE_BACK = 8  # hosts for which there is a message when none waits any more: a worker may have come, or a row have ended
 ROUNDS_S = 15.0  # beyond a silent host's time: a driver that was cut off is replaced, its locks are freed, a last look
 
 
@@ -336,10 +337,13 @@ def roll_back_rings(tx: Transaction, rollout: Rollout, deps: Deps) -> list[Ring]
     """The messages for the next touched hosts that nobody works on, each marked so that it is not rung twice."""
     if rollout.state is not R.ROLLING_BACK:
         return []
-    window = max(BACK_SHARE * deps.settings.slots, rollout.concurrency)
+    if tx.hosts.waits_to_go_back(rollout.id):
+        return []  # no slot is free, and others that wait behind it end the rows of hosts (decision 0012)
+    going = tx.hosts.going_back(rollout.id)
+    window = going + MORE_BACK if going else max(BACK_SHARE * deps.settings.slots, rollout.concurrency)
     if (most := shares.most(tx, rollout, deps)) is not None:
         window = min(window, most)
-    free = window - tx.hosts.going_back(rollout.id)
+    free = window - going
     hosts = tx.hosts.to_roll_back(rollout.id, free) if free > 0 else []
     tx.hosts.rung([host.id for host in hosts], deps.settings.ring_again_s)
     return [roll_back_host(host) for host in hosts]

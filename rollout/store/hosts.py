@@ -187,6 +187,11 @@ class Hosts:
             found += self._load(_BACK_NEXT, rollout=rollout, most=limit - len(found))
         return found
 
+    def waits_to_go_back(self, rollout: RolloutId) -> bool:
+        """A message waits for the next of those that are switched: they are handed out, and taken, in their order."""
+        due_at = self._tx.run(_FIRST_SWITCHED_DUE_AT, {"rollout": rollout}).scalar_one_or_none()
+        return due_at is not None and due_at > self._tx.now()
+
     def forget_waits(self, rollout: RolloutId) -> None:
         """Whatever its touched hosts waited for, their way back does not."""
         self._tx.connection.execute(
@@ -845,6 +850,16 @@ _PREPARABLE = Prepared(_PENDING)
 _AS_INDEXED = (rollout_hosts.c.state, rollout_hosts.c.position)
 _BACK_AT_ONCE = Prepared(
     _DUE_OF.where(rollout_hosts.c.touched, rollout_hosts.c.state == H.DONE).limit(bindparam("most"))
+)
+_FIRST_SWITCHED_DUE_AT = Prepared(
+    select(rollout_hosts.c.due_at)
+    .where(
+        rollout_hosts.c.rollout == bindparam("rollout"),
+        rollout_hosts.c.touched,
+        rollout_hosts.c.state == H.DONE,
+    )
+    .order_by(rollout_hosts.c.position)
+    .limit(1)
 )
 _BACK_NEXT = Prepared(
     _DUE_OF.where(

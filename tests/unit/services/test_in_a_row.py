@@ -360,3 +360,38 @@ def test_many_are_brought_back_on_one_message(wide):
     wide.settle()
     assert wide.newest().state is RolloutState.ROLLED_BACK
     assert len(back) == len(set(back)) == HOSTS
+
+
+def test_the_end_of_a_row_leaves_its_slot_to_a_host_of_the_same_way_back(wide):
+    """A row that ends while a host of its own rollout waits for a slot sends no message, or rows would end for ever; every host comes back."""
+    wide.settle()
+    first, *waiting = hand_out(wide)
+    wide.bell.queue[:] = waiting
+    wide.step(first)
+    assert counted(wide, HostState.ROLLED_BACK) == IN_A_ROW
+    assert wide.bell.queue == waiting
+    wide.settle()
+    assert wide.newest().state is RolloutState.ROLLED_BACK
+    assert counted(wide, HostState.ROLLED_BACK) == HOSTS
+
+
+def test_hosts_are_handed_out_for_their_way_back_until_one_waits(wide, monkeypatch):
+    """Many at first, none while one waits for a slot, and a few when none does: for a worker that came, or a row that ended."""
+    monkeypatch.setattr(stopping, "MORE_BACK", 3)
+    wide.settle()
+    messages = hand_out(wide)
+    assert not stopping.ring_roll_backs(2, wide.deps)
+    with wide.store.transaction() as tx:
+        assert all(tx.hosts.claim_roll_back(entry[2][1], "somebody", 60.0) for entry in messages)
+    assert len(stopping.ring_roll_backs(2, wide.deps)) == 3
+    assert not stopping.ring_roll_backs(2, wide.deps)
+
+
+def hand_out(world):
+    """A way back begins, with messages for as many hosts as there are slots."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stopping, "BACK_SHARE", 1)
+        stopping.roll_back_done(world.config.app(None), world.deps, to=None, who="test", why="the login")
+    messages = messages_of(world, pipeline.ROLL_BACK_HOST)
+    assert len(messages) == world.deps.settings.slots < HOSTS
+    return messages
