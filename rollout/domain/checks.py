@@ -1,10 +1,14 @@
 """Whether a commit is good by what CI servers reported: each required check must say so, within a time."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from rollout.domain.model import Check, CheckState
+
+
+PIPELINE = "pipeline"  # the name of a GitLab pipeline's check
+ELSEWHERE = "pipeline of another branch"  # the same, where it ran for a branch or a merge request
 
 
 class Word(StrEnum):
@@ -51,6 +55,16 @@ def decide(required: Sequence[str], reported: Sequence[Check], age_s: float, lim
             Word.FAIL, f"no result of check {_names(missing)} after {limit_s:.0f} s{told}", late=True
         )
     return Decision(Word.WAIT, f"waits for check {_names(missing)}{told}", silent=bool(cancelled))
+
+
+def of_its_branch(check: Check, ran_for: str, branch: str) -> Check:
+    """As it counts for a commit of `branch`: a pipeline that ran for another one (usually with fewer jobs) is not the branch's."""
+    return check if ran_for == branch else replace(check, name=ELSEWHERE)
+
+
+def of_a_request(reported: Sequence[Check]) -> list[Check]:
+    """As they count for the head of a pull request, which is on no branch of ours: a pipeline is its pipeline."""
+    return [replace(check, name=PIPELINE) if check.name == ELSEWHERE else check for check in reported]
 
 
 def came_late(check: Check, known: Sequence[Check]) -> bool:

@@ -28,7 +28,13 @@ def external(app: AppConfig) -> bool:
 def decision(tx: Transaction, app: AppConfig, commit: Commit) -> Decision:
     """What the reports so far say of the commit."""
     reported = tx.checks.of(commit.app, commit.sha)
+    if _is_a_request(commit):
+        reported = checks.of_a_request(reported)
     return checks.decide(app.tests.required, reported, bars.age_s(commit, tx), app.tests.deadline)
+
+
+def _is_a_request(commit: Commit) -> bool:
+    return commit.pull is not None and not commit.on_branch
 
 
 def put_off(tx: Transaction, app: AppConfig, commit: Commit, why: str) -> None:
@@ -65,12 +71,16 @@ def _end_of_report(
             ref = None if before is None else f"delivery {before}"
             return push, taking, End(Outcome.DUPLICATE, f"a report on commit {push.head}: {AGAIN}", ref)
         came.add((push.provider, push.delivery))
-    said = [_keep(tx, app, push.head, push.check) for app in taking]
+    said = [_keep(tx, app, push.head, _for(app, push, push.check)) for app in taking]
     if None in said:
         return push, taking, End(Outcome.REJECTED, _too_many(push.head))
     if set(said) == {LATE}:
         return push, taking, End(Outcome.DUPLICATE, f"a report on commit {push.head}: {LATE}")
     return push, taking, End(Outcome.REPORTED, f"a report on commit {push.head}")
+
+
+def _for(app: AppConfig, push: Push, check: Check) -> Check:
+    return checks.of_its_branch(check, push.branch, app.branch) if push.branch else check
 
 
 def report(app: AppConfig, sha: str, check: Check, deps: Deps) -> str:
@@ -107,6 +117,8 @@ def _too_many(sha: str) -> str:
 
 
 def _follow(tx: Transaction, app: AppConfig, commit: Commit, check: Check) -> str:
+    if _is_a_request(commit):
+        (check,) = checks.of_a_request([check])
     if check.name not in app.tests.required:
         return "kept; not a required check"
     match commit.state:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from rollout.domain.checks import ELSEWHERE, PIPELINE
 from rollout.domain.model import Check, CheckState, Push
 from rollout.errors import Unreadable
 from rollout.webhooks import payload
@@ -14,7 +15,6 @@ GITHUB = frozenset({"status", "check_run", "workflow_run", "workflow_job"})
 _ASKED = frozenset(
     {"rerequested", "requested_action"}
 )  # a person wants something of a check_run: nothing came of it yet
-PIPELINE = "pipeline"  # the name of a GitLab pipeline's check
 Word = tuple[CheckState, str]  # and what people are told of a run that says nothing
 _AGAIN: Word = CheckState.CANCELLED, "was cancelled, run it again"
 _STATUS = {"success": CheckState.SUCCESS, "pending": CheckState.PENDING}
@@ -62,18 +62,24 @@ def github(event: str, delivery: str, found: payload.Table) -> Push:
 
 
 def gitlab(delivery: str, found: payload.Table, keys: tuple[str, ...]) -> Push:
-    """As `github`; a pipeline's check is called "pipeline". A tag's is not the branch's, and a child's only a part of it."""
+    """As `github`; a pipeline's check is called "pipeline". A tag's is not the branch's, and a child's only a part of it.
+
+    One that runs for a branch says so: several branches may have the commit.
+    """
     project, run = payload.table(found, "project"), payload.table(found, "object_attributes")
-    if run.get("tag") is True or payload.text(run, "source") == "parent_pipeline":
+    source = payload.text(run, "source")
+    if run.get("tag") is True or source == "parent_pipeline":
         return Push("gitlab", delivery, "other")
     word = _PIPELINE.get(payload.text(run, "status"), _GOES_ON)
     # A pipeline that is run again keeps its own times until it ends: its new jobs tell.
     times = [time for one in (run, *payload.tables(found, "builds")) for time in _times(one)]
-    check = _check({**run, "name": PIPELINE}, "name", "url", word, times)
+    name = ELSEWHERE if source == "merge_request_event" else PIPELINE
+    check = _check({**run, "name": name}, "name", "url", word, times)
     full_name = payload.text(project, "path_with_namespace")
-    return _report(
+    push = _report(
         "gitlab", delivery, payload.texts(project, *keys), full_name, payload.head(run, "sha"), check
     )
+    return replace(push, branch=payload.text(run, "ref"))
 
 
 def _check(within: payload.Table, name: str, url: str, word: Word, times: Sequence[float]) -> Check:

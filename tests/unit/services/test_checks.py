@@ -1,5 +1,6 @@
 """CI servers decide: in time, early, late, contradicting, and what no report can do."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from rollout.errors import Conflict
 from rollout.services import bars, checks, explaining, freezes, intake, planning, stopping
 from rollout.store.checks import MOST_NAMES
 from rollout.store.rollouts import Planned
+from rollout.webhooks import PROVIDERS
 from tests.support.world import World
 
 S = CheckState
@@ -73,6 +75,55 @@ def test_heads_of_pull_requests_wait_for_their_checks(world, monkeypatch):
     assert [state_of(world, sha).state for sha in (good, bad)] == [CommitState.PASSED, CommitState.FAILED]
     titles = [title for title, _ in world.notifier.sent]
     assert f"shop: pull request 8 is red at {bad[:12]} by Eve" in titles
+
+
+def pipeline(world, sha, status, ref="main", **more):
+    """A GitLab webhook about a pipeline that ran for this branch."""
+    attributes = {"sha": sha, "ref": ref, "status": status, "url": "https://git.example/1", "source": "push"}
+    project = {"git_http_url": "https://git.example/shop.git"}
+    body = {"object_kind": "pipeline", "object_attributes": attributes | more, "project": project}
+    push = PROVIDERS["gitlab"].parse({"Content-Type": "application/json"}, json.dumps(body).encode())
+    (received,) = checks.receive_all([(push, [world.config.app("shop")])], world.deps)
+    return received
+
+
+@pytest.fixture
+def gitlab(world, monkeypatch):
+    """As `world`; GitLab's pipeline decides."""
+    monkeypatch.setitem(world.config.app("shop").tests.__dict__, "required", ("pipeline",))
+    return world
+
+
+def test_a_pipeline_of_another_branch_does_not_decide_on_a_commit_of_ours(gitlab):
+    """A branch made from a red commit has a green pipeline with fewer jobs, and a red one bars nobody; a merge request's is not the branch's either."""
+    sha = gitlab.push()
+    pipeline(gitlab, sha, "failed")
+    pipeline(gitlab, sha, "success", "mend-it")
+    pipeline(gitlab, sha, "success", source="merge_request_event")
+    gitlab.run(seconds=30)
+    assert state_of(gitlab, sha).state is CommitState.FAILED
+    pipeline(gitlab, sha, "success")
+    gitlab.settle()
+    pipeline(gitlab, sha, "failed", "experiment")
+    gitlab.run(seconds=30)
+    assert set(gitlab.runs().values()) == {sha}
+    assert state_of(gitlab, sha).state is CommitState.PASSED
+
+
+def test_a_pipeline_of_its_own_branch_decides_on_the_head_of_a_request(gitlab, monkeypatch):
+    """It is told of before anybody knows the request, and counts once it is known."""
+    monkeypatch.setitem(gitlab.config.app("shop").tests.__dict__, "pull_requests", True)
+    gitlab.workshop.push()
+    good, bad = "8" * 40, "9" * 40
+    pipeline(gitlab, good, "success", "tea")
+    gitlab.workshop.pulls = [
+        Pull(number, f"refs/pull/{number}/head", sha, "tea", "Eve", "tea")
+        for number, sha in ((7, good), (8, bad))
+    ]
+    intake.poll("shop", gitlab.deps, force=True)
+    pipeline(gitlab, bad, "failed", source="merge_request_event")
+    gitlab.run(seconds=30)
+    assert [state_of(gitlab, sha).state for sha in (good, bad)] == [CommitState.PASSED, CommitState.FAILED]
 
 
 def planned(sha):
