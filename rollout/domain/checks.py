@@ -6,7 +6,6 @@ from enum import StrEnum
 
 from rollout.domain.model import Check, CheckState
 
-
 PIPELINE = "pipeline"  # the name of a GitLab pipeline's check
 ELSEWHERE = "pipeline of another branch"  # the same, where it ran for a branch or a merge request
 

@@ -46,8 +46,8 @@ def deleted(name):
     return ("push", name, False, None)
 
 
-def check(name, state):
-    return ("report", "", True, (name, state))
+def check(name, state, branch=""):
+    return ("report", branch, True, (name, state))
 
 
 OTHER, PULL = ("other", "", False, None), ("pull", "", False, None)
@@ -90,7 +90,7 @@ READ = {
     "gitlab_large_push": branch("main"),
     "gitlab_merge_request": PULL,
     "gitlab_new_branch": branch("feature"),
-    "gitlab_pipeline": check("pipeline", "success"),
+    "gitlab_pipeline": check("pipeline", "success", "main"),
     "gitlab_push": branch("main"),
     "gitlab_tag_push": OTHER,
 }
