@@ -80,12 +80,15 @@ def include(call: Call, hosts: Hosts) -> int:
 
     They are brought to what the fleet runs, one at a time; also those that were left behind after three tries.
     """
-    from rollout.services import halts
+    from rollout.services import catching_up, halts
 
-    app = call.app().name
-    halts.include(app, hosts, call.deps, who=who())
+    app = call.app()
+    halts.include(app.name, hosts, call.deps, who=who())
     if call.json:
-        output.document({"app": app, "included": hosts})
-    else:
-        output.say(f"in again, and brought to what the fleet runs: {output.names(hosts)}")
+        output.document({"app": app.name, "included": hosts})
+        return 0
+    with call.store.reading() as tx:
+        told = catching_up.prospects(tx, app, hosts)
+    for name, words in told.items():
+        output.say(f"in again: {output.clean(name)} {output.clean(words)}")
     return 0

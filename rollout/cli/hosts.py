@@ -1,6 +1,6 @@
 """`rollout hosts`: what each host runs."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,7 +18,7 @@ def hosts(
 ) -> int:
     """What each host runs, as recorded, and who is behind; with --verify, as read from its disk.
 
-    Drift is a host that runs something else than what was left on it; `unknown` is one whose outcome was lost, or that lets
+    Drift is a host that has something else on its disk than what was left on it; `unknown` is one whose outcome was lost, or that lets
     nobody in, and that nobody has read since. Exit code 1 when a host could not be read.
     """
     from rollout.services import catching_up, explaining, verifying, views
@@ -44,7 +44,7 @@ def hosts(
     return FAILED if unread else OK
 
 
-def _print(found: "list[dict[str, object]]") -> None:
+def _print(found: list[dict[str, Any]]) -> None:
     if not found:
         output.say(
             "no host is known yet: `rollout hosts --verify` reads them, the first rollout records them"
@@ -55,12 +55,20 @@ def _print(found: "list[dict[str, object]]") -> None:
             view["app"],
             view["name"],
             view["address"],
-            output.short(view["release"]),  # type: ignore[arg-type]  # a hash or None, by views.fleet
+            output.short(view["release"]),
+            output.short(view["found"] or "nothing") if view["drift"] else "",
             view["verified_at"],
-            {True: "drift", False: "as recorded", None: "not read"}[view["drift"]],  # type: ignore[index]  # as above
+            _state(view),
             view["excluded"] or "",
             view["behind"],
         )
         for view in found
     ]
-    output.table(("app", "host", "address", "release", "read at", "state", "excluded", "behind"), rows)
+    head = ("app", "host", "address", "release", "on its disk", "read at", "state", "excluded", "behind")
+    output.table(head, rows)
+
+
+def _state(view: dict[str, Any]) -> str:
+    if view["left_at"] is not None:  # nobody reads it any more, nor brings it to anything
+        return "not in the fleet"
+    return {True: "drift", False: "as recorded", None: "not read"}[view["drift"]]

@@ -31,6 +31,7 @@ STATES = {
     "rolled_back": "yellow",
     "stopped": "yellow",
     "excluded": "dim",
+    "not in the fleet": "dim",
 }
 # Escape sequences of terminals; then every other control character, and those that turn the direction of writing.
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_].*?(?:\x07|\x1b\\)|\x1b[ -/]*[0-~]", re.DOTALL)

@@ -30,8 +30,8 @@ def rollout(view: Shape) -> dict[str, Any]:
 
 
 def host(view: Shape) -> dict[str, Any]:
-    """An element of `hosts`."""
-    return {key: view[key] for key in HOST}
+    """An element of `hosts`; of one that drifted, also what was found on its disk."""
+    return {key: view[key] for key in ((*HOST, "found") if view["drift"] else HOST)}
 
 
 def outcome(view: Shape) -> dict[str, Any]:

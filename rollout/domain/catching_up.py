@@ -43,7 +43,7 @@ class Behind:
 
     host: RolloutHost
     answers: bool  # what it runs is known: somebody could read it
-    wanted: bool  # nobody has excluded it, and it owes no rollback
+    wanted: bool  # it is in the fleet, nobody has excluded it, and it owes no rollback
     newer: str | None = None  # it runs this of a later rollout of ours, which the fleet has gone back from
 
 

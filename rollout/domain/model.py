@@ -207,6 +207,7 @@ class FleetHost:
     found: str | None  # read from its disk, at verified_at
     verified_at: datetime | None
     excluded: str | None  # the reason, when it is out of all rollouts
+    left_at: datetime | None  # when the inventory was read, and had it no more; None: it is in the fleet
     operation: Epoch  # of the last claim whose report was recorded: an older one's comes too late
     owes: bool  # a rollback that nobody could finish yet: to `owed`, whatever it runs
     owed: str | None

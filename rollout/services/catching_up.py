@@ -3,7 +3,7 @@
 The rollout that is done goes on with them, one at a time, whatever calls this and however often (docs/decisions/0014).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -60,7 +60,7 @@ def go_on(app_name: str, deps: Deps) -> list[Ring]:
         if goal is None:
             return []
         rings = _step(tx, app, tx.rollouts.lock(goal.id), {member.name: member for member in members}, deps)
-        tx.hosts.know(name, members)  # after the rollout's hosts, as whoever reports on one
+        tx.hosts.take_stock(name, members)  # after the rollout's hosts, as whoever reports on one
         return rings
 
 
@@ -78,8 +78,56 @@ def late(tx: Transaction, app: AppConfig) -> list[Late]:
     goal = tx.catching_up.goal(AppName(app.name))
     if goal is None:
         return []
+    return list(_late_ones(tx, app, goal).values())
+
+
+def _late_ones(tx: Transaction, app: AppConfig, goal: Rollout) -> dict[str, Late]:
+    behind = [one for one in tx.catching_up.behind(goal) if one.wanted]
     held = _held(tx, app, goal)
-    return [_late(tx, goal, one, held) for one in tx.catching_up.behind(goal) if one.wanted]
+    # A newer rollout that was taken back may be the one for which a host is looked at.
+    looked_at = {} if all(one.answers for one in behind) else tx.hosts.read_by_nobody(goal.app)
+    return {
+        one.host.name: _late(tx, goal, one, held, looked_at.get(one.host.name, one.host)) for one in behind
+    }
+
+
+def prospects(tx: Transaction, app: AppConfig, names: Iterable[str]) -> dict[str, str]:
+    """What becomes of these hosts by themselves, now that nobody keeps them out."""
+    name = AppName(app.name)
+    fleet = {host.name: host for host in tx.hosts.fleet(name)}
+    goal, under_way = tx.catching_up.goal(name), planning.under_way(tx, name)
+    if goal is None:
+        when = "has its part in the next rollout"
+        if under_way is not None:
+            when = f"is brought to what the fleet runs when rollout {under_way.id} is over"
+        told = dict.fromkeys(names, when)
+    else:
+        told = _prospects(tx, app, goal, names)
+    gone = "is not in the inventory: nothing is brought to it"
+    return {one: gone if fleet[one].left_at else words for one, words in told.items()}
+
+
+def _prospects(tx: Transaction, app: AppConfig, goal: Rollout, names: Iterable[str]) -> dict[str, str]:
+    held, rows, late = (
+        _held(tx, app, goal),
+        {host.name: host for host in tx.hosts.of(goal.id)},
+        _late_ones(tx, app, goal),
+    )
+    owing = {one.host.name for one in tx.catching_up.behind(goal) if not one.wanted}
+    is_brought = "is brought to what the fleet runs" if held is None else "is behind what the fleet runs"
+    told = {}
+    for name in names:
+        if name in late:
+            told[name] = f"{is_brought}: {late[name].because}"
+        elif name in owing:
+            told[name] = f"{is_brought}: a rollback that it owes comes first"
+        elif name not in rows:  # it was kept out when that was planned
+            told[name] = f"{is_brought}: waits{f': {held}' if held else ' for its turn'}"
+        elif rows[name].state is H.DONE:
+            told[name] = "runs what the fleet runs"
+        else:
+            told[name] = "keeps what a stop has left on it, until the next rollout"
+    return told
 
 
 def _is_pressing(tx: Transaction, app: AppConfig, goal: Rollout) -> bool:
@@ -193,20 +241,21 @@ def _again(host: RolloutHost) -> str:
     return f"rollout include {host.name} (it is tried again), or rollout exclude {host.name} --reason …"
 
 
-def _unread(host: RolloutHost) -> str:
+def _unread(looked_at: RolloutHost) -> str:
     """What the last look came upon: a key that is refused heals by no waiting."""
-    silent = not host.failures or host.cause in {None, Unreachable.__name__, OutcomeUnknown.__name__}
-    return "does not answer" if silent else f"cannot be read ({host.error})"
+    silent = {None, Unreachable.__name__, OutcomeUnknown.__name__}
+    if not looked_at.failures or looked_at.cause in silent:
+        return "does not answer"
+    return f"cannot be read ({looked_at.error})"
 
 
-def _late(tx: Transaction, goal: Rollout, one: Behind, held: str | None) -> Late:
-    host, now = one.host, tx.now()
-    wait_s = 0.0 if host.due_at is None else host.due_at - now
-    next_at = tx.today() + timedelta(seconds=wait_s) if wait_s > 0 else None
+def _late(tx: Transaction, goal: Rollout, one: Behind, held: str | None, looked_at: RolloutHost) -> Late:
+    """`looked_at`: the row for which it is read while nobody knows what it runs."""
+    host = one.host
     if host.state in catching_up.BUSY:
         return Late(host.name, f"is {host.state}", None)
     if not one.answers:
-        return Late(host.name, f"{_unread(host)}, and is looked at again", next_at)
+        return Late(host.name, f"{_unread(looked_at)}, and is looked at again", _due(tx, looked_at))
     if host.state is H.FAILED and host.tries >= LEFT:
         return Late(host.name, f"left after {LEFT} tries ({host.error}): {_again(host)}", None)
     if held is not None:
@@ -215,4 +264,9 @@ def _late(tx: Transaction, goal: Rollout, one: Behind, held: str | None) -> Late
         return Late(host.name, f"waits: more than {goal.max_failed} hosts have failed", None)
     runs = f"runs {one.newer[:12]}, from which the fleet has gone back, and " if one.newer else ""
     then = f"{host.error}; it is tried again" if host.error else f"{runs}waits for its turn"
-    return Late(host.name, then, next_at)
+    return Late(host.name, then, _due(tx, host))
+
+
+def _due(tx: Transaction, host: RolloutHost) -> datetime | None:
+    wait_s = 0.0 if host.due_at is None else host.due_at - tx.now()
+    return tx.today() + timedelta(seconds=wait_s) if wait_s > 0 else None

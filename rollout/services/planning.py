@@ -72,6 +72,7 @@ def start_next(app_name: str, deps: Deps, *, may_wait: bool = False) -> Rollout 
             if chosen is None or _was_taken_back(tx, chosen) or is_built_again(tx, chosen, deps):
                 return None
             rollout = _add(tx, app, chosen, fleet, why)
+            tx.hosts.take_stock(name, fleet)
             tx.apps.note(rollout.app, None)
             if not rollout.is_ahead:
                 tx.rollouts.ring_again(rollout.id, deps.settings.ring_again_s)

@@ -17,7 +17,7 @@ def verify(app_name: str, deps: Deps, *, threads: int = 16) -> dict[str, str]:
     members = deps.fleet.members(app)
     with deps.store.transaction() as tx:
         tx.apps.lock(AppName(app.name))  # first, as whoever plans
-        tx.hosts.know(AppName(app.name), members)
+        tx.hosts.take_stock(AppName(app.name), members)
     catching_up.follow(AppName(app.name), members, deps)
     with ThreadPoolExecutor(max(1, min(threads, len(members)))) as pool:
         found = list(pool.map(partial(_read, app=app, deps=deps), members))

@@ -184,7 +184,7 @@ def delivery(found: Delivery) -> dict[str, Any]:
 
 
 def fleet(tx: Transaction, app: AppName) -> list[dict[str, Any]]:
-    """`hosts`: what is recorded; drift as of the last reading, null when it was never read."""
+    """`hosts`: what is recorded; `found` and drift as of the last reading, null when it was never read."""
     return [_fleet_host(host) for host in tx.hosts.fleet(app)]
 
 
@@ -195,6 +195,8 @@ def _fleet_host(host: FleetHost) -> dict[str, Any]:
         "address": host.address,
         "release": host.release,
         "verified_at": moment(host.verified_at),
+        "found": host.found,
         "drift": None if host.verified_at is None else host.found != host.release,
         "excluded": host.excluded,
+        "left_at": moment(host.left_at),
     }

@@ -56,7 +56,7 @@ class CatchingUp:
             Behind(
                 load_one(RolloutHost, row, state=HostState, role=Role),
                 answers=row.recorded != UNREAD,
-                wanted=row.excluded is None and not row.it_owes,
+                wanted=row.excluded is None and row.left_at is None and not row.it_owes,
                 newer=row.recorded if row.runs_newer else None,
             )
             for row in self._tx.connection.execute(_BEHIND, {"rollout": goal.id})
@@ -188,6 +188,7 @@ _BEHIND = (
         *columns(RolloutHost, rollout_hosts),
         fleet_hosts.c.release.label("recorded"),
         fleet_hosts.c.excluded,
+        fleet_hosts.c.left_at,
         fleet_hosts.c.owes.label("it_owes"),
         _RUNS_NEWER.label("runs_newer"),
     )

@@ -166,6 +166,13 @@ class Hosts:
         row = self._tx.connection.execute(_TO_LOOK_AT.where(*its), {"now": float("inf")}).first()
         return load(RolloutHost, row, **_CONVERTERS)
 
+    def read_by_nobody(self, app: AppName) -> dict[str, RolloutHost]:
+        """As `nobody_reads`, all hosts of the app, by name."""
+        rows = self._tx.connection.execute(
+            _TO_LOOK_AT.where(rollout_hosts.c.app == app), {"now": float("inf")}
+        )
+        return {host.name: host for host in load_all(RolloutHost, rows, **_CONVERTERS)}
+
     def going_back(self, rollout: RolloutId) -> int:
         """How many touched hosts are on their way back, or have a message under way for it."""
         now = self._tx.now()
@@ -580,20 +587,33 @@ class Hosts:
     # -- the fleet across rollouts ---------------------------------------------------------------------------------
 
     def know(self, app: AppName, members: Iterable[Member]) -> None:
-        """These hosts have their rows in the fleet, with the addresses that they have now."""
-        rows = self._tx.connection.execute(_ADDRESSES, {"its_app": app})
-        its: dict[str, str] = {row.name: row.address for row in rows}
-        new = [one for one in members if its.get(one.name) != one.address]
-        missing = [
-            {"app": app, "name": one.name, "address": one.address} for one in new if one.name not in its
-        ]
-        moved = [
-            {"its_app": app, "its_name": one.name, "address": one.address} for one in new if one.name in its
+        """These hosts are in the fleet, with the addresses that they have now."""
+        its = {row.name: row for row in self._tx.connection.execute(_ADDRESSES, {"its_app": app})}
+        missing = [one for one in members if one.name not in its]
+        other = [
+            one
+            for one in members
+            if (row := its.get(one.name)) and (row.address != one.address or row.left_at is not None)
         ]
         if missing:
-            self._tx.connection.execute(insert(fleet_hosts), missing)
-        for one in moved:
-            self._tx.connection.execute(_FLEET_HOST, one)
+            self._tx.connection.execute(
+                insert(fleet_hosts),
+                [{"app": app, "name": one.name, "address": one.address} for one in missing],
+            )
+        for one in other:
+            self._tx.connection.execute(
+                _FLEET_HOST.values(address=one.address, left_at=None), {"its_app": app, "its_name": one.name}
+            )
+
+    def take_stock(self, app: AppName, members: Iterable[Member]) -> None:
+        """As `know`, of the whole inventory: whoever is not in it has left the fleet."""
+        here = {member.name: member for member in members}
+        self.know(app, here.values())
+        for row in self._tx.connection.execute(_ADDRESSES, {"its_app": app}).all():
+            if row.name not in here and row.left_at is None:
+                self._tx.connection.execute(
+                    _FLEET_HOST.values(left_at=self._tx.today()), {"its_app": app, "its_name": row.name}
+                )
 
     def moved(self, app: AppName, members: Iterable[Member]) -> list[tuple[HostId, Member]]:
         """Where hosts are now that are to be read or brought back after their rollouts, and are looked for elsewhere."""
@@ -956,7 +976,7 @@ _LEASE_LEFT = Prepared(select(rollout_hosts.c.lease_until).where(_CLAIMED))
 _FLEET_HOST = update(fleet_hosts).where(
     fleet_hosts.c.app == bindparam("its_app"), fleet_hosts.c.name == bindparam("its_name")
 )
-_ADDRESSES = select(fleet_hosts.c.name, fleet_hosts.c.address).where(
+_ADDRESSES = select(fleet_hosts.c.name, fleet_hosts.c.address, fleet_hosts.c.left_at).where(
     fleet_hosts.c.app == bindparam("its_app")
 )
 _RECORDED = select(fleet_hosts.c.release).where(

@@ -155,6 +155,8 @@ checks = Table(
     Column("details", Text, nullable=False),
     Column("stamp", String(60), nullable=False, default="", server_default=""),
     Column("reported_at", Utc, nullable=False),
+    Column("began_at", Utc),
+    Column("took_s", Float),
     UniqueConstraint("app", "sha", "name"),
 )
 
@@ -273,6 +275,7 @@ fleet_hosts = Table(
     Column("found", String(40)),
     Column("verified_at", Utc),
     Column("excluded", Text),
+    Column("left_at", Utc),
     Column("operation", BigInteger, nullable=False, default=0, server_default="0"),
     Column("owes", Boolean, nullable=False, default=False, server_default=false()),
     Column("owed", String(40)),

@@ -13,12 +13,12 @@ from starlette.responses import HTMLResponse, Response
 from rollout.config.deploy_file import AppConfig
 from rollout.domain.model import AppName, Commit, Rollout
 from rollout.domain.states import HostState
-from rollout.services import explaining, freezes, telling, views
+from rollout.services import catching_up, explaining, freezes, telling, views
 from rollout.store.store import Transaction
 from rollout.web.plain import plain
 from rollout.web.service import Service
 
-NEXT, LAST = 10, 8  # commits, rollouts
+NEXT, LAST, BEHIND = 10, 8, 10  # commits, rollouts, hosts
 REFRESH_S = 5
 BAR = 100.0
 LONGEST = 300  # characters of one text
@@ -56,6 +56,8 @@ class AppSection:
     broken: str  # since which commit, and by whom
     coming: tuple[Commit, ...]
     more: int
+    behind: tuple[tuple[str, str], ...]  # hosts by name, and what becomes of each
+    more_behind: int
     last: tuple[Shown, ...]
 
 
@@ -113,6 +115,7 @@ def section(tx: Transaction, app: AppConfig) -> AppSection:
     name = AppName(app.name)
     running = tx.rollouts.unfinished(name)
     coming = _coming(tx, name, running)
+    late = catching_up.late(tx, app)
     red = telling.first_red(tx, name)
     return AppSection(
         name=app.name,
@@ -123,8 +126,14 @@ def section(tx: Transaction, app: AppConfig) -> AppSection:
         broken=telling.broken(red) if red else "",
         coming=tuple(coming[:NEXT]),
         more=max(0, len(coming) - NEXT),
+        behind=tuple((one.name, _becomes(tx, app, one)) for one in late[:BEHIND]),
+        more_behind=max(0, len(late) - BEHIND),
         last=tuple(_shown(tx, tx.rollouts.finished(name, LAST))),
     )
+
+
+def _becomes(tx: Transaction, app: AppConfig, one: catching_up.Late) -> str:
+    return explaining.sentence(app, explaining.Why(one.because, one.next_at), tx.today())
 
 
 def _coming(tx: Transaction, app: AppName, running: list[Rollout]) -> list[Commit]:

@@ -39,6 +39,7 @@ LATER = {  # what later migrations add to the tables that 0003 left
         "members_read_at",
     ],
     "rollout_hosts": ["tries"],
+    "fleet_hosts": ["left_at"],
 }
 OF_0003 = {
     "rollouts": ["passed_t", "accepted_at", "watch_due_at"],

@@ -25,8 +25,13 @@ def test_what_a_person_had_unbarred_stays_so(tmp_path, monkeypatch, database):
         tx.connection.execute(
             text("CREATE INDEX ix_rollout_hosts_rollout_state ON rollout_hosts (rollout, state)")
         )
-        of_0017 = {"commits": ["unbarred"], "apps": ["told_s", "read_s", "answered_s"], "checks": ["stamp"]}
-        for table, columns in of_0017.items():
+        later = {
+            "commits": ["unbarred"],
+            "apps": ["told_s", "read_s", "answered_s"],
+            "checks": ["stamp", "began_at", "took_s"],
+            "fleet_hosts": ["left_at"],
+        }
+        for table, columns in later.items():
             for column in columns:
                 tx.connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
         tx.connection.execute(text("UPDATE alembic_version SET version_num = '0012'"))

@@ -122,6 +122,7 @@ def test_include_takes_hosts_back_in(cli, deps):
     told = cli("include", "shop02", "--json")
     assert (told.code, told.json) == (0, {"app": "shop", "included": ["shop02"]})
     assert "bad disk" not in cli("hosts").out
+    assert "in again: shop02 has its part in the next rollout" in cli("include", "shop02").out
 
 
 @pytest.mark.parametrize("words", [("exclude", "nope", "--reason", "x"), ("include", "nope")])

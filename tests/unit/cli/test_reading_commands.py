@@ -308,8 +308,20 @@ def test_verify_reads_the_hosts_and_shows_drift(cli, deps):
     deps.fleet.hosts["shop02"].current = "f" * 40
     told = cli("hosts", "--verify", "--json")
     assert told.code == 0
-    assert [one["name"] for one in told.json if one["drift"]] == ["shop02"]
-    assert "drift" in cli("hosts").out
+    assert [(one["name"], one["found"]) for one in told.json if one["drift"]] == [("shop02", "f" * 40)]
+    (line,) = [line for line in cli("hosts").out.splitlines() if "shop02" in line]
+    assert ("f" * 12 in line, "drift" in line) == (True, True)
+    deps.fleet.hosts["shop02"].current = None
+    assert "  nothing  " in cli("hosts", "--verify").out
+
+
+def test_a_host_that_left_the_inventory_is_told_as_such(cli, deps):
+    """What is recorded of it stays to be seen, and that nobody brings it to anything."""
+    a_rollout(deps, state="done")
+    members = deps.fleet.members
+    deps.fleet.members = lambda its: [one for one in members(its) if one.name != "shop02"]
+    told = cli("hosts", "--verify").out.splitlines()
+    assert [line.split()[1] for line in told if "not in the fleet" in line] == ["shop02"]
 
 
 def test_verify_names_hosts_that_cannot_be_read(cli, deps):

@@ -328,6 +328,30 @@ def test_a_new_host_that_was_taken_back_gets_what_the_fleet_runs(world, monkeypa
     assert set(world.runs().values()) == {good}
 
 
+def test_that_a_new_host_lets_nobody_in_is_told_whichever_rollout_it_is_looked_at_for(world, monkeypatch):
+    """It is behind in the rollout whose release the fleet runs, and is looked at for the newer one that was taken back."""
+    members, new = world.fleet.members, []
+    monkeypatch.setattr(
+        world.fleet, "members", lambda its: [*new, *(one for one in members(its) if one.name != B)]
+    )
+    good = world.push()
+    world.settle()
+    new += [one for one in members(app(world)) if one.name == B]
+    world.push()
+    world.settle()
+    stopping.roll_back_done(app(world), world.deps, to=None, who="ann", why="slow")
+    world.settle()
+    world.fleet.hosts[B].refuses_login = True
+    world.run(until=lambda: recorded(world, B).release == UNREAD, seconds=400)
+    world.run(seconds=60)
+    told = late(world)[B]
+    assert told.because.startswith(f"cannot be read ({B}: ")
+    assert told.next_at is not None
+    world.fleet.hosts[B].refuses_login = False
+    world.run(until=lambda: world.fleet.hosts[B].current == good, seconds=700)
+    assert late(world) == {}
+
+
 def test_a_host_that_was_lost_after_a_rollback_is_looked_at_until_it_is_back(world):
     """It went down while it was brought to the older rollout: that a newer one has brought it back settles nothing since."""
     world.push()
@@ -393,6 +417,64 @@ def test_who_left_the_fleet_is_not_brought_to_anything(world, monkeypatch):
     monkeypatch.setattr(world.fleet, "members", broken)
     world.run(seconds=400)
     assert world.fleet.hosts[A].current is None
+
+
+def test_who_left_the_fleet_is_told_as_such_until_it_is_in_it_again(world, monkeypatch):
+    """Nobody says that it is tried again; the next rollout goes on without it; back in the inventory it is brought along."""
+    done_without(world, A)
+    assert recorded(world, A).left_at is None
+    true, gone = world.fleet.members, {A}
+    monkeypatch.setattr(
+        world.fleet, "members", lambda its: [one for one in true(its) if one.name not in gone]
+    )
+    back(world, A)
+    world.run(seconds=400)
+    left_at = recorded(world, A).left_at
+    assert (late(world), left_at is not None, recorded(world, B).left_at) == ({}, True, None)
+    sha = world.push()
+    assert world.settle().state is R.DONE
+    assert recorded(world, A).left_at == left_at
+    gone.clear()
+    world.run(until=lambda: world.fleet.hosts[A].current == sha, seconds=700)
+    assert (world.fleet.hosts[A].current, recorded(world, A).left_at) == (sha, None)
+
+
+def test_a_rollout_tells_at_once_who_left_the_fleet(world, monkeypatch):
+    """It has read the inventory, so nobody waits for the next look to see why a host has no part in it."""
+    world.push()
+    world.settle()
+    true = world.fleet.members
+    monkeypatch.setattr(world.fleet, "members", lambda its: [one for one in true(its) if one.name != A])
+    world.push()
+    world.run(until=lambda: world.newest().id == 2)
+    assert recorded(world, A).left_at is not None
+
+
+def prospects(world, *names):
+    with world.store.reading() as tx:
+        return catching_up.prospects(tx, app(world), names)
+
+
+def test_include_says_what_becomes_of_each_host(world, monkeypatch):
+    """That it is brought to what the fleet runs is said only where something will bring it."""
+    assert halts.exclude("shop", [A], world.deps, who="ann", why="disk") == []
+    halts.include("shop", [A], world.deps, who="ann")
+    assert prospects(world, A) == {A: "has its part in the next rollout"}
+    halts.exclude("shop", [A], world.deps, who="ann", why="disk")
+    done_without(world, B)
+    halts.include("shop", [A, B], world.deps, who="ann")
+    brought = "is brought to what the fleet runs: "
+    assert prospects(world, A, B, "web01") == {
+        A: f"{brought}waits for its turn",
+        B: f"{brought}does not answer, and is looked at again",
+        "web01": "runs what the fleet runs",
+    }
+    freezes.freeze(app(world), world.deps, who="ann", why="the sale", until=None)
+    assert prospects(world, A) == {A: "is behind what the fleet runs: waits: frozen by ann: the sale"}
+    true = world.fleet.members
+    monkeypatch.setattr(world.fleet, "members", lambda its: [one for one in true(its) if one.name != A])
+    verifying.verify("shop", world.deps)
+    assert prospects(world, A) == {A: "is not in the inventory: nothing is brought to it"}
 
 
 def test_a_host_that_lost_its_disk_gets_it_again(world):

@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 import pytest
 
 from rollout.domain.states import HostState, RolloutState
-from rollout.services import explaining, freezes, intake, stopping
+from rollout.services import explaining, freezes, intake, stopping, verifying
 from rollout.store.store import Transaction
 from rollout.web.page import bar
 from rollout.web.plain import cleaned, plain
@@ -112,6 +112,21 @@ def test_next_is_what_the_command_says(world, client, monkeypatch, state):
         told = explaining.sentence(app, explaining.coming(tx, app), now)
     assert f"Next {told}" in read(client)[1].text
     assert ("at about" in told) == (state is RolloutState.EVALUATING_CANARY)
+
+
+def test_hosts_that_are_behind_are_shown_with_the_reason(world, client):
+    """As `rollout status` and `hosts` tell it: what a person has to mend stands where people look."""
+    world.push()
+    world.settle()
+    page = read(client)[1]
+    assert "Behind" not in page.text
+    world.fleet.hosts["web02"].lose_disk()
+    world.fleet.hosts["web03"].lose_disk()
+    verifying.verify("shop", world.deps)
+    freezes.freeze(world.config.app("shop"), world.deps, who="ann", why="the <sale>", until=None)
+    page = read(client)[1]
+    assert "Behind web02 waits: frozen by ann: the <sale> web03 waits: frozen" in page.text
+    assert page.tags <= TAGS
 
 
 @pytest.mark.parametrize("where", ["subject", "author", "reason", "host"])
