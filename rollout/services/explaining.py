@@ -101,24 +101,31 @@ def why(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
 
 def coming(tx: Transaction, app: AppConfig) -> Why:
     """What goes out next, also while something is under way; or why nothing does."""
-    name = AppName(app.name)
+    name, frozen = AppName(app.name), freezes.frozen(tx, app)
     rollout, following = planning.under_way(tx, name), planning.planned_ahead(tx, name)
     if rollout is not None and rollout.state is R.HALTED:
-        return Why(f"a person decides about rollout {rollout.id} first: rollout show {rollout.id}")
+        return _told(f"a person decides about rollout {rollout.id} first: rollout show {rollout.id}", frozen)
     if following is not None:
         told = _planned(tx, app, following)
         return Why(f"commit {following.commit[:12]}: {told.because}", told.expected_at)
-    if rollout is not None and not planning.ahead(tx, name):
-        return Why(freezes.frozen(tx, app) or planning.gone_then(tx, name) or "no commit waits behind it")
+    waits = planning.ahead(tx, name)
+    if rollout is not None and not waits:
+        return _told(
+            frozen, planning.gone_then(tx, name) or (None if frozen else "no commit waits behind it")
+        )
     foreseen = forecast(tx, app)
-    if rollout is None and not foreseen.commits:
-        frozen, gone = freezes.frozen(tx, app), planning.gone_then(tx, name)
-        return Why(f"{frozen}; {gone}" if frozen and gone else planning.waits_for(app, tx))
     if not foreseen.commits:
-        return Why(freezes.frozen(tx, app) or foreseen.stuck)
+        if rollout is None and not (frozen and waits):
+            return Why(planning.waits_for(app, tx))
+        return _told(frozen, foreseen.stuck)
     shipped = foreseen.commits[-1]
     told = why(tx, app, shipped)
     return Why(f"commit {shipped.sha[:12]}: {told.because}", told.expected_at)
+
+
+def _told(*words: str | None) -> Why:
+    """All that keeps it: who waits for one of them, as for a freeze's end, learns at once of the others."""
+    return Why("; ".join(filter(None, words)))
 
 
 def _in_rollout(tx: Transaction, app: AppConfig, rollout: Rollout) -> Why | None:
@@ -296,9 +303,9 @@ def _in_queue(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
     words = [_stands(app, commit)]
     rollout = planning.under_way(tx, commit.app)
     if rollout is not None and rollout.state is R.HALTED:
-        number = rollout.id
+        number, held = rollout.id, None if commit.now_reason is not None else freezes.frozen(tx, app)
         words.append(f"waits for rollout {number}, which is halted; a person decides: rollout show {number}")
-        return Why(", ".join(words))
+        return _told(", ".join(words), held)
     foreseen = forecast(tx, app, commit)
     words += _tests_of_others(tx, app, commit, foreseen)
     if rollout is not None:
@@ -307,11 +314,9 @@ def _in_queue(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
     held = None if wish else freezes.frozen(tx, app)
     if held is not None:
         words.append(held)
-    if held is not None and freezes.over_at(tx, app) is None:
-        return Why(", ".join(words))
     stuck = planning.hindered(tx, commit.app) if foreseen.commits else foreseen.stuck
-    if stuck is not None:
-        return Why(f"{', '.join(words)}; {stuck}")
+    if stuck is not None or (held is not None and freezes.over_at(tx, app) is None):
+        return _told(", ".join(words), stuck)
     if foreseen.rounds:
         words.append(f"{_count(foreseen.rounds, 'rollout')} before it")
     words.append(f"then goes out {_company(len(foreseen.commits) - 1)}")

@@ -345,8 +345,8 @@ def _choose(tx: Transaction, app: AppConfig) -> tuple[Commit | None, str]:
             past = f"{freezes.HOTFIX}{frozen}; " if frozen else ""
             return wanted, f"{past}{wanted.now_by}: {wanted.now_reason}"
     frozen = freezes.frozen(tx, app)
-    if frozen is not None:
-        return None, frozen
+    if frozen is not None:  # who waits for its end is told at once what comes of it
+        return None, f"{frozen}; {GONE}" if gone else frozen
     if gone:
         return None, GONE
     if base is None and not queue:

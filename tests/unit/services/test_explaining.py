@@ -715,36 +715,67 @@ def test_a_suspect_says_why_it_goes_out_alone(world, monkeypatch):
 def test_with_nothing_under_way_the_next_commit_is_told_with_its_time(world, monkeypatch):
     """Also while it is in test; a freeze, and that nothing is new, are told as always."""
     monkeypatch.setattr(planning, "start_next", lambda *_, **__: None)
-
-    def coming():
-        with world.store.reading() as tx:
-            return explaining.coming(tx, world.config.app(None))
-
-    assert coming().because.startswith("there is nothing new")
+    assert coming(world).because.startswith("there is nothing new")
     sha = world.workshop.push()
     read(world)
-    assert coming().because == f"commit {sha[:12]}: waits for its tests, then goes out by itself"
-    assert coming().expected_at == pytest.approx(why(world, sha).expected_at, abs=timedelta(seconds=5))
+    assert coming(world).because == f"commit {sha[:12]}: waits for its tests, then goes out by itself"
+    assert coming(world).expected_at == pytest.approx(why(world, sha).expected_at, abs=timedelta(seconds=5))
     passed(world, sha)
     freezes.freeze(world.config.app(None), world.deps, who="ann", why="the sale", until=None)
-    assert coming() == explaining.Why(f"commit {sha[:12]}: tested, frozen by ann: the sale")
+    assert coming(world) == explaining.Why(f"commit {sha[:12]}: tested, frozen by ann: the sale")
 
 
-def test_in_a_freeze_it_is_told_too_that_a_person_decides_afterwards(world):
+def coming(world):
+    with world.store.reading() as tx:
+        return explaining.coming(tx, world.config.app(None))
+
+
+def frozen(world, *, ends):
+    with world.store.reading() as tx:
+        end = tx.today() + timedelta(hours=2) if ends else None
+    freezes.freeze(world.config.app(None), world.deps, who="ann", why="the sale", until=end)
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_in_a_freeze_it_is_told_too_that_a_person_decides_afterwards(world, ends):
     """What runs was forced off the branch: who waits for the freeze's end is told at once that nothing follows by itself, and the freeze once."""
     world.push()
     world.settle()
-    app = world.config.app(None)
-    with world.store.reading() as tx:
-        end = tx.today() + timedelta(hours=2)
-    freezes.freeze(app, world.deps, who="ann", why="the sale", until=end)
+    frozen(world, ends=ends)
     first = world.workshop.commits[0].sha
     forced = BranchCommit("f" * 40, 2, "a change", "Ann", "forced", (first,))
     world.workshop.commits[1:] = [forced]
     read(world)
     world.run(seconds=60)
-    with world.store.reading() as tx:
-        coming = explaining.coming(tx, app).because
-    for told in (why(world, forced.sha).because, coming):
-        assert told.count("by ann: the sale") == 1
-        assert told.endswith(planning.GONE)
+    for told in (why(world, forced.sha), coming(world)):
+        assert told.because.count("by ann: the sale") == 1
+        assert (told.because.endswith(planning.GONE), told.expected_at) == (True, None)
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_in_a_freeze_it_is_told_too_what_is_barred_before_it(world, ends):
+    """The freeze's end brings it no further: that needs a revert, or a person's word, which can be had now."""
+    bad = world.push()
+    bars.bar("shop", bad, world.deps, who="ann", why="slow")
+    world.run(seconds=30)
+    frozen(world, ends=ends)
+    later = world.push()
+    world.run(seconds=30)
+    for told in (why(world, later), coming(world)):
+        assert told.because.count("by ann: the sale") == 1
+        assert (f"the sale; {bad[:12]} is barred" in told.because, told.expected_at) == (True, None)
+
+
+def test_a_halt_and_a_freeze_are_told_together(world):
+    """Each of them keeps what waits, and who lifts one of them alone learns of the other at once."""
+    world.push()
+    until(world, RolloutState.FANNING_OUT)
+    with world.store.transaction() as tx:
+        rollout = tx.rollouts.lock(world.newest().id)
+        tx.rollouts.change(rollout, RolloutEvent.HALT, who="test", why="hosts failed", reason="hosts failed")
+    later = world.workshop.push()
+    read(world)
+    frozen(world, ends=False)
+    for told in (why(world, later), coming(world)):
+        assert told.because.endswith(f"rollout show {rollout.id}; frozen by ann: the sale")
+        assert told.expected_at is None
