@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import StrEnum
 
 from rollout.domain.model import Check, CheckState
@@ -75,6 +76,34 @@ def came_late(check: Check, known: Sequence[Check]) -> bool:
     if before is None or check.stamp:
         return before is not None and check.stamp <= before.stamp
     return check.state is CheckState.PENDING and before.url == check.url != "" and before.state in _RESULTS
+
+
+def timed(check: Check, known: Sequence[Check], now: datetime, came_at: datetime | None) -> Check:
+    """With how long its run took, by our clock: from the first word that it is under way to its result.
+
+    Of one that only says its result, from when the commit came (`came_at`; None: it is not known yet), as it has waited for
+    that so long. One that says a result after a result was run again, and nobody knows since when; the same one was sent again.
+    """
+    before = next((one for one in known if one.name == check.name), None)
+    goes_on = before is not None and before.state is CheckState.PENDING
+    began_at = before.began_at if goes_on and before is not None else None
+    if check.state is CheckState.PENDING:
+        return replace(check, began_at=began_at or now)
+    if check.state not in _RESULTS:
+        return check
+    if before is None:
+        began_at = came_at
+    elif before.state is check.state:
+        return replace(check, began_at=before.began_at, took_s=before.took_s)
+    took_s = None if began_at is None else max(0.0, (now - began_at).total_seconds())
+    return replace(check, began_at=began_at, took_s=took_s)
+
+
+def took_s(required: Sequence[str], reported: Sequence[Check]) -> float | None:
+    """How long the slowest of the required ones took; None where nobody knows."""
+    return max(
+        (one.took_s for one in reported if one.name in required and one.took_s is not None), default=None
+    )
 
 
 def _names(checks: Sequence[Check]) -> str:

@@ -280,6 +280,8 @@ class Check:
     stamp: str = (
         ""  # its place among the server's own words, by its time and number there; "" where it says none
     )
+    began_at: datetime | None = None  # when its run was first told of
+    took_s: float | None = None  # from then to its result; None: not known
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,10 +27,18 @@ def external(app: AppConfig) -> bool:
 
 def decision(tx: Transaction, app: AppConfig, commit: Commit) -> Decision:
     """What the reports so far say of the commit."""
-    reported = tx.checks.of(commit.app, commit.sha)
-    if _is_a_request(commit):
-        reported = checks.of_a_request(reported)
+    reported = _reported(tx, commit)
     return checks.decide(app.tests.required, reported, bars.age_s(commit, tx), app.tests.deadline)
+
+
+def took_s(tx: Transaction, app: AppConfig, commit: Commit) -> float | None:
+    """How long they took to decide; None where no server said when it began, nor the commit was known."""
+    return checks.took_s(app.tests.required, _reported(tx, commit))
+
+
+def _reported(tx: Transaction, commit: Commit) -> list[Check]:
+    reported = tx.checks.of(commit.app, commit.sha)
+    return checks.of_a_request(reported) if _is_a_request(commit) else reported
 
 
 def _is_a_request(commit: Commit) -> bool:
@@ -104,11 +112,13 @@ def report(app: AppConfig, sha: str, check: Check, deps: Deps) -> str:
 def _keep(tx: Transaction, app: AppConfig, sha: str, check: Check) -> str | None:
     """As `report`, for whoever holds the app's row; None when the commit has reports of too many checks."""
     name = AppName(app.name)
-    if checks.came_late(check, tx.checks.of(name, sha)):
+    known = tx.checks.of(name, sha)
+    if checks.came_late(check, known):
         return LATE
-    if not tx.checks.put(name, sha, check):
-        return None
     commit = tx.commits.lock(name, sha)
+    came_at = None if commit is None else commit.received_at
+    if not tx.checks.put(name, sha, checks.timed(check, known, tx.today(), came_at)):
+        return None
     return "kept until the commit is known" if commit is None else _follow(tx, app, commit, check)
 
 

@@ -97,10 +97,13 @@ def slow(tx: Transaction, app: AppConfig, commit: Commit, result: TestResult) ->
     short = commit.sha[:12]
     took_s, before_s = result.took_s or 0.0, tx.commits.last_took(commit, pulls=True) or 0.0
     if took_s > SLOW_S >= before_s:
+        faster = "Make them faster, split them, or raise tests.parallel."
+        if app.tests.source == "external":
+            faster = "Make them faster, or split them into checks that run side by side."
         tx.notices.add(
             commit.app,
             None,
             f"{app.name}: the tests took {took_s / 60:.1f} min",
             f"Every commit waits for them; more than {SLOW_S / 60:.0f} min and the queue grows at a busy hour. Commit {short} is"
-            " the first one that took so long.\nMake them faster, split them, or raise tests.parallel.",
+            f" the first one that took so long.\n{faster}",
         )

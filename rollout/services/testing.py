@@ -160,10 +160,12 @@ def _merged(commit: Commit, deps: Deps) -> bool:
 
 def _reported(commit: Commit, app: AppConfig, deps: Deps) -> TestResult:
     with deps.store.reading() as tx:
-        told = checks.decision(tx, app, commit)
+        told, took_s = checks.decision(tx, app, commit), checks.took_s(tx, app, commit)
     if told.word is Word.WAIT:
         raise ServiceUnavailable(told.why)
-    return TestResult(passed=told.word is Word.PASS, reason=told.why, output="")
+    if told.word is Word.FAIL:  # others of its checks may go on
+        return TestResult(passed=False, reason=told.why, output="")
+    return TestResult(passed=True, reason=told.why, output="", took_s=took_s)
 
 
 def _on_branch(commit: Commit, app: AppConfig, deps: Deps) -> None:

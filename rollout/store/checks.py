@@ -32,6 +32,8 @@ class Checks:
             "source": check.source,
             "details": check.details,
             "reported_at": self._tx.today(),
+            "began_at": check.began_at,
+            "took_s": check.took_s,
         }
         if check.stamp:  # what has none comes between words that have one, and hides none of them
             values["stamp"] = check.stamp

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -12,6 +13,7 @@ from rollout.services import bars, checks, explaining, freezes, intake, planning
 from rollout.store.checks import MOST_NAMES
 from rollout.store.rollouts import Planned
 from rollout.webhooks import PROVIDERS
+from rollout.store.store import Transaction
 from tests.support.world import World
 
 S = CheckState
@@ -597,6 +599,24 @@ def test_a_run_that_begins_again_while_it_is_built_is_waited_for(world, said):
     report(world, sha, "lint", "success")
     world.run(seconds=30)
     assert state_of(world, sha).state is CommitState.PASSED
+
+
+def test_checks_that_become_slow_are_warned_of_once(world, monkeypatch):
+    """More than five minutes from the first word of a run to its result: as of a suite that is run here."""
+    late_s, began = [0.0], datetime.now(UTC)
+    monkeypatch.setattr(Transaction, "today", staticmethod(lambda: began + timedelta(seconds=late_s[0])))
+    for took_s in (10.0, 301.0, 302.0):
+        sha = world.push()
+        report(world, sha, "unit", "pending")
+        report(world, sha, "lint", "success")
+        late_s[0] += took_s
+        report(world, sha, "unit", "success")
+        world.settle()
+        assert state_of(world, sha).took_s == took_s
+    world.run(seconds=20)
+    told = [(title, body) for title, body in world.notifier.sent if "the tests took" in title]
+    assert [title for title, _ in told] == ["shop: the tests took 5.0 min"]
+    assert "tests.parallel" not in told[0][1]  # nothing of ours makes them faster
 
 
 def test_reports_are_bounded_and_refused_where_nobody_reads_them(world, tmp_path, monkeypatch):
