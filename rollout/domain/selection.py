@@ -293,10 +293,13 @@ def suspects(batch: Sequence[Candidate]) -> list[str]:
 
 def kept_back(line: Sequence[Candidate]) -> list[str]:
     """What is barred below the last one of these, and that one would bring: nothing up to there undoes or mends it."""
-    if not line:
-        return []
-    own = {line[-1].sha, *(sha for sha, _ in line[-1].inner)}
-    return [one.sha for one in _blocks(line) if one.start <= len(line) < one.end and one.sha not in own]
+    own = {line[-1].sha, *(sha for sha, _ in line[-1].inner)} if line else set()
+    return [sha for sha in brought(line) if sha not in own]
+
+
+def brought(line: Sequence[Candidate]) -> list[str]:
+    """As `kept_back`, with the last one itself, and what came in with it."""
+    return [one.sha for one in _blocks(line) if one.start <= len(line) < one.end]
 
 
 def last_suspect(queue: Sequence[Candidate]) -> str | None:

@@ -167,10 +167,10 @@ def _is_kept_in(commit: Commit) -> bool:
     return commit.state is CommitState.BARRED or commit.bar_wanted is not None
 
 
-def kept_back(tx: Transaction, rollout: Rollout) -> list[str]:
-    """What it would bring, and is barred by now."""
+def brought(tx: Transaction, rollout: Rollout) -> list[str]:
+    """What it brings, or would, and is barred by now: commits of its own, and what came in with them."""
     seen = [candidate(commit, tx) for commit in _commits(tx, rollout)]
-    return selection.kept_back(_with_inner(tx, rollout.app, seen))
+    return list(dict.fromkeys(selection.brought(_with_inner(tx, rollout.app, seen))))
 
 
 def is_in(commit: Commit, shipped: Commit) -> bool:
@@ -184,20 +184,29 @@ def blamed(tx: Transaction, rollout: Rollout) -> tuple[list[Commit], list[Commit
         return [], []
     batch = _commits(tx, rollout)
     suspects = [commit for commit in batch if commit.suspect and commit.state is CommitState.PASSED]
-    return _barred(tx, rollout, batch), suspects
+    kept = brought(tx, rollout)
+    barred = [commit for commit in batch if commit.state is CommitState.BARRED and commit.sha in kept]
+    return barred, suspects
 
 
 def barred_on_its_way(tx: Transaction, rollout: Rollout) -> str | None:
-    """Of a rollout that is on its way: which of its commits are barred, and what takes them back; a bar does not stop what has begun."""
-    if rollout.state not in ON_ITS_WAY or not (barred := _barred(tx, rollout, _commits(tx, rollout))):
+    """Of a rollout that is on its way: what of it is barred, and what takes it back; a bar does not stop what has begun."""
+    if rollout.state not in ON_ITS_WAY:
         return None
-    names = " and ".join(f"{commit.sha[:12]} is barred: {commit.reason}" for commit in barred)
+    found = [
+        commit for sha in brought(tx, rollout) if (commit := tx.commits.get(rollout.app, sha)) is not None
+    ]
+    if not found:
+        return None
+    names = " and ".join(_is_barred(tx, commit) for commit in found)
     return f"{names} (to take it back: rollout stop {rollout.id})"
 
 
-def _barred(tx: Transaction, rollout: Rollout, batch: Iterable[Commit]) -> list[Commit]:
-    kept = {rollout.commit, *kept_back(tx, rollout)}
-    return [commit for commit in batch if commit.state is CommitState.BARRED and commit.sha in kept]
+def _is_barred(tx: Transaction, commit: Commit) -> str:
+    line = tx.commits.on_line(commit)
+    inside = "" if line.id == commit.id else f", which came in with {line.sha[:12]},"
+    reason = commit.reason if commit.state is CommitState.BARRED else commit.bar_wanted
+    return f"{commit.sha[:12]}{inside} is barred: {reason}"
 
 
 def _commits(tx: Transaction, rollout: Rollout) -> list[Commit]:

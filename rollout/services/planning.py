@@ -222,8 +222,8 @@ def outdated(tx: Transaction, app: AppConfig | None, rollout: Rollout) -> str | 
         return f"app {rollout.app} is not in rollout.toml any more"
     if frozen := freezes.frozen(tx, app):  # also while it waits: then nothing is prepared for it either
         return f"{frozen}: nothing was touched, and it is planned anew afterwards"
-    if kept := bars.kept_back(tx, rollout):
-        return f"commit {kept[0][:12]}, which it would bring, is barred since it was planned"
+    if barred := bars.brought(tx, rollout):
+        return f"commit {barred[0][:12]}, which it would bring, is barred since it was planned"
     return _not_as_now(tx, app, rollout) if rollout.is_ahead and active is None else None
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from rollout.domain.model import AppName
-from rollout.domain.states import RolloutEvent
+from rollout.domain.states import CommitState, RolloutEvent
 from tests.support.fakes import Meanwhile, a_commit, a_rollout
 
 
@@ -163,6 +163,19 @@ def test_a_bar_of_what_is_on_its_way_says_what_takes_it_back(cli, deps, state, s
     assert state == "halted" or cli("why", rollout.commit).out.startswith(
         f"commit {rollout.commit[:12]}: in rollout {rollout.id}, although {barred}: {stage}"
     )
+
+
+def test_a_bar_of_what_came_in_with_a_merge_says_what_brings_it(cli, deps):
+    """It is never tested by itself, so that nobody waits for that: the merge is kept out with it, or is on its way."""
+    inner, rollout = a_commit(deps).sha, a_rollout(deps)
+    with deps.store.transaction() as tx:
+        values = {"merged_into": rollout.commit, "position": None, "state": CommitState.RECEIVED}
+        tx.commits.update(tx.commits.get("shop", inner), **values)
+    told = cli("bar", inner, "--reason", "slow query")
+    merge = rollout.commit[:12]
+    assert told.out == f"commit {inner[:12]} is barred, and {merge} with it, which it came in with\n"
+    assert told.err.startswith(f"it is on its way with rollout {rollout.id} (")
+    assert f"although {inner[:12]}, which came in with {merge}, is barred: slow query" in cli("status").out
 
 
 @pytest.mark.parametrize("state", ["done", "stopping", "rolled_back"])

@@ -5,7 +5,7 @@ import pytest
 from rollout.domain.model import BranchCommit, Pull, Push
 from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import Conflict
-from rollout.services import bars, explaining, intake, planning, pulls, stopping, testing
+from rollout.services import bars, explaining, intake, planning, pulls, stopping, testing, views
 from tests.support.world import World
 
 
@@ -316,3 +316,43 @@ def test_a_bar_counts_though_the_merge_brings_more_than_is_read(world, monkeypat
     assert commit_of(world, old).merged_into == merge
     tested(world, merge, later)
     assert waits_for(world).startswith(f"{old[:12]}, which came in with {merge[:12]}, is barred")
+
+
+def test_a_bar_on_what_came_in_with_a_merge_that_is_on_its_way_is_told(world):
+    """As one on the merge itself: it stops nothing, and whoever asks learns of it and of what takes it back; not once its fix is with it."""
+    merge, (inner, _) = world.workshop.merge("slow query", "docs")
+    read(world)
+    world.run(
+        until=lambda: world.newest().commit == merge and world.newest().state is RolloutState.FANNING_OUT
+    )
+    bars.bar("shop", inner, world.deps, who="ann", why="it leaks")
+    number = world.newest().id
+    barred = (
+        f"{inner[:12]}, which came in with {merge[:12]}, is barred: it leaks"
+        f" (to take it back: rollout stop {number})"
+    )
+    with world.store.reading() as tx:
+        assert views.rollout(tx, tx.rollouts.get(number))["barred"] == barred
+    assert why(world, merge).because.startswith(f"in rollout {number}, although {barred}: ")
+    assert barred in why(world, inner).because
+    bars.unbar("shop", inner, world.deps, who="ann", why="it does not")
+    assert "barred" not in why(world, merge).because
+
+
+def test_a_merge_that_is_planned_ahead_is_set_aside_when_a_commit_inside_of_it_is_barred(world):
+    """Nothing is promised of it meanwhile, and it is not prepared any more."""
+    world.push()
+    world.run(until=lambda: world.newest().id == 2 and world.newest().state is RolloutState.FANNING_OUT)
+    merge, (inner,) = world.workshop.merge("slow query")
+    read(world)
+
+    def ahead():
+        with world.store.reading() as tx:
+            return planning.planned_ahead(tx, "shop")
+
+    world.run(until=ahead)
+    assert ahead().commit == merge
+    bars.bar("shop", inner, world.deps, who="ann", why="it leaks")
+    told = why(world, merge)
+    assert f"of which nothing comes: commit {inner[:12]}, which it would bring, is barred" in told.because
+    assert told.expected_at is None
