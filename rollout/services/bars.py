@@ -264,24 +264,32 @@ def _suspect_the_same(tx: Transaction, commit: Commit) -> None:
 def was_taken_back(tx: Transaction, batch: Sequence[Commit]) -> bool:
     """Automation has shipped these files already, and they were taken back: it is as if they had gone out, and gone wrong, once more.
 
+    The caller holds the app's row.
+    """
+    before = brought_before(tx, batch)
+    if before is None:
+        return False
+    why = f"the same files as rollout {before.id} brought, which was taken back: {before.reason}"
+    after_failure(tx, replace(before, commits=tuple(one.sha for one in batch)), who="bar", why=why)
+    return True
+
+
+def brought_before(tx: Transaction, batch: Sequence[Commit]) -> Rollout | None:
+    """The rollout that was taken back, and brought the files that this batch would.
+
     Of a batch that failed, and comes again squashed or cut otherwise, none has the files of a barred commit, and yet all of
     it together is known to be bad. Not of what shipped then, alone: it has its turn like the others of its batch; nor when a
-    person's word, or what ran well, counts more (`_bar_the_same`). The caller holds the app's row.
+    person's word, or what ran well, counts more (`_bar_the_same`).
     """
     shipped = batch[-1]
     number = None if shipped.unbarred else tx.commits.taken_back_with(shipped)
     if number is None or tx.commits.ran_well(shipped):
-        return False
+        return None
     before, named = tx.rollouts.get(number), selection.mended(shipped.message)
     if before.commit == shipped.sha and len(batch) == 1:
-        return False
-    if selection.is_fix_of(candidate(shipped, tx), before.commit) or any(
-        _are_in(sha, named) for sha in before.commits
-    ):
-        return False
-    why = f"the same files as rollout {number} brought, which was taken back: {before.reason}"
-    after_failure(tx, replace(before, commits=tuple(one.sha for one in batch)), who="bar", why=why)
-    return True
+        return None
+    fixes = selection.is_fix_of(candidate(shipped, tx), before.commit)
+    return None if fixes or any(_are_in(sha, named) for sha in before.commits) else before
 
 
 def _bar_the_same(tx: Transaction, commit: Commit) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from statistics import median
+from typing import Any
 
 from rollout.config.deploy_file import AppConfig
 from rollout.domain import selection
@@ -74,6 +75,7 @@ class _Rounds:
         name = AppName(app.name)
         self._known = bars.candidates(tx, app, list(queue))
         self._soon: dict[str, str] = {}  # the names of those that are to be barred: when
+        self._together: list[set[str]] = []  # those that are to be suspect of the same
         self._hoped = [self._as_hoped(*one) for one in zip(queue, self._known, strict=True)]
         self._durations_s = tx.rollouts.durations(name)
         self._each = timedelta(seconds=typical_s(tx, name))
@@ -89,7 +91,10 @@ class _Rounds:
             self._bar_the_last(self._tx.commits.get(name, active.commit))
         before = int(planning.planned_ahead(self._tx, name) is not None)
         for rounds in range(before, before + MOST_ROUNDS):
-            choice = self._choose(start, at_once=self._at_once and rounds == before)
+            at_once = self._at_once and rounds == before
+            choice = self._choose(start, at_once=at_once)
+            while choice.position is not None and self._is_bad(start, start + choice.position):
+                choice = self._choose(start, at_once=at_once)  # there is one less that may go out with others
             if choice.position is None:
                 return Forecast(stuck=self._in_time(choice.reason))
             end = start + choice.position
@@ -113,13 +118,44 @@ class _Rounds:
             state = CommitState.BARRED
         return replace(seen, built=False, state=state)
 
+    def _is_bad(self, start: int, end: int) -> bool:
+        """Planned, these would bring what was taken back already: as planning then does, one is barred, or more of them are suspect."""
+        batch = self._queue[start:end]
+        before = None if batch[-1].now_reason else bars.brought_before(self._tx, batch)
+        if before is None:
+            return False
+        guilty = selection.suspects(self._hoped[start:end])
+        if len(guilty) > 1:
+            self._together.append(set(guilty))
+            self._mark(guilty, suspect=True)
+        else:
+            same = f"rollout {before.id} brought the same files and was taken back"
+            self._bar(guilty[0], f"when its turn comes, as {same}")
+        return True
+
     def _bar_the_last(self, shipped: Commit | None) -> None:
         """That one is out and well then: of suspects the only one that is left is barred, without a canary of its own."""
-        left = None if shipped is None else bars.last_left(self._tx, shipped)
-        for at, commit in enumerate(self._queue):
-            if left is not None and commit.id == left.id:
-                self._soon[commit.sha[:12]] = "once the others of its batch are out and well"
-                self._hoped[at] = replace(self._hoped[at], state=CommitState.BARRED)
+        if shipped is None:
+            return
+        left = bars.last_left(self._tx, shipped)
+        lasts = {left.sha} if left is not None else set()
+        for others in self._together:
+            if shipped.sha in others:
+                others.remove(shipped.sha)
+                lasts |= others if len(others) == 1 else set()
+        for sha in lasts:
+            self._bar(sha, "once the others of its batch are out and well")
+
+    def _bar(self, sha: str, when: str) -> None:
+        self._soon[sha[:12]] = when
+        self._mark([sha], state=CommitState.BARRED)
+
+    def _mark(self, hashes: Sequence[str], **values: Any) -> None:
+        def marked(seen: Sequence[Candidate]) -> list[Candidate]:
+            its = [one.sha in hashes and one.state is CommitState.PASSED for one in seen]
+            return [replace(one, **values) if is_one else one for one, is_one in zip(seen, its, strict=True)]
+
+        self._known, self._hoped = marked(self._known), marked(self._hoped)
 
     def _choose(self, start: int, *, at_once: bool) -> selection.Choice:
         """As planning would when the rollouts before it are out: what waits has grown older by then."""

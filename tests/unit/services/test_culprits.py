@@ -345,6 +345,39 @@ def test_a_batch_that_went_wrong_does_not_ship_again_squashed(world, monkeypatch
     assert commit_of(world, hashes[2]).state is CommitState.PASSED
 
 
+def foreseen(world, sha):
+    with world.store.reading() as tx:
+        return explaining.why(tx, world.config.app(None), tx.commits.get("shop", sha))
+
+
+def test_what_was_taken_back_is_promised_nothing_before_its_turn_either(world, monkeypatch):
+    """Squashed, it will be barred when it is planned; until then it waits in the queue, and `why` asks what planning will."""
+    a_failed_batch(world, monkeypatch, 0)
+    (squashed,) = made_anew(world, "c" * 40)
+    told = foreseen(world, squashed)
+    assert told.because.startswith(
+        "tested; when its turn comes, as rollout 2 brought the same files and was taken back,"
+        f" {squashed[:12]} is barred, and so is all that comes after it"
+    )
+    assert told.expected_at is None
+
+
+def test_what_is_cut_otherwise_is_told_to_go_out_one_by_one_and_the_last_one_not_at_all(world, monkeypatch):
+    """They have waited for long, and would go out together: as planning will have it, the first goes alone, and the last never."""
+    a_failed_batch(world, monkeypatch, 0)
+    first, second, last = made_anew(world, "d" * 40, "e" * 40, "c" * 40)
+    with world.store.transaction() as tx:
+        for sha in (first, second, last):
+            tx.commits.update(tx.commits.get("shop", sha), received_s=tx.now() - 1500.0)
+    assert foreseen(world, first).because == "tested, then goes out by itself"
+    assert foreseen(world, second).because == "tested, 1 rollout before it, then goes out by itself"
+    told = foreseen(world, last)
+    assert told.because.startswith(
+        f"tested; once the others of its batch are out and well, {last[:12]} is barred"
+    )
+    assert told.expected_at is None
+
+
 def test_a_batch_that_went_wrong_and_is_cut_otherwise_goes_out_one_by_one(world, monkeypatch):
     """Other files in between and the same in the end: not together, and the last one not at all, as nothing else is left of it."""
     a_failed_batch(world, monkeypatch)
