@@ -11,7 +11,7 @@ from rollout.config import deploy_file
 from rollout.domain import pipeline
 from rollout.domain.model import Role
 from rollout.domain.states import HostState, RolloutState
-from rollout.services import intake, reconcile, rollouts, stopping, testing
+from rollout.services import hosts, intake, reconcile, rollouts, stopping, testing
 from tests.support.model_host import ModelHost
 from tests.support.processes import until
 from tests.support.world import World
@@ -135,6 +135,34 @@ def test_its_canary_waits_behind_no_other_apps_hosts():
     first |= {pipeline.pipeline(1).priority, pipeline.watch_fan_out(1).priority}
     others = {pipeline.prepare_host(other).priority, pipeline.deploy_host(other).priority}
     assert pipeline.roll_back_host(other).priority < min(first) <= max(first) < min(others)
+
+
+HOSTS = {pipeline.PREPARE_HOST, pipeline.DEPLOY_HOST}
+
+
+def test_an_app_that_comes_waits_for_one_host_of_the_one_that_has_all_places(world, monkeypatch):
+    """Slow hosts, one after the other on one message while nobody waits: the row ends with the host that is under way when the other app's canary has its message."""
+    monkeypatch.setattr(hosts, "ROW_S", -1.0)  # each host takes longer than a row may
+    push(world, "shop")
+    fanning_out(world, "shop")
+    entry = next(entry for entry in world.bell.queue if entry[1][0] == pipeline.DEPLOY_HOST)
+    forget_messages(world)
+    monkeypatch.setattr(world.bell, "crowded", lambda: any(one[1][0] in HOSTS for one in world.bell.queue))
+    activate, switched = world.fleet.activate, []
+
+    def somebody_comes(target, *rest, **more):
+        switched.append(target.name)
+        if len(switched) == 3:
+            push(world, "blog")
+            while not world.bell.crowded():
+                world.step(world.bell.queue.pop(0))
+        return activate(target, *rest, **more)
+
+    monkeypatch.setattr(world.fleet, "activate", somebody_comes)
+    world.step(entry)
+    assert len(switched) == 3
+    waiting = [one[2][2] for one in world.bell.queue if one[1][0] in HOSTS]
+    assert {name.strip("0123456789") for name in waiting} == {"blog"}  # this app's next host has no message
 
 
 def test_both_are_done(world):
