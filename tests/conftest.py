@@ -104,11 +104,20 @@ def postgres():
         server.remove()
 
 
-@pytest.fixture(
-    params=["sqlite", pytest.param("postgresql", marks=pytest.mark.needs("postgresql"))],
-)
+KINDS = ["sqlite", pytest.param("postgresql", marks=pytest.mark.needs("postgresql"))]
+
+
+@pytest.fixture(params=KINDS)
 def database(request, tmp_path):
-    """The address of an empty database: every test that asks for it runs on both."""
+    """The address of a database without rows; PostgreSQL's has its tables. Every test that asks for it runs on both."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/rollout.db"
+    return request.getfixturevalue("postgres").prepared()
+
+
+@pytest.fixture(params=KINDS)
+def empty_database(request, tmp_path):
+    """The address of a database that has nothing at all, for what is about the migrations themselves."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/rollout.db"
     return request.getfixturevalue("postgres").database()

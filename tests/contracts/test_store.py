@@ -75,9 +75,9 @@ def fanning_out(store, **changes):
         return rollout, tx.hosts.of(rollout.id)
 
 
-def test_preparing_twice_changes_nothing(database):
+def test_preparing_twice_changes_nothing(empty_database):
     """Processes that start together migrate once."""
-    stores = [Store(database) for _ in range(4)]
+    stores = [Store(empty_database) for _ in range(4)]
     threads = [threading.Thread(target=store.prepare) for store in stores]
     for thread in threads:
         thread.start()

@@ -94,7 +94,7 @@ def test_every_edge_of_a_host_has_its_event(store):
 @pytest.mark.needs("postgresql")
 def test_a_database_without_an_encoding_is_one_like_any_other(postgres):
     """A cluster that was made with the C locale answers in text all the same, and keeps what is not ASCII."""
-    store = Store(postgres.database("-E", "SQL_ASCII", "-T", "template0"))
+    store = Store(postgres.database("ENCODING 'SQL_ASCII' TEMPLATE template0"))
     store.prepare()
     with store.transaction() as tx:
         tx.commits.add("shop", "a" * 40, who="Zoë", why="pushed")

@@ -19,7 +19,7 @@ def steps(short):
 @pytest.fixture
 def world(tmp_path, monkeypatch, postgres):
     """A World whose store is PostgreSQL; `steps` are of its clock alone, `lived` is added to the machine's own."""
-    world = World(tmp_path, monkeypatch, hosts=6, fan_out="max_failed = 1", url=postgres.database())
+    world = World(tmp_path, monkeypatch, hosts=6, fan_out="max_failed = 1", url=postgres.prepared())
     world.seconds, world.steps, world.lived = 1_000_000.0, 0.0, 0.0
     monkeypatch.setattr(clock, "own_seconds", lambda: world.seconds - world.steps + world.lived)
     yield world

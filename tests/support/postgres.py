@@ -6,7 +6,13 @@ import shutil
 import socket
 import subprocess
 import tempfile
+from functools import cached_property
 from pathlib import Path
+
+import psycopg
+from sqlalchemy import make_url
+
+from rollout.store.store import Store
 
 _NUMBER = itertools.count(1)
 
@@ -32,7 +38,19 @@ class Postgres:
         if os.geteuid() == 0:
             shutil.chown(self.folder, "postgres")
         self._run(
-            [_program("initdb"), "-A", "trust", "-U", "rollout", "-E", "UTF8", "--locale=C", "-D", str(data)]
+            [
+                _program("initdb"),
+                "--no-sync",
+                "-A",
+                "trust",
+                "-U",
+                "rollout",
+                "-E",
+                "UTF8",
+                "--locale=C",
+                "-D",
+                str(data),
+            ]
         )
         if self._also:
             with (data / "pg_hba.conf").open("a") as rules:
@@ -76,13 +94,27 @@ class Postgres:
         """The process that all others of it descend from."""
         return int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
 
-    def database(self, *options):
-        """The address of a new, empty database, made with these options of createdb."""
+    def database(self, options=""):
+        """The address of a new, empty database, made with these options of CREATE DATABASE."""
         name = f"rollout_{os.getpid()}_{next(_NUMBER)}"
-        self._run(
-            [_program("createdb"), "-h", "127.0.0.1", "-p", str(self.port), "-U", "rollout", *options, name]
-        )
-        return f"postgresql+psycopg://rollout@127.0.0.1:{self.port}/{name}"
+        with psycopg.connect(self._address("postgres"), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name} {options}")
+        return self._address(name).replace("://", "+psycopg://")
+
+    def prepared(self):
+        """The address of a new database that has the tables, and no row of anybody's: a copy of what the migrations made."""
+        return self.database(f"TEMPLATE {self._tables}")
+
+    @cached_property
+    def _tables(self):
+        address = self.database()
+        store = Store(address)
+        store.prepare()
+        store.close()  # nobody may be in it when it is copied
+        return make_url(address).database
+
+    def _address(self, name):
+        return f"postgresql://rollout@127.0.0.1:{self.port}/{name}"
 
     def _run(self, words, *, check=True):
         if os.geteuid() == 0:

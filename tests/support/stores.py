@@ -11,6 +11,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+import psycopg
 from sqlalchemy import event
 from sqlalchemy.util import LRUCache
 
@@ -53,26 +54,34 @@ def _template():
     return store._engine.dialect, folder / "rollout.db"
 
 
+# SQLite counts what others commit. PostgreSQL logs whatever is written; that other things are logged too does no harm.
+VERSIONS = {"sqlite": "PRAGMA data_version", "postgresql": "SELECT pg_current_wal_insert_lsn()::text"}
+
+
 class Writes:
-    """Whether anybody has written to a database since it was asked last: SQLite counts what others commit."""
+    """Whether anybody has written to a database since it was asked last."""
 
     def __init__(self, store):
         self._engine = store._engine
         self._connection, self._closed = None, 0
 
     def version(self):
-        """Another one after each commit; None where nobody counts."""
-        if self._engine.dialect.name != "sqlite":
-            return None
-        return self._closed, *self.ask("PRAGMA data_version")
+        """Another one after each commit."""
+        return self._closed, *self.ask(VERSIONS[self._engine.dialect.name])
 
     def ask(self, query):
         """The first column of each row, without what SQLAlchemy takes for that."""
         if self._connection is None:
-            database = self._engine.url.database
-            self._connection = sqlite3.connect(database, isolation_level=None, check_same_thread=False)
+            self._connection = self._connected()
             event.listen(self._engine, "engine_disposed", self._close, once=True)
         return [value for (value,) in self._connection.execute(query)]
+
+    def _connected(self):
+        url = self._engine.url
+        if url.get_backend_name() == "sqlite":
+            return sqlite3.connect(url.database, isolation_level=None, check_same_thread=False)
+        address = url.set(drivername="postgresql").render_as_string(hide_password=False)
+        return psycopg.connect(address, autocommit=True)
 
     def _close(self, _engine):
         """With the store, whose file may be copied or replaced then. Each connection counts for itself."""

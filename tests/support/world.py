@@ -388,6 +388,7 @@ class World:
         self.store = store or stores.opened(url or f"sqlite:///{folder}/rollout.db")
         self._writes, self._known, self._looked_at, self._moments = stores.Writes(self.store), {}, None, []
         self._swept, self._next_sweep = None, 0.0
+        self._foreseen = self.store.url.startswith("sqlite")  # when rows come due: nobody steps that clock
         self.bell, self.workshop, self.metrics = QueueBell(), ModelWorkshop(), ModelMetrics()
         self.notifier = RecordingNotifier()
         self.fleet = ModelFleet([member.name for member in inventory.members(self.config.app(None))])
@@ -458,7 +459,7 @@ class World:
 
     def _sweep(self):
         """`reconcile.sweep`; not again while nobody has written since one that found nothing, and nothing has come due."""
-        before = self._writes.version()
+        before = self._writes.version() if self._foreseen else None
         still = before is not None and before == self._swept and reconcile.sweep is SWEEP
         if still and self.seconds < self._next_sweep:
             return
@@ -470,10 +471,10 @@ class World:
 
     def _watch(self):
         """`reconcile.watch`, where a row is there that it might have to do with: that is asked much faster."""
-        version = self._writes.version()
-        if version is None or reconcile.watch is not WATCH:
+        if not self._foreseen or reconcile.watch is not WATCH:
             reconcile.watch(self.deps)
             return
+        version = self._writes.version()
         if version != self._looked_at:
             self._looked_at, self._moments = version, self._writes.ask(WATCHED_FROM)
         if any(at <= self.seconds for at in self._moments):
@@ -490,7 +491,7 @@ class World:
     def _read(self, what, how):
         """What rows say, asked at each step of the queue: read again when somebody has written, no earlier."""
         version = self._writes.version()
-        if version is None or version != self._known.get("version"):
+        if version != self._known.get("version"):
             self._known = {"version": version}
         if what not in self._known:
             with self.store.reading() as tx:
