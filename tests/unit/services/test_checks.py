@@ -12,8 +12,8 @@ from rollout.errors import Conflict
 from rollout.services import bars, checks, explaining, freezes, intake, planning, stopping
 from rollout.store.checks import MOST_NAMES
 from rollout.store.rollouts import Planned
-from rollout.webhooks import PROVIDERS
 from rollout.store.store import Transaction
+from rollout.webhooks import PROVIDERS
 from tests.support.world import World
 
 S = CheckState
