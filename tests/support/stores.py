@@ -8,6 +8,7 @@ import atexit
 import shutil
 import sqlite3
 import tempfile
+import weakref
 from functools import cache
 from pathlib import Path
 
@@ -81,7 +82,9 @@ class Writes:
         if url.get_backend_name() == "sqlite":
             return sqlite3.connect(url.database, isolation_level=None, check_same_thread=False)
         address = url.set(drivername="postgresql").render_as_string(hide_password=False)
-        return psycopg.connect(address, autocommit=True)
+        connection = psycopg.connect(address, autocommit=True)
+        weakref.finalize(self, connection.close)  # with a store that nobody closes
+        return connection
 
     def _close(self, _engine):
         """With the store, whose file may be copied or replaced then. Each connection counts for itself."""
