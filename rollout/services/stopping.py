@@ -14,7 +14,7 @@ import structlog
 
 from rollout import crashpoints
 from rollout.config.deploy_file import AppConfig
-from rollout.domain.model import AppName, Epoch, Rollout, RolloutHost, RolloutId
+from rollout.domain.model import FOREIGN, AppName, Commit, Epoch, Rollout, RolloutHost, RolloutId
 from rollout.domain.pipeline import Ring, roll_back_host
 from rollout.domain.states import FINISHED, CommitState, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.errors import Conflict, NotFound, RolloutError
@@ -377,10 +377,24 @@ def finish_roll_back(rollout_id: RolloutId, deps: Deps) -> None:
             why += f"; not gone back with the others, since it never reached them: {', '.join(alone[:10])}{' …' if len(alone) > 10 else ''}"
         if bare:
             why += f"; without a release, as before: {', '.join(bare[:10])}{' …' if len(bare) > 10 else ''}"
+        if barred := _on_what_is_barred(tx, rollout):
+            why += f"; on a release that is barred, as before: {', '.join(barred[:10])}{' …' if len(barred) > 10 else ''}"
         ended = tx.rollouts.change(rollout, RE.ROLLED_BACK, who="roll back", why=why, reason=why, due_at=None)
         notices.add(tx, ended, "was rolled back", why, f"rollout show {rollout_id}")
         crashpoints.reach("in-report")
     planning.start_next(rollout.app, deps)
+
+
+def _on_what_is_barred(tx: Transaction, rollout: Rollout) -> list[str]:
+    """They have gone back to what they ran, which is all that is sure to be on their disks (I10); whoever may bring them on does so afterwards."""
+    back = tx.hosts.of(rollout.id, H.ROLLED_BACK)
+    runs = {host.release for host in back if host.release not in {None, FOREIGN}}
+    barred = {sha for sha in runs if sha and _is_barred(tx.commits.get(rollout.app, sha))}
+    return [host.name for host in back if host.release in barred]
+
+
+def _is_barred(commit: Commit | None) -> bool:
+    return commit is not None and commit.state is CommitState.BARRED
 
 
 def _left_alone(tx: Transaction, rollout: Rollout) -> list[str]:

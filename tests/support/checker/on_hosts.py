@@ -172,11 +172,13 @@ def newest_stands(history: History) -> Iterator[Violation]:
     """I5: a host that is done in the newest rollout that touched it runs that release, whatever is recorded of it."""
     newest: dict[str, Row] = {}
     caught_up = {
-        (event["rollout"], event["subject"]) for event in history.events if event["what"] == "catch up"
+        (event["rollout"], event["subject"])
+        for event in history.events
+        if event["what"] in {"catch up", "join"}
     }
     for (_, name), row in sorted(history.hosts.items()):
         last = newest.get(name)
-        # After `rollback --to` an older rollout goes on with the hosts that it had left behind.
+        # After `rollback --to` an older rollout goes on with the hosts that it had left behind, or never had.
         if (
             last
             and (last["rollout"], f"host {name}") in caught_up

@@ -119,9 +119,18 @@ def _another(history: History, number: int, stage: dict[int, str]) -> bool:
     of_app = {other for other, row in history.rollouts.items() if row["app"] == ours["app"]} - {number}
     named = any(history.rollouts[other]["rollback_to"] == ours["commit"] for other in of_app)
     return any(
-        stage[other] not in FINISHED or (stage[other] == "done" and other > number and not named)
+        stage[other] not in FINISHED
+        or (
+            stage[other] == "done" and other > number and not named and not _gone_past(history, other, of_app)
+        )
         for other in of_app & stage.keys()
     )
+
+
+def _gone_past(history: History, number: int, of_app: set[int]) -> bool:
+    """A person went back past it, from a newer rollout to the commit of an older one; from there the fleet may have gone back further."""
+    older = {history.rollouts[other]["commit"] for other in of_app if other < number}
+    return any(history.rollouts[other]["rollback_to"] in older for other in of_app if other > number)
 
 
 def forward(history: History) -> Iterator[Violation]:

@@ -642,6 +642,41 @@ def test_a_host_that_was_down_when_the_fleet_went_back_past_its_release_goes_bac
     assert "catch up" in events(world, A, 1)
 
 
+def test_a_host_that_has_joined_from_a_barred_release_goes_back_to_it_and_is_brought_on(world, monkeypatch):
+    """Only what it ran is sure to be on its disk: a rollback goes there and says so, and automation brings it to what the fleet runs."""
+    members, out = world.fleet.members, {A}
+    monkeypatch.setattr(
+        world.fleet, "members", lambda its: [one for one in members(its) if one.name not in out]
+    )
+    zero = world.push()
+    world.settle()
+    first = world.push()
+    world.settle()
+    out.clear()
+    second = world.push()
+    world.settle()
+    done_without(world, A)
+    stopping.roll_back_done(app(world), world.deps, to=first, who="ann", why="both are bad")
+    assert world.settle().state is R.ROLLED_BACK
+    back(world, A)
+    world.run(until=lambda: world.fleet.hosts[A].current == first and not late(world), seconds=700)
+    assert (row_of(world, 2).previous, commit_state(world, second)) == (second, CommitState.BARRED)
+    freezes.freeze(app(world), world.deps, who="ann", why="I look at it", until=None)
+    stopping.roll_back_done(app(world), world.deps, to=None, who="ann", why="bad, too")
+    world.run(until=lambda: state_of(world, 2) is R.ROLLED_BACK)
+    assert world.runs() == dict.fromkeys(world.runs(), zero) | {A: second}
+    with world.store.reading() as tx:
+        assert f"; on a release that is barred, as before: {A}" in tx.rollouts.get(2).reason
+    freezes.unfreeze(app(world), world.deps, who="ann", why="-")
+    world.run(until=lambda: not late(world) and world.fleet.hosts[A].current == zero, seconds=500)
+    assert set(world.runs().values()) == {zero}
+
+
+def commit_state(world, sha):
+    with world.store.reading() as tx:
+        return tx.commits.get("shop", sha).state
+
+
 def test_what_somebody_has_put_on_such_a_host_by_hand_stays(world):
     """The fleet went back past the release that it had; what a person did on the host is drift, and nobody's to undo."""
     _, second = gone_past(world)
