@@ -7,7 +7,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.support import faketime
 
@@ -15,8 +15,10 @@ from tests.support import faketime
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
-settings.register_profile("rollout", deadline=None, print_blob=True)
-settings.register_profile("faults", deadline=None, print_blob=True, max_examples=200)
+# How long anything takes says nothing on a machine that others use too.
+PATIENT = {"deadline": None, "print_blob": True, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("rollout", **PATIENT)
+settings.register_profile("faults", **PATIENT, max_examples=200)
 ALL_FAULTS = os.environ.get("FAULTS") == "all"  # `make faults`; otherwise a small fixed part of each
 settings.load_profile("faults" if ALL_FAULTS else "rollout")
 
