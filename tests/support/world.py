@@ -368,6 +368,10 @@ class World:
     def __init__(
         self, folder, monkeypatch, *, hosts=10, fan_out="", canary="", release="", url=None, store=None
     ):
+        kind = {"hosts": hosts, "fan_out": fan_out, "canary": canary, "release": release}
+        self.given = (
+            None if url or store else kind
+        )  # of a world that is the same in a new file as in any other
         self.seconds = 1000.0
         monkeypatch.setattr(store_clock, "store_seconds", lambda _connection: self.seconds)
         monkeypatch.setattr(store_clock, "own_seconds", lambda: self.seconds)

@@ -12,6 +12,7 @@ from rollout.errors import Unreachable
 from rollout.services import canaries, comparison, halts
 from rollout.services.comparison import Comparison, Reading
 from tests.support.fakes import a_deps, a_rollout
+from tests.support.released import released
 from tests.support.world import World
 
 BASELINE = ["web07", "web08", "web09", "web10"]
@@ -20,10 +21,7 @@ BASELINE = ["web07", "web08", "web09", "web10"]
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     """A fleet that runs a release, and a second one whose canary is watched."""
-    world = World(tmp_path, monkeypatch)
-    world.push()
-    world.settle()
-    return world
+    return released(tmp_path, monkeypatch)
 
 
 def watch(world):

@@ -8,17 +8,14 @@ from rollout.errors import Conflict, NotFound
 from rollout.services import freezes, intake, planning, reconcile, rollouts, stopping, testing
 from rollout.store import clock
 from rollout.store.apps import HOLD_S, LOOK_S
+from tests.support.branch import commit_of
+from tests.support.released import first_release
 from tests.support.world import World
 
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     return World(tmp_path, monkeypatch, hosts=3)
-
-
-def commit_of(world, sha):
-    with world.store.reading() as tx:
-        return tx.commits.get("shop", sha)
 
 
 def webhook(world, head):
@@ -39,8 +36,7 @@ def many(world, amount):
 
 def test_every_commit_of_a_push_of_two_thousand_has_its_row_and_none_ships_unseen(world):
     """However many commits come at once, each above the running one has its row, and no rollout carries more than three."""
-    world.push()
-    world.settle()
+    first_release(world)
     head = many(world, 2000)
     webhook(world, head)
     intake.read_branch(world.config.app(None), world.deps, who="test", why="pushed")
@@ -53,8 +49,7 @@ def test_every_commit_of_a_push_of_two_thousand_has_its_row_and_none_ships_unsee
 
 def test_a_branch_that_is_absurdly_far_ahead_is_refused(world, monkeypatch):
     """Rather than ship commits that have no row, rollout says that it does not follow."""
-    world.push()
-    world.settle()
+    first_release(world)
     monkeypatch.setattr(intake, "QUEUE_LIMIT", 600)
     many(world, 601)
     with pytest.raises(Conflict, match="more than 600 commits ahead"):
@@ -89,8 +84,7 @@ def test_a_webhook_of_a_known_head_makes_the_branch_be_looked_at(world, monkeypa
 
 def test_a_replayed_webhook_of_the_head_asks_nobody(world, monkeypatch):
     """The head's webhook once more is a duplicate, and no reason to ask the git server."""
-    head = world.push()
-    world.settle()
+    head = first_release(world)
     intake.poll("shop", world.deps)
     monkeypatch.setattr(world.workshop, "remote_head", lambda *_: pytest.fail("asked"))
     assert webhook(world, head).reason.startswith("known already")
@@ -144,8 +138,7 @@ def test_a_flood_of_known_heads_is_one_question_in_five_seconds(world, monkeypat
 
 def test_a_commit_that_was_not_on_the_branch_yet_is_tested_when_it_is(world):
     """It failed for nothing else: a git server's replica was late, or it was dropped and pushed again."""
-    world.push()
-    world.settle()
+    first_release(world)
     late = f"{2:040x}"
     webhook(world, late)
     world.run(seconds=120, until=lambda: commit_of(world, late).state is CommitState.FAILED)
@@ -205,8 +198,7 @@ def test_commits_above_what_is_on_its_way_have_rows_while_it_is(world):
 
 def test_what_was_pushed_while_something_else_ran_does_not_ship_unseen(world):
     """The branch was forced to a line of its own; then a rollback brings back what is below both."""
-    world.push()
-    world.settle()
+    first_release(world)
     for _ in range(2):
         world.push()
         world.settle()
@@ -230,8 +222,7 @@ def test_what_was_pushed_while_something_else_ran_does_not_ship_unseen(world):
 
 def test_what_a_forced_push_took_off_a_moment_ago_is_planned_and_does_not_begin(world):
     """What git said within five seconds is planned by; before a host is touched git is asked about the head that came since."""
-    first = world.push()
-    world.settle()
+    first = first_release(world)
     gone = world.push()
     intake.read_branch(world.config.app(None), world.deps, who="poll", why="found")
     head = "b" * 40
@@ -252,8 +243,7 @@ def test_what_a_forced_push_took_off_a_moment_ago_is_planned_and_does_not_begin(
 
 def test_what_a_forced_push_took_off_does_not_ship_once_its_webhook_is_stored(world, monkeypatch):
     """Its tests end while the new head waits for its own: git is asked before anything is planned, also where nothing is polled."""
-    first = world.push()
-    world.settle()
+    first = first_release(world)
     gone = world.workshop.push()
     webhook(world, gone)
     run_tests, head = world.workshop.run_tests, "b" * 40
@@ -283,8 +273,7 @@ def test_what_a_forced_push_took_off_does_not_ship_once_its_webhook_is_stored(wo
 
 def told_back(world):
     """A second commit is in its tests when the branch is forced back to the first: their shas."""
-    first = world.push()
-    world.settle()
+    first = first_release(world)
     gone = world.push()
     intake.read_branch(world.config.app(None), world.deps, who="poll", why="found")
     world.seconds += LOOK_S + 1
@@ -319,8 +308,7 @@ def test_what_a_forced_push_back_to_a_known_head_took_off_does_not_ship(world, m
 @pytest.mark.parametrize("refused", [Conflict, NotFound])
 def test_a_branch_that_git_answers_of_and_nobody_can_follow_holds_nothing_up(world, monkeypatch, refused):
     """It is absurdly far ahead, or gone: what was known of it ships, since asking again would say no more."""
-    world.push()
-    world.settle()
+    first_release(world)
     sha = world.push()
     intake.read_branch(world.config.app(None), world.deps, who="poll", why="found")
     world.seconds += LOOK_S + 1
@@ -385,8 +373,7 @@ def test_a_flood_of_pushes_to_a_slow_git_server_does_not_keep_anything_from_goin
 @pytest.mark.parametrize("lately", [True, False])
 def test_a_head_that_git_does_not_have_holds_nothing_up(world, lately):
     """What git said a moment ago counts, and once it was asked nobody waits for such a head any more."""
-    world.push()
-    world.settle()
+    first_release(world)
     sha = world.push()
     world.seconds += 1 if lately else LOOK_S + 1
     webhook(world, "b" * 40)
@@ -470,8 +457,7 @@ def test_a_freeze_is_drained_as_fast_by_what_is_built_again(world):
 
 def test_of_too_many_commits_the_next_three_and_then_the_newest_are_tested(world, monkeypatch):
     """The head, what can ship next above what runs, and from there down from the head, though the places come free one by one."""
-    world.push()
-    world.settle()
+    first_release(world)
     freezes.freeze(world.config.app(None), world.deps, who="ann", why="nothing goes out", until=None)
     run_tests, order = world.workshop.run_tests, []
     monkeypatch.setattr(

@@ -10,8 +10,10 @@ from rollout.domain.states import CommitState, HostState, RolloutState
 from rollout.errors import ConfigError, Unreachable
 from rollout.services import bars, catching_up, freezes, halts, hosts, intake, stopping, verifying
 from tests.support.across import before_reports, recorded, row_of, state_of
+from tests.support.branch import commit_of
 from tests.support.checker import read
 from tests.support.checker.check import check
+from tests.support.released import first_release
 from tests.support.world import World
 
 H, R = HostState, RolloutState
@@ -57,8 +59,7 @@ def late(world):
 
 def test_a_host_that_was_down_gets_the_release_when_it_is_back(world):
     """Prepared, switched, health-checked, counted, and written down; not before it answers."""
-    world.push()
-    world.settle()
+    first_release(world)
     sha = done_without(world, A)
     world.run(seconds=400)
     assert (row_of(world, world.newest().id).state, late(world)[A].because[:15]) == (
@@ -75,8 +76,7 @@ def test_a_host_that_was_down_gets_the_release_when_it_is_back(world):
 
 def test_a_host_that_lets_nobody_in_is_told_with_the_reason(world):
     """No waiting heals that: a person puts its host key, or ours, where it belongs, and then it is brought along."""
-    world.push()
-    world.settle()
+    first_release(world)
     world.fleet.hosts[A].refuses_login = True
     sha = world.push()
     assert world.settle().state is R.DONE
@@ -130,8 +130,7 @@ def test_a_second_host_gets_no_token_while_one_is_switched(world):
 
 def test_nothing_is_brought_to_anybody_during_a_rollout(world):
     """The next rollout is halted: it brings what is behind itself, when it goes on."""
-    world.push()
-    world.settle()
+    first_release(world)
     old = done_without(world, A)
     number = world.newest().id
     for name in ("web01", "web02", "web03"):
@@ -254,8 +253,7 @@ def test_a_bar_does_not_keep_a_lost_outcome_from_being_read(world):
 
 def test_an_excluded_host_stays_out_until_it_is_included(world):
     """Out of the rollout, and brought to what it has missed when it is in again; `rollback` takes it along."""
-    first = world.push()
-    world.settle()
+    first = first_release(world)
     halts.exclude("shop", [A], world.deps, who="ann", why="being repaired")
     sha = world.push()
     world.settle()
@@ -354,8 +352,7 @@ def test_that_a_new_host_lets_nobody_in_is_told_whichever_rollout_it_is_looked_a
 
 def test_a_host_that_was_lost_after_a_rollback_is_looked_at_until_it_is_back(world):
     """It went down while it was brought to the older rollout: that a newer one has brought it back settles nothing since."""
-    world.push()
-    world.settle()
+    first_release(world)
     good = done_without(world, A)
     older = world.newest().id
     freezes.freeze(app(world), world.deps, who="ann", why="the sale", until=None)
@@ -377,8 +374,7 @@ def test_a_host_that_was_lost_after_a_rollback_is_looked_at_until_it_is_back(wor
 @pytest.mark.parametrize("told", ["by itself", "verify"])
 def test_a_host_that_comes_back_under_another_address_is_found_there(world, monkeypatch, told):
     """A replaced machine, or one that got a new lease: the inventory says where it is now, and nobody knocks at the old door."""
-    world.push()
-    world.settle()
+    first_release(world)
     sha = done_without(world, A)
     members, status = world.fleet.members, world.fleet.status
     monkeypatch.setattr(
@@ -479,8 +475,7 @@ def test_include_says_what_becomes_of_each_host(world, monkeypatch):
 
 def test_a_host_that_lost_its_disk_gets_it_again(world):
     """Somebody reads it and finds nothing; its way back leads to nothing, as what it ran before is gone too."""
-    world.push()
-    world.settle()
+    first_release(world)
     sha = world.push()
     world.settle()
     host = world.fleet.hosts[A]
@@ -493,8 +488,7 @@ def test_a_host_that_lost_its_disk_gets_it_again(world):
 
 def test_an_unhealthy_host_is_tried_three_times_and_then_left(world):
     """With growing waits; people are told once, and `include` begins anew."""
-    world.push()
-    world.settle()
+    first_release(world)
     host, bad = world.fleet.hosts[A], f"{2:040x}"
     host.unhealthy.add(bad)
     assert world.push() == bad
@@ -545,8 +539,7 @@ def test_a_worker_that_dies_after_the_switch_leaves_a_host_that_is_read(world, m
 
 def test_a_rollback_that_begins_at_its_switch_takes_the_host_along(world):
     """I2: who has greeted is not switched any more, and whoever was switched goes back."""
-    first = world.push()
-    world.settle()
+    first = first_release(world)
     done_without(world, A)
     back(world, A)
     number = world.newest().id
@@ -562,8 +555,7 @@ def test_a_rollback_that_begins_at_its_switch_takes_the_host_along(world):
 
 def test_a_rollback_that_begins_at_its_prepare_cuts_it(world, monkeypatch):
     """I2: the host failed with the release before, and goes back as all others do."""
-    first = world.push()
-    world.settle()
+    first = first_release(world)
     bad = f"{2:040x}"
     world.fleet.hosts[A].unhealthy.add(bad)
     world.push()
@@ -585,8 +577,7 @@ def test_a_rollback_that_begins_at_its_prepare_cuts_it(world, monkeypatch):
 
 def test_what_a_person_has_kept_stays(world):
     """`stop --keep` leaves hosts as they are, and so does this."""
-    world.push()
-    world.settle()
+    first_release(world)
     done_without(world, A)
     first = world.newest().id
     back(world, A)
@@ -614,8 +605,7 @@ def test_a_late_message_switches_nothing_of_an_older_rollout(world):
 
 def gone_past(world):
     """All have gone from the third release to the first, but one that was down since the second; the first, and the second."""
-    first = world.push()
-    world.settle()
+    first = first_release(world)
     second = world.push()
     world.settle()
     done_without(world, A)
@@ -737,8 +727,7 @@ def killed_at(world, monkeypatch, moment):
 @pytest.mark.parametrize("moment", ["prepare", "greeting", "permitted", "switched", "report"])
 def test_a_worker_that_is_killed_is_healed(world, monkeypatch, moment, then):
     """Wherever it dies, and whatever begins meanwhile: every host ends where it belongs, and the books are true."""
-    first = world.push()
-    world.settle()
+    first = first_release(world)
     sha = done_without(world, A)
     number = world.newest().id
     back(world, A)
@@ -781,19 +770,13 @@ def test_a_release_that_a_rollback_may_go_to_keeps_its_archive(world):
 
 def without_its_archive(world):
     """A host has lost its disk, and this machine the archive of what the fleet runs."""
-    world.push()
-    world.settle()
+    first_release(world)
     sha = world.push()
     world.settle()
     world.fleet.hosts[A].lose_disk()
     world.workshop.archives.remove(sha)
     world.workshop.gone.add(sha)
     return sha
-
-
-def commit_of(world, sha):
-    with world.store.reading() as tx:
-        return tx.commits.get("shop", sha)
 
 
 def test_what_the_fleet_runs_is_built_again_for_a_host_that_lacks_it(world, monkeypatch):

@@ -9,21 +9,8 @@ from rollout.domain.model import BranchCommit, Push, Release
 from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import Conflict
 from rollout.services import bars, explaining, halts, intake, planning, reconcile, stopping, testing
+from tests.support.branch import commit_of, read
 from tests.support.world import World
-
-
-@pytest.fixture
-def world(tmp_path, monkeypatch):
-    """Three hosts with a first release."""
-    world = World(tmp_path, monkeypatch, hosts=3)
-    world.push()
-    world.settle()
-    return world
-
-
-def commit_of(world, sha):
-    with world.store.reading() as tx:
-        return tx.commits.get("shop", sha)
 
 
 def goes_bad(world, sha):
@@ -284,7 +271,7 @@ def test_a_batch_that_went_wrong_and_is_rebased_goes_out_one_by_one(world, monke
     trees = [digit * 40 for digit in "bcd"]
     for sha, tree in zip(before, trees, strict=True):
         kept_by_git(world, sha, tree)
-    reread(world)
+    read(world)
     del world.workshop.commits[1:]
     again = batch_of_three(world, monkeypatch, "789", trees)
     goes_bad(world, again[culprit - 1])
@@ -304,7 +291,7 @@ def made_anew(world, *trees, message="squashed"):
         world.workshop.commits.append(
             BranchCommit(sha, runs + 1 + number, message, "Ann", message, tree=tree)
         )
-    reread(world)
+    read(world)
     hashes = [one.sha for one in world.workshop.commits[runs:]]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(planning, "start_next", lambda *_, **__: None)
@@ -418,12 +405,12 @@ def test_a_suspect_that_comes_back_is_one_again(world, monkeypatch):
     hashes = suspects_of_a_batch(world, monkeypatch)
     world.run(seconds=60, until=lambda: world.newest().commit == hashes[0])
     kept_by_git(world, hashes[2], "d" * 40)
-    reread(world)
+    read(world)
     first = world.workshop.commits[-1]
     again = dataclasses.replace(first, sha="7" * 40)
     for one, other in ((again, first), (first, again)):
         world.workshop.commits[-1] = one
-        reread(world)
+        read(world)
         if one is again:
             testing.run_tests(commit_of(world, again.sha).id, world.deps)
         assert (commit_of(world, one.sha).suspect, commit_of(world, other.sha).suspect) == (True, False)
@@ -433,11 +420,11 @@ def test_who_was_let_go_is_not_suspected_for_a_twins_sake(world, monkeypatch):
     """A person has cleared it, or its author says that it mends what is suspected."""
     hashes = suspects_of_a_batch(world, monkeypatch)
     kept_by_git(world, hashes[2], "d" * 40)
-    reread(world)
+    read(world)
     for message in ("a change", f"once more\n\nRollout-Fixes: {hashes[2]}"):
         sha = ("8" if message == "a change" else "9") * 40
         world.workshop.commits[-1] = dataclasses.replace(world.workshop.commits[-1], sha=sha, message=message)
-        reread(world)
+        read(world)
         if message == "a change":
             bars.bar("shop", sha, world.deps, who="ann", why="no")
             bars.unbar("shop", sha, world.deps, who="ann", why="checked")
@@ -581,10 +568,6 @@ def kept_by_git(world, sha, tree):
     commits[at] = dataclasses.replace(commits[at], tree=tree)
 
 
-def reread(world):
-    intake.read_branch(world.config.app(None), world.deps, who="test", why="pushed")
-
-
 def the_same_files_again(world):
     """A barred commit, its revert, which is out, and what brings the barred one's files back in other bytes."""
     bad = barred(world)
@@ -593,7 +576,7 @@ def the_same_files_again(world):
     world.run(seconds=120)
     assert set(world.runs().values()) == {revert}
     world.workshop.push(f"This reverts commit {revert}.", tree="b" * 40)
-    reread(world)
+    read(world)
     world.run(seconds=120)
     return bad, revert, f"{4:040x}"
 
@@ -616,7 +599,7 @@ def test_an_unbar_lets_those_go_that_were_barred_for_being_the_same(world):
     world.run(seconds=120)
     assert set(world.runs().values()) == {again}
     world.workshop.push("once more", tree="b" * 40)
-    reread(world)
+    read(world)
     world.run(seconds=120)
     assert set(world.runs().values()) == {f"{5:040x}"}
 
@@ -637,7 +620,7 @@ def test_an_unbar_does_not_let_go_of_what_is_the_same_as_another_barred_one(worl
     bars.unbar("shop", again, world.deps, who="me", why="once more")
     bars.bar("shop", again, world.deps, who="me", why="no, it is bad")
     third = world.workshop.push("once more", tree="b" * 40)
-    reread(world)
+    read(world)
     world.run(seconds=120)
     assert commit_of(world, third).same_as == again
     bars.unbar("shop", again, world.deps, who="me", why="it was the network")
@@ -650,7 +633,7 @@ def test_files_that_the_fleet_runs_are_not_barred_for_a_neighbours_sake(world):
     bad = barred(world)
     kept_by_git(world, bad, "a" * 40)
     fix = world.workshop.push(f"This reverts commit {bad}.", tree="a" * 40)
-    reread(world)
+    read(world)
     world.run(seconds=120)
     assert set(world.runs().values()) == {fix}
 
@@ -660,7 +643,7 @@ def test_the_word_of_a_person_lifts_also_the_bar_of_files(world):
     bad = barred(world)
     kept_by_git(world, bad, "b" * 40)
     fix = world.workshop.push(f"Again\n\nRollout-Fixes: {bad}", tree="b" * 40)
-    reread(world)
+    read(world)
     world.run(seconds=120)
     assert set(world.runs().values()) == {fix}
 
@@ -669,11 +652,11 @@ def test_a_tested_twin_of_the_same_files_is_barred_with_the_first(world):
     """It waits in the queue when its files fail under the other hash."""
     bad, twin = f"{2:040x}", f"{3:040x}"
     world.workshop.push(tree="b" * 40)
-    reread(world)
+    read(world)
     goes_bad(world, bad)
     world.run(seconds=60, until=lambda: world.newest().commit == bad)
     world.workshop.push(tree="b" * 40)
-    reread(world)
+    read(world)
     world.run(seconds=1, until=lambda: commit_of(world, twin).state is CommitState.PASSED)
     assert commit_of(world, twin).state is CommitState.PASSED
     world.run(seconds=300)

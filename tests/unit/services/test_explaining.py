@@ -6,21 +6,13 @@ import pytest
 
 from rollout.domain.model import BranchCommit
 from rollout.domain.states import FINISHED, STAGES, CommitState, RolloutEvent, RolloutState
-from rollout.services import bars, explaining, foreseeing, freezes, intake, planning, stopping, testing, views
+from rollout.services import bars, explaining, foreseeing, freezes, planning, stopping, views
 from rollout.store.apps import LOOK_S
 from rollout.store.rollouts import Rollouts
 from rollout.store.store import Transaction
+from tests.support.branch import commit_of, read, tested, why
 from tests.support.fakes import a_commit, a_deps, a_rollout
 from tests.support.world import World
-
-
-@pytest.fixture
-def world(tmp_path, monkeypatch):
-    """Three hosts with a first release."""
-    world = World(tmp_path, monkeypatch, hosts=3)
-    world.push()
-    world.settle()
-    return world
 
 
 @pytest.fixture
@@ -33,23 +25,9 @@ def measured(world):
     return world
 
 
-def why(world, sha):
-    with world.store.reading() as tx:
-        return explaining.why(tx, world.config.app(None), tx.commits.get("shop", sha))
-
-
 def typical_s(world):
     with world.store.reading() as tx:
         return foreseeing.typical_s(tx, "shop")
-
-
-def commit_of(world, sha):
-    with world.store.reading() as tx:
-        return tx.commits.get("shop", sha)
-
-
-def read(world):
-    intake.read_branch(world.config.app(None), world.deps, who="test", why="pushed")
 
 
 def until(world, state):
@@ -57,12 +35,6 @@ def until(world, state):
     last = begun if world.newest().state not in FINISHED else begun + 1
     world.run(until=lambda: world.newest().id == last and world.newest().state is state, seconds=60)
     assert world.newest().state is state
-
-
-def passed(world, *hashes):
-    """Their tests are over."""
-    for sha in hashes:
-        testing.run_tests(commit_of(world, sha).id, world.deps)
 
 
 def test_before_and_in_its_tests(world):
@@ -130,10 +102,10 @@ def test_a_red_commit_says_with_whom_it_goes_out(world):
     """It never goes out by itself, but a later one that passed takes it along: before, meanwhile and afterwards."""
     bad, good = world.workshop.push(fails=True), world.workshop.push()
     read(world)
-    passed(world, bad, bad)
+    tested(world, bad, bad)
     red = f"its tests failed: exit status 1; what they printed: rollout log {bad[:12]}"
     assert why(world, bad).because == red
-    passed(world, good)
+    tested(world, good)
     along = f"{red}; it is taken along by {good[:12]}, which came later and passed: "
     assert why(world, bad).because == f"{along}planned as rollout 2, which begins at once"
     assert why(world, bad).expected_at is not None
@@ -146,7 +118,7 @@ def test_a_red_commit_before_its_rollout_is_planned(world):
     freezes.freeze(world.config.app("shop"), world.deps, who="ann", why="the sale", until=None)
     bad, good = world.workshop.push(fails=True), world.workshop.push()
     read(world)
-    passed(world, bad, bad, good)
+    tested(world, bad, bad, good)
     assert why(world, bad).because.endswith(
         f"it is taken along by {good[:12]}, which came later and passed: tested, frozen by ann: the sale"
     )
@@ -159,7 +131,7 @@ def test_a_head_that_git_does_not_have_is_not_found(world):
         ghost, _ = tx.commits.add("shop", "d" * 40, who="test", why="a webhook")
     told = why(world, ghost.sha)
     assert told.because.startswith("not found on branch main yet, waits for its tests, then goes out")
-    passed(world, ghost.sha)
+    tested(world, ghost.sha)
     told = why(world, ghost.sha)
     assert told.because.startswith("not on branch main of ")
     assert told.because.endswith(" yet: a webhook told of it, and it is looked for again")
@@ -207,7 +179,7 @@ def test_behind_a_rollout_it_says_with_whom_it_goes_out(world, monkeypatch):
     monkeypatch.setattr(planning, "start_next", lambda *_, **__: None)
     next_one, after = world.workshop.push(), world.workshop.push()
     read(world)
-    passed(world, next_one, after)
+    tested(world, next_one, after)
     told = why(world, next_one)
     assert told.because == "tested, waits for rollout 2 (1 of 3 hosts), then goes out by itself"
     assert why(world, after).because == (
@@ -233,7 +205,7 @@ def test_halted_and_taken_back(world):
     )
     later = world.workshop.push()
     read(world)
-    passed(world, later)
+    tested(world, later)
     assert why(world, later) == explaining.Why(
         "tested, waits for rollout 2, which is halted; a person decides: rollout show 2"
     )
@@ -279,7 +251,7 @@ def test_the_expected_time_is_right_within_a_fifth(measured, from_state):
     sha = measured.push()
     begun = measured.seconds
     if from_state is None:
-        passed(measured, sha)
+        tested(measured, sha)
     else:
         until(measured, from_state)
     if from_state is RolloutState.EVALUATING_CANARY:
@@ -296,7 +268,7 @@ def test_commits_behind_a_rollout_go_out_when_it_was_foreseen(measured):
     measured.push()
     until(measured, RolloutState.EVALUATING_CANARY)
     sha = measured.push()
-    passed(measured, sha)
+    tested(measured, sha)
     begun, left = measured.seconds, why(measured, sha).expected_at - datetime.now(UTC)
     assert why(measured, sha).because == (
         "tested, waits for rollout 4 (1 of 3 hosts), then goes out by itself"
@@ -319,7 +291,7 @@ def test_what_waits_grows_older_from_rollout_to_rollout(measured, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(planning, "start_next", lambda *_, **__: None)
         read(measured)
-        passed(measured, *hashes)
+        tested(measured, *hashes)
     begun, asked_at = measured.seconds, datetime.now(UTC)
     told = [(why(measured, sha).expected_at - asked_at).total_seconds() for sha in hashes]
     last = measured.newest().id
@@ -342,7 +314,7 @@ def test_waiting_for_the_tests_of_one_below(world, monkeypatch):
     monkeypatch.setattr(planning, "start_next", lambda *_, **__: None)
     below, above = world.workshop.push(), world.workshop.push()
     read(world)
-    passed(world, above)
+    tested(world, above)
     with world.store.transaction() as tx:
         for sha in (below, above):
             tx.commits.update(tx.commits.get("shop", sha), received_s=tx.now() - 1500.0)
@@ -356,7 +328,7 @@ def test_what_a_person_wants_out_goes_before_the_queue(world, monkeypatch):
     monkeypatch.setattr(planning, "start_next", lambda *_, **__: None)
     hashes = [world.workshop.push() for _ in range(5)]
     read(world)
-    passed(world, *hashes)
+    tested(world, *hashes)
     assert "1 rollout before it" in why(world, hashes[-3]).because
     with world.store.transaction() as tx:
         tx.commits.wish_now(tx.commits.get("shop", hashes[-1]), "the login", "ann")
@@ -377,7 +349,7 @@ def test_what_a_person_wants_out_waits_for_no_other_tests(world, monkeypatch):
         patch.setattr(planning, "start_next", lambda *_, **__: None)
         below, other, above = (world.workshop.push() for _ in range(3))
         read(world)
-        passed(world, below, above)
+        tested(world, below, above)
     wanted(world, above)
     told = why(world, above)
     assert told.because == "tested, then goes out with 2 others, before the queue: ann: the login"
@@ -393,7 +365,7 @@ def test_in_a_freeze_a_hotfix_in_test_has_no_rollout_of_the_frozen_queue_before_
     freezes.freeze(world.config.app(None), world.deps, who="ben", why="the sale", until=None)
     below, fix = world.workshop.push(), world.workshop.push()
     read(world)
-    passed(world, below)
+    tested(world, below)
     wanted(world, fix)
     told = why(world, fix)
     assert told.because == "waits for its tests, then goes out with 1 other, before the queue: ann: the login"
@@ -410,7 +382,7 @@ def test_what_a_person_wants_out_after_a_force_push_goes_alone(world, monkeypatc
     monkeypatch.setattr(world.workshop, "commits", [BranchCommit("e" * 40, 1, "new", "Ann", "new")])
     read(world)
     if test:
-        passed(world, "e" * 40)
+        tested(world, "e" * 40)
     assert "a person may" in why(world, "e" * 40).because
     wanted(world, "e" * 40)
     before = "tested" if test else "waits for its tests"
@@ -469,7 +441,7 @@ def test_beyond_what_is_foreseen(world, monkeypatch):
     monkeypatch.setattr(planning, "start_next", lambda *_, **__: None)
     hashes = [world.workshop.push() for _ in range(9)]
     read(world)
-    passed(world, *hashes)
+    tested(world, *hashes)
     assert why(world, hashes[-1]) == explaining.Why("tested; more than 2 rollouts go before it")
 
 
@@ -684,13 +656,13 @@ def test_a_barred_commit_says_who_takes_it_along(world, monkeypatch):
     monkeypatch.setattr(planning, "start_next", lambda *_, **__: None)
     bad = world.workshop.push()
     read(world)
-    passed(world, bad)
+    tested(world, bad)
     bars.bar("shop", bad, world.deps, who="ann", why="slow")
     alone = f"barred: slow; a later commit that says so may mend it, or: rollout unbar {bad[:12]}"
     assert why(world, bad) == explaining.Why(alone)
     fix = world.workshop.push(f"Take it back\n\nThis reverts commit {bad}.")
     read(world)
-    passed(world, fix)
+    tested(world, fix)
     told = why(world, bad)
     assert told.because == (
         f"barred: slow; it is taken along by {fix[:12]}, which came later: tested, then goes out with 1 other"
@@ -703,7 +675,7 @@ def test_a_suspect_says_why_it_goes_out_alone(world, monkeypatch):
     monkeypatch.setattr(planning, "start_next", lambda *_, **__: None)
     hashes = [world.workshop.push() for _ in range(2)]
     read(world)
-    passed(world, *hashes)
+    tested(world, *hashes)
     with world.store.transaction() as tx:
         for sha in hashes:
             tx.commits.update(tx.commits.get("shop", sha), suspect=True, suspect_of=7)
@@ -720,7 +692,7 @@ def test_with_nothing_under_way_the_next_commit_is_told_with_its_time(world, mon
     read(world)
     assert coming(world).because == f"commit {sha[:12]}: waits for its tests, then goes out by itself"
     assert coming(world).expected_at == pytest.approx(why(world, sha).expected_at, abs=timedelta(seconds=5))
-    passed(world, sha)
+    tested(world, sha)
     freezes.freeze(world.config.app(None), world.deps, who="ann", why="the sale", until=None)
     assert coming(world) == explaining.Why(f"commit {sha[:12]}: tested, frozen by ann: the sale")
 

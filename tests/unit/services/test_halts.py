@@ -6,6 +6,7 @@ from rollout.domain.states import CommitState, HostState, RolloutState
 from rollout.errors import Conflict, NotFound
 from rollout.services import halts, reconcile, stopping
 from rollout.store import clock
+from tests.support.released import first_release
 from tests.support.world import World
 
 
@@ -105,8 +106,7 @@ def test_excluded_hosts_leave_the_count(world):
 
 def test_excluding_an_unknown_host_is_not_found(world):
     """A name that no host has is an error that says so."""
-    world.push()
-    world.settle()
+    first_release(world)
     with pytest.raises(NotFound, match="web99"):
         halts.exclude("shop", ["web99"], world.deps, who="me", why="?")
 
@@ -206,8 +206,7 @@ def test_inconclusive_fails_where_the_policy_says_so(tmp_path, monkeypatch):
 
 def test_a_done_rollout_goes_back_to_what_each_host_ran(world):
     """`rollback` brings every host to its own previous release."""
-    first = world.push()
-    world.settle()
+    first = first_release(world)
     second = world.push()
     world.settle()
     assert set(world.runs().values()) == {second}
@@ -231,8 +230,7 @@ def test_a_rollback_to_a_named_commit_bars_all_after_it(world):
 
 def test_the_first_release_rolled_back_leaves_hosts_without_one(world):
     """No previous release: `current` is removed, and the rollout says so."""
-    world.push()
-    world.settle()
+    first_release(world)
     stopping.roll_back_done(world.config.app(None), world.deps, to=None, who="me", why="no")
     ended = world.settle()
     assert set(world.runs().values()) == {None}
@@ -273,8 +271,7 @@ def test_a_rollback_to_a_barred_commit_is_refused(world):
 
 def test_a_rollback_to_a_named_commit_names_the_hosts_that_it_leaves_alone(world):
     """A host that was excluded meanwhile stays on what it ran, and the rollout's end says so."""
-    world.push()
-    world.settle()
+    first_release(world)
     halts.exclude("shop", ["web07"], world.deps, who="me", why="broken disk")
     second = world.push()
     world.settle()

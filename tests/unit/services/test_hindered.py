@@ -1,21 +1,9 @@
 """While no rollout can be planned people are told why: by a notice once, and by whatever says what comes next."""
 
-import pytest
-
 from rollout.errors import ConfigError
 from rollout.services import explaining, freezes, halts, intake, reconcile
-from tests.support.world import World
 
 BROKEN = "no rollout can be planned: the inventory ended with status 1: token expired"
-
-
-@pytest.fixture
-def world(tmp_path, monkeypatch):
-    """Three hosts with a first release."""
-    world = World(tmp_path, monkeypatch, hosts=3)
-    world.push()
-    world.settle()
-    return world
 
 
 def breaks(world, monkeypatch, text="the inventory ended with status 1: token expired"):

@@ -6,7 +6,7 @@ from rollout.domain import pipeline
 from rollout.domain.states import HostState, RolloutState
 from rollout.services import hosts, shares, stopping
 from rollout.services.hosts import IN_A_ROW
-from tests.support.world import World
+from tests.support.released import released
 
 HOSTS = 60
 
@@ -14,13 +14,10 @@ HOSTS = 60
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     """A good release everywhere, and the next one's canary under watch."""
-    world = World(tmp_path, monkeypatch, hosts=HOSTS)
+    world = released(tmp_path, monkeypatch, hosts=HOSTS)
     world.prepares = []
     true = world.fleet.prepare
     world.fleet.prepare = lambda target, *a, **k: world.prepares.append(target.name) or true(target, *a, **k)
-    world.push()
-    world.settle()
-    world.prepares.clear()
     world.push()
     return world
 
@@ -168,9 +165,7 @@ def a_wide_window(world):
 @pytest.fixture
 def wide(tmp_path, monkeypatch):
     """As `world`, for a fan-out of two at once."""
-    world = World(tmp_path, monkeypatch, hosts=HOSTS, fan_out='concurrency = 2\nmax_failed = "5%"')
-    world.push()
-    world.settle()
+    world = released(tmp_path, monkeypatch, hosts=HOSTS, fan_out='concurrency = 2\nmax_failed = "5%"')
     world.push()
     return world
 

@@ -10,6 +10,7 @@ from tests.support.across import SLOW, fix, owes_a_rollback, roll_back_again, ro
 from tests.support.checker.check import check
 from tests.support.checker.read import world as told
 from tests.support.model_host import HEALTH, SENDING, at_once, prepare_call
+from tests.support.released import released
 from tests.support.world import World
 
 
@@ -19,10 +20,7 @@ class Killed(BaseException):
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
-    made = World(tmp_path, monkeypatch, hosts=6, fan_out="max_failed = 2", canary='deadline = "1m"')
-    made.push()
-    made.settle()
-    return made
+    return released(tmp_path, monkeypatch, hosts=6, fan_out="max_failed = 2", canary='deadline = "1m"')
 
 
 def of(world, name):

@@ -5,41 +5,13 @@ import pytest
 from rollout.domain.model import BranchCommit, Pull, Push
 from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import Conflict
-from rollout.services import bars, explaining, intake, planning, pulls, stopping, testing, views
-from tests.support.world import World
-
-
-@pytest.fixture
-def world(tmp_path, monkeypatch):
-    """Three hosts with a first release."""
-    world = World(tmp_path, monkeypatch, hosts=3)
-    world.push()
-    world.settle()
-    return world
-
-
-def read(world):
-    intake.read_branch(world.config.app(None), world.deps, who="test", why="pushed")
-
-
-def commit_of(world, sha):
-    with world.store.reading() as tx:
-        return tx.commits.get("shop", sha)
-
-
-def why(world, sha):
-    with world.store.reading() as tx:
-        return explaining.why(tx, world.config.app(None), tx.commits.get("shop", sha))
+from rollout.services import bars, intake, planning, pulls, stopping, testing, views
+from tests.support.branch import commit_of, read, tested, why
 
 
 def waits_for(world):
     with world.store.reading() as tx:
         return planning.waits_for(world.config.app(None), tx)
-
-
-def tested(world, *hashes):
-    for sha in hashes:
-        testing.run_tests(commit_of(world, sha).id, world.deps)
 
 
 def is_out(world, sha):

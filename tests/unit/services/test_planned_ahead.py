@@ -24,9 +24,10 @@ from rollout.services import (
     views,
 )
 from rollout.store import clock
+from tests.support.branch import commit_of
 from tests.support.checker import read
 from tests.support.checker.check import check
-from tests.support.world import World
+from tests.support.released import released
 
 R, H = RolloutState, HostState
 ME = {"who": "ann", "why": "because"}
@@ -36,10 +37,7 @@ ME = {"who": "ann", "why": "because"}
 def world(tmp_path, monkeypatch):
     """Six hosts with a first release, switched one after the other, each by a message of its own."""
     monkeypatch.setattr(hosts, "IN_A_ROW", 1)
-    world = World(tmp_path, monkeypatch, hosts=6, fan_out='mode = "strict"')
-    world.push()
-    world.settle()
-    return world
+    return released(tmp_path, monkeypatch, hosts=6, fan_out='mode = "strict"')
 
 
 def states(world):
@@ -100,11 +98,6 @@ def planned_batch(world, monkeypatch):
     assert states(world)[2] is R.FANNING_OUT
     assert rollout(world, 3).commits == tuple(hashes)
     return hashes
-
-
-def commit_of(world, sha):
-    with world.store.reading() as tx:
-        return tx.commits.get("shop", sha)
 
 
 def between(world):

@@ -10,7 +10,7 @@ from rollout.domain.states import CommitState
 from rollout.errors import Conflict, ServiceUnavailable
 from rollout.services import bars, explaining, intake, reconcile, telling, testing, views
 from rollout.store.apps import LOOK_S
-from tests.support.world import World
+from tests.support.released import released
 
 HEAD = "a" * 40
 
@@ -18,12 +18,10 @@ HEAD = "a" * 40
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     """A host with a first release, of an app whose pull requests are tested."""
-    world = World(tmp_path, monkeypatch, hosts=1)
+    world = released(tmp_path, monkeypatch, hosts=1)
     tests = world.config.app(None).tests
     monkeypatch.setitem(tests.__dict__, "pull_requests", True)
     monkeypatch.setitem(tests.__dict__, "retries", 0)
-    world.push()
-    world.settle()
     return world
 
 

@@ -7,17 +7,14 @@ from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import Conflict, ServiceUnavailable
 from rollout.services import bars, intake, planning, reconcile, stopping, testing
 from rollout.services.intake import Wish
+from tests.support.branch import commit_of
+from tests.support.released import first_release
 from tests.support.world import World
 
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     return World(tmp_path, monkeypatch, hosts=3)
-
-
-def commit_of(world, sha):
-    with world.store.reading() as tx:
-        return tx.commits.get("shop", sha)
 
 
 def rewritten(world, position, digit):
@@ -29,8 +26,7 @@ def rewritten(world, position, digit):
 
 def test_polling_finds_that_a_force_push_took_commits_back(world):
     """A head that is known already may be an old one: what was dropped from the branch is not shipped."""
-    world.push()
-    world.settle()
+    first_release(world)
     kept = world.push()
     world.settle()
     dropped = world.workshop.push()
@@ -44,8 +40,7 @@ def test_polling_finds_that_a_force_push_took_commits_back(world):
 
 def test_a_head_below_what_runs_is_found_by_polling(world):
     """I4: the branch's head gets its row even when a force-push left it behind the running commit."""
-    world.push()
-    world.settle()
+    first_release(world)
     world.push()
     world.settle()
     head = rewritten(world, 2, "f")
@@ -55,8 +50,7 @@ def test_a_head_below_what_runs_is_found_by_polling(world):
 
 def test_after_a_force_push_a_person_can_ship_what_replaces_the_running_commit(world):
     """Automation does not guess and says so; by hand it goes out, and from there on by itself."""
-    world.push()
-    world.settle()
+    first_release(world)
     world.push()
     world.settle()
     head = rewritten(world, 1, "f")
@@ -78,8 +72,7 @@ def test_after_a_force_push_a_person_can_ship_what_replaces_the_running_commit(w
 
 def test_a_wish_is_granted_once(world, monkeypatch):
     """A batch that was wished for and stopped does not go out again by the same wish; what a person unbars goes by itself."""
-    world.push()
-    world.settle()
+    first_release(world)
     older, newer = world.workshop.push(), world.workshop.push()
     intake.read_branch(world.config.app(None), world.deps, who="test", why="pushed")
     with monkeypatch.context() as patch:
@@ -100,8 +93,7 @@ def test_a_wish_is_granted_once(world, monkeypatch):
 
 def test_a_wish_for_a_commit_in_test_does_not_end_its_test(world):
     """`deploy --now` of a commit that is being tested waits for that very test."""
-    world.push()
-    world.settle()
+    first_release(world)
     sha = world.workshop.push()
     run_tests = world.workshop.run_tests
 
@@ -119,8 +111,7 @@ def test_a_wish_for_a_commit_in_test_does_not_end_its_test(world):
 
 def test_a_webhook_that_is_faster_than_the_git_server_is_tested_a_little_later(world):
     """The commit is not on the branch yet: its test is put off, and not failed for ever."""
-    world.push()
-    world.settle()
+    first_release(world)
     coming = f"{len(world.workshop.commits) + 1:040x}"
     with world.store.transaction() as tx:
         commit, _ = tx.commits.add("shop", coming, who="webhook", why="pushed")
@@ -133,8 +124,7 @@ def test_a_webhook_that_is_faster_than_the_git_server_is_tested_a_little_later(w
 
 def test_a_commit_that_comes_to_the_branch_after_all_waits_no_longer(world):
     """It was looked for twice, and the third look is far away: when git has it, it is not told of as missing, and tested at once."""
-    world.push()
-    world.settle()
+    first_release(world)
     coming = f"{len(world.workshop.commits) + 1:040x}"
     with world.store.transaction() as tx:
         commit, _ = tx.commits.add("shop", coming, who="webhook", why="pushed")
@@ -185,8 +175,7 @@ def test_a_person_does_not_wait_for_a_commit_that_was_put_off(world, monkeypatch
 
 def test_a_commit_that_never_comes_to_the_branch_fails_in_the_end(world):
     """Patience has an end: the commit fails and says why."""
-    world.push()
-    world.settle()
+    first_release(world)
     with world.store.transaction() as tx:
         tx.commits.add("shop", "d" * 40, who="webhook", why="pushed")
     world.run(seconds=120, until=lambda: commit_of(world, "d" * 40).state is CommitState.FAILED)
@@ -195,8 +184,7 @@ def test_a_commit_that_never_comes_to_the_branch_fails_in_the_end(world):
 
 def test_after_a_rollback_to_an_older_commit_all_that_was_barred_blocks(world):
     """`rollback --to` takes the queue back as well: a fix of the newest bad commit does not carry the others along."""
-    first = world.push()
-    world.settle()
+    first = first_release(world)
     second = world.push()
     world.settle()
     third = world.push()

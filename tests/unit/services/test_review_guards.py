@@ -9,6 +9,7 @@ from rollout.domain.model import Release
 from rollout.domain.states import HostState, RolloutState
 from rollout.errors import Unreachable
 from rollout.services import hosts, stopping
+from tests.support.released import first_release
 from tests.support.world import World
 
 
@@ -111,8 +112,7 @@ def test_a_reading_without_a_seal_settles_nothing(world):
 
 def test_a_host_killed_after_its_switch_is_put_back_and_never_called_done(world):
     """Intent, no outcome, the new release in use: nobody knows whether it was restarted."""
-    world.push()
-    world.settle()
+    first_release(world)
     good = world.newest().commit
     world.push()
     host = lose(world, "web02")

@@ -9,6 +9,7 @@ from rollout.domain.states import CommitState, HostEvent, HostState, RolloutStat
 from rollout.domain.verdict import Interval
 from rollout.services import canaries, halts, hosts, reconcile, rollouts, stopping
 from rollout.services.steps import GoOn
+from tests.support.released import first_release
 from tests.support.world import World
 
 
@@ -28,8 +29,7 @@ def host_of(world, name):
 
 def test_an_unhealthy_canary_fails_the_commit_even_if_no_host_may_fail(world):
     """With K = 0 an unhealthy canary goes back and bars its commit by itself; it does not wait for a person."""
-    world.push()
-    world.settle()
+    first_release(world)
     world.fleet.hosts["web01"].unhealthy.add(f"{2:040x}")
     bad = world.push()
     world.run(until=lambda: world.newest().commit == bad and world.newest().ended_at is not None)
@@ -101,8 +101,7 @@ def test_a_look_from_before_a_resume_does_not_count_after_it(world):
 
 def test_the_counters_stay_true_through_a_rollback(world):
     """A host that is being brought back is neither done nor failed: the counters say so at every step."""
-    world.push()
-    world.settle()
+    first_release(world)
     second = world.push()
     world.run(until=lambda: world.newest().commit == second and world.newest().done >= 3)
     stopping.stop(world.newest().id, world.deps, who="me", why="stop")
@@ -122,8 +121,7 @@ def test_the_counters_stay_true_through_a_rollback(world):
 
 def rolled_back_but_for_web01(world):
     """Two rollouts: the second was stopped and could not bring web01 back. Its number, and what both shipped."""
-    good = world.push()
-    world.settle()
+    good = first_release(world)
     bad = world.push()
     world.run(until=lambda: world.runs()["web01"] == bad)
     world.fleet.hosts["web01"].unreachable = True
@@ -170,8 +168,7 @@ def test_a_rollback_that_fell_silent_is_left_to_the_newer_rollout(world):
 
 def test_a_rollback_of_the_done_rollout_works_after_a_stopped_newer_one(world):
     """A newer rollout that touched a host and was brought back itself does not keep the older one from going back."""
-    first = world.push()
-    world.settle()
+    first = first_release(world)
     world.push()
     world.settle()
     bad = world.push()
@@ -187,8 +184,7 @@ def test_a_rollback_of_the_done_rollout_works_after_a_stopped_newer_one(world):
 
 def test_excluding_a_host_while_its_rollout_stops_takes_nothing_from_the_stop(world):
     """A host that may have been switched is sealed and brought back before it is left out."""
-    good = world.push()
-    world.settle()
+    good = first_release(world)
     bad = world.push()
     lost = world.fleet.hosts["web03"]
     lost.loses_answer = 0
@@ -211,8 +207,7 @@ def test_excluding_a_host_while_its_rollout_stops_takes_nothing_from_the_stop(wo
 
 def test_a_touched_host_that_waits_for_another_try_is_brought_back_without_a_broker(world):
     """Whoever does the rollback himself finds the same hosts as the reconciler."""
-    world.push()
-    world.settle()
+    first_release(world)
     second = world.push()
     world.run(until=lambda: world.newest().commit == second and world.newest().done >= 2)
     with world.store.transaction() as tx:
@@ -242,8 +237,7 @@ def test_a_silent_rollback_is_not_rung_at_every_sweep(world):
 
 def test_a_second_retry_prepares_a_host_anew_that_has_lost_the_release(world):
     """A host with a new disk refuses what it does not have; retrying then brings the release there again."""
-    world.push()
-    world.settle()
+    first_release(world)
     bad = world.push()
     host = world.fleet.hosts["web03"]
     host.unhealthy.add(bad)

@@ -8,6 +8,7 @@ from rollout.domain.pipeline import run_tests
 from rollout.domain.states import CommitState
 from rollout.services import explaining, freezes, planning, reconcile, telling, testing, turns, views
 from rollout.services.testing import MOST_LOST
+from tests.support.branch import commit_of
 from tests.support.fakes import a_commit, a_deps
 from tests.support.world import World
 
@@ -17,11 +18,6 @@ LEASE_S = 15.0
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     return World(tmp_path, monkeypatch, hosts=2)
-
-
-def commit_of(world, sha):
-    with world.store.reading() as tx:
-        return tx.commits.get("shop", sha)
 
 
 def with_results(world, *passed):

@@ -5,6 +5,7 @@ import pytest
 from rollout.domain.states import HostState, RolloutState
 from rollout.errors import Conflict
 from rollout.services import hosts, reconcile, stopping
+from tests.support.released import first_release
 from tests.support.world import World
 
 
@@ -144,8 +145,7 @@ def test_a_host_that_stays_unreadable_counts_as_failed(tmp_path, monkeypatch):
 
 def test_a_stop_while_a_worker_holds_a_host_seals_it_before_the_acknowledgement(world):
     """The worker that was between claim and greeting gets no permit, and the host is never switched."""
-    good = world.push()
-    world.settle()
+    good = first_release(world)
     bad = world.push()
 
     def stop_now(name):
@@ -160,8 +160,7 @@ def test_a_stop_while_a_worker_holds_a_host_seals_it_before_the_acknowledgement(
 
 def test_a_stop_names_hosts_that_it_could_not_read(world):
     """A leased host that does not answer is named unconfirmed after its longest time, never counted as stopped."""
-    world.push()
-    world.settle()
+    first_release(world)
     world.push()
 
     class Paused(BaseException):
@@ -181,8 +180,7 @@ def test_a_stop_names_hosts_that_it_could_not_read(world):
 
 def test_a_late_message_for_a_finished_rollout_does_nothing(world):
     """Every message delivered again after the end finds nothing to do."""
-    world.push()
-    world.settle()
+    first_release(world)
     before = {name: list(host.journal) for name, host in world.fleet.hosts.items()}
     for host in world.rollout_hosts():
         hosts.prepare(host.id, world.deps)

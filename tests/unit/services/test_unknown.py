@@ -9,6 +9,7 @@ from rollout.domain.states import HostState, RolloutState
 from rollout.services import hosts, reconcile, stopping, verifying, views
 from tests.support.checker.check import check
 from tests.support.checker.read import world as told
+from tests.support.released import first_release
 from tests.support.world import World
 
 
@@ -20,8 +21,7 @@ def world(tmp_path, monkeypatch):
 @pytest.fixture
 def lost(world):
     """web05, which acts, loses its answer and is then out of reach; the rollout is done without it."""
-    world.push()
-    world.settle()
+    first_release(world)
     host = world.fleet.hosts["web05"]
 
     def vanish():
@@ -45,8 +45,7 @@ def recorded(world, name="web05"):
 
 def test_a_host_that_acts_and_then_refuses_our_key_is_not_known(world):
     """It stays unknown, and counts as failed when it has had its time; neither release is claimed to run on it."""
-    world.push()
-    world.settle()
+    first_release(world)
     host = world.fleet.hosts["web05"]
 
     def lock_us_out():
@@ -63,8 +62,7 @@ def test_a_host_that_acts_and_then_refuses_our_key_is_not_known(world):
 
 def test_a_host_is_not_known_from_the_moment_that_its_answer_was_lost(world):
     """While it is unknown in a rollout that goes on, nothing is recorded of it, whoever loses it: worker or answer."""
-    world.push()
-    world.settle()
+    first_release(world)
     host, silent = world.fleet.hosts["web05"], world.fleet.hosts["web06"]
 
     def vanish():
@@ -92,8 +90,7 @@ def test_a_host_is_not_known_from_the_moment_that_its_answer_was_lost(world):
 
 def test_a_plain_reading_settles_nothing_while_an_order_may_act(world):
     """Somebody verifies while the host is unknown, and then a late order acts: only what the seal finds is recorded."""
-    world.push()
-    world.settle()
+    first_release(world)
     host = world.fleet.hosts["web05"]
 
     def die():
@@ -118,8 +115,7 @@ def test_a_plain_reading_settles_nothing_while_an_order_may_act(world):
 
 def test_a_host_that_never_let_us_in_is_not_known(world):
     """Who refuses our key from the first word on may run anything: its old release is not claimed any more."""
-    world.push()
-    world.settle()
+    first_release(world)
     world.fleet.hosts["web05"].refuses_login = True
     world.push()
     world.settle()
@@ -234,8 +230,7 @@ def test_what_verify_read_before_a_switch_is_no_news_after_it(world, monkeypatch
 
 def test_each_reading_of_verify_is_written_at_once(world, monkeypatch):
     """Not when the slowest host has answered: by then it may be wrong of all others."""
-    world.push()
-    world.settle()
+    first_release(world)
     world.fleet.hosts["web01"].current = None
     true, seen = world.fleet.status, []
 
@@ -251,8 +246,7 @@ def test_each_reading_of_verify_is_written_at_once(world, monkeypatch):
 
 def test_verify_says_nothing_of_a_host_that_is_being_switched(world):
     """Its order has acted and its report is on its way: that the disk has the new release already is no drift."""
-    world.push()
-    world.settle()
+    first_release(world)
     host, found = world.fleet.hosts["web05"], []
 
     def verify():
@@ -269,8 +263,7 @@ def test_verify_says_nothing_of_a_host_that_is_being_switched(world):
 @pytest.mark.parametrize("trouble", ["unreachable", "refuses_login"])
 def test_a_host_that_could_not_be_brought_back_is_not_known(world, trouble):
     """It may run the stopped release or the one before: unknown until its rollback works, and it is tried until it does."""
-    good = world.push()
-    world.settle()
+    good = first_release(world)
     bad = world.push()
     host = world.fleet.hosts["web05"]
     world.run(until=lambda: host.current == bad)
@@ -285,8 +278,7 @@ def test_a_host_that_could_not_be_brought_back_is_not_known(world, trouble):
 
 def test_a_host_that_refuses_its_way_back_is_read(world):
     """A refusal says nothing of the disk: it is read at once, and that is recorded until the way back works."""
-    good = world.push()
-    world.settle()
+    good = first_release(world)
     bad = world.push()
     host = world.fleet.hosts["web05"]
     world.run(until=lambda: host.current == bad)
@@ -301,8 +293,7 @@ def test_a_host_that_refuses_its_way_back_is_read(world):
 
 def test_a_host_whose_answer_was_lost_in_a_stop_is_read_before_it_is_recorded(world):
     """Its switch was done and its rollback refused: what is recorded is what a reading found, not what it ran before."""
-    world.push()
-    world.settle()
+    first_release(world)
     bad = world.push()
     host = world.fleet.hosts["web05"]
 

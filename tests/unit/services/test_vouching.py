@@ -4,7 +4,7 @@ import pytest
 
 from rollout.domain.states import RolloutState
 from rollout.services import reconcile, stopping
-from tests.support.world import World
+from tests.support.released import released
 
 R = RolloutState
 
@@ -12,9 +12,7 @@ R = RolloutState
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     """Three hosts with a first release; the second release's switch of web02 is stopped in its middle, as `during` says."""
-    world = World(tmp_path, monkeypatch, hosts=3)
-    world.push()
-    world.settle()
+    world = released(tmp_path, monkeypatch, hosts=3)
     world.asked, status, activate = [], world.fleet.status, world.fleet.activate
 
     def stopped_meanwhile(target, order, permit, *, timeout_s, on_switch):

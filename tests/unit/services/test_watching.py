@@ -17,6 +17,7 @@ from rollout.services.sightings import Sightings
 from rollout.services.steps import Again, End
 from rollout.store import clock
 from rollout.store.store import Store
+from tests.support.released import released
 from tests.support.world import World
 
 R = RolloutState
@@ -25,9 +26,7 @@ HOSTS = 40
 
 def a_world(tmp_path, monkeypatch, **given):
     """A fleet that runs a release, in which each further switch takes a second."""
-    world = World(tmp_path, monkeypatch, hosts=HOSTS, **given)
-    world.push()
-    world.settle()
+    world = released(tmp_path, monkeypatch, hosts=HOSTS, **given)
 
     def a_second_passes(_name):
         world.seconds += 1.0
@@ -169,7 +168,7 @@ def test_judge_is_told_when_a_switch_began_and_when_it_was_over(world, monkeypat
 @pytest.fixture
 def stepped(tmp_path, monkeypatch, postgres):
     """A world on PostgreSQL whose clock is `world.off` off; every process has the true time on its own."""
-    world = a_world(tmp_path, monkeypatch, url=postgres.database())
+    world = a_world(tmp_path, monkeypatch, url=postgres.prepared())
     world.off = 0.0
     monkeypatch.setattr(clock, "store_seconds", lambda _connection: world.seconds + world.off)
     monkeypatch.setattr(clock, "own_seconds", lambda: world.seconds)
@@ -281,9 +280,7 @@ def test_few_hosts_are_read_and_always_the_same(world):
 
 def test_fleet_that_is_switched_in_no_time_is_done_in_no_time(tmp_path, monkeypatch):
     """The watch holds no fan-out open: it ends with it, and its last message finds nothing to do."""
-    world = World(tmp_path, monkeypatch)
-    world.push()
-    world.settle()
+    world = released(tmp_path, monkeypatch)
     world.push()
     world.run(until=lambda: world.newest().state is R.FANNING_OUT)
     began = world.seconds
