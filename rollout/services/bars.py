@@ -78,19 +78,22 @@ def _with_older(tx: Transaction, oldest: Commit, seen: selection.Candidate) -> s
     return replace(seen, inner=(*seen.inner, *((sha, True) for sha in kept)))
 
 
-def after_failure(tx: Transaction, rollout: Rollout, *, who: str, why: str) -> None:
-    """Automation takes it back: its commit is barred; of a batch, each that could have gone alone is suspect instead."""
+def after_failure(tx: Transaction, rollout: Rollout, *, who: str, why: str, seen: bool = True) -> None:
+    """Automation takes it back: its commit is barred; of a batch, each that could have gone alone is suspect instead.
+
+    `seen`: on hosts, now, which refutes whatever a person said of one of them before.
+    """
     batch = _batch(tx, rollout)
     if not batch:
         return
-    seen = _with_inner(tx, rollout.app, [candidate(commit, tx) for commit in batch])
-    guilty = set(selection.suspects(seen))
+    guilty = set(selection.suspects(_with_inner(tx, rollout.app, [candidate(one, tx) for one in batch])))
     culprits = [commit for commit in batch if commit.sha in guilty]
     if len(culprits) == 1:
         _found(tx, culprits[0], who=who, why=f"{_first_sentence(why)} (rollout show {rollout.id})")
         return
     for commit in culprits:
-        tx.commits.update(commit, suspect=True, suspect_of=rollout.id)
+        unbarred = commit.unbarred and not seen
+        tx.commits.update(commit, suspect=True, suspect_of=rollout.id, unbarred=unbarred)
         tx.record(rollout.app, f"commit {commit.sha}", "suspect", who=who, why=why)
 
 
@@ -118,7 +121,7 @@ def _found(tx: Transaction, culprit: Commit, *, who: str, why: str) -> None:
     """What comes after it waits for its fix only."""
     bar_locked(tx, culprit, who=who, why=why)
     if culprit.suspect and culprit.suspect_of is not None:
-        tx.commits.clear_suspects(culprit.app, culprit.suspect_of)
+        tx.commits.clear_suspects(culprit.app, culprit.suspect_of, guilty=culprit.id)
 
 
 def after_success(tx: Transaction, rollout: Rollout, *, who: str) -> None:
@@ -270,7 +273,8 @@ def was_taken_back(tx: Transaction, batch: Sequence[Commit]) -> bool:
     if before is None:
         return False
     why = f"the same files as rollout {before.id} brought, which was taken back: {before.reason}"
-    after_failure(tx, replace(before, commits=tuple(one.sha for one in batch)), who="bar", why=why)
+    again = replace(before, commits=tuple(one.sha for one in batch))
+    after_failure(tx, again, who="bar", why=why, seen=False)
     return True
 
 
@@ -279,11 +283,14 @@ def brought_before(tx: Transaction, batch: Sequence[Commit]) -> Rollout | None:
 
     Of a batch that failed, and comes again squashed or cut otherwise, none has the files of a barred commit, and yet all of
     it together is known to be bad. Not of what shipped then, alone: it has its turn like the others of its batch; nor when a
-    person's word, or what ran well, counts more (`_bar_the_same`).
+    person's word, or what ran well, counts more (`_bar_the_same`). A word on a suspect is one on itself, not on the batch
+    whose last commit it was.
     """
     shipped = batch[-1]
-    number = None if shipped.unbarred else tx.commits.taken_back_with(shipped)
+    number = tx.commits.taken_back_with(shipped)
     if number is None or tx.commits.ran_well(shipped):
+        return None
+    if shipped.unbarred and (len(batch) == 1 or shipped.suspect_of != number):
         return None
     before, named = tx.rollouts.get(number), selection.mended(shipped.message)
     if before.commit == shipped.sha and len(batch) == 1:

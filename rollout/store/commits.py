@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, bindparam, func, insert, not_, or_, select, update
+from sqlalchemy import and_, bindparam, case, func, insert, not_, or_, select, update
 
 from rollout.domain import turns as turn
 from rollout.domain.model import (
@@ -435,13 +435,16 @@ class Commits:
         return row is not None
 
     def taken_back_with(self, commit: Commit) -> RolloutId | None:
-        """The newest rollout of the same files, or of the same release, that was stopped or rolled back; unless a person let go what it shipped."""
+        """The newest rollout of the same files, or of the same release, that was stopped or rolled back; unless a person let go what it shipped.
+
+        Who lets a suspect of that rollout go says nothing of the others, whose changes are in those files too.
+        """
         return self._tx.connection.execute(
             select(rollouts.c.id)
             .join(commits, and_(rollouts.c.app == commits.c.app, rollouts.c.commit == commits.c.sha))
             .where(
                 commits.c.app == commit.app,
-                not_(commits.c.unbarred),
+                or_(not_(commits.c.unbarred), commits.c.suspect_of == rollouts.c.id),
                 rollouts.c.stop_epoch.is_not(None),
                 _has_the_same_as(commit),
             )
@@ -533,11 +536,14 @@ class Commits:
         rows = self._tx.connection.execute(rows_of(Commit, commits).where(commits.c.app == app, its))
         return load_all(Commit, rows, state=CommitState)
 
-    def clear_suspects(self, app: AppName, batch: RolloutId) -> None:
-        """Nobody is suspected any more of what went wrong with this rollout."""
+    def clear_suspects(self, app: AppName, batch: RolloutId, *, guilty: CommitId) -> None:
+        """Nobody is suspected any more of what went wrong with this rollout, and the guilty one was no mere suspect."""
         its = (commits.c.app == app, commits.c.suspect, commits.c.suspect_of == batch)
+        was_suspect = case((commits.c.id != guilty, commits.c.suspect_of))
         self._tx.connection.execute(
-            update(commits).where(*its).values(suspect=False, version=commits.c.version + 1)
+            update(commits)
+            .where(*its)
+            .values(suspect=False, suspect_of=was_suspect, version=commits.c.version + 1)
         )
 
     def wanted_now(self, app: AppName) -> list[Commit]:

@@ -194,6 +194,51 @@ def test_who_lets_one_suspect_go_does_not_send_the_batch_out_together_again(worl
     assert set(world.runs().values()) == {hashes[2]}
 
 
+def out_again_after_a_persons_word(world, monkeypatch, trees=(None,) * 3):
+    """A batch that a person took back and let go: it goes out as it did, and from now on its canary fails."""
+    hashes = batch_of_three(world, monkeypatch, trees=trees)
+    assert world.settle().state is RolloutState.DONE
+    roll_it_back(world)
+    world.settle()
+    with monkeypatch.context() as patch:
+        patch.setattr(planning, "start_next", lambda *_, **__: None)
+        for sha in hashes:
+            bars.unbar("shop", sha, world.deps, who="ann", why="it was the weather")
+    planning.start_next("shop", world.deps)
+    assert world.newest().commits == tuple(hashes)
+    return hashes
+
+
+def test_who_was_let_go_before_the_batch_failed_is_a_suspect_like_any_other(world, monkeypatch):
+    """The canary has refuted that word: with two more canaries the culprit is found, and not with three."""
+    hashes = out_again_after_a_persons_word(world, monkeypatch)
+    goes_bad(world, hashes[2])
+    world.run(seconds=900)
+    assert [one.commits for one in rollouts_of(world)[2:]] == [(sha,) for sha in hashes[:2]]
+    assert commit_of(world, hashes[2]).state is CommitState.BARRED
+
+
+def test_who_was_let_go_before_the_batch_failed_may_be_let_go_once_more(world, monkeypatch):
+    """It is suspect anew, and a new word on it is heard."""
+    hashes = out_again_after_a_persons_word(world, monkeypatch)
+    world.metrics.share_of = lambda _name, role, _at: 0.0 if role == "canary" else 1.0
+    world.run(seconds=300, until=lambda: all(commit_of(world, sha).suspect for sha in hashes))
+    allowed, lifted = bars.unbar("shop", hashes[1], world.deps, who="ann", why="mine is innocent")
+    assert (allowed.suspect, allowed.unbarred, lifted) == (True, True, None)
+
+
+def test_a_batch_that_was_let_go_and_failed_then_does_not_ship_squashed(world, monkeypatch):
+    """What was said of its last commit before it failed is no word on what failed."""
+    hashes = out_again_after_a_persons_word(world, monkeypatch, [digit * 40 for digit in "abc"])
+    world.metrics.share_of = lambda _name, role, _at: 0.0 if role == "canary" else 1.0
+    world.run(seconds=300, until=lambda: all(commit_of(world, sha).suspect for sha in hashes))
+    world.metrics.share_of = lambda *_: 1.0
+    (squashed,) = made_anew(world, "c" * 40)
+    world.run(seconds=300)
+    assert commit_of(world, squashed).state is CommitState.BARRED
+    assert squashed not in world.runs().values()
+
+
 def test_who_is_left_is_not_guilty_when_a_person_had_barred_another_one_before_the_batch_failed(
     world, monkeypatch
 ):
@@ -398,6 +443,37 @@ def test_the_culprit_that_is_let_go_is_not_tried_together_with_its_batch_again(w
     bars.unbar("shop", hashes[0], world.deps, who="ann", why="it was the network")
     world.run(seconds=900)
     assert [one.commits for one in rollouts_of(world) if one.id > before] == [(sha,) for sha in hashes]
+
+
+@pytest.mark.parametrize("found", [False, True])
+def test_a_word_on_the_last_suspect_is_none_on_the_whole_batch(world, monkeypatch, found):
+    """The last one of three is let go, and has a way of its own; squashed into one commit the three wait for a person all the same."""
+    hashes = a_failed_batch(world, monkeypatch)
+    bars.unbar("shop", hashes[2], world.deps, who="ann", why="mine is innocent")
+    if found:  # it is a suspect no more then
+        goes_bad(world, hashes[1])
+        planning.start_next("shop", world.deps)
+        world.run(seconds=900)
+        assert commit_of(world, hashes[1]).state is CommitState.BARRED
+        world.metrics.share_of = lambda *_: 1.0
+        roll_it_back(world)
+        world.settle()
+    (squashed,) = made_anew(world, "c" * 40)
+    world.run(seconds=300)
+    assert commit_of(world, squashed).state is CommitState.BARRED
+    assert squashed not in world.runs().values()
+
+
+def test_who_lets_the_culprit_go_lets_its_files_go_too(world, monkeypatch):
+    """The last one of three was found, and it was the network after all: it goes out, also when its message is amended."""
+    hashes = a_failed_batch(world, monkeypatch, 2)
+    assert set(world.runs().values()) == {hashes[1]}
+    with monkeypatch.context() as patch:
+        patch.setattr(planning, "start_next", lambda *_, **__: None)
+        bars.unbar("shop", hashes[2], world.deps, who="ann", why="it was the network")
+    (amended,) = made_anew(world, "c" * 40)
+    world.run(seconds=300)
+    assert set(world.runs().values()) == {amended}
 
 
 def test_a_suspect_that_comes_back_is_one_again(world, monkeypatch):
