@@ -280,9 +280,8 @@ def roll_back_done(app: AppConfig, deps: Deps, *, to: str | None, who: str, why:
             ended_at=None,
         )
         _cut_prepares(tx, rollout, who)  # of a host that was behind
-        if sha is None:
-            bars.taken_back(tx, rollout, who=who, why=why)
-        else:
+        bars.taken_back(tx, rollout, who=who, why=why)
+        if sha is not None:
             _bar_after(tx, rollout, sha, who=who, why=why)
         tx.hosts.forget_waits(rollout.id)
         rings = roll_back_rings(tx, rollout, deps)
@@ -299,7 +298,7 @@ def _goal(tx: Transaction, rollout: Rollout, to: str) -> str:
             f"commit {commit.sha[:12]} is barred: {commit.reason}",
             remedy=f"choose another, or allow it with `rollout unbar {commit.sha[:12]}`",
         )
-    if shipped and (commit.position or 0) > (shipped.position or 0):
+    if shipped and shipped.on_branch and commit.on_branch and not bars.is_in(commit, shipped):
         raise Conflict(
             f"commit {commit.sha[:12]} is newer than what runs: a rollback goes back",
             remedy=f"to ship it: rollout deploy {commit.sha[:12]}",
@@ -322,13 +321,16 @@ def _goal(tx: Transaction, rollout: Rollout, to: str) -> str:
 def _bar_after(tx: Transaction, rollout: Rollout, goal: str, *, who: str, why: str) -> None:
     """Everything after the commit that the fleet goes back to, up to what ran: nothing ships the same again.
 
-    What ran and has left the branch says nothing of those that have its place now.
+    What the rollouts since have brought, wherever it is now; and what is between the two on the branch, if both are there:
+    what has left it says nothing of those that have its place now.
     """
+    for one in tx.rollouts.since(goal, rollout):
+        bars.taken_back(tx, one, who=who, why=why)
     base, shipped = tx.commits.get(rollout.app, goal), tx.commits.get(rollout.app, rollout.commit)
-    if base is None or base.position is None or shipped is None or shipped.position is None:
+    if base is None or base.position is None or shipped is None or not shipped.on_branch:
         return
-    for commit in tx.commits.after(rollout.app, base.position) if shipped.on_branch else [shipped]:
-        if commit.position is not None and commit.position <= shipped.position:
+    for commit in tx.commits.after(rollout.app, base.position):
+        if bars.is_in(commit, shipped):
             bars.withdraw_wishes(tx, commit, who=who, why=why)
             bars.bar_locked(tx, commit, who=who, why=why)
 

@@ -177,6 +177,22 @@ class Rollouts:
         ).first()
         return load(Rollout, row, **_CONVERTERS)
 
+    def since(self, commit: str, rollout: Rollout) -> list[Rollout]:
+        """What the fleet has gone through from this commit to that rollout, newest first, without it; nothing when it did not come from there."""
+        found: list[Rollout] = []
+        while rollout.previous != commit:
+            before = self._list(
+                rollouts.c.app == rollout.app,
+                rollouts.c.state == RolloutState.DONE,
+                rollouts.c.commit == rollout.previous,
+                rollouts.c.id < rollout.id,
+            )
+            if not before:
+                return []
+            rollout = before[-1]
+            found.append(rollout)
+        return found
+
     def released(self, app: AppName) -> str | None:
         """The commit that the fleet runs: of the last done rollout, or where `rollback` went from it, and on from there."""
         row = self._tx.connection.execute(

@@ -93,6 +93,14 @@ def is_out(world, monkeypatch):
     return hashes
 
 
+def out_one_by_one(world, many):
+    hashes = []
+    for _ in range(many):
+        hashes.append(world.push())
+        assert world.settle().state is RolloutState.DONE
+    return hashes
+
+
 def stop_it(world, *, keep=False):
     stopping.stop(world.newest().id, world.deps, who="ann", why="it is slow", keep=keep)
 
@@ -123,6 +131,46 @@ def test_what_a_person_takes_back_ships_nothing_of_itself_again(world, monkeypat
             CommitState.BARRED,
             "it is slow",
         )
+
+
+@pytest.mark.parametrize("left", [1, 3])
+@pytest.mark.parametrize("together", [True, False])
+def test_what_rollback_to_takes_back_is_barred_off_the_branch_too(world, monkeypatch, together, left):
+    """In one rollout or in three, and however many of them were forced off before: when they are back nothing of them ships."""
+    first = world.workshop.commits[0].sha
+    hashes = is_out(world, monkeypatch) if together else out_one_by_one(world, 3)
+    pushed = list(world.workshop.commits)
+    del world.workshop.commits[-left:]
+    reread(world)
+    stopping.roll_back_done(world.config.app(None), world.deps, to=first, who="ann", why="it is slow")
+    world.settle()
+    number = world.newest().id
+    assert [commit_of(world, sha).state for sha in hashes] == [CommitState.BARRED] * 3
+    world.workshop.commits[:] = pushed
+    reread(world)
+    world.run(seconds=300)
+    assert (world.newest().id, set(world.runs().values())) == (number, {first})
+
+
+@pytest.mark.parametrize("place", [2, 3])
+def test_rollback_to_what_was_forced_off_the_branch_bars_what_replaced_it(world, place):
+    """A person amended it, or squashed it with the one before, and shipped that: back on what ran, that one is barred."""
+    runs = out_one_by_one(world, 2)[-1]
+    del world.workshop.commits[place - 1 :]
+    anew = "d" * 40
+    world.workshop.commits.append(BranchCommit(anew, place, "anew", "Ann", "anew"))
+    reread(world)
+    wish = intake.Wish("it is better", "ann")
+    intake.enqueue(world.config.app(None), anew, world.deps, who="ann", now=wish)
+    world.run(seconds=120)
+    assert set(world.runs().values()) == {anew}
+    stopping.roll_back_done(world.config.app(None), world.deps, to=runs, who="ann", why="it is not")
+    world.run(seconds=120)
+    assert set(world.runs().values()) == {runs}
+    assert (commit_of(world, anew).state, commit_of(world, runs).state) == (
+        CommitState.BARRED,
+        CommitState.PASSED,
+    )
 
 
 def test_the_innocent_of_what_a_person_took_back_ship_when_somebody_says_so(world, monkeypatch):
