@@ -1,5 +1,6 @@
 """Whose tests come next, when more commits of an app wait than may be tested at a time."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ class Waiting:
     """A commit that waits for its tests."""
 
     id: int
-    position: int | None  # on the branch; None while nobody has placed it there: then it is newer than all
+    position: int | None  # on the branch; None while nobody has placed it there, or when it has left it
 
 
 def in_turn(waiting: Sequence[Waiting], tried: int | None, runs: int | None, next_out: int) -> list[Waiting]:
@@ -22,18 +23,18 @@ def in_turn(waiting: Sequence[Waiting], tried: int | None, runs: int | None, nex
 
     Oldest first, as they are shipped, while few wait. Of many the head comes first if none of the TOO_MANY newest was
     tried, so that a branch that is red now says so; then what can be shipped next, however fast commits come; then the
-    rest, newest first.
+    rest, newest first. One that nobody has placed is newer than all, and comes before that rest: it takes a moment, for git
+    is not asked for it again and again. It does not keep the branch waiting, which may not have it at all.
     """
-    old_to_new = sorted(waiting, key=_age)
-    if len(old_to_new) <= TOO_MANY:
-        return old_to_new
-    head, limit = old_to_new[-1], (runs or 0) + next_out
-    first = [one for one in old_to_new if one.position is not None and one.position <= limit]
-    turns = [*first, *reversed(old_to_new[len(first) :])]
-    if head.position is not None and (tried is None or head.position - tried >= TOO_MANY):
-        return [head, *(one for one in turns if one is not head)]
-    return turns
+    line = sorted((one for one in waiting if one.position is not None), key=_position)
+    elsewhere = sorted((one for one in waiting if one.position is None), key=lambda one: one.id)
+    if len(line) <= TOO_MANY:
+        return [*line, *elsewhere]
+    head = line[-1:] if tried is None or _position(line[-1]) - tried >= TOO_MANY else []
+    others = line[: len(line) - len(head)]
+    ready = bisect_right(others, (runs or 0) + next_out, key=_position)
+    return [*head, *others[:ready], *elsewhere, *reversed(others[ready:])]
 
 
-def _age(one: Waiting) -> tuple[bool, int, int]:
-    return one.position is None, one.position or 0, one.id
+def _position(one: Waiting) -> int:
+    return one.position or 0

@@ -173,26 +173,38 @@ def _on_branch(commit: Commit, app: AppConfig, deps: Deps) -> None:
     missing = f"{NOT_ON_BRANCH} {app.branch} of {app.repository}"
     with deps.store.reading() as tx:
         fresh, silent = tx.commits.by_id(commit.id), tx.apps.poll_failures(commit.app)
+        leave_it, missed = tx.commits.any_missed(commit.app), tx.commits.any_missed(commit.app, commit.id)
     if fresh is not None and fresh.position is not None and fresh.on_branch:
         return
     if silent:  # the poll that the webhook asked for waits for it, and takes no other app's place for tests
         raise ServiceUnavailable(f"{missing} yet: the git server does not answer")
-    try:
-        intake.read_branch(app, deps, who=deps.worker, why="on the branch", limit_s=FETCH_S)
-    except ServiceUnavailable as error:
-        with deps.store.transaction() as tx:
-            # The poll takes the time that it wants, and has the commit tested then.
-            tx.apps.lock(commit.app)
-            tx.apps.look([commit.app])
-        raise ServiceUnavailable(f"{missing} yet: {error}", remedy=error.remedy) from error
-    with deps.store.reading() as tx:
-        fresh = tx.commits.by_id(commit.id)
+    if not leave_it:  # else heads come that the branch does not have: the poll asks for all of them together
+        fresh, missed = _read_branch(commit, app, deps, f"{missing} yet"), True
     if fresh is not None and fresh.merged_into is not None:
         raise ServiceUnavailable(f"came in with {fresh.merged_into[:12]}, and is not tested by itself")
     if fresh is None or fresh.position is None or not fresh.on_branch:
-        if commit.attempt < PATIENT_ATTEMPTS:
+        if commit.attempt < PATIENT_ATTEMPTS or not missed:
+            _look(commit, deps)
             raise ServiceUnavailable(f"{missing} yet")
         raise NotFound(missing)
+
+
+def _read_branch(commit: Commit, app: AppConfig, deps: Deps, missing: str) -> Commit | None:
+    """What is known of the commit when git has said what the branch is."""
+    try:
+        intake.read_branch(app, deps, who=deps.worker, why="on the branch", limit_s=FETCH_S)
+    except ServiceUnavailable as error:
+        _look(commit, deps)
+        raise ServiceUnavailable(f"{missing}: {error}", remedy=error.remedy) from error
+    with deps.store.reading() as tx:
+        return tx.commits.by_id(commit.id)
+
+
+def _look(commit: Commit, deps: Deps) -> None:
+    """The poll takes the time that it wants, asks once for all, and has the commit tested when it is there."""
+    with deps.store.transaction() as tx:
+        tx.apps.lock(commit.app)
+        tx.apps.look([commit.app])
 
 
 def _report(commit: Commit, deps: Deps, report: Callable[[Transaction, Commit], None]) -> bool:

@@ -260,6 +260,22 @@ class Commits:
         )
         return list(rows.scalars())
 
+    def any_missed(self, app: AppName, *some: CommitId) -> bool:
+        """Whether one that waits for its tests, or is in test, is not on the branch, as a reading that began since says; of `some`, or of all."""
+        nowhere = or_(not_(commits.c.on_branch), commits.c.position.is_(None))
+        its = and_(commits.c.app == app, ITSELF, nowhere, not_(IS_PULL))
+        waits = commits.c.state.in_([CommitState.RECEIVED, CommitState.TESTING])
+        # Without a moment it is older than the store's clock, and so than each reading.
+        before = or_(commits.c.received_s.is_(None), commits.c.received_s <= apps.c.read_s)
+        query = (
+            select(commits.c.id)
+            .join(apps, apps.c.name == commits.c.app)
+            .where(its, waits, before, apps.c.read_s <= self._tx.now())
+            .limit(1)
+        )
+        query = query.where(commits.c.id.in_(some)) if some else query
+        return self._tx.connection.execute(query).first() is not None
+
     def barred_elsewhere(self, app: AppName) -> list[str]:
         """The newest of those that must not ship, and are not known to be on the branch or inside a merge of it."""
         rows = self._tx.connection.execute(
@@ -598,7 +614,10 @@ class Commits:
         return {row.app: row.many for row in rows}
 
     def _in_turn(self, app: AppName, due: Any, most: int) -> list[int]:
-        rows = self._tx.connection.execute(select(commits.c.id, commits.c.position).where(due))
+        place = case(
+            (commits.c.on_branch, commits.c.position)
+        )  # of one that has left the branch it says nothing
+        rows = self._tx.connection.execute(select(commits.c.id, place).where(due))
         tried = self._tx.connection.execute(
             select(func.max(commits.c.position)).where(
                 commits.c.app == app, commits.c.on_branch, commits.c.state != CommitState.RECEIVED

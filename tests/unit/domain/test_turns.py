@@ -48,6 +48,14 @@ def test_a_commit_without_a_place_is_the_newest():
     assert order([None, 7], 6) == [7, None]
 
 
+def test_heads_that_the_branch_may_not_have_do_not_keep_it_waiting():
+    """However many have no place: the branch's own head comes before them, and what can ship next; the crowd does not."""
+    unplaced = [None] * 60
+    assert order([*unplaced, 1], None) == [1, *unplaced]
+    assert order([*unplaced, *range(1, 21)], None) == [20, 1, 2, 3, *unplaced, *range(19, 3, -1)]
+    assert order([*unplaced, *range(1, 21)], 21) == [1, 2, 3, *unplaced, *range(20, 3, -1)]
+
+
 @given(st.sets(st.integers(1, 400)), st.none() | st.integers(1, 400), st.integers(0, 400))
 def test_everybody_has_a_turn_and_what_can_ship_next_has_it_soon(positions, tried, runs):
     """Nobody is left out or named twice, and what lies next above what runs is first or second."""

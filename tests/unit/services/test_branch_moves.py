@@ -136,6 +136,69 @@ def test_a_flood_of_known_heads_is_one_question_in_five_seconds(world, monkeypat
     assert 2 <= len(asked) <= 3
 
 
+@pytest.mark.parametrize("poll", [30.0, 0.0], ids=["polled", "not polled"])
+def test_a_flood_of_unknown_heads_is_one_question_in_five_seconds(world, monkeypatch, poll):
+    """Webhooks of heads that the branch does not have, sent again: the poll asks for all together, and each has its end."""
+    monkeypatch.setitem(world.config.app(None).__dict__, "poll", poll)
+    world.push()
+    world.settle()
+    asked, fetch = [], world.workshop.fetch
+    monkeypatch.setattr(
+        world.workshop, "fetch", lambda *its, **more: (asked.append(world.seconds), fetch(*its, **more))[1]
+    )
+    heads = [f"{number:040x}" for number in range(100, 130)]
+    for head in heads:
+        webhook(world, head)
+        reconcile.poll_all(world.deps)
+        world.run(seconds=1)
+    for _ in range(60):
+        reconcile.poll_all(world.deps)
+        reconcile.sweep(world.deps)
+        world.run(seconds=1)
+    assert 2 <= len(asked) <= 1 + 90 / LOOK_S
+    assert {commit_of(world, head).state for head in heads} == {CommitState.FAILED}
+
+
+@pytest.mark.parametrize("kind", ["unknown", "forced off"])
+def test_heads_that_the_branch_lacks_do_not_hold_up_its_own(world, kind):
+    """However many of them wait, what is pushed next is tested next, all of it."""
+    app = world.config.app(None)
+    world.push()
+    world.settle()
+    if kind == "unknown":
+        for number in range(100, 160):
+            webhook(world, f"{number:040x}")
+    else:
+        many(world, 60)
+        intake.read_branch(app, world.deps, who="test", why="pushed")
+        del world.workshop.commits[1:]
+    line = [f"{number:040x}" for number in range(91, 97)]  # more than can ship next
+    world.workshop.commits += [
+        BranchCommit(sha, place, "a change", "Ann", "a change") for place, sha in enumerate(line, 2)
+    ]
+    intake.read_branch(app, world.deps, who="test", why="pushed")
+    world.bell.queue.clear()
+    world.seconds += world.deps.settings.ring_again_s
+    with world.store.reading() as tx:
+        assert [one.sha for one in tx.commits.due_for_tests("shop", 10, 6, app.queue.most)] == line
+
+
+def test_a_head_that_comes_among_unknown_ones_is_tested_when_the_poll_has_found_it(world):
+    """Its tests leave the question to the poll, and do not wait for their own turn to ask again."""
+    world.push()
+    world.settle()
+    webhook(world, "d" * 40)
+    world.run(seconds=1)
+    head = world.workshop.push()
+    webhook(world, head)
+    testing.run_tests(commit_of(world, head).id, world.deps)
+    assert commit_of(world, head).position is None
+    world.seconds += LOOK_S
+    reconcile.poll_all(world.deps)
+    world.run(seconds=0.5)
+    assert commit_of(world, head).state is CommitState.PASSED
+
+
 def test_a_commit_that_was_not_on_the_branch_yet_is_tested_when_it_is(world):
     """It failed for nothing else: a git server's replica was late, or it was dropped and pushed again."""
     first_release(world)
