@@ -333,19 +333,19 @@ class Commits:
         return set(self._tx.connection.execute(query).scalars())
 
     def told_of(self, app: AppName, hashes: Sequence[str]) -> set[str]:
-        """Those of these that have a row, and of which it is known what is in them."""
-        query = select(commits.c.sha).where(
-            commits.c.app == app, commits.c.sha.in_(hashes), commits.c.tree.is_not(None)
-        )
-        return set(self._tx.connection.execute(query).scalars())
+        """Those of these that have a row, and of which it is known what is in them; but for those that `add_pull` still takes."""
+        rows = self._of({(app, sha) for sha in hashes}).values()
+        return {one.sha for one in rows if one.tree is not None and not self._is_astray(one)}
 
     def add_pull(self, app: AppName, pull: Pull, *, who: str, why: str) -> None:
-        """A row for the head of a pull request, unless the commit is known, as whatever; or it is that of a merge that was taken away."""
+        """A row for the head of a pull request, unless the commit is known, as whatever; or was taken off the branch untested."""
         commit, new = self.add(app, pull.sha, who=who, why=why)
-        merge = self.on_line(commit)
-        if new or (commit.pull is None and merge.id != commit.id and not merge.on_branch):
+        if new or self._is_astray(commit):
+            if commit.state is CommitState.FAILED:
+                commit = self.test_again(commit, who=who, why=why, attempt=0)
             self._write(
                 commit,
+                position=None,
                 merged_into=None,
                 due_at=0.0,
                 reason=None,
@@ -359,6 +359,17 @@ class Commits:
         elif commit.tree is None:  # of an older version; a test that runs keeps its claim: the version stays
             its = update(commits).where(commits.c.id == commit.id)
             self._tx.connection.execute(its.values(tree=pull.tree))
+
+    def _is_astray(self, commit: Commit) -> bool:
+        """It was on the branch, by itself or with a merge, or was said to be, is not now, and its tests have said nothing."""
+        line = self.on_line(commit)
+        if commit.pull is not None or (line.on_branch and line.position is not None):
+            return False
+        if commit.state is CommitState.FAILED:
+            return (commit.reason or "").startswith(NOT_ON_BRANCH)
+        # One without a place may have been pushed at this very moment.
+        was = commit.position is not None or line.id != commit.id
+        return was and commit.state is CommitState.RECEIVED and commit.digest is None
 
     def current_pulls(self, app: AppName, hashes: Sequence[str]) -> None:
         """Of the heads of pull requests that wait for their tests, only these are tested."""

@@ -257,6 +257,60 @@ def test_what_cannot_be_fetched_keeps_nobody_from_the_branch(world, monkeypatch)
         assert tx.apps.poll_failures("shop") == 0
 
 
+def pushed_by_mistake(world, moment):
+    """The commit stood on the branch, by itself or with a merge, and was forced off before its tests had begun, or before git was asked."""
+    line = world.workshop.commits
+    match moment:
+        case "on the line":
+            line.append(BranchCommit(HEAD, 2, "feature", "Eve", "feature", tree="e" * 40))
+        case "in a merge":
+            world.workshop.inner[HEAD] = BranchCommit(HEAD, 0, "feature", "Eve", "feature", (line[0].sha,))
+            merge = BranchCommit("c" * 40, 2, "merge", "Eve", "merge", (line[0].sha, HEAD))
+            line.append(merge)
+        case "given up":
+            push = Push("github", "delivery", "push", full_name="ann/shop", branch="main", head=HEAD)
+            intake.receive_all([(push, world.config.app(None))], world.deps)
+            world.run(seconds=60, until=lambda: commit_of(world).state is CommitState.FAILED)
+            return
+    intake.read_branch(world.config.app(None), world.deps, who="test", why="pushed")
+    del line[1:]
+    world.workshop.inner.clear()
+    intake.read_branch(world.config.app(None), world.deps, who="test", why="forced off")
+
+
+@pytest.mark.parametrize("moment", ["on the line", "in a merge", "given up"])
+def test_one_that_was_pushed_to_the_branch_by_mistake_is_tested(world, monkeypatch, moment):
+    """Forced off again and opened as a pull request, as everyone does: it is one like any other, and ships when it is merged."""
+    ran = counted(world, monkeypatch)
+    pushed_by_mistake(world, moment)
+    asked, fetch = [], world.workshop.fetch_pulls
+    monkeypatch.setattr(world.workshop, "fetch_pulls", lambda *its: asked.append(its) or fetch(*its))
+    world.workshop.pulls = [replace(a_pull(7, HEAD), tree="e" * 40)]
+    for _ in range(2):
+        intake.poll("shop", world.deps, force=True)
+        assert commit_of(world).is_pull
+    assert len(asked) == 1
+    until_tested(world)
+    assert ran == [HEAD]
+    merged(world)
+    ships(world, HEAD)
+    assert ran == [HEAD]
+
+
+def test_one_that_was_tested_on_the_branch_keeps_its_result(world, monkeypatch):
+    """Forced off and opened as a pull request: what its tests said is known."""
+    ran = counted(world, monkeypatch)
+    world.workshop.failing.add(HEAD)
+    world.workshop.commits.append(BranchCommit(HEAD, 2, "feature", "Eve", "feature", tree="e" * 40))
+    intake.read_branch(world.config.app(None), world.deps, who="test", why="pushed")
+    until_tested(world, CommitState.FAILED)
+    del world.workshop.commits[1:]
+    intake.read_branch(world.config.app(None), world.deps, who="test", why="forced off")
+    opened(world)
+    world.run(seconds=60)
+    assert (commit_of(world).state, commit_of(world).is_pull, ran) == (CommitState.FAILED, False, [HEAD])
+
+
 def test_when_they_are_not_tested_any_more_none_waits(world, monkeypatch):
     """`tests.pull_requests` was taken back: what waits is not tested, and is in nobody's way."""
     ran = counted(world, monkeypatch)
