@@ -292,13 +292,12 @@ def roll_back_done(app: AppConfig, deps: Deps, *, to: str | None, who: str, why:
 
 def _goal(tx: Transaction, rollout: Rollout, to: str) -> str:
     commit = bars.named(tx, rollout.app, to)
-    shipped = tx.commits.get(rollout.app, rollout.commit)
     if commit.state is CommitState.BARRED:
         raise Conflict(
             f"commit {commit.sha[:12]} is barred: {commit.reason}",
             remedy=f"choose another, or allow it with `rollout unbar {commit.sha[:12]}`",
         )
-    if shipped and shipped.on_branch and commit.on_branch and not bars.is_in(commit, shipped):
+    if _is_newer(tx, commit, rollout):
         raise Conflict(
             f"commit {commit.sha[:12]} is newer than what runs: a rollback goes back",
             remedy=f"to ship it: rollout deploy {commit.sha[:12]}",
@@ -316,6 +315,15 @@ def _goal(tx: Transaction, rollout: Rollout, to: str) -> str:
             remedy="choose a commit that every host has had, or ship it: `rollout deploy COMMIT --now --reason …`",
         )
     return commit.sha
+
+
+def _is_newer(tx: Transaction, commit: Commit, rollout: Rollout) -> bool:
+    """By its place, where that is on one line with what the rollout shipped; else by which of the two went out first."""
+    shipped = tx.commits.get(rollout.app, rollout.commit)
+    if shipped is not None and shipped.on_branch and commit.on_branch:
+        return not bars.is_in(commit, shipped)
+    went_out = tx.rollouts.of_commit(rollout.app, commit.sha)
+    return bool(went_out) and went_out[0].id > rollout.id
 
 
 def _bar_after(tx: Transaction, rollout: Rollout, goal: str, *, who: str, why: str) -> None:

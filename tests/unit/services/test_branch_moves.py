@@ -5,7 +5,7 @@ import pytest
 from rollout.domain.model import BranchCommit, Push
 from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import Conflict, NotFound
-from rollout.services import freezes, intake, planning, reconcile, rollouts, stopping, testing
+from rollout.services import bars, freezes, intake, planning, reconcile, rollouts, stopping, testing
 from rollout.store import clock
 from rollout.store.apps import HOLD_S, LOOK_S
 from tests.support.branch import commit_of
@@ -281,6 +281,41 @@ def test_what_was_pushed_while_something_else_ran_does_not_ship_unseen(world):
     )
     shipped = [sha for carried in commits_of_rollouts(world)[3:] for sha in carried]
     assert shipped == ["2" * 40, "3" * 40, "4" * 40]
+
+
+def test_what_ran_before_a_squash_shortened_the_branch_is_gone_back_to(world):
+    """`rollback --to` it is no step to something newer, though its place is above that of the squashed commit which runs."""
+    world.push()
+    world.settle()
+    for _ in range(3):
+        world.push()
+        world.settle()
+    ran, squashed = world.newest().commit, "e" * 40
+    world.workshop.commits[1:] = [BranchCommit(squashed, 2, "squashed", "Ann", "squashed")]
+    intake.poll("shop", world.deps, force=True)
+    now = intake.Wish("squashed", "ann")
+    intake.enqueue(world.config.app(None), squashed, world.deps, who="ann", now=now)
+    world.run(seconds=300, until=lambda: set(world.runs().values()) == {squashed})
+    world.settle()
+    stopping.roll_back_done(world.config.app(None), world.deps, to=ran, who="me", why="it is slow")
+    world.run(seconds=300)
+    assert set(world.runs().values()) == {ran}
+
+
+def test_of_two_lines_what_went_out_later_is_newer(world):
+    """A rollback goes back also when what was taken back after it, and let go by a person, has left the branch."""
+    first = world.push()
+    world.settle()
+    later = world.push()
+    world.settle()
+    stopping.roll_back_done(world.config.app(None), world.deps, to=None, who="me", why="it is slow")
+    world.run(seconds=60)
+    bars.unbar("shop", later, world.deps, who="me", why="it was the network")
+    world.workshop.commits[1:] = []
+    intake.poll("shop", world.deps, force=True)
+    assert set(world.runs().values()) == {first}
+    with pytest.raises(Conflict, match="newer than what runs"):
+        stopping.roll_back_done(world.config.app(None), world.deps, to=later, who="me", why="back")
 
 
 def test_what_a_forced_push_took_off_a_moment_ago_is_planned_and_does_not_begin(world):
