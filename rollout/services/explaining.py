@@ -214,7 +214,7 @@ def _in_merge(tx: Transaction, app: AppConfig, commit: Commit) -> Why | None:
     if merge.id == commit.id:
         return None
     told = why(tx, app, merge)
-    return Why(f"came in with {merge.sha[:12]}; that is {told.because}", told.expected_at)
+    return Why(f"came in with {merge.sha[:12]}: {told.because}", told.expected_at)
 
 
 def _will_not(tx: Transaction, app: AppConfig, commit: Commit) -> Why | None:
@@ -291,7 +291,7 @@ def _inside_another(tx: Transaction, app: AppConfig, commit: Commit) -> Why | No
     if brought is None or brought.id == commit.id or not brought.on_branch or not _is_below(commit, brought):
         return None
     told = told or why(tx, app, brought)
-    return Why(f"older than {brought.sha[:12]}, and inside of it; that is {told.because}", told.expected_at)
+    return Why(f"older than {brought.sha[:12]}, and inside of it: {told.because}", told.expected_at)
 
 
 def _is_below(commit: Commit, other: Commit) -> bool:

@@ -399,7 +399,7 @@ def test_before_the_first_release_the_older_ones_are_inside_the_head(tmp_path, m
     monkeypatch.setattr(planning, "start_next", lambda *_, **__: None)
     older, head = world.push(), world.push()
     told = why(world, older)
-    assert told.because.startswith(f"older than {head[:12]}, and inside of it; that is waits for its tests")
+    assert told.because.startswith(f"older than {head[:12]}, and inside of it: waits for its tests")
     assert told.expected_at is not None
 
 

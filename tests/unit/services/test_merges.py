@@ -106,10 +106,10 @@ def test_why_of_a_merged_commit_is_that_of_its_merge(world):
     with world.store.reading() as tx:
         assert bars.named(tx, "shop", feature[:6]).sha == feature
     before, told, after = why(world, merge), why(world, feature), why(world, merge)
-    assert told.because == f"came in with {merge[:12]}; that is {after.because}"
+    assert told.because == f"came in with {merge[:12]}: {after.because}"
     assert before.expected_at <= told.expected_at <= after.expected_at
     assert is_out(world, merge)
-    assert f"came in with {merge[:12]}; that is went out with rollout 2" in why(world, feature).because
+    assert f"came in with {merge[:12]}: went out with rollout 2" in why(world, feature).because
 
 
 @pytest.mark.parametrize("now", [None, intake.Wish("hurry", "ann")])
@@ -233,7 +233,7 @@ def test_the_head_of_a_pull_request_that_is_merged_keeps_what_its_tests_said(wor
     pulls.look(app, [pull], world.deps)
     found = commit_of(world, feature)
     assert (found.state, found.pull, found.merged_into) == (CommitState.PASSED, 7, merge)
-    assert why(world, feature).because.startswith(f"came in with {merge[:12]}; that is ")
+    assert why(world, feature).because.startswith(f"came in with {merge[:12]}: ")
     with pytest.raises(Conflict, match=f"came in with {merge[:12]}"):
         intake.enqueue(app, feature, world.deps, who="ann")
     assert is_out(world, merge)
