@@ -56,8 +56,8 @@ def _cloud(found: payload.Table) -> Iterator[tuple[str, str]]:
     for change in payload.tables(push, "changes"):
         new, old = payload.table(change, "new"), payload.table(change, "old")
         branch = new or old
-        if payload.text(branch, "type") == "branch" and payload.text(branch, "name"):
-            yield payload.text(branch, "name"), payload.head(payload.table(new, "target"), "hash")
+        if payload.text(branch, "type") == "branch" and payload.ref(branch, "name"):
+            yield payload.ref(branch, "name"), payload.head(payload.table(new, "target"), "hash")
 
 
 def _cloud_names(repository: payload.Table) -> tuple[tuple[str, ...], str]:
@@ -70,7 +70,7 @@ def _data_center(found: payload.Table) -> Iterator[tuple[str, str]]:
     if "changes" not in found:
         raise Unreadable("a push without changes")
     for change in payload.tables(found, "changes"):
-        branch = payload.branch_of(payload.text(payload.table(change, "ref"), "id"))
+        branch = payload.branch_of(payload.ref(payload.table(change, "ref"), "id"))
         if branch:
             yield branch, payload.head(change, "toHash")
 

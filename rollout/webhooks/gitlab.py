@@ -50,7 +50,7 @@ class GitLab:
         full_name = payload.text(project, "path_with_namespace")
         if payload.text(found, "object_kind") == "merge_request":
             return Push("gitlab", delivery, "pull", addresses, full_name)
-        ref = payload.text(found, "ref")
+        ref = payload.ref(found, "ref")
         if not ref or not (addresses or full_name) or "after" not in found:
             raise Unreadable("a push without ref, after, or the project's addresses")
         branch = payload.branch_of(ref)

@@ -21,7 +21,7 @@ def pushed(provider: str, delivery: str, found: payload.Table) -> Push:
     repository = payload.table(found, "repository")
     addresses = payload.texts(repository, *ADDRESSES)
     full_name = payload.text(repository, "full_name")
-    ref = payload.text(found, "ref")
+    ref = payload.ref(found, "ref")
     if not ref or not (addresses or full_name) or "after" not in found:
         raise Unreadable("a push without ref, after, or the repository's addresses")
     branch = payload.branch_of(ref)

@@ -18,6 +18,7 @@ DELIVERY = re.compile(r"[A-Za-z0-9._:{}-]{1,100}")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 NOTHING = "0" * 40
 BRANCHES = "refs/heads/"
+REF = re.compile(r"[^\x00-\x20\x7f\ud800-\udfff]+")
 
 Table = Mapping[str, Any]
 
@@ -61,6 +62,12 @@ def text(within: Table, key: str) -> str:
     """A short text; "" when there is none."""
     found = within.get(key)
     return found if isinstance(found, str) and len(found) <= LONGEST and found.isprintable() else ""
+
+
+def ref(within: Table, key: str) -> str:
+    """The name of a branch or of a ref, with every character that git allows in one, seen or not; "" when there is none."""
+    found = within.get(key)
+    return found if isinstance(found, str) and len(found) <= LONGEST and REF.fullmatch(found) else ""
 
 
 def texts(within: Table, *keys: str) -> tuple[str, ...]:

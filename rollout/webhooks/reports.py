@@ -79,7 +79,7 @@ def gitlab(delivery: str, found: payload.Table, keys: tuple[str, ...]) -> Push:
     push = _report(
         "gitlab", delivery, payload.texts(project, *keys), full_name, payload.head(run, "sha"), check
     )
-    return replace(push, branch=payload.text(run, "ref"))
+    return replace(push, branch=payload.ref(run, "ref"))
 
 
 def _check(within: payload.Table, name: str, url: str, word: Word, times: Sequence[float]) -> Check:

@@ -152,6 +152,23 @@ def test_a_deleted_branch_has_no_head(name, payload):
     assert (push.kind, push.branch, push.head) == ("push", "main", "")
 
 
+@pytest.mark.parametrize("branch", ["look-\U0001f469\u200d\U0001f4bb", "soft\u00adhyphen", "\u202eturned"])
+def test_a_branch_has_every_character_that_git_allows(name, payload, branch):
+    """A joined emoji, or what is not seen, makes no push unreadable: the server would be told that it is at fault."""
+    push = parse(name, payload(f"{name}_push", lambda p: p.update(ref=f"refs/heads/{branch}")))
+    assert (push.kind, push.branch) == ("push", branch)
+
+
+def test_bitbuckets_branches_have_every_character_that_git_allows(payload):
+    """None of several is left out for a joined emoji in its name."""
+    joined = "look-\U0001f469\u200d\U0001f4bb"
+
+    def rename(found):
+        found["push"]["changes"][0]["new"]["name"] = joined
+
+    assert parse("bitbucket", payload("bitbucket_cloud_push", rename)).branch == joined
+
+
 def test_a_tag_is_no_branch(name, payload):
     """A pushed tag is something else, with no branch."""
     push = parse(name, payload(f"{name}_push", lambda p: p.update(ref="refs/tags/main")))
