@@ -141,13 +141,13 @@ def test_what_rollback_to_takes_back_is_barred_off_the_branch_too(world, monkeyp
     hashes = is_out(world, monkeypatch) if together else out_one_by_one(world, 3)
     pushed = list(world.workshop.commits)
     del world.workshop.commits[-left:]
-    reread(world)
+    read(world)
     stopping.roll_back_done(world.config.app(None), world.deps, to=first, who="ann", why="it is slow")
     world.settle()
     number = world.newest().id
     assert [commit_of(world, sha).state for sha in hashes] == [CommitState.BARRED] * 3
     world.workshop.commits[:] = pushed
-    reread(world)
+    read(world)
     world.run(seconds=300)
     assert (world.newest().id, set(world.runs().values())) == (number, {first})
 
@@ -159,7 +159,7 @@ def test_rollback_to_what_was_forced_off_the_branch_bars_what_replaced_it(world,
     del world.workshop.commits[place - 1 :]
     anew = "d" * 40
     world.workshop.commits.append(BranchCommit(anew, place, "anew", "Ann", "anew"))
-    reread(world)
+    read(world)
     wish = intake.Wish("it is better", "ann")
     intake.enqueue(world.config.app(None), anew, world.deps, who="ann", now=wish)
     world.run(seconds=120)
