@@ -21,10 +21,13 @@ def bar(call: Call, commit: Name, *, reason: NeededReason) -> int:
     barred = bars.bar(call.app().name, commit, call.deps, who=who(), why=reason)
     with call.store.reading() as tx:
         rollout, line = bars.brought_by(tx, barred), tx.commits.on_line(barred)
+        left = None if rollout else bars.what_a_bar_leaves(tx, barred)
     words = "is barred" if barred.state == "barred" else "will be barred as soon as it has passed"
     if line.sha != barred.sha:  # it is not tested, nor shipped, by itself
         words = f"is barred, and {output.short(line.sha)} with it, which it came in with"
     _print(call, barred, words)
+    if left:
+        output.warn(left)
     if rollout is not None:
         output.warn(
             f"it is on its way with rollout {rollout.id} ({explaining.stage(rollout)}), which a bar does not stop:"

@@ -47,6 +47,8 @@ class Candidate:
     inner: tuple[
         tuple[str, bool], ...
     ] = ()  # that came in with it, and whether it is barred: those that are, or that are undone
+    # Of the oldest one: what is barred in what the queue follows, and the commit of the line that has brought it.
+    below: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,16 +331,18 @@ def _end(queue: Sequence[Candidate]) -> int:
 def _blocks(queue: Sequence[Candidate]) -> list[_Block]:
     """What must not ship without its fix: every barred commit, and every one that a later commit undoes.
 
-    Also inside a merge, where what mends it may have come in with it: nobody names a hash that is not there yet.
+    Also inside a merge, where what mends it may have come in with it: nobody names a hash that is not there yet. Behind what
+    is out, and was barred then, the first of the queue may be what mends it.
     """
     fixes_at = [position for position, candidate in enumerate(queue, start=1) if candidate.reverts]
     blocks = []
     for position, candidate in enumerate(queue, start=1):
         itself = (candidate.sha, candidate.state is CommitState.BARRED)
-        for sha, barred in (itself, *candidate.inner):
+        own = [(sha, barred, candidate.sha) for sha, barred in (itself, *candidate.inner)]
+        for sha, barred, line in (*own, *((sha, True, line) for sha, line in candidate.below)):
             inside = sha != candidate.sha
             later = fixes_at[bisect_right(fixes_at, position - inside) :]
-            fixing = [place for place in later if _mends(queue[place - 1], candidate, sha)]
+            fixing = [place for place in later if _mends(queue[place - 1], sha, line, candidate)]
             fix = next(iter(fixing), None)
             if fix != position and (barred or fix is not None):
                 blocks.append(_Block(sha, position, fix or len(queue) + 1, fix))
@@ -347,13 +351,13 @@ def _blocks(queue: Sequence[Candidate]) -> list[_Block]:
     return blocks
 
 
-def _mends(later: Candidate, candidate: Candidate, sha: str) -> bool:
-    """Whether it fixes this commit: `candidate` or one inside it; the one that this is the same as; or reverts the whole merge."""
+def _mends(later: Candidate, sha: str, line: str, candidate: Candidate) -> bool:
+    """Whether it fixes this commit, or the one that this is the same as; or reverts the whole merge, which `line` is then."""
     if is_fix_of(later, sha):
         return True
-    if sha != candidate.sha:
-        return is_fix_of(later, candidate.sha) and _takes_back(later, candidate.sha)
-    return candidate.same_as is not None and is_fix_of(later, candidate.same_as)
+    if sha != line:
+        return is_fix_of(later, line) and _takes_back(later, line)
+    return sha == candidate.sha and candidate.same_as is not None and is_fix_of(later, candidate.same_as)
 
 
 def _takes_back(later: Candidate, sha: str) -> bool:
@@ -472,6 +476,8 @@ def _why_blocked(queue: Sequence[Candidate], block: _Block) -> str:
     first = queue[block.start - 1]
     if block.again:
         bad = f"{bad}, which {_name(first)} brings again,"
+    elif block.sha in dict(first.below):
+        bad = f"{bad}, which is out already or on its way,"
     elif block.sha != first.sha:
         bad = f"{bad}, which came in with {_name(first)},"
     if block.fix is not None:

@@ -18,6 +18,7 @@ ALSO = "; and: "  # between the reasons of a bar
 MOST_REASONS = 5
 WENT_WRONG = frozenset({R.STOPPING, R.STOPPED, R.ROLLING_BACK, R.ROLLED_BACK, R.ERROR})
 ON_ITS_WAY = STAGES | {R.HALTED}
+AUTOMATION = "automation"  # who asks for a rollout that no person asked for
 
 
 def candidate(commit: Commit, tx: Transaction) -> selection.Candidate:
@@ -49,7 +50,7 @@ def age_s(commit: Commit, tx: Transaction) -> float:
 def candidates(tx: Transaction, app: AppConfig, queue: Sequence[Commit]) -> list[selection.Candidate]:
     """A queue as selection sees it; where CI servers decide, with who waits for runs that were cancelled."""
     name = AppName(app.name)
-    found = _with_inner(tx, name, [candidate(commit, tx) for commit in queue])
+    found = _with_below(tx, name, _with_inner(tx, name, [candidate(commit, tx) for commit in queue]))
     if found and tx.rollouts.released(name) is None:
         found[0] = _with_older(tx, queue[0], found[0])
     if app.tests.source != "external":
@@ -176,6 +177,58 @@ def brought(tx: Transaction, rollout: Rollout) -> list[str]:
     return list(dict.fromkeys(selection.brought(_with_inner(tx, rollout.app, seen))))
 
 
+def keeps_from_beginning(tx: Transaction, rollout: Rollout) -> str | None:
+    """What has been barred since it was planned: in it, or in what it follows, and nothing in it mends that."""
+    seen = _with_inner(tx, rollout.app, [candidate(commit, tx) for commit in _commits(tx, rollout)])
+    kept = selection.brought(_with_below(tx, rollout.app, seen))
+    if not kept:
+        return None
+    way = "follow" if kept[0] in dict(seen[0].below) else "bring"
+    return f"commit {kept[0][:12]}, which it would {way}, is barred since it was planned"
+
+
+def _with_below(tx: Transaction, app: AppName, seen: list[selection.Candidate]) -> list[selection.Candidate]:
+    """With what is barred in what they follow."""
+    if seen:
+        barred = (tx.commits.get(app, sha) for sha in barred_below(tx, app))
+        below = tuple((one.sha, tx.commits.on_line(one).sha) for one in barred if one is not None)
+        seen[0] = replace(seen[0], below=below)
+    return seen
+
+
+def barred_below(tx: Transaction, app: AppName) -> list[str]:
+    """Barred while they were on their way or out, in the rollout that the next one follows: what comes after them waits.
+
+    When that rollout was a person's wish only what it shipped: what else is barred in it, he has taken along.
+    """
+    active = tx.rollouts.active(app)
+    rollout = active if active is not None and active.state in ON_ITS_WAY else tx.rollouts.newest_done(app)
+    if rollout is None:
+        return []
+    barred = brought(tx, rollout)
+    return barred if rollout.requested_by == AUTOMATION else [sha for sha in barred if sha == rollout.commit]
+
+
+def what_a_bar_leaves(tx: Transaction, commit: Commit) -> str | None:
+    """Of a barred commit that is out: how it is taken back, and whether what comes after it waits; None of all others."""
+    rollout = tx.rollouts.newest_done(commit.app)
+    shipped = None if rollout is None else tx.commits.get(commit.app, rollout.commit)
+    if rollout is None or shipped is None:
+        return None
+    if not is_in(tx.commits.on_line(commit), shipped) and commit.sha not in rollout.commits:
+        return None
+    if commit.sha in barred_below(tx, commit.app):
+        return (
+            f"it is out, with rollout {rollout.id}, and stays there: rollout rollback takes it back; what comes after it waits"
+            " for a commit that mends it, or for rollout unbar"
+        )
+    short = shipped.sha[:12]
+    return (
+        f"it is out, inside of {short}, which runs: what comes after that goes on; revert it, or keep that back too:"
+        f" rollout bar {short} --reason …"
+    )
+
+
 def is_in(commit: Commit, shipped: Commit) -> bool:
     """What has left the branch is not out, and may be what was bad."""
     return commit.on_branch and (commit.position or 0) <= (shipped.position or 0)
@@ -196,13 +249,22 @@ def barred_on_its_way(tx: Transaction, rollout: Rollout) -> str | None:
     """Of a rollout that is on its way: what of it is barred, and what takes it back; a bar does not stop what has begun."""
     if rollout.state not in ON_ITS_WAY:
         return None
-    found = [
-        commit for sha in brought(tx, rollout) if (commit := tx.commits.get(rollout.app, sha)) is not None
-    ]
-    if not found:
+    names = _are_barred(tx, rollout)
+    return f"{names} (to take it back: rollout stop {rollout.id})" if names else None
+
+
+def barred_though_out(tx: Transaction, rollout: Rollout) -> str | None:
+    """Of a rollout that is done: what of it is barred, and what becomes of that."""
+    if rollout.state is not R.DONE or not (names := _are_barred(tx, rollout)):
         return None
-    names = " and ".join(_is_barred(tx, commit) for commit in found)
-    return f"{names} (to take it back: rollout stop {rollout.id})"
+    if not set(brought(tx, rollout)) & set(barred_below(tx, rollout.app)):
+        return names
+    return f"{names} (what comes after it waits for a commit that mends it, or: rollout unbar COMMIT)"
+
+
+def _are_barred(tx: Transaction, rollout: Rollout) -> str:
+    found = (tx.commits.get(rollout.app, sha) for sha in brought(tx, rollout))
+    return " and ".join(_is_barred(tx, commit) for commit in found if commit is not None)
 
 
 def _is_barred(tx: Transaction, commit: Commit) -> str:

@@ -147,7 +147,8 @@ def _in_rollout(tx: Transaction, app: AppConfig, rollout: Rollout) -> Why | None
             newest = tx.rollouts.released(rollout.app)
             now = "and runs" if newest == rollout.commit else f"and {(newest or 'nothing')[:12]} runs since"
             on = f" on {freezes.text(app, rollout.ended_at)}" if rollout.ended_at else ""
-            return Why(f"went out with rollout {number}{on}, {now}")
+            barred = bars.barred_though_out(tx, rollout)
+            return Why(f"went out with rollout {number}{on}, {now}{f', although {barred}' if barred else ''}")
         case _:
             return None
     return _unless_asked(rollout, words, foreseeing.ends_at(tx, app, rollout))

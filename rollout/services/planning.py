@@ -24,7 +24,7 @@ GONE = (
     "the commit that runs is no longer on the branch (a force-push), and automation does not guess what replaces it;"
     " a person may: `rollout deploy COMMIT --now --reason …`"
 )
-AUTOMATION = "automation"  # who asks for a rollout that no person asked for
+AUTOMATION = bars.AUTOMATION
 CANNOT = (
     "no rollout can be planned: "  # so begins the app's note from when planning failed until it has succeeded
 )
@@ -222,8 +222,8 @@ def outdated(tx: Transaction, app: AppConfig | None, rollout: Rollout) -> str | 
         return f"app {rollout.app} is not in rollout.toml any more"
     if frozen := freezes.frozen(tx, app):  # also while it waits: then nothing is prepared for it either
         return f"{frozen}: nothing was touched, and it is planned anew afterwards"
-    if barred := bars.brought(tx, rollout):
-        return f"commit {barred[0][:12]}, which it would bring, is barred since it was planned"
+    if kept := bars.keeps_from_beginning(tx, rollout):
+        return kept
     return _not_as_now(tx, app, rollout) if rollout.is_ahead and active is None else None
 
 

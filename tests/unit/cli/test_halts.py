@@ -178,7 +178,17 @@ def test_a_bar_of_what_came_in_with_a_merge_says_what_brings_it(cli, deps):
     assert f"although {inner[:12]}, which came in with {merge}, is barred: slow query" in cli("status").out
 
 
-@pytest.mark.parametrize("state", ["done", "stopping", "rolled_back"])
+def test_a_bar_of_what_runs_says_what_it_does(cli, deps):
+    """It stays out, and what comes after it waits."""
+    rollout = a_rollout(deps, state="done")
+    told = cli("bar", rollout.commit, "--reason", "slow query").err
+    assert told.startswith(
+        f"it is out, with rollout {rollout.id}, and stays there: rollout rollback takes it back"
+    )
+    assert "what comes after it waits" in told
+
+
+@pytest.mark.parametrize("state", ["stopping", "rolled_back"])
 def test_a_bar_of_what_is_over_says_nothing_more(cli, deps, state):
     """It is not on its way, or is being taken back already."""
     rollout = a_rollout(deps, state=state)

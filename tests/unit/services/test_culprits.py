@@ -302,6 +302,69 @@ def test_who_is_left_is_not_guilty_when_a_person_had_barred_another_one_before_t
     assert commit_of(world, hashes[2]).state is CommitState.PASSED
 
 
+def told_of(world, sha):
+    with world.store.reading() as tx:
+        return explaining.why(tx, world.config.app(None), tx.commits.get("shop", sha)).because
+
+
+@pytest.mark.parametrize("which", [1, 2])
+@pytest.mark.parametrize(
+    "state", [RolloutState.EVALUATING_CANARY, RolloutState.FANNING_OUT, RolloutState.DONE]
+)
+def test_what_is_barred_on_its_way_or_out_keeps_back_what_comes_after_it(world, monkeypatch, state, which):
+    """Its rollout goes on; no other one does without its revert, be it planned already, and all are told."""
+    hashes = batch_of_three(world, monkeypatch)
+    world.run(seconds=300, until=lambda: world.newest().state is state)
+    bad = hashes[which]
+    if state is RolloutState.FANNING_OUT:
+        world.push()
+        world.run(seconds=10, until=lambda: world.newest().is_ahead)
+    bars.bar("shop", bad, world.deps, who="ann", why="slow query")
+    after = world.push()
+    world.run(seconds=300)
+    assert set(world.runs().values()) == {hashes[2]}
+    assert f"although {bad[:12]} is barred: slow query (what comes after it waits" in told_of(world, bad)
+    assert f"{bad[:12]}, which is out already or on its way, is barred" in told_of(world, after)
+    fix = world.push(f"This reverts commit {bad}.")
+    world.run(seconds=120)
+    assert set(world.runs().values()) == {fix}
+    assert bad[:12] not in told_of(world, fix)
+    last = world.push()
+    world.run(seconds=120)
+    assert set(world.runs().values()) == {last}
+
+
+@pytest.mark.parametrize("way", ["unbar", "deploy --now"])
+def test_a_person_lets_go_what_comes_after_what_is_barred_and_out(world, way):
+    """By lifting the bar, or by wanting the next one out all the same: then the one after it goes out by itself."""
+    bad = out_one_by_one(world, 1)[0]
+    bars.bar("shop", bad, world.deps, who="ann", why="slow query")
+    after = world.push()
+    world.run(seconds=60)
+    assert set(world.runs().values()) == {bad}
+    if way == "unbar":
+        bars.unbar("shop", bad, world.deps, who="ann", why="it was the network")
+    else:
+        wish = intake.Wish("it is urgent", "ann")
+        intake.enqueue(world.config.app(None), after, world.deps, who="ann", now=wish)
+    world.run(seconds=120)
+    last = world.push()
+    world.run(seconds=120)
+    assert set(world.runs().values()) == {last}
+
+
+def test_a_bar_says_what_it_does_not_keep_back(world):
+    """Of what runs, that it stays there and what comes after it waits; of what is older, that this does not."""
+    older, runs = out_one_by_one(world, 2)
+    for sha, says in (
+        (older, f"inside of {runs[:12]}, which runs: what comes after that goes on"),
+        (runs, "waits"),
+    ):
+        bars.bar("shop", sha, world.deps, who="ann", why="slow query")
+        with world.store.reading() as tx:
+            assert says in bars.what_a_bar_leaves(tx, commit_of(world, sha))
+
+
 def test_why_tells_of_the_failed_canary_of_what_a_person_had_barred_before(world):
     """On its way somebody bars it for another reason: both are told, in one sentence with the way at its end, and where the rest is."""
     bad = world.push()

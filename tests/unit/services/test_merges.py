@@ -328,3 +328,18 @@ def test_a_merge_that_is_planned_ahead_is_set_aside_when_a_commit_inside_of_it_i
     told = why(world, merge)
     assert f"of which nothing comes: commit {inner[:12]}, which it would bring, is barred" in told.because
     assert told.expected_at is None
+
+
+@pytest.mark.parametrize("what", ["merge", "feature"])
+def test_a_bar_inside_of_a_merge_that_is_out_keeps_back_what_comes_after_it(world, what):
+    """Until that commit is reverted, or all of the merge."""
+    merge, (feature,) = world.workshop.merge("a feature")
+    read(world)
+    assert is_out(world, merge)
+    bars.bar("shop", feature, world.deps, who="ann", why="slow query")
+    after = world.push()
+    tested(world, after)
+    assert waits_for(world).startswith(f"{feature[:12]}, which is out already or on its way, is barred")
+    fix = world.push(f"This reverts commit {merge if what == 'merge' else feature}.")
+    assert is_out(world, fix)
+    assert after not in shipped(world)
