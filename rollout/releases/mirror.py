@@ -6,7 +6,7 @@ what was planned or shipped can still be built.
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,14 @@ from rollout.domain.model import BranchCommit, Pull
 from rollout.errors import NotFound, ServiceUnavailable
 from rollout.releases import filelock
 from rollout.releases.git import Done, Git
-from rollout.releases.limits import FETCH_LIMIT_S, LOCAL_LIMIT_S, MESSAGE_BYTES, PULL_LIMIT_S, REMOTE_LIMIT_S
+from rollout.releases.limits import (
+    FETCH_LIMIT_S,
+    LATE_PULL_S,
+    LOCAL_LIMIT_S,
+    MESSAGE_BYTES,
+    PULL_LIMIT_S,
+    REMOTE_LIMIT_S,
+)
 from rollout.releases.repository import Repository, masked
 
 log = structlog.get_logger()
@@ -51,6 +58,7 @@ class Mirror:
         with self._alone(limit_s):
             self._prepare(repository)
             self._sweep_locks()
+            self._sweep_halves()
             self._forget_other_branches(branch)
             before = self._head(branch)
             done = self.git.run(
@@ -85,27 +93,41 @@ class Mirror:
         return _head_in(told, repository, branch), pulls
 
     def fetch_pulls(self, repository: Repository, pulls: Sequence[Pull]) -> list[Pull]:
-        """The heads of these pull requests, as fetched; those of others are let go. One that cannot be fetched is left out."""
-        with self._alone():
-            self._prepare(repository)
-            self._sweep_locks()
+        """The heads of these pull requests, as fetched; those of others are let go. One that cannot be fetched is left out.
+
+        Beside the branch's own fetch, which does not wait for what strangers push. None is begun when `PULL_LIMIT_S` have
+        gone by: the next poll goes on; and one that takes longer than that is left out for `LATE_PULL_S`.
+        """
+        if not self._made:
+            with self._alone():
+                self._prepare(repository)
+        with filelock.held(self._pulls_lock, wait_s=FETCH_LIMIT_S, what=f"git mirror {self.directory.name}"):
             wanted = {f"{_PULLS}/{pull.number}" for pull in pulls}
             for ref in self._local("for-each-ref", "--format=%(refname)", _PULLS).splitlines():
                 if ref not in wanted:
                     self._local("update-ref", "-d", ref)
-            return [found for pull in pulls if (found := self._fetch_pull(repository, pull)) is not None]
+            return list(self._fetch_each(repository, pulls))
+
+    def _fetch_each(self, repository: Repository, pulls: Sequence[Pull]) -> Iterator[Pull]:
+        began, late = time.monotonic(), self._late_pulls()
+        for pull in pulls:
+            if time.monotonic() - began > PULL_LIMIT_S:
+                return
+            if pull.sha not in late and (found := self._fetch_pull(repository, pull)) is not None:
+                yield found
+
+    def _late_pulls(self) -> set[str]:
+        """The heads that took too long a short while ago."""
+        marks = list(self._late.glob("*"))
+        for mark in marks:
+            if abs(time.time() - mark.stat().st_mtime) > LATE_PULL_S:
+                mark.unlink()
+        return {mark.name for mark in marks if mark.exists()}
 
     def _fetch_pull(self, repository: Repository, pull: Pull) -> Pull | None:
         ours = f"{_PULLS}/{pull.number}"
-        if self._ref(ours) != pull.sha:
-            done = self.git.run(
-                "fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head", "--force",
-                "--end-of-options", repository.address, f"+{pull.ref}:{ours}",
-                repository=repository, limit_s=PULL_LIMIT_S,
-            )  # fmt: skip
-            if done.status:
-                log.warning("pull_not_fetched", ref=pull.ref, error=done.complaint)
-                return None
+        if self._ref(ours) != pull.sha and not self._brings(repository, pull, ours):
+            return None
         (record,) = self.git.records(
             "log", "-z", "--max-count=1", *_FORMAT, "--end-of-options", ours, "--", longest=LONGEST_RECORD,
         )  # fmt: skip
@@ -118,6 +140,22 @@ class Mirror:
             message=told.message,
             tree=told.tree,
         )
+
+    def _brings(self, repository: Repository, pull: Pull, ours: str) -> bool:
+        try:
+            done = self.git.run(
+                "fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head", "--force",
+                "--end-of-options", repository.address, f"+{pull.ref}:{ours}",
+                repository=repository, limit_s=PULL_LIMIT_S,
+            )  # fmt: skip
+        except ServiceUnavailable as error:
+            self._late.mkdir(exist_ok=True)
+            (self._late / pull.sha).touch()
+            log.warning("pull_takes_too_long", ref=pull.ref, error=str(error))
+            return False
+        if done.status:
+            log.warning("pull_not_fetched", ref=pull.ref, error=done.complaint)
+        return not done.status
 
     def resolve(self, name: str) -> str:
         """The full hash of a commit that is named by its hash (at least 4 digits), or by a ref; NotFound."""
@@ -173,6 +211,14 @@ class Mirror:
         return [_commit(record) for record in records]
 
     @property
+    def _pulls_lock(self) -> Path:
+        return self.directory / "rollout-pulls"
+
+    @property
+    def _late(self) -> Path:
+        return self.directory / "rollout-late"
+
+    @property
     def _made(self) -> bool:
         return (self.directory / "HEAD").exists()
 
@@ -202,6 +248,16 @@ class Mirror:
                 # Either way: a clock that was set back must not leave a lock for as long as that was.
                 if abs(time.time() - path.stat().st_mtime) > FETCH_LIMIT_S + LOCAL_LIMIT_S:
                     path.unlink()
+
+    def _sweep_halves(self) -> None:
+        """What fetches had brought that were cut or killed: git itself removes it after weeks, if ever.
+
+        Nobody else brings anything while the locks are ours. Pull requests are fetched beside the branch.
+        """
+        if filelock.free(self._pulls_lock):
+            objects = self.directory / "objects"
+            for path in (*objects.glob("*/tmp_*"), *objects.glob("pack/.tmp-*")):
+                path.unlink(missing_ok=True)
 
     def _forget_other_branches(self, branch: str) -> None:
         listed = self._local("for-each-ref", "--format=%(objectname) %(refname)", "refs/heads")

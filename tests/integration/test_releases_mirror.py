@@ -1,5 +1,6 @@
 """The mirror over a real git."""
 
+import os
 import subprocess
 import threading
 from dataclasses import replace
@@ -9,6 +10,8 @@ import pytest
 from rollout.domain.branches import above
 from rollout.domain.selection import fixes
 from rollout.errors import NotFound, ServiceUnavailable
+from rollout.releases import filelock, mirror
+from rollout.releases.git import Git
 from rollout.releases.workshop import GitWorkshop
 from tests.support.sources import Source, an_app
 
@@ -309,7 +312,6 @@ def test_repository_with_hooks_and_config_runs_nothing(source, workshop, tmp_pat
 @pytest.mark.parametrize("age_s", [86_400, -86_400], ids=["old", "from before the clock was set back"])
 def test_lock_left_by_a_killed_git_is_swept(age_s, source, workshop):
     """An old lock file in the mirror does not stop fetching for ever."""
-    import os
     import time
 
     config = an_app(source.path)
@@ -320,6 +322,22 @@ def test_lock_left_by_a_killed_git_is_swept(age_s, source, workshop):
     os.utime(lock, (time.time() - age_s, time.time() - age_s))
     head = source.commit()
     assert workshop.fetch("shop", config) == head
+
+
+def test_what_a_fetch_had_brought_that_was_cut_is_swept(source, workshop):
+    """Half of a big repository each time would fill the disk: what a killed git left is gone with the next fetch, the rest stays."""
+    config, head = an_app(source.path), source.commit()
+    workshop.fetch("shop", config)
+    objects = workshop.state_dir / "mirrors/shop.git/objects"
+    (objects / "ab").mkdir(exist_ok=True)
+    halves = [objects / name for name in ("pack/tmp_pack_a1B2c3", "pack/.tmp-77-pack-9e", "ab/tmp_obj_Xy")]
+    for half in halves:
+        half.write_bytes(b"half")
+    with filelock.held(objects.parent / "rollout-pulls", wait_s=0.0, what="another process"):
+        workshop.fetch("shop", config)  # somebody is at it: one of them may be his
+        assert all(half.exists() for half in halves)
+    assert workshop.fetch("shop", config) == head
+    assert not any(half.exists() for half in halves)
 
 
 def test_heads_of_pull_requests_are_found_and_fetched(source, workshop):
@@ -364,6 +382,67 @@ def test_a_pull_request_that_is_gone_is_let_go_and_no_other_is_lost_for_it(sourc
     assert [pull.sha for pull in workshop.fetch_pulls("shop", config, [*now, nine])] == [newer]
     with pytest.raises(NotFound):
         workshop.resolve("shop", "refs/rollout/pulls/7")
+
+
+def two_pulls(source, workshop):
+    """The heads of two pull requests, told of by the server."""
+    source.commit({"a": "1"})
+    for number in (7, 8):
+        source.git("checkout", "-q", "-b", f"f{number}")
+        source.git("update-ref", f"refs/pull/{number}/head", source.commit({"a": f"{number}"}))
+    source.git("checkout", "-q", "main")
+    _, pulls = workshop.remote_heads("shop", an_app(source.path))
+    return sorted(pulls, key=lambda pull: pull.number)
+
+
+def test_the_branch_does_not_wait_for_pull_requests(source, workshop, monkeypatch):
+    """However long the head of one takes to fetch, the branch's is fetched beside it."""
+    config, pulls = an_app(source.path), two_pulls(source, workshop)
+    head = source.commit({"b": "1"})
+    monkeypatch.setattr(
+        mirror.Mirror, "_fetch_pull", lambda *_: heads.append(workshop.fetch("shop", config, limit_s=5.0))
+    )
+    heads = []
+    workshop.fetch_pulls("shop", config, pulls)
+    assert heads == [head, head]
+
+
+def test_a_pull_request_that_takes_too_long_is_left_out_for_a_while(source, workshop, monkeypatch):
+    """It costs the others nothing, and is not begun again at each poll; later it is."""
+    config, (seven, eight) = an_app(source.path), two_pulls(source, workshop)
+    asked, run = [], Git.run
+
+    def slow(git, *words, **more):
+        if any(seven.ref in word for word in words):
+            asked.append(seven)
+            raise ServiceUnavailable("git fetch did not end in time")
+        return run(git, *words, **more)
+
+    monkeypatch.setattr(Git, "run", slow)
+    for _ in range(2):
+        assert [pull.sha for pull in workshop.fetch_pulls("shop", config, [seven, eight])] == [eight.sha]
+    assert asked == [seven]
+    (mark,) = (workshop.state_dir / "mirrors/shop.git/rollout-late").iterdir()
+    os.utime(mark, (0, 0))
+    workshop.fetch_pulls("shop", config, [seven, eight])
+    assert asked == [seven, seven]
+
+
+def test_none_is_begun_when_others_took_the_time(source, workshop, monkeypatch):
+    """The poll finds the branch's head as well, and goes on with the rest the next time."""
+    config, (seven, eight) = an_app(source.path), two_pulls(source, workshop)
+    clock, fetch = [0.0], mirror.Mirror._fetch_pull
+    monkeypatch.setattr(mirror.time, "monotonic", lambda: clock[0])
+
+    def slow(one, repository, pull):
+        clock[0] += 0.0 if pull.sha in brought else mirror.PULL_LIMIT_S + 1
+        return fetch(one, repository, pull)
+
+    brought = set()
+    monkeypatch.setattr(mirror.Mirror, "_fetch_pull", slow)
+    assert [pull.number for pull in workshop.fetch_pulls("shop", config, [seven, eight])] == [7]
+    brought.add(seven.sha)
+    assert [pull.number for pull in workshop.fetch_pulls("shop", config, [seven, eight])] == [7, 8]
 
 
 def test_the_head_of_a_pull_request_is_tested_like_any_commit(source, workshop):
