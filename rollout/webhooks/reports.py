@@ -12,6 +12,9 @@ from rollout.webhooks import payload
 from rollout.webhooks.hub import ADDRESSES
 
 GITHUB = frozenset({"status", "check_run", "workflow_run", "workflow_job"})
+_RUN_ONCE = frozenset(
+    {"check_run", "workflow_job"}
+)  # a run that is run again has another number; they count them together
 _ASKED = frozenset(
     {"rerequested", "requested_action"}
 )  # a person wants something of a check_run: nothing came of it yet
@@ -58,6 +61,8 @@ def github(event: str, delivery: str, found: payload.Table) -> Push:
         word = _CONCLUSION.get(payload.text(run, "conclusion"), _FAILED)
     name = payload.text(run, "name") or payload.text(payload.table(found, "workflow"), "name")
     check = _check({**run, "name": name}, "name", "html_url", word, _times(run))
+    if event in _RUN_ONCE and check.stamp:
+        check = replace(check, stamp=_stamp_of_run(_times(run), run.get("id"), word[0]))
     return _report("github", delivery, addresses, full_name, payload.head(run, "head_sha"), check)
 
 
@@ -94,6 +99,15 @@ def _stamp(times: Sequence[float], number: object, state: CheckState) -> str:
     """Texts in the order in which the server said them: by its clock, its number, and a run's result comes last."""
     known = number if isinstance(number, int) and 0 <= number < 10**20 else 0
     return f"{max(0.0, *times):017.3f} {known:020d} {state is not CheckState.PENDING:d}"
+
+
+def _stamp_of_run(times: Sequence[float], number: object, state: CheckState) -> str:
+    """As `_stamp`, of a run whose times are its CI server's, and GitHub's where that says none: two clocks, so its number comes first.
+
+    Above all that goes by the time: of one check one or the other is sent.
+    """
+    time, known, over = _stamp(times, number, state).split()
+    return f"run {known} {over} {time}"
 
 
 def _times(within: payload.Table) -> list[float]:

@@ -122,7 +122,8 @@ AGAIN = [{"created_at": "2026-11-20 08:00:00 UTC"}, {"created_at": "2026-11-20 1
     [
         (status(id=8, updated_at=EIGHT), status(id=7, updated_at=NINE)),
         (status(id=9, updated_at=NINE), status(id=10, updated_at="2026-11-20T10:00:00+01:00")),
-        (run("check_run", id=8, started_at=EIGHT), run("check_run", completed_at=NINE, started_at=EIGHT, **OVER)),
+        (run("check_run", started_at=EIGHT), run("check_run", completed_at=NINE, started_at=EIGHT, **OVER)),
+        (run("check_run", completed_at=EIGHT, **OVER), run("check_run", completed_at=NINE, **OVER)),
         (run("workflow_job", started_at=NINE), run("workflow_job", started_at=NINE, completed_at=EIGHT, **OVER)),
         (run("workflow_run", updated_at=EIGHT, **OVER), run("workflow_run", updated_at=NINE, status="queued")),
         (gitlab("running", created_at="2026-11-20 09:59:59 UTC"), gitlab("failed", created_at=NINE, finished_at="2026-11-20 10:00:00 UTC")),
@@ -136,6 +137,19 @@ def test_a_report_has_its_place_among_its_servers_words(earlier, later):
         body = {"object_kind": "pipeline", "object_attributes": body, "project": PROJECT, "builds": AGAIN}
         later = PROVIDERS["gitlab"].parse({"Content-Type": "application/json"}, json.dumps(body).encode())
     assert "" < earlier.check.stamp < later.check.stamp
+
+
+@pytest.mark.parametrize("event", ["check_run", "workflow_job"])
+def test_a_ci_server_whose_clock_is_behind_githubs_is_heard(event):
+    """A run that GitHub made at nine by its clock is over at eight by the other one, and run again at eight."""
+    made, over = run(event, started_at=NINE), run(event, started_at=EIGHT, completed_at=EIGHT, **OVER)
+    again = run(event, id=8, started_at=EIGHT)
+    assert made.check.stamp < over.check.stamp < again.check.stamp
+
+
+def test_runs_are_newer_than_what_an_older_version_kept_of_them():
+    """It went by their times: what comes after an upgrade is heard."""
+    assert status(id=10**11, updated_at=NINE).check.stamp < run("check_run", started_at=EIGHT).check.stamp
 
 
 @pytest.mark.parametrize("at", [None, 7, "", "yesterday", "2026-13-41", "0000-00-00T00:00:00Z"])
