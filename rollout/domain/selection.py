@@ -281,7 +281,7 @@ def first_red(queue: Sequence[Candidate]) -> Red | None:
 def suspects(batch: Sequence[Candidate]) -> list[str]:
     """After the rollout of `batch` (the shipped commit last) went wrong: those that could have shipped alone.
 
-    Oldest first, at least the shipped one. Exactly one is the culprit: the caller bars it instead.
+    Oldest first, at least the shipped one. Where that is the only one, the caller bars the `culprits` instead.
     """
     *below, shipped = batch
     blocks = _blocks(batch)
@@ -291,6 +291,22 @@ def suspects(batch: Sequence[Candidate]) -> list[str]:
         if one.state is CommitState.PASSED and not _blocked(position, blocks)
     ]
     return [*alone, shipped.sha]
+
+
+def culprits(batch: Sequence[Candidate]) -> list[str]:
+    """After the rollout of `batch` went wrong: who is to be barred for it; nobody while there are several suspects.
+
+    It is the shipped one, if nothing else could have shipped alone. But if suspects of a batch that failed before are in
+    this one too, and nothing in it undoes them, they explain both failures: a revert of one of their batch that brings them
+    along is none for that.
+    """
+    if len(suspects(batch)) > 1:
+        return []
+    undone = {block.sha for block in _blocks(batch) if block.fix is not None}
+    before = [
+        one.sha for one in batch if one.suspect and one.state is CommitState.PASSED and one.sha not in undone
+    ]
+    return before or [batch[-1].sha]
 
 
 def kept_back(line: Sequence[Candidate]) -> list[str]:

@@ -87,12 +87,14 @@ def after_failure(tx: Transaction, rollout: Rollout, *, who: str, why: str, seen
     batch = _batch(tx, rollout)
     if not batch:
         return
-    guilty = set(selection.suspects(_with_inner(tx, rollout.app, [candidate(one, tx) for one in batch])))
-    culprits = [commit for commit in batch if commit.sha in guilty]
-    if len(culprits) == 1:
-        _found(tx, culprits[0], who=who, why=f"{_first_sentence(why)} (rollout show {rollout.id})")
+    failed = _with_inner(tx, rollout.app, [candidate(one, tx) for one in batch])
+    if guilty := set(selection.culprits(failed)):
+        for commit in batch:
+            if commit.sha in guilty:
+                _found(tx, commit, who=who, why=f"{_first_sentence(why)} (rollout show {rollout.id})")
         return
-    for commit in culprits:
+    suspects = set(selection.suspects(failed))
+    for commit in (one for one in batch if one.sha in suspects):
         unbarred = commit.unbarred and not seen
         tx.commits.update(commit, suspect=True, suspect_of=rollout.id, unbarred=unbarred)
         tx.record(rollout.app, f"commit {commit.sha}", "suspect", who=who, why=why)

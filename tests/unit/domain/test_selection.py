@@ -10,6 +10,7 @@ from rollout.domain import selection
 from rollout.domain.selection import (
     Candidate,
     choose,
+    culprits,
     duration_s,
     fixes,
     is_fix_of,
@@ -491,6 +492,24 @@ def test_suspects_are_those_that_could_have_shipped_alone(letters, reverts, posi
     assert suspects(a_queue(letters, reverts=reverts)) == [sha(position) for position in positions]
 
 
+@pytest.mark.parametrize(
+    ("letters", "marked", "reverts", "positions"),
+    [
+        ("ppp", set(), {}, []),
+        ("p", {1}, {}, [1]),
+        ("ppp", set(), {3: [1]}, [3]),
+        ("ppp", {1, 2}, {3: [1]}, [2]),  # the revert of the first one brings the second along
+        ("pppp", {1, 2, 3}, {4: [1]}, [2, 3]),
+        ("pp", {1}, {2: [1]}, [2]),
+        ("ppp", {1, 2}, {}, []),  # a person shipped them together
+    ],
+)
+def test_a_revert_is_not_to_blame_for_a_suspect_that_it_brings_along(letters, marked, reverts, positions):
+    """Of what cannot ship alone those are barred that failed before, and that nothing undoes; else what was shipped."""
+    queue = a_queue(letters, suspects=marked, reverts=reverts)
+    assert culprits(queue) == [sha(position) for position in positions]
+
+
 def brought(position):
     """The hash of a commit that came in with the one at this position."""
     return f"e{position:039x}"
@@ -636,21 +655,21 @@ def ship_all(queue, bad, cap):
         if bad.isdisjoint(one.sha for one in batch):
             shipped += [one.sha for one in batch]
             culprit = last_suspect(rest) if batch[-1].suspect else None
-            queue = [mark(one, [culprit]) for one in rest]
+            queue = [mark(one, [culprit], barred=True) for one in rest]
             continue
         gone_wrong.append([one.sha for one in batch])
-        blamed = suspects(batch)
-        queue = [mark(one, blamed) for one in queue]
-        if len(blamed) == 1:
+        found = culprits(batch)
+        queue = [mark(one, found or suspects(batch), barred=bool(found)) for one in queue]
+        if found:
             queue = [replace(one, suspect=False) if one.state is CommitState.PASSED else one for one in queue]
     return shipped, gone_wrong, queue
 
 
-def mark(one, blamed):
-    """What the caller does after a batch went wrong: bar the only one, suspect the several."""
+def mark(one, blamed, *, barred):
+    """What the caller does after a batch went wrong: bar the culprits, or suspect several."""
     if one.sha not in blamed:
         return one
-    state = CommitState.BARRED if len(blamed) == 1 else one.state
+    state = CommitState.BARRED if barred else one.state
     return Candidate(one.sha, state, one.age_s, suspect=True, reverts=one.reverts)
 
 

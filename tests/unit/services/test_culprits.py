@@ -220,6 +220,22 @@ def test_a_persons_word_on_one_suspect_ends_the_elimination(world, monkeypatch, 
     assert commit_of(world, hashes[2]).state is CommitState.PASSED
 
 
+def test_a_revert_of_one_suspect_is_not_to_blame_for_another_one(world, monkeypatch):
+    """The middle one of a batch is reverted, and cannot be without the bad last one: that is barred, and so says `show`."""
+    hashes = batch_of_three(world, monkeypatch)
+    goes_bad(world, hashes[2])
+    world.run(seconds=300, until=lambda: all(commit_of(world, sha).suspect for sha in hashes))
+    revert = world.push(f"This reverts commit {hashes[1]}.")
+    world.run(seconds=900)
+    assert world.newest().commits == (hashes[1], hashes[2], revert)
+    assert [sha for sha in (*hashes, revert) if commit_of(world, sha).state is CommitState.BARRED] == [
+        hashes[2]
+    ]
+    with world.store.reading() as tx:
+        guilty, suspects = bars.blamed(tx, world.newest())
+    assert ([one.sha for one in guilty], suspects) == ([hashes[2]], [])
+
+
 def test_who_is_left_is_not_guilty_when_the_other_suspect_was_taken_off_the_branch(world, monkeypatch):
     """The last of three was forced away, perhaps because it was the bad one: the second has a canary of its own, and ships."""
     _, second, third = suspects_of_a_batch(world, monkeypatch)
