@@ -107,7 +107,7 @@ def taken_back(tx: Transaction, rollout: Rollout, *, who: str, why: str) -> None
     """
     for commit in _batch(tx, rollout):
         withdraw_wishes(tx, commit, who=who, why=why)
-        bar_locked(tx, commit, who=who, why=why)
+        bar_locked(tx, commit, who=who, why=_one_reason(why))
 
 
 def _first_sentence(why: str) -> str:
@@ -378,7 +378,7 @@ def _bar_the_same(tx: Transaction, commit: Commit) -> bool:
         first = other.same_as or other.sha
         if not any(selection.is_fix_of(seen, sha) for sha in (other.sha, first)):
             its = other.reason if other.state is CommitState.BARRED else other.bar_wanted
-            why = f"{what} {other.sha[:12]}, which is barred: {its}"
+            why = _one_reason(f"{what} {other.sha[:12]}, which is barred: {its}")
             bar_locked(tx, commit, who="bar", why=why, same_as=first)
             return True
     return False
@@ -434,7 +434,7 @@ def bar(app: str, name: str, deps: Deps, *, who: str, why: str) -> Commit:
         if commit.state is CommitState.FAILED and commit.merged_into is None:
             raise Conflict(f"commit {commit.sha[:12]} failed its tests; it is not shipped anyway")
         withdraw_wishes(tx, commit, who=who, why=why)
-        return bar_locked(tx, commit, who=who, why=why)
+        return bar_locked(tx, commit, who=who, why=_one_reason(why))
 
 
 def brought_by(tx: Transaction, commit: Commit) -> Rollout | None:
@@ -504,6 +504,11 @@ def _for_its_own_sake(tx: Transaction, commit: Commit, *, who: str, why: str) ->
 def _also(before: str | None, why: str) -> str:
     """All that it is barred for, each reason once; of very many the newest."""
     return ALSO.join([*(one for one in reasons(before) if one != why), why][-MOST_REASONS:])
+
+
+def _one_reason(why: str) -> str:
+    """It is one, also when somebody writes what stands between several, or tells of all those of another bar."""
+    return why.replace(ALSO, "; and ")
 
 
 def reasons(text: str | None) -> list[str]:

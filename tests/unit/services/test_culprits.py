@@ -397,6 +397,15 @@ def test_why_tells_of_the_failed_canary_of_what_a_person_had_barred_before(world
     assert ". " not in told
 
 
+def test_what_stands_between_reasons_divides_none_that_a_person_gave(world):
+    """Whoever writes it has given one reason, and `why` tells of one."""
+    sha = world.push()
+    bars.bar("shop", sha, world.deps, who="ann", why="it is slow; and: it leaks")
+    world.run(seconds=30)
+    assert commit_of(world, sha).state is CommitState.BARRED
+    assert bars.reasons(commit_of(world, sha).reason) == ["it is slow; and it leaks"]
+
+
 def test_nothing_is_promised_of_the_last_suspect_nor_behind_it(world, monkeypatch):
     """When all goes well it is barred without a canary: foreseen before the isolation begins, and while the first one is under way."""
     hashes = suspects_of_a_batch(world, monkeypatch)
