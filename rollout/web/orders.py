@@ -2,9 +2,9 @@
 
 import json
 from functools import partial
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -18,20 +18,25 @@ from rollout.web.service import Service
 
 WHO = "api"
 MOST_BYTES = 65_536
-LONGEST = 2000
+LONGEST, LONGEST_WHO = 2000, 100  # characters
 REMEDY = "docs/http.md says what may be in it"
+
+
+def _cut(most: int) -> AfterValidator:
+    """An alert's whole text may be the reason: no order is refused for that, a stop least of all."""
+    return AfterValidator(lambda text: text if len(text) <= most else f"{text[: most - 1]}…")
 
 
 class _Order(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
-    reason: str | None = Field(default=None, max_length=LONGEST)
+    reason: Annotated[str, _cut(LONGEST)] | None = None
 
 
 class StopOrder(_Order):
     """The body of a stop."""
 
     keep: bool = False
-    who: str | None = Field(default=None, max_length=100)  # the person, as the program that asks says
+    who: Annotated[str, _cut(LONGEST_WHO)] | None = None  # the person, as the program that asks says
 
 
 class ResumeOrder(_Order):

@@ -155,6 +155,15 @@ def test_a_stop_is_not_refused_for_the_characters_of_its_reason(client, world, h
     assert [(one.who, one.why) for one in stops] == [("api for ann", kept)]
 
 
+def test_a_stop_is_not_refused_for_the_length_of_its_reason(client, world, halted):
+    """An alert's whole text: it stops, and the audit has what a reason has room for, with a mark where it was cut."""
+    answer = order(client, halted.id, "stop", reason="slow! " * 1000, who="n" * 500)
+    assert answer.status == 202
+    with world.store.reading() as tx:
+        stops = [one for one in tx.events.of_subject("shop", f"rollout {halted.id}") if one.what == "stop"]
+    assert [(one.who, len(one.why), one.why[-1]) for one in stops] == [(f"api for {'n' * 99}…", 2000, "…")]
+
+
 def test_resume_keeps_the_reasons_plain_text(client, world, halted):
     """The other orders are read by the same door."""
     answer = order(client, halted.id, "resume", accept_failed=True, reason="known\0 broken\ud800")
