@@ -258,11 +258,11 @@ def _late(tx: Transaction, goal: Rollout, one: Behind, held: str | None, looked_
         return Late(host.name, f"{_unread(looked_at)}, and is looked at again", _due(tx, looked_at))
     if host.state is H.FAILED and host.tries >= LEFT:
         return Late(host.name, f"left after {LEFT} tries ({host.error}): {_again(host)}", None)
+    runs = f"runs {one.newer[:12]}, from which the fleet has gone back, and " if one.newer else ""
     if held is not None:
-        return Late(host.name, f"waits: {held}", None)
+        return Late(host.name, f"{runs}waits: {held}", None)
     if not catching_up.has_room(one, counters(goal), limits(goal)):
         return Late(host.name, f"waits: more than {goal.max_failed} hosts have failed", None)
-    runs = f"runs {one.newer[:12]}, from which the fleet has gone back, and " if one.newer else ""
     then = f"{host.error}; it is tried again" if host.error else f"{runs}waits for its turn"
     return Late(host.name, then, _due(tx, host))
 

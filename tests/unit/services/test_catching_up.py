@@ -667,6 +667,21 @@ def commit_state(world, sha):
         return tx.commits.get("shop", sha).state
 
 
+def test_such_a_host_waits_in_a_freeze_and_is_told_with_what_it_runs(world):
+    """The rollback itself is never frozen; who was down in it is caught up with, which is, and people learn of what is still out."""
+    first, second = gone_past(world)
+    freezes.freeze(app(world), world.deps, who="ann", why="the sale", until=None)
+    back(world, A)
+    world.run(until=lambda: late(world).get(A) and "runs" in late(world)[A].because, seconds=500)
+    gone = f"runs {second[:12]}, from which the fleet has gone back, and waits: frozen by ann"
+    assert late(world)[A].because.startswith(gone)
+    world.run(seconds=300)
+    assert world.fleet.hosts[A].current == second
+    freezes.unfreeze(app(world), world.deps, who="ann", why="-")
+    world.run(until=lambda: not late(world), seconds=500)
+    assert set(world.runs().values()) == {first}
+
+
 def test_what_somebody_has_put_on_such_a_host_by_hand_stays(world):
     """The fleet went back past the release that it had; what a person did on the host is drift, and nobody's to undo."""
     _, second = gone_past(world)
