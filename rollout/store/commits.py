@@ -266,7 +266,7 @@ class Commits:
         its = and_(commits.c.app == app, ITSELF, nowhere, not_(IS_PULL))
         waits = commits.c.state.in_([CommitState.RECEIVED, CommitState.TESTING])
         # Without a moment it is older than the store's clock, and so than each reading.
-        before = or_(commits.c.received_s.is_(None), commits.c.received_s <= apps.c.read_s)
+        before = or_(commits.c.received_s.is_(None), commits.c.received_s < apps.c.read_s)
         query = (
             select(commits.c.id)
             .join(apps, apps.c.name == commits.c.app)

@@ -188,6 +188,7 @@ def test_a_head_that_comes_among_unknown_ones_is_tested_when_the_poll_has_found_
     world.push()
     world.settle()
     webhook(world, "d" * 40)
+    world.seconds += 0.1  # whatever reads the branch now begins after it came
     world.run(seconds=1)
     head = world.workshop.push()
     webhook(world, head)

@@ -233,7 +233,7 @@ def test_an_order_that_makes_no_sense_is_400_and_changes_nothing(client, world, 
         b'{"kep": true}',
         b'{"keep": "yes"}',
         b'{"reason": 7}',
-        b'{"reason": "' + b"x" * 3000 + b'"}',
+        b'{"reason": ["' + b"x" * 3000 + b'"]}',
         b'{"reason": ' + b"[" * 20_000,
         b'{"keep": ' + b"1" * 20_000 + b"}",
     ):
