@@ -9,6 +9,9 @@ from tests.bench.report import Figure, Found
 from tests.bench.rounds import Round, Rounds
 
 CONCURRENCY = 40
+# What the floor's clients took for 100 hosts where it was said what ours may take (1.0 and 0.6 s, better 0.7 and 0.35): here
+# a second may do more or less.
+FLOOR_COLD_S, FLOOR_WARM_S = 1.07, 0.54
 HOSTS_PER_BAKED_S = 25  # so long a bake that every host is prepared when it ends, also on a slow machine
 WORKERS = ("control", "hosts", "tests", "web", "broker", "database", "beat")
 
@@ -68,23 +71,21 @@ def _figures(hosts: int, rounds: list[Round], memory: dict[str, dict[str, float]
         what: str, ours: str, floor: str, at_most: float | None = None, goal: float | None = None
     ) -> Figure:
         ratio = cpu(ours) / cpu(floor)
-        return Figure(
-            f"  client CPU for 100 hosts, {what}",
-            "s",
-            cpu(ours),
-            cpu(floor),
-            ratio,
-            at_most=at_most,
-            goal=goal,
-            of_ours=True,
-        )
+        title = f"  client CPU for 100 hosts, {what}"
+        return Figure(title, "s", cpu(ours), cpu(floor), ratio, at_most=at_most, goal=goal)
 
     first = median(one.first_back_s for one in rounds) * 1000
     return [
         rate("prepare + activate, cold", "cold", "floor_cold", 1.2),
-        spent("cold", "cold", "floor_cold", 1.0, 0.7),
+        spent("cold", "cold", "floor_cold", round(1.0 / FLOOR_COLD_S, 2), round(0.7 / FLOOR_COLD_S, 2)),
         rate("activate, prepared and warm, ramp", "fan_out", "floor_activate", 1.3),
-        spent("activate", "fan_out", "floor_activate", 0.6, 0.35),
+        spent(
+            "activate",
+            "fan_out",
+            "floor_activate",
+            round(0.6 / FLOOR_WARM_S, 2),
+            round(0.35 / FLOOR_WARM_S, 2),
+        ),
         rate("rollback, warm", "back", "floor_back", 1.3),
         spent("rollback", "back", "floor_back"),
         Figure("rollback accepted → first host back", "ms", first, at_most=300),

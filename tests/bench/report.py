@@ -26,12 +26,11 @@ class Figure:
     at_least: float | None = None
     at_most: float | None = None
     goal: float | None = None  # beyond what is wanted
-    of_ours: bool = False  # what is wanted is about ours all the same
 
     @property
     def measure(self) -> float:
         """What is compared: with what is wanted, and with the last run."""
-        return self.ours if self.ratio is None or self.of_ours else self.ratio
+        return self.ours if self.ratio is None else self.ratio
 
     @property
     def ok(self) -> bool | None:
@@ -47,7 +46,7 @@ class Figure:
         if limit is None:
             return ""
         sign = "≤" if self.at_least is None else "≥"
-        unit = "" if self.ratio is not None and not self.of_ours else f" {self.unit}"
+        unit = "" if self.ratio is not None else f" {self.unit}"
         goal = "" if self.goal is None else f", goal {self.goal:g}"
         return f"{sign} {limit:g}{unit}{goal}".rstrip()
 
