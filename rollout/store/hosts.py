@@ -400,25 +400,26 @@ class Hosts:
         found = {}
         for host, current in sorted(greeted, key=lambda one: one[0].id):  # as a stop has them
             its = {"now": now, "touched": True, "touched_at": now, "previous": current}
-            found[host.id] = (host, {**_claim_of(host), **its})
+            found[_claim(host)] = (host, {**_claim_of(host), **its})
         answers = self._tx.run_each(_FIRST_TOUCH, [values for _, values in found.values()])
         until = dict(zip(found, (answer.scalar_one_or_none() for answer in answers), strict=True))
-        for host, values in found.values():
-            if until[host.id] is None and self._tx.catching_up.allows(host):
-                until[host.id] = self._tx.run(_ANY_TOUCH, values).scalar_one_or_none()
-        return [self._left(until[host.id], lease_s) for host, _ in greeted]
+        for claim, (host, values) in found.items():
+            if until[claim] is None and self._tx.catching_up.allows(host):
+                until[claim] = self._tx.run(_ANY_TOUCH, values).scalar_one_or_none()
+        return [self._left(until[_claim(host)], lease_s) for host, _ in greeted]
 
     def leases_left(self, hosts: Sequence[RolloutHost], lease_s: float) -> list[float]:
         """As `touch`, of hosts that are touched already: nothing is written."""
-        until: dict[HostId, float | None] = {}
+        until: dict[tuple[HostId, int], float | None] = {}
         for back in (False, True):
             its = [host for host in hosts if (host.state is H.ROLLING_BACK) is back]
             answers = self._tx.run_each(_lease_left(back=back), [_claim_of(host) for host in its])
-            until |= {host.id: answer.scalar_one_or_none() for host, answer in zip(its, answers, strict=True)}
+            ends = (answer.scalar_one_or_none() for answer in answers)
+            until |= zip(map(_claim, its), ends, strict=True)
         for host in hosts:
-            if until[host.id] is None and self._tx.catching_up.allows(host):
-                until[host.id] = self._tx.run(_LEASE_LEFT, _claim_of(host)).scalar_one_or_none()
-        return [self._left(until[host.id], lease_s) for host in hosts]
+            if until[_claim(host)] is None and self._tx.catching_up.allows(host):
+                until[_claim(host)] = self._tx.run(_LEASE_LEFT, _claim_of(host)).scalar_one_or_none()
+        return [self._left(until[_claim(host)], lease_s) for host in hosts]
 
     def _left(self, until: float | None, lease_s: float) -> float:
         return 0.0 if until is None else max(0.0, min(until - self._tx.now(), lease_s))
@@ -823,6 +824,11 @@ class Hosts:
 
 def _report_of(host: RolloutHost) -> dict[str, Any]:
     return {"its_app": host.app, "its_name": host.name, "its_epoch": host.epoch or 0}
+
+
+def _claim(host: RolloutHost) -> tuple[HostId, int]:
+    """An older claim of the same host may be asked about together with the one that took it over."""
+    return host.id, host.version
 
 
 def _claim_of(host: RolloutHost) -> dict[str, Any]:

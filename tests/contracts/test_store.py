@@ -3,7 +3,7 @@
 import contextlib
 import threading
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 
 import pytest
@@ -486,6 +486,17 @@ def test_no_permit_after_the_lease_or_after_a_stop(store, now):
         assert tx.hosts.touch([(other, None)], 15) == [0.0]
     with store.reading() as tx:
         assert not tx.hosts.get(other.id).touched
+
+
+@pytest.mark.parametrize("way", [1, -1])
+def test_a_claim_that_was_taken_over_has_no_part_in_what_the_newer_one_may(store, now, way):
+    """I2: of two claims of one host that ask together, in whatever order, only the row's last may act, and for as long as its lease lasts."""
+    _, hosts = fanning_out(store)
+    with store.transaction() as tx:
+        newer = tx.hosts.claim_activation(hosts[1].id, "w", 15)
+        older = replace(newer, version=newer.version - 1)
+        assert tx.hosts.touch([(older, None), (newer, None)][::way], 15) == [0.0, 15.0][::way]
+        assert tx.hosts.leases_left([older, newer][::way], 15) == [0.0, 15.0][::way]
 
 
 def test_a_stop_ends_the_renewal_of_leases(store, now):

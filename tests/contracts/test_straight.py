@@ -40,6 +40,7 @@ RUNS = {
     "to be prepared ahead": (hosts._PREPARABLE_AHEAD, {**DUE, "before": 1, "most": 2}),
     "to go back": (hosts._BACK_NEXT, {**DUE, "most": 2}),
     "to go back at once": (hosts._BACK_AT_ONCE, {**DUE, "most": 2}),
+    "the first to go back": (hosts._FIRST_SWITCHED_DUE_AT, {"rollout": 1}),
     "to be tried again": (hosts._TO_RETRY, DUE),
     "to be read": (hosts._TO_READ, {"now": 1e12, "most": 2}),
     "startable": (hosts._startable(canary=False), {**DUE, "most": 2}),
