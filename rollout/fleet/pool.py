@@ -38,6 +38,21 @@ class _Entry:
 _Opened = tuple[_Entry, HostConnection, paramiko.Channel]
 
 
+def _room_for(connections: int) -> int:
+    """How many there may be: as many files again are left to others.
+
+    A process comes with a limit of 1,024, for programs that use select(), and may have far more if it asks. With less room
+    than hosts none of them is warm when its turn comes again.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return connections
+    files = 2 * connections if hard == resource.RLIM_INFINITY else min(2 * connections, hard)
+    if soft < files:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    return max(1, min(connections, max(soft, files) // 2))
+
+
 class Pool:
     """One connection a host, used by any number of threads, several at a time."""
 
@@ -47,10 +62,7 @@ class Pool:
         self._entries: OrderedDict[_Key, _Entry] = OrderedDict()
         self._closed = False
         self._reaping = False
-        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self._size = engine.limits.pool_size
-        if files != resource.RLIM_INFINITY:
-            self._size = max(1, min(self._size, files // 2))
+        self._size = _room_for(engine.limits.pool_size)
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -56,7 +56,7 @@ def measure(ask: Ask) -> Found:
             wall, late = _wall(system)
             walls.append(wall)
             peak = max(peak, processes.memory_mb(system.pid_of("hosts"))[0])
-        idle = _idle(system)
+        idle = _idle(system, connections=ask.hosts)
         say("latency: with slow and dead hosts")
         slow, dead = system.sshd.hosts[-few : -few // 2], system.sshd.hosts[-few // 2 :]
         for host in slow:
@@ -102,9 +102,11 @@ def _wall(system: Installation) -> tuple[float, int]:
     return at["rollout done"][0] - passed, sum(one > passed for one in at["prepared"])
 
 
-def _idle(system: Installation) -> float:
-    """Percent of a core."""
+def _idle(system: FarInstallation, *, connections: int) -> float:
+    """Percent of a core, with so many connections open."""
     time.sleep(3)
+    there = processes.established(system.far.port) // 2  # a row for each end
+    assert there >= connections, f"{there} of {connections} connections are open"
     pid = system.pid_of("hosts")
     before = processes.cpu_s(pid)
     time.sleep(IDLE_S)

@@ -105,7 +105,7 @@ def measure(ask: Ask) -> Found:
     """Rounds of us and of each peer."""
     python = environment.python()
     if python is None:
-        return Found(notes=["SKIPPED: the peers could not be installed"])
+        return Found(missing={"peers": "they could not be installed"})
     hosts = ask.few(HOSTS)
     broken: dict[str, str] = {}
     with running(hosts, bake_s=8 + hosts // 20) as system:
@@ -129,9 +129,8 @@ def measure(ask: Ask) -> Found:
         f"ours is the whole system on {hosts} hosts, claims, fences and journals included; they know everything beforehand",
         "ship is a cold connection, 100 KB, prepare and activate; activate is on warm connections and prepared hosts",
         f"on fewer hosts: {', '.join(f'{peer.name} {peer.ship} and {peer.activate}' for peer in PEERS if peer.ship < HOSTS)}",
-        *(f"NOT MEASURED: {name}: {why}" for name, why in broken.items()),
     ]
-    return Found(figures, notes, {"ours": ours, "peers": contest.runs})
+    return Found(figures, notes, {"ours": ours, "peers": contest.runs}, broken)
 
 
 def _figures(

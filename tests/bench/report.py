@@ -58,10 +58,12 @@ class Found:
     figures: list[Figure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)  # what could not be measured, and why
 
 
 def tell(found: dict[str, Found], failed: dict[str, str], asked: dict[str, Any]) -> int:
     """Print the table, write the file; 1 when something is not as wanted, or was not measured."""
+    failed = failed | {name: why for one in found.values() for name, why in one.missing.items()}
     last = _last(asked)
     console = Console(width=None if os.isatty(1) else 140)
     console.print(_table(found, last))

@@ -1,6 +1,7 @@
 """What our connection is made of: each repair can be seen without a network."""
 
 import contextlib
+import resource
 import socket
 import threading
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 from rollout.domain.model import Target
 from rollout.errors import HostKeyRefused, Unreachable
 from rollout.fleet import dial
+from rollout.fleet import pool as pool_module
 from rollout.fleet.connection import Engine, HostConnection, NoKeys, RejectUnknownKeys
 from rollout.fleet.deadline import Deadline
 from rollout.fleet.dial import Pacer, Wire, resolve
@@ -311,3 +313,23 @@ def test_closed_pool_connects_to_nobody(engine, target):
     pool.close()
     with pytest.raises(Unreachable, match="closing"), pool.session(target, Deadline.after(5)):
         pass
+
+
+@pytest.mark.parametrize(
+    ("limits", "raised", "room"),
+    [
+        ((1024, 524_288), 4000, 2000),
+        ((1024, -1), 4000, 2000),
+        ((1024, 3000), 3000, 1500),
+        ((1024, 1024), None, 512),
+        ((20_000, 524_288), None, 2000),
+        ((-1, -1), None, 2000),
+    ],
+)
+def test_a_pool_makes_room_for_its_connections(monkeypatch, limits, raised, room):
+    """With the limit of 1,024 files that processes come with, none of a fleet's 1,000 hosts would be warm when its turn comes again."""
+    asked = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    monkeypatch.setattr(resource, "setrlimit", lambda _, wanted: asked.append(wanted))
+    assert pool_module._room_for(2000) == room
+    assert asked == ([] if raised is None else [(raised, limits[1])])
