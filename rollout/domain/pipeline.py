@@ -100,9 +100,10 @@ def look_at_host(host: RolloutHost) -> Ring:
     return replace(deploy_host(host), revocable=False)
 
 
-def roll_back_host(host: RolloutHost) -> Ring:
-    """Bring this host back: a stop's own work, which it does not revoke."""
-    return Ring(ROLL_BACK_HOST, (host.rollout, host.id, host.name), host.rollout, revocable=False, priority=0)
+def roll_back_host(host: RolloutHost, *, waits: bool = False) -> Ring:
+    """Bring this host back: a stop's own work, which it does not revoke. `waits`: for a slot, behind whoever begins a way back."""
+    its = (host.rollout, host.id, host.name)
+    return Ring(ROLL_BACK_HOST, its, host.rollout, revocable=False, priority=1 if waits else 0)
 
 
 def count_outcome(rollout: RolloutId) -> Ring:

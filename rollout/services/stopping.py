@@ -356,7 +356,8 @@ def roll_back_rings(tx: Transaction, rollout: Rollout, deps: Deps) -> list[Ring]
     free = window - going
     hosts = tx.hosts.to_roll_back(rollout.id, free) if free > 0 else []
     tx.hosts.rung([host.id for host in hosts], deps.settings.ring_again_s)
-    return [roll_back_host(host) for host in hosts]
+    slots = deps.settings.slots - going
+    return [roll_back_host(host, waits=place >= slots) for place, host in enumerate(hosts)]
 
 
 def unclaimed(rollout_id: RolloutId, deps: Deps) -> list[Ring]:

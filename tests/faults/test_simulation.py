@@ -36,7 +36,7 @@ def test_nothing_that_must_not_be_is_left_by_any_seed(first):
 
 def test_some_seeds_halt_for_harm_in_the_fan_out():
     """What begins after a PASS is among what the seeds have in store, and is seen."""
-    told = (what for seed in (18, *range(200)) for _, what in Simulation(seed).run().story)
+    told = (what for seed in (115, *range(200)) for _, what in Simulation(seed).run().story)
     assert any(what[:2] == ("log", "harm_in_the_fan_out") for what in told)
 
 

@@ -382,6 +382,17 @@ def test_hosts_are_handed_out_for_their_way_back_until_one_waits(wide, monkeypat
     assert not stopping.ring_roll_backs(2, wide.deps)
 
 
+def test_a_way_back_leaves_the_first_slot_that_comes_free_to_another_apps(wide, monkeypatch):
+    """As many of its messages as a worker has slots go first; the others, which only wait there, stand behind whoever begins a way back."""
+    wide.settle()
+    rung = []
+    monkeypatch.setattr(wide.bell, "ring", rung.extend)
+    stopping.roll_back_done(wide.config.app(None), wide.deps, to=None, who="test", why="the login")
+    slots = wide.deps.settings.slots
+    assert [ring.priority for ring in rung] == [0] * slots + [1] * (HOSTS - slots)
+    assert pipeline.CANARY_FIRST > 1
+
+
 def hand_out(world):
     """A way back begins, with messages for as many hosts as there are slots."""
     with pytest.MonkeyPatch.context() as patch:
