@@ -263,6 +263,9 @@ rollout_hosts = Table(
     UniqueConstraint("rollout", "name"),
     Index("ix_rollout_hosts_rollout_state_position", "rollout", "state", "position"),
     Index("ix_rollout_hosts_state", "state"),
+    Index(
+        "ix_rollout_hosts_app_name_rollout", "app", "name", "rollout"
+    ),  # what else was done on a host, and when
 )
 
 fleet_hosts = Table(

@@ -64,6 +64,7 @@ def migrated_again(world):
         tx.connection.execute(text("DROP INDEX ix_commits_app_position"))
         tx.connection.execute(text("DROP INDEX ix_commits_app_state"))
         tx.connection.execute(text("DROP INDEX ix_rollout_hosts_rollout_state_position"))
+        tx.connection.execute(text("DROP INDEX ix_rollout_hosts_app_name_rollout"))
         tx.connection.execute(
             text("CREATE INDEX ix_rollout_hosts_rollout_state ON rollout_hosts (rollout, state)")
         )

@@ -22,6 +22,7 @@ def test_what_a_person_had_unbarred_stays_so(tmp_path, monkeypatch, database):
         for index in ("ix_commits_app_position", "ix_commits_app_state"):  # of 0014 and 0015
             tx.connection.execute(text(f"DROP INDEX {index}"))
         tx.connection.execute(text("DROP INDEX ix_rollout_hosts_rollout_state_position"))  # of 0016
+        tx.connection.execute(text("DROP INDEX ix_rollout_hosts_app_name_rollout"))
         tx.connection.execute(
             text("CREATE INDEX ix_rollout_hosts_rollout_state ON rollout_hosts (rollout, state)")
         )
