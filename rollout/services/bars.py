@@ -87,7 +87,9 @@ def after_failure(tx: Transaction, rollout: Rollout, *, who: str, why: str, seen
     batch = _batch(tx, rollout)
     if not batch:
         return
-    failed = _with_inner(tx, rollout.app, [candidate(one, tx) for one in batch])
+    failed = _with_mended(
+        tx, rollout.app, _with_inner(tx, rollout.app, [candidate(one, tx) for one in batch])
+    )
     if guilty := set(selection.culprits(failed)):
         for commit in batch:
             if commit.sha in guilty:
@@ -195,6 +197,17 @@ def _with_below(tx: Transaction, app: AppName, seen: list[selection.Candidate]) 
         barred = (tx.commits.get(app, sha) for sha in barred_below(tx, app))
         below = tuple((one.sha, tx.commits.on_line(one).sha) for one in barred if one is not None)
         seen[0] = replace(seen[0], below=below)
+    return seen
+
+
+def _with_mended(tx: Transaction, app: AppName, seen: list[selection.Candidate]) -> list[selection.Candidate]:
+    """With what is barred in what they followed, and they mend: none of them could have gone out without its fix.
+
+    What none of them mends was barred when they had begun, or a person stepped over it: it kept nobody back.
+    """
+    seen = _with_below(tx, app, seen)
+    left = selection.brought(seen)
+    seen[0] = replace(seen[0], below=tuple(one for one in seen[0].below if one[0] not in left))
     return seen
 
 

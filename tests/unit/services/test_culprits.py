@@ -350,6 +350,38 @@ def test_what_is_barred_on_its_way_or_out_keeps_back_what_comes_after_it(world, 
     assert set(world.runs().values()) == {last}
 
 
+def test_the_fix_of_what_is_barred_and_out_is_barred_when_it_fails_and_not_tried_for_ever(world):
+    """It takes another commit along, which could not go out without it: both together are no suspects that would go out one by one."""
+    bad = out_one_by_one(world, 1)[0]
+    bars.bar("shop", bad, world.deps, who="ann", why="slow query")
+    after = world.push()
+    world.run(seconds=60)
+    fix = world.push(f"This reverts commit {bad}.")
+    goes_bad(world, fix)
+    world.run(seconds=300, until=lambda: world.newest().state is RolloutState.ROLLED_BACK)
+    assert world.newest().commits == (after, fix)
+    assert [commit_of(world, sha).state for sha in (after, fix)] == [CommitState.PASSED, CommitState.BARRED]
+    assert not commit_of(world, after).suspect
+    assert f"{fix[:12]} is barred" in told_of(world, after)
+    world.metrics.share_of = lambda *_: 1.0
+    better = world.push(f"Rollout-Fixes: {fix}")
+    world.run(seconds=300)
+    assert set(world.runs().values()) == {better}
+
+
+def test_what_is_barred_below_a_batch_on_its_way_makes_none_of_it_guilty(world, monkeypatch):
+    """When the three had begun a person barred what runs, which none of them mends: each is a suspect as it was before."""
+    runs = world.workshop.commits[0].sha
+    hashes = batch_of_three(world, monkeypatch)
+    world.metrics.share_of = lambda _name, role, _at: 0.0 if role == "canary" else 1.0
+    world.run(seconds=60, until=lambda: world.newest().state is RolloutState.EVALUATING_CANARY)
+    bars.bar("shop", runs, world.deps, who="ann", why="slow query")
+    world.run(seconds=300, until=lambda: world.newest().state is RolloutState.ROLLED_BACK)
+    assert [(one.state, one.suspect) for one in (commit_of(world, sha) for sha in hashes)] == [
+        (CommitState.PASSED, True)
+    ] * 3
+
+
 @pytest.mark.parametrize("way", ["unbar", "deploy --now"])
 def test_a_person_lets_go_what_comes_after_what_is_barred_and_out(world, way):
     """By lifting the bar, or by wanting the next one out all the same: then the one after it goes out by itself."""
