@@ -74,6 +74,9 @@ class _Rounds:
         self._tx, self._app, self._queue, self._wanted = tx, app, queue, wanted
         name = AppName(app.name)
         self._known = bars.candidates(tx, app, list(queue))
+        planned = tx.rollouts.pending(name)
+        if self._known and planned is not None and planning.runs_then(tx, name) == planned.commit:
+            self._known[0] = replace(self._known[0], below=())  # that one mends it, or is set aside
         self._soon: dict[str, str] = {}  # the names of those that are to be barred: when
         self._together: list[set[str]] = []  # those that are to be suspect of the same
         self._hoped = [self._as_hoped(*one) for one in zip(queue, self._known, strict=True)]

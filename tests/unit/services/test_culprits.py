@@ -9,7 +9,7 @@ from rollout.domain.model import BranchCommit, Push, Release
 from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import Conflict
 from rollout.services import bars, explaining, halts, intake, planning, reconcile, stopping, testing
-from tests.support.branch import commit_of, read
+from tests.support.branch import commit_of, read, tested
 from tests.support.world import World
 
 
@@ -348,6 +348,22 @@ def test_what_is_barred_on_its_way_or_out_keeps_back_what_comes_after_it(world, 
     last = world.push()
     world.run(seconds=120)
     assert set(world.runs().values()) == {last}
+
+
+def test_behind_the_fix_that_is_planned_why_tells_when_a_commit_goes_out(world):
+    """What is on its way is barred, and what is planned behind it mends that: the next one waits for the two of them only."""
+    bad = world.push()
+    world.run(seconds=300, until=lambda: world.newest().state is RolloutState.FANNING_OUT)
+    bars.bar("shop", bad, world.deps, who="ann", why="slow query")
+    fix = world.push(f"This reverts commit {bad}.")
+    world.run(seconds=20, until=lambda: world.newest().is_ahead)
+    assert (world.newest().commit, world.newest().is_ahead) == (fix, True)
+    after = world.workshop.push()
+    read(world)
+    tested(world, after)
+    told = foreseen(world, after)
+    assert told.because.endswith("then goes out by itself")
+    assert told.expected_at is not None
 
 
 def test_the_fix_of_what_is_barred_and_out_is_barred_when_it_fails_and_not_tried_for_ever(world):
