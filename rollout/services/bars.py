@@ -225,23 +225,34 @@ def barred_below(tx: Transaction, app: AppName) -> list[str]:
 
 
 def what_a_bar_leaves(tx: Transaction, commit: Commit) -> str | None:
-    """Of a barred commit that is out: how it is taken back, and whether what comes after it waits; None of all others."""
+    """Of a barred commit that is out, and will be: how it is taken back, and whether what comes after it waits; None of all others."""
     rollout = tx.rollouts.newest_done(commit.app)
     shipped = None if rollout is None else tx.commits.get(commit.app, rollout.commit)
     if rollout is None or shipped is None:
         return None
-    if not is_in(tx.commits.on_line(commit), shipped) and commit.sha not in rollout.commits:
+    if not is_inside(tx, commit, shipped) and commit.sha not in rollout.commits:
         return None
     if commit.sha in barred_below(tx, commit.app):
         return (
             f"it is out, with rollout {rollout.id}, and stays there: rollout rollback takes it back; what comes after it waits"
             " for a commit that mends it, or for rollout unbar"
         )
-    short = shipped.sha[:12]
+    active = tx.rollouts.active(commit.app)
+    follows, where = shipped, "runs"
+    if active is not None and active.state in ON_ITS_WAY:
+        follows, where = tx.commits.get(commit.app, active.commit) or shipped, "is on its way"
+        if not is_inside(tx, commit, follows):
+            return None
+    short = follows.sha[:12]
     return (
-        f"it is out, inside of {short}, which runs: what comes after that goes on; revert it, or keep that back too:"
+        f"it is out, inside of {short}, which {where}: what comes after that goes on; revert it, or keep that back too:"
         f" rollout bar {short} --reason …"
     )
+
+
+def is_inside(tx: Transaction, commit: Commit, shipped: Commit) -> bool:
+    """Whether who has the one has the other. Of what a force-push has taken off the branch the place on the line is another commit's now."""
+    return commit.sha == shipped.sha or (shipped.on_branch and is_in(tx.commits.on_line(commit), shipped))
 
 
 def is_in(commit: Commit, shipped: Commit) -> bool:

@@ -194,7 +194,4 @@ def _is_on_its_way(tx: Transaction, commit: Commit) -> bool:
     newest = (
         tx.commits.get(commit.app, active.commit) if active and goes else planning.released(tx, commit.app)
     )
-    if newest is None or commit.sha == newest.sha:
-        return newest is not None
-    # Of what a force-push has taken off the branch the place on the line is another commit's now.
-    return newest.on_branch and bars.is_in(tx.commits.on_line(commit), newest)
+    return newest is not None and bars.is_inside(tx, commit, newest)

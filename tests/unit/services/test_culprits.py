@@ -429,6 +429,34 @@ def test_a_bar_says_what_it_does_not_keep_back(world):
             assert says in bars.what_a_bar_leaves(tx, commit_of(world, sha))
 
 
+def test_a_bar_on_what_runs_names_what_is_on_its_way_behind_it(world):
+    """That is what the next one follows, and what is to be barred so that nothing goes on; to bar what runs again does nothing."""
+    runs = out_one_by_one(world, 1)[-1]
+    following = world.push()
+    world.run(seconds=300, until=lambda: world.newest().state is RolloutState.EVALUATING_CANARY)
+    bars.bar("shop", runs, world.deps, who="ann", why="slow query")
+    with world.store.reading() as tx:
+        told = bars.what_a_bar_leaves(tx, commit_of(world, runs))
+    assert told.startswith(
+        f"it is out, inside of {following[:12]}, which is on its way: what comes after that goes on"
+    )
+    assert f"rollout bar {following[:12]}" in told
+
+
+def test_a_bar_leaves_nothing_of_what_has_the_place_of_what_runs_and_was_forced_off(world):
+    """An amended commit that nobody has is not out for standing where what runs stood."""
+    out_one_by_one(world, 2)
+    world.workshop.commits.pop()
+    amended = "d" * 40
+    place = len(world.workshop.commits) + 1
+    world.workshop.commits.append(BranchCommit(amended, place, "amended", "Ann", "amended"))
+    read(world)
+    tested(world, amended)
+    bars.bar("shop", amended, world.deps, who="ann", why="slow query")
+    with world.store.reading() as tx:
+        assert bars.what_a_bar_leaves(tx, commit_of(world, amended)) is None
+
+
 def test_why_tells_of_the_failed_canary_of_what_a_person_had_barred_before(world):
     """On its way somebody bars it for another reason: both are told, in one sentence with the way at its end, and where the rest is."""
     bad = world.push()
