@@ -285,8 +285,11 @@ class Hosts:
         found = _debtor(row)
         its, canary = found[0], found[0].role is Role.CANARY
         take = self._tx.rollouts.may_activate if its.token else self._tx.rollouts.take_token
-        may = take(its.rollout, canary=canary) or self._goes_on(its, is_held)
-        return self.claim_with_tokens([found], owner, lease_s)[0] if may else None
+        if take(its.rollout, canary=canary) or self._goes_on(its, is_held):
+            return self.claim_with_tokens([found], owner, lease_s)[0]
+        if not its.token:  # its message is over: whoever finds room again does not wait for it
+            self._tx.connection.execute(_NO_ROOM, {"refused": its.id})
+        return None
 
     def _goes_on(self, host: RolloutHost, is_held: Callable[[AppName], bool]) -> bool:
         late = self._tx.catching_up
@@ -864,6 +867,16 @@ def _its_rollout_is(states: Iterable[RolloutState]) -> Any:
 
 _BY_ID = Prepared(rows_of(RolloutHost, rollout_hosts).where(rollout_hosts.c.id == bindparam("host")))
 _RUNG = update(rollout_hosts).where(rollout_hosts.c.id.in_(bindparam("ids", expanding=True)))
+_NO_ROOM = (
+    update(rollout_hosts)
+    .where(
+        rollout_hosts.c.id == bindparam("refused"),
+        rollout_hosts.c.state == H.PREPARED,
+        ~rollout_hosts.c.token,
+        _its_rollout_is({RolloutState.FANNING_OUT}),
+    )
+    .values(due_at=None)
+)
 _IS_DUE = or_(rollout_hosts.c.due_at.is_(None), rollout_hosts.c.due_at <= bindparam("now"))
 _DUE_OF = (
     rows_of(RolloutHost, rollout_hosts)

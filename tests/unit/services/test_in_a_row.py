@@ -3,7 +3,7 @@
 import pytest
 
 from rollout.domain import pipeline
-from rollout.domain.states import HostState, RolloutState
+from rollout.domain.states import HostState, RolloutEvent, RolloutState
 from rollout.services import hosts, shares, stopping
 from rollout.services.hosts import IN_A_ROW
 from tests.support.released import released
@@ -380,6 +380,26 @@ def test_hosts_are_handed_out_for_their_way_back_until_one_waits(wide, monkeypat
         assert all(tx.hosts.claim_roll_back(entry[2][1], "somebody", 60.0) for entry in messages)
     assert len(stopping.ring_roll_backs(2, wide.deps)) == 3
     assert not stopping.ring_roll_backs(2, wide.deps)
+
+
+def test_a_host_that_found_no_room_is_not_waited_for_when_there_is_some(wide):
+    """Its message came when a failure had narrowed the window: it goes on with the next ones, and not when a new message for it is due."""
+    entry = a_wide_window(wide)
+    true = wide.newest()
+    with wide.store.transaction() as tx:
+        full = {"failed": true.max_failed, "in_flight": true.in_flight + 1, "window": 1}
+        tx.rollouts.update(tx.rollouts.lock(true.id), **full)
+    wide.step(entry)
+    assert not wide.fleet.switches
+    with wide.store.transaction() as tx:
+        its = {name: getattr(true, name) for name in ("failed", "in_flight", "window")}
+        tx.rollouts.update(tx.rollouts.lock(true.id), **its)
+        assert entry[2][1] in [host.id for host, _ in tx.hosts.next_to_activate(true.id, HOSTS)]
+        tx.rollouts.change(tx.rollouts.lock(true.id), RolloutEvent.STOP, who="ann")
+        tx.hosts.rung([entry[2][1]], 10.0)
+    wide.step(entry)
+    with wide.store.reading() as tx:
+        assert tx.hosts.get(entry[2][1]).due_at  # nobody hands out what was stopped
 
 
 def test_a_way_back_leaves_the_first_slot_that_comes_free_to_another_apps(wide, monkeypatch):
