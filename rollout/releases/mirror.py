@@ -96,12 +96,13 @@ class Mirror:
         """The heads of these pull requests, as fetched; those of others are let go. One that cannot be fetched is left out.
 
         Beside the branch's own fetch, which does not wait for what strangers push. None is begun when `PULL_LIMIT_S` have
-        gone by: the next poll goes on; and one that takes longer than that is left out for `LATE_PULL_S`.
+        gone by: the next poll goes on; and one that takes longer than that is left out for `LATE_PULL_S`. ServiceUnavailable at
+        once while another process fetches them: who waited for it would not ask for the branch meanwhile.
         """
         if not self._made:
             with self._alone():
                 self._prepare(repository)
-        with filelock.held(self._pulls_lock, wait_s=FETCH_LIMIT_S, what=f"git mirror {self.directory.name}"):
+        with filelock.held(self._pulls_lock, wait_s=0.0, what=f"git mirror {self.directory.name}"):
             wanted = {f"{_PULLS}/{pull.number}" for pull in pulls}
             for ref in self._local("for-each-ref", "--format=%(refname)", _PULLS).splitlines():
                 if ref not in wanted:

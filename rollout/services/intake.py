@@ -369,8 +369,6 @@ def poll(app_name: str, deps: Deps, *, force: bool = False) -> None:
         if isinstance(error, NotFound | Conflict):  # asking again would say no more
             with deps.store.transaction() as tx:
                 tx.apps.read(name, began_s)
-    if failures == 0 and heads is not None and app.tests.pull_requests:
-        pulls.look(app, heads, deps)
     with deps.store.transaction() as tx:
         wait = (
             app.poll
@@ -379,6 +377,9 @@ def poll(app_name: str, deps: Deps, *, force: bool = False) -> None:
         )
         # The apps of one git server ask it neither all at once nor, when it is back, all together again.
         tx.apps.polled(name, next_s=spread(wait, app.name, failures), failures=failures)
+    # Last: it may take minutes, in which the branch is polled on by others.
+    if failures == 0 and heads is not None and app.tests.pull_requests:
+        pulls.look(app, heads, deps)
 
 
 def _ask(app: AppConfig, deps: Deps) -> tuple[str, list[Pull]]:

@@ -407,6 +407,25 @@ def test_the_branch_does_not_wait_for_pull_requests(source, workshop, monkeypatc
     assert heads == [head, head]
 
 
+def test_who_finds_pull_requests_being_fetched_leaves_them_to_that_process(source, workshop, monkeypatch):
+    """It does not wait: the branch would not be asked for meanwhile."""
+    config, pulls = an_app(source.path), two_pulls(source, workshop)
+
+    def another(*_):
+        with pytest.raises(ServiceUnavailable):
+            workshop.fetch_pulls("shop", config, pulls)
+        refused.append(True)
+
+    def waits(_seconds):
+        raise AssertionError("it waits")
+
+    refused = []
+    monkeypatch.setattr(mirror.Mirror, "_fetch_pull", another)
+    monkeypatch.setattr(mirror.filelock.time, "sleep", waits)
+    workshop.fetch_pulls("shop", config, pulls)
+    assert refused == [True, True]
+
+
 def test_a_pull_request_that_takes_too_long_is_left_out_for_a_while(source, workshop, monkeypatch):
     """It costs the others nothing, and is not begun again at each poll; later it is."""
     config, (seven, eight) = an_app(source.path), two_pulls(source, workshop)

@@ -257,6 +257,22 @@ def test_what_cannot_be_fetched_keeps_nobody_from_the_branch(world, monkeypatch)
         assert tx.apps.poll_failures("shop") == 0
 
 
+def test_the_poll_is_over_for_others_before_pull_requests_are_fetched(world, monkeypatch):
+    """They may take minutes: that the branch was read, and when the next one may ask for it, is told before."""
+    failures = []
+
+    def fetch(*_):
+        with world.store.reading() as tx:
+            failures.append(tx.apps.poll_failures("shop"))
+        return []
+
+    with world.store.transaction() as tx:
+        tx.apps.polled("shop", next_s=0.0, failures=3)
+    monkeypatch.setattr(world.workshop, "fetch_pulls", fetch)
+    opened(world)
+    assert failures == [0]
+
+
 def pushed_by_mistake(world, moment):
     """The commit stood on the branch, by itself or with a merge, and was forced off before its tests had begun, or before git was asked."""
     line = world.workshop.commits
