@@ -135,11 +135,11 @@ def _in_rollout(tx: Transaction, app: AppConfig, rollout: Rollout) -> Why | None
         case R.PENDING:
             return _planned(tx, app, rollout)
         case R.DEPLOYING_CANARY | R.EVALUATING_CANARY | R.FANNING_OUT:
-            barred = bars.barred_on_its_way(tx, rollout)
-            words = f"in rollout {number}{f', although {barred}' if barred else ''}: {stage(rollout)}"
+            words = f"in rollout {number}{_although(bars.barred_on_its_way(tx, rollout))}: {stage(rollout)}"
         case R.HALTED:
+            barred = _although(bars.barred_on_its_way(tx, rollout))
             return Why(
-                f"in rollout {number}, which is halted: {reason}; a person decides: rollout show {number}"
+                f"in rollout {number}, which is halted: {reason}{barred}; a person decides: rollout show {number}"
             )
         case R.STOPPING | R.ROLLING_BACK:
             return Why(f"in rollout {number}, which is being taken back: {reason or 'a person said so'}")
@@ -147,11 +147,15 @@ def _in_rollout(tx: Transaction, app: AppConfig, rollout: Rollout) -> Why | None
             newest = tx.rollouts.released(rollout.app)
             now = "and runs" if newest == rollout.commit else f"and {(newest or 'nothing')[:12]} runs since"
             on = f" on {freezes.text(app, rollout.ended_at)}" if rollout.ended_at else ""
-            barred = bars.barred_though_out(tx, rollout)
-            return Why(f"went out with rollout {number}{on}, {now}{f', although {barred}' if barred else ''}")
+            barred = _although(bars.barred_though_out(tx, rollout))
+            return Why(f"went out with rollout {number}{on}, {now}{barred}")
         case _:
             return None
     return _unless_asked(rollout, words, foreseeing.ends_at(tx, app, rollout))
+
+
+def _although(barred: str | None) -> str:
+    return f", although {barred}" if barred else ""
 
 
 def _planned(tx: Transaction, app: AppConfig, rollout: Rollout) -> Why:

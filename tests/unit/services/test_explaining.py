@@ -209,6 +209,11 @@ def test_halted_and_taken_back(world):
     assert why(world, later) == explaining.Why(
         "tested, waits for rollout 2, which is halted; a person decides: rollout show 2"
     )
+    bars.bar("shop", sha, world.deps, who="ann", why="slow query")
+    barred = f"although {sha[:12]} is barred: slow query (to take it back: rollout stop 2)"
+    assert why(world, sha).because == (
+        f"in rollout 2, which is halted: too many failed, {barred}; a person decides: rollout show 2"
+    )
     stopping.stop(world.newest().id, world.deps, who="ann", why="it is slow")
     assert "in rollout 2, which is being taken back" in why(world, sha).because
     world.run(seconds=60)
