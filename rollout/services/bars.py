@@ -91,9 +91,8 @@ def after_failure(tx: Transaction, rollout: Rollout, *, who: str, why: str, seen
         tx, rollout.app, _with_inner(tx, rollout.app, [candidate(one, tx) for one in batch])
     )
     if guilty := set(selection.culprits(failed)):
-        for commit in batch:
-            if commit.sha in guilty:
-                _found(tx, commit, who=who, why=f"{_first_sentence(why)} (rollout show {rollout.id})")
+        found = [commit for commit in batch if commit.sha in guilty]
+        _found(tx, found, who=who, why=f"{_first_sentence(why)} (rollout show {rollout.id})")
         return
     suspects = set(selection.suspects(failed))
     for commit in (one for one in batch if one.sha in suspects):
@@ -122,11 +121,14 @@ def _batch(tx: Transaction, rollout: Rollout) -> list[Commit]:
     return [commit for sha in rollout.commits if (commit := tx.commits.lock(rollout.app, sha)) is not None]
 
 
-def _found(tx: Transaction, culprit: Commit, *, who: str, why: str) -> None:
-    """What comes after it waits for its fix only."""
-    bar_locked(tx, culprit, who=who, why=why)
-    if culprit.suspect and culprit.suspect_of is not None:
-        tx.commits.clear_suspects(culprit.app, culprit.suspect_of, guilty=culprit.id)
+def _found(tx: Transaction, culprits: Sequence[Commit], *, who: str, why: str) -> None:
+    """What comes after them waits for their fix only."""
+    for culprit in culprits:
+        bar_locked(tx, culprit, who=who, why=why)
+    guilty = [culprit.id for culprit in culprits]
+    for app, batch in {(one.app, one.suspect_of) for one in culprits if one.suspect}:
+        if batch is not None:
+            tx.commits.clear_suspects(app, batch, guilty=guilty)
 
 
 def after_success(tx: Transaction, rollout: Rollout, *, who: str) -> None:
@@ -141,7 +143,7 @@ def after_success(tx: Transaction, rollout: Rollout, *, who: str) -> None:
     why = (
         f"its batch went wrong, and all others of it are out and well, the last one with rollout {rollout.id}"
     )
-    _found(tx, commit, who=who, why=why)
+    _found(tx, [commit], who=who, why=why)
     tx.notices.add(
         rollout.app,
         rollout.id,

@@ -127,13 +127,14 @@ class _Rounds:
         before = None if batch[-1].now_reason else bars.brought_before(self._tx, batch)
         if before is None:
             return False
-        guilty = selection.suspects(self._hoped[start:end])
-        if len(guilty) > 1:
-            self._together.append(set(guilty))
-            self._mark(guilty, suspect=True)
-        else:
-            same = f"rollout {before.id} brought the same files and was taken back"
-            self._bar(guilty[0], f"when its turn comes, as {same}")
+        same = f"rollout {before.id} brought the same files and was taken back"
+        guilty = selection.culprits(self._hoped[start:end])
+        for sha in guilty:
+            self._bar(sha, f"when its turn comes, as {same}")
+        if not guilty:
+            suspects = selection.suspects(self._hoped[start:end])
+            self._together.append(set(suspects))
+            self._mark(suspects, suspect=True)
         return True
 
     def _bar_the_last(self, shipped: Commit | None) -> None:

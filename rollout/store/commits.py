@@ -563,10 +563,10 @@ class Commits:
         rows = self._tx.connection.execute(rows_of(Commit, commits).where(commits.c.app == app, its))
         return load_all(Commit, rows, state=CommitState)
 
-    def clear_suspects(self, app: AppName, batch: RolloutId, *, guilty: CommitId) -> None:
-        """Nobody is suspected any more of what went wrong with this rollout, and the guilty one was no mere suspect."""
+    def clear_suspects(self, app: AppName, batch: RolloutId, *, guilty: Sequence[CommitId]) -> None:
+        """Nobody is suspected any more of what went wrong with this rollout, and the guilty ones were no mere suspects."""
         its = (commits.c.app == app, commits.c.suspect, commits.c.suspect_of == batch)
-        was_suspect = case((commits.c.id != guilty, commits.c.suspect_of))
+        was_suspect = case((commits.c.id.not_in(guilty), commits.c.suspect_of))
         self._tx.connection.execute(
             update(commits)
             .where(*its)

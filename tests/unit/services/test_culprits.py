@@ -236,6 +236,27 @@ def test_a_revert_of_one_suspect_is_not_to_blame_for_another_one(world, monkeypa
     assert ([one.sha for one in guilty], suspects) == ([hashes[2]], [])
 
 
+def test_what_is_barred_when_a_revert_comes_again_is_what_why_foresees(world, monkeypatch):
+    """A revert of one suspect fails with the other ones, is amended, and comes again: they are barred, not the revert, and none was a mere suspect."""
+    monkeypatch.setitem(world.config.app(None).queue.__dict__, "most", 4)
+    hashes = suspects_of_a_batch(world, monkeypatch, [digit * 40 for digit in "234"])
+    with monkeypatch.context() as patch:
+        patch.setattr(planning, "start_next", lambda *_, **__: None)
+        world.run(seconds=300, until=lambda: world.newest().state is RolloutState.ROLLED_BACK)
+        revert = world.push(f"This reverts commit {hashes[0]}.")
+        tested(world, revert)
+    with world.store.transaction() as tx:
+        batch = [tx.commits.get("shop", sha) for sha in (*hashes, revert)]
+        again = dataclasses.replace(world.newest(), commits=tuple(one.sha for one in batch))
+        monkeypatch.setattr(bars, "brought_before", lambda _tx, its: again if len(its) == 4 else None)
+        foreseen_of = explaining.why(tx, world.config.app(None), commit_of(world, revert)).because
+        bars.after_failure(tx, again, who="bar", why="the same files")
+    barred = [sha for sha in (*hashes, revert) if commit_of(world, sha).state is CommitState.BARRED]
+    assert barred == hashes[1:]
+    assert [commit_of(world, sha).suspect_of for sha in barred] == [None, None]
+    assert f"{barred[0][:12]} is barred" in foreseen_of
+
+
 def test_who_is_left_is_not_guilty_when_the_other_suspect_was_taken_off_the_branch(world, monkeypatch):
     """The last of three was forced away, perhaps because it was the bad one: the second has a canary of its own, and ships."""
     _, second, third = suspects_of_a_batch(world, monkeypatch)
