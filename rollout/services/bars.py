@@ -107,8 +107,13 @@ def taken_back(tx: Transaction, rollout: Rollout, *, who: str, why: str) -> None
     Not suspect: no canary has told that they are bad, so none would tell which of them is.
     """
     for commit in _batch(tx, rollout):
-        withdraw_wishes(tx, commit, who=who, why=why)
-        bar_locked(tx, commit, who=who, why=_one_reason(why))
+        take_back_with(tx, commit, who=who, why=why)
+
+
+def take_back_with(tx: Transaction, commit: Commit, *, who: str, why: str) -> None:
+    """One of what a person takes back, for whoever holds the app's row."""
+    withdraw_wishes(tx, commit, who=who, why=why)
+    bar_locked(tx, commit, who=who, why=_one_reason(why))
 
 
 def _first_sentence(why: str) -> str:

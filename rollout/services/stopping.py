@@ -332,15 +332,16 @@ def _bar_after(tx: Transaction, rollout: Rollout, goal: str, *, who: str, why: s
     What the rollouts since have brought, wherever it is now; and what is between the two on the branch, if both are there:
     what has left it says nothing of those that have its place now.
     """
-    for one in tx.rollouts.since(goal, rollout):
+    since = tx.rollouts.since(goal, rollout)
+    for one in since:
         bars.taken_back(tx, one, who=who, why=why)
     base, shipped = tx.commits.get(rollout.app, goal), tx.commits.get(rollout.app, rollout.commit)
     if base is None or base.position is None or shipped is None or not shipped.on_branch:
         return
+    taken = {sha for one in (rollout, *since) for sha in one.commits}
     for commit in tx.commits.after(rollout.app, base.position):
-        if bars.is_in(commit, shipped):
-            bars.withdraw_wishes(tx, commit, who=who, why=why)
-            bars.bar_locked(tx, commit, who=who, why=why)
+        if bars.is_in(commit, shipped) and commit.sha not in taken:
+            bars.take_back_with(tx, commit, who=who, why=why)
 
 
 def roll_back_rings(tx: Transaction, rollout: Rollout, deps: Deps) -> list[Ring]:

@@ -152,6 +152,14 @@ def test_what_rollback_to_takes_back_is_barred_off_the_branch_too(world, monkeyp
     assert (world.newest().id, set(world.runs().values())) == (number, {first})
 
 
+def test_rollback_to_bars_each_once_and_for_one_reason(world):
+    """What a rollout since has brought is barred with that, and not again for its place on the branch."""
+    first, *hashes = out_one_by_one(world, 3)
+    why = "slow; and: wrong"
+    stopping.roll_back_done(world.config.app(None), world.deps, to=first, who="ann", why=why)
+    assert [bars.reasons(commit_of(world, sha).reason) for sha in hashes] == [["slow; and wrong"]] * 2
+
+
 @pytest.mark.parametrize("place", [2, 3])
 def test_rollback_to_what_was_forced_off_the_branch_bars_what_replaced_it(world, place):
     """A person amended it, or squashed it with the one before, and shipped that: back on what ran, that one is barred."""
