@@ -4,8 +4,10 @@ The store is a real SQLite file, so commands and services see exactly what they 
 """
 
 import dataclasses
+import sys
 import textwrap
 import threading
+import traceback
 
 from rollout.config import deploy_file
 from rollout.config.settings import Settings
@@ -367,9 +369,13 @@ class Meanwhile:
 
     def __exit__(self, *_):
         self._thread.join(60)
-        assert not self._thread.is_alive()
+        assert not self._thread.is_alive(), f"it stands\n{self._where()}"
         if self._error is not None:
             raise self._error
+
+    def _where(self):
+        frame = sys._current_frames().get(self._thread.ident)
+        return "".join(traceback.format_stack(frame)) if frame else "nowhere"
 
 
 def fields_of(row):
