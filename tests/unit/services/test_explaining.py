@@ -541,8 +541,11 @@ def test_every_state_has_its_sentence_in_every_situation(tmp_path, situation):
             assert told.because.startswith(set_aside)
             assert told.expected_at is None
             continue
+        although = f", although {commit.sha[:12]} is barred: because (to take it back: rollout stop 2)"
         if own in STAGES and state is C.BARRED:
-            words = f"in rollout 2, although {commit.sha[:12]} is barred: because (to take it back: rollout stop 2): "
+            words = f"in rollout 2{although}: "
+        if own is R.HALTED and state is C.BARRED:
+            words = f"in rollout 2, which is halted: 2 of 4 hosts failed{although}; a person decides"
         own_word = situation == "outrun" or OWN.get(own) is not None
         own_word |= situation == "off the branch" and state not in ENDS
         assert told.because.startswith(words if own_word else ALONE[state])
