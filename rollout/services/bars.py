@@ -297,10 +297,10 @@ def barred_though_out(tx: Transaction, rollout: Rollout) -> str | None:
 
 def _are_barred(tx: Transaction, rollout: Rollout) -> str:
     found = (tx.commits.get(rollout.app, sha) for sha in brought(tx, rollout))
-    return " and ".join(_is_barred(tx, commit) for commit in found if commit is not None)
+    return " and ".join(_told_as_barred(tx, commit) for commit in found if commit is not None)
 
 
-def _is_barred(tx: Transaction, commit: Commit) -> str:
+def _told_as_barred(tx: Transaction, commit: Commit) -> str:
     line = tx.commits.on_line(commit)
     inside = "" if line.id == commit.id else f", which came in with {line.sha[:12]},"
     reason = commit.reason if commit.state is CommitState.BARRED else commit.bar_wanted
