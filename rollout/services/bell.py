@@ -4,6 +4,7 @@ They are hints, so what finds no room is dropped; the reconciler rings again.
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from functools import partial
 from queue import Full, Queue
 from threading import Thread
@@ -16,6 +17,7 @@ from rollout.services.ports import Bell
 
 log = structlog.get_logger()
 MOST_WAITING = 1000
+SOON_S = 0.5  # a broker that stands still would keep a host's outcome from being known
 
 
 class BackgroundBell:
@@ -40,8 +42,21 @@ class BackgroundBell:
         return self._bell.alive()
 
     def crowded(self) -> bool:
-        """As the bell says; it is waited for."""
-        return self._bell.crowded()
+        """As the bell says, if it does so soon; else somebody may wait. Who asks has a host to report, and no lease for it any more."""
+        answer: Future[bool] = Future()
+
+        def ask() -> bool:
+            if answer.set_running_or_notify_cancel():
+                answer.set_result(self._bell.crowded())
+            return True
+
+        if not self._hand_over(ask):
+            return True
+        try:
+            return answer.result(SOON_S)
+        except TimeoutError:
+            answer.cancel()
+            return True
 
     def close(self, within_s: float = 2.0) -> None:
         """Send what waits, for so long; the thread is a daemon and holds nobody up."""

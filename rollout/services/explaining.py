@@ -143,7 +143,7 @@ def _in_rollout(tx: Transaction, app: AppConfig, rollout: Rollout) -> Why | None
             )
         case R.STOPPING | R.ROLLING_BACK:
             return Why(f"in rollout {number}, which is being taken back: {reason or 'a person said so'}")
-        case R.DONE:
+        case R.DONE if not _is_past(tx, rollout):
             newest = tx.rollouts.released(rollout.app)
             now = "and runs" if newest == rollout.commit else f"and {(newest or 'nothing')[:12]} runs since"
             on = f" on {freezes.text(app, rollout.ended_at)}" if rollout.ended_at else ""
@@ -156,6 +156,14 @@ def _in_rollout(tx: Transaction, app: AppConfig, rollout: Rollout) -> Why | None
 
 def _although(barred: str | None) -> str:
     return f", although {barred}" if barred else ""
+
+
+def _is_past(tx: Transaction, rollout: Rollout) -> bool:
+    """The fleet has gone back past it (`rollback --to`)."""
+    runs, shipped = planning.released(tx, rollout.app), tx.commits.get(rollout.app, rollout.commit)
+    if runs is None or shipped is None or not (runs.on_branch and shipped.on_branch):
+        return False
+    return not bars.is_in(shipped, runs)
 
 
 def _planned(tx: Transaction, app: AppConfig, rollout: Rollout) -> Why:

@@ -127,6 +127,7 @@ _WANTED = select(fleet_hosts.c.name).where(
     fleet_hosts.c.app == bindparam("its_app"),
     fleet_hosts.c.name == bindparam("its_name"),
     fleet_hosts.c.excluded.is_(None),
+    fleet_hosts.c.left_at.is_(None),
 )
 _UNREAD = (
     update(fleet_hosts)

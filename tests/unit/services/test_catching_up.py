@@ -224,9 +224,20 @@ def in_a_window(world):
     return patch.undo
 
 
-@pytest.mark.parametrize("stood_still", [frozen_by_ann, barred_by_ann, in_a_window])
+def out_of_the_inventory(world):
+    members = world.fleet.members(app(world))
+
+    def has(those):
+        with world.store.transaction() as tx:
+            tx.hosts.take_stock("shop", those)
+
+    has([one for one in members if one.name != A])
+    return lambda: has(members)
+
+
+@pytest.mark.parametrize("stood_still", [frozen_by_ann, barred_by_ann, in_a_window, out_of_the_inventory])
 def test_a_late_message_switches_nothing_while_automation_stands_still(world, stood_still):
-    """The host was prepared, and its message waited in the broker while somebody said freeze or bar, or a window began."""
+    """The host was prepared, and its message waited in the broker while somebody said freeze or bar, a window began, or it left the fleet."""
     sha = done_without(world, A)
     number = world.newest().id
     back(world, A)

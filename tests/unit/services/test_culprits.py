@@ -9,7 +9,7 @@ from rollout.domain.model import BranchCommit, Push, Release
 from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import Conflict
 from rollout.services import bars, explaining, halts, intake, planning, reconcile, stopping, testing
-from tests.support.branch import commit_of, read, tested
+from tests.support.branch import commit_of, read, tested, why
 from tests.support.world import World
 
 
@@ -1066,3 +1066,16 @@ def test_a_suspect_whose_archive_is_built_again_is_still_one_of_its_batch(world,
         bars.after_success(tx, first, who="test")
     assert not commit_of(world, hashes[2]).bar_wanted
     assert commit_of(world, hashes[2]).state is CommitState.PASSED
+
+
+def test_why_of_what_a_rollback_went_past_says_what_became_of_it(world, monkeypatch):
+    """It went out once, and was taken back with what came after it: the bar is told and what lifts it, and then its next turn."""
+    first, past, last = out_one_by_one(world, 3)
+    stopping.roll_back_done(world.config.app(None), world.deps, to=first, who="ann", why="slow")
+    world.run(seconds=60)
+    assert set(world.runs().values()) == {first}
+    assert [why(world, sha).because.startswith("barred: slow") for sha in (past, last)] == [True, True]
+    assert why(world, first).because.startswith("went out")
+    monkeypatch.setattr(planning, "start_next", lambda *_, **__: None)
+    bars.unbar("shop", past, world.deps, who="ann", why="it was the network")
+    assert why(world, past).because.startswith("tested")

@@ -1,10 +1,12 @@
 """A host's report claims the next one in the same transaction: one message prepares, switches or brings back many."""
 
+import threading
+
 import pytest
 
 from rollout.domain import pipeline
 from rollout.domain.states import HostState, RolloutEvent, RolloutState
-from rollout.services import hosts, shares, stopping
+from rollout.services import bell, hosts, shares, stopping
 from rollout.services.hosts import IN_A_ROW
 from tests.support.released import released
 
@@ -421,3 +423,23 @@ def hand_out(world):
     messages = messages_of(world, pipeline.ROLL_BACK_HOST)
     assert len(messages) == world.deps.settings.slots < HOSTS
     return messages
+
+
+def test_a_broker_that_stands_still_keeps_no_outcome_from_being_reported(monkeypatch):
+    """Whoever asks whether others wait has a host to report: without an answer soon they may, and a row ends; with one it is what counts."""
+    monkeypatch.setattr(bell, "SOON_S", 0.05)
+    goes_on, asked = threading.Event(), []
+
+    class Standing:
+        def crowded(self):
+            asked.append(goes_on.wait(60))
+            return False
+
+    standing = bell.BackgroundBell(Standing(), "test")
+    assert standing.crowded()
+    assert standing.crowded()
+    goes_on.set()
+    monkeypatch.setattr(bell, "SOON_S", 60.0)
+    assert not standing.crowded()
+    assert asked == [True, True]  # nobody waits for the second one's answer any more
+    standing.close()
