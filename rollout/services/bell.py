@@ -42,7 +42,7 @@ class BackgroundBell:
         return self._bell.alive()
 
     def crowded(self) -> bool:
-        """As the bell says, if it does so soon; else somebody may wait. Who asks has a host to report, and no lease for it any more."""
+        """As the bell says, if it does so soon; else somebody may wait. Who asks has a host to report, whose lease nobody renews."""
         answer: Future[bool] = Future()
 
         def ask() -> bool:
