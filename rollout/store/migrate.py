@@ -6,7 +6,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, inspect, text
 
 _SCRIPTS = Path(__file__).parent / "migrations"
-_ADVISORY_LOCK = 7_655_688  # "rollout" on a telephone's keys: one migration at a time
+_ADVISORY_LOCK = 7_655_688  # "rollout" on a telephone's keys: one process at a time migrates, or voids another boot's leases
 
 
 def upgrade(engine: Engine) -> None:
@@ -20,9 +20,14 @@ def upgrade(engine: Engine) -> None:
         connection.begin(),
         postgresql.unhurried(connection),
     ):
-        if connection.dialect.name == "postgresql":
-            connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
+        alone(connection)
         _run(connection)
+
+
+def alone(connection: Connection) -> None:
+    """Until this transaction ends no other process does what is done once; SQLite's writers are one at a time anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
 
 
 def present(engine: Engine) -> bool:

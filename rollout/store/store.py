@@ -172,6 +172,7 @@ class Store:
                 Path(self._engine.url.database).parent.mkdir(parents=True, exist_ok=True)
             migrate.upgrade(self._engine)
         with self.transaction() as tx:
+            migrate.alone(tx.connection)  # the second to start must not void what the first has leased
             _void_leases_of_another_boot(tx)
 
     def heal(self, longest_s: float, *, stage_s: float, pace: float) -> int:

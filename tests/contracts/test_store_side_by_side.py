@@ -2,12 +2,13 @@
 
 import threading
 import time
+from contextlib import closing
 from functools import partial
 from types import SimpleNamespace
 from unittest.mock import Mock, patch
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import delete, insert, text
 
 from rollout.domain import deliveries
 from rollout.domain.branches import Branch
@@ -19,6 +20,7 @@ from rollout.services import bars, halts, hosts, intake, reconcile, rollouts, tu
 from rollout.services.comparison import Reading
 from rollout.services.together import Together
 from rollout.store import clock as store_clock
+from rollout.store import migrate, tables
 from rollout.store.rollouts import Planned
 from rollout.store.store import Store
 from tests.support.sources import an_app
@@ -43,17 +45,17 @@ def fanning_out(store):
 
 
 class Beside:
-    """Work in another transaction, begun inside ours; what it returned or raised."""
+    """Work in another transaction (or `around` something else), begun inside ours; what it returned or raised."""
 
-    def __init__(self, store, work):
-        self._store, self._work = store, work
+    def __init__(self, store, work, around=None):
+        self._store, self._work, self._around = store, work, around or store.transaction
         self.result = self.error = None
         self._thread = threading.Thread(target=self._run)
 
     def _run(self):
         try:
-            with self._store.transaction() as tx:
-                self.result = self._work(tx)
+            with self._around() as it:
+                self.result = self._work(it)
         except Exception as error:  # noqa: BLE001  # told to the test, which expects some
             self.error = error
 
@@ -105,6 +107,19 @@ def test_a_stop_does_not_fail_for_a_prepare_that_ends_at_that_moment(store):
         for host in preparing:
             tx.hosts.change(host, HE.PUT_OFF, who="ann")
     assert type(beside.end().error).__name__ == "StaleWrite"
+
+
+def test_who_starts_beside_another_process_waits_for_its_word_on_the_boot(store):
+    """Of processes that start together on a new database one says which boot it is, and the others do not fail for it."""
+    facts = tables.facts
+    with store.transaction() as tx:
+        tx.connection.execute(delete(facts))
+    beside = Beside(store, Store.prepare, around=lambda: closing(Store(store.url)))
+    with store.transaction() as tx:
+        migrate.alone(tx.connection)
+        tx.connection.execute(insert(facts).values(name="boot", value=store_clock.boot_of(tx.connection)))
+        beside.begin(tx)
+    assert beside.end().error is None
 
 
 def test_no_prepare_begins_beside_a_stop(store):
