@@ -54,21 +54,21 @@ def watch_fan_out(self: Task, rollout: int) -> None:
 
 
 @app.task(name=pipeline.PREPARE_HOST)  # type: ignore[untyped-decorator]
-def prepare_host(_rollout: int, host: int, _name: str) -> None:
+def prepare_host(rollout: int, host: int, _name: str) -> None:
     """Put the release on a host."""
-    hosts.prepare(HostId(host), deps())
+    hosts.prepare(RolloutId(rollout), HostId(host), deps())
 
 
 @app.task(name=pipeline.DEPLOY_HOST)  # type: ignore[untyped-decorator]
-def deploy_host(_rollout: int, host: int, _name: str) -> None:
+def deploy_host(rollout: int, host: int, _name: str) -> None:
     """Switch a host, or read it when it is unknown."""
-    hosts.deploy(HostId(host), deps())
+    hosts.deploy(RolloutId(rollout), HostId(host), deps())
 
 
 @app.task(name=pipeline.ROLL_BACK_HOST)  # type: ignore[untyped-decorator]
-def roll_back_host(_rollout: int, host: int, _name: str) -> None:
+def roll_back_host(rollout: int, host: int, _name: str) -> None:
     """Bring a host back."""
-    hosts.roll_back(HostId(host), deps())
+    hosts.roll_back(RolloutId(rollout), HostId(host), deps())
 
 
 @app.task(name=pipeline.COUNT_OUTCOME)  # type: ignore[untyped-decorator]

@@ -26,6 +26,7 @@ from rollout.domain.model import (
     Role,
     Rollout,
     RolloutHost,
+    RolloutId,
     SwitchOrder,
 )
 from rollout.domain.pipeline import Ring, count_outcome, deploy_host, prepare_host, roll_back_host
@@ -139,10 +140,13 @@ class _Parcel:
 
 
 @crashpoints.stage("prepare")
-def prepare(host_id: HostId, deps: Deps) -> None:
+def prepare(rollout: RolloutId, host_id: HostId, deps: Deps) -> None:
     """Put the release on a pending host, and while the canary bakes on those that wait behind it: harmless, cut by a stop."""
     job = _begin(
-        deps, lambda tx: tx.hosts.claim_prepare(host_id, deps.worker, deps.settings.lease_s), PREPARES_S
+        rollout,
+        lambda tx: tx.hosts.claim_prepare(host_id, deps.worker, deps.settings.lease_s),
+        deps,
+        PREPARES_S,
     )
     if job is None:
         return
@@ -264,7 +268,7 @@ def _prepared(tx: Transaction, job: _Job, error: HostError | None, *, refused: s
 
 
 @crashpoints.stage("activate")
-def deploy(host_id: HostId, deps: Deps) -> None:
+def deploy(rollout: RolloutId, host_id: HostId, deps: Deps) -> None:
     """Switch a prepared host, or read one whose outcome is unknown."""
 
     def claim(tx: Transaction) -> RolloutHost | None:
@@ -272,7 +276,7 @@ def deploy(host_id: HostId, deps: Deps) -> None:
             host_id, deps.worker, deps.settings.lease_s, is_held=lambda name: _is_held(tx, name, deps)
         )
 
-    job = _begin(deps, claim, ROW_S)
+    job = _begin(rollout, claim, deps, ROW_S)
     if job is None:
         _read(host_id, deps)
     while job is not None:
@@ -294,7 +298,7 @@ def _read(host_id: HostId, deps: Deps) -> None:
     if host.state is H.UNKNOWN and read_unknown(host, deps):
         return
     if host.state in AFTERWARDS:
-        look(host_id, deps)
+        look(host, deps)
 
 
 def _activate(job: _Job, deps: Deps) -> _Job | None:
@@ -450,7 +454,9 @@ def _not_switched(tx: Transaction, job: _Job, error: HostError) -> bool:
 @crashpoints.stage("read")
 def read_unknown(host: RolloutHost, deps: Deps) -> bool:
     """Read a host that went silent, sealing it, and settle it by what its journal says; never by a guess. False: not ours to read."""
-    job = _begin(deps, lambda tx: tx.hosts.claim_reading(host.id, deps.worker, deps.settings.lease_s))
+    job = _begin(
+        host.rollout, lambda tx: tx.hosts.claim_reading(host.id, deps.worker, deps.settings.lease_s), deps
+    )
     if job is None:
         return False
     epoch = job.host.epoch
@@ -599,18 +605,20 @@ def _read_again(tx: Transaction, job: _Job, error: HostError, *, unreadable_afte
 # -- after the end -----------------------------------------------------------------------------------------------------
 
 
-def look(host_id: HostId, deps: Deps) -> HostError | None:
+def look(host: RolloutHost, deps: Deps) -> HostError | None:
     """Read what a host runs that nobody could read before its rollout ended, sealing it; nothing is done to it (I5).
 
     What kept it from being read; None also when it is not to be read, or somebody else does.
     """
-    job = _begin(deps, lambda tx: tx.hosts.claim_look(host_id, deps.worker, deps.settings.lease_s))
+    job = _begin(
+        host.rollout, lambda tx: tx.hosts.claim_look(host.id, deps.worker, deps.settings.lease_s), deps
+    )
     if job is None:
         return None
     epoch = job.host.epoch
     assert epoch is not None
     status = error = None
-    with deps.leases.hold("host", host_id):
+    with deps.leases.hold("host", host.id):
         try:
             target = target_of(job.host, job.app)
             status = deps.fleet.status(
@@ -638,10 +646,13 @@ def _looked(tx: Transaction, job: _Job, status: HostStatus | None, error: HostEr
 
 
 @crashpoints.stage("rollback")
-def roll_back(host_id: HostId, deps: Deps) -> None:
+def roll_back(rollout: RolloutId, host_id: HostId, deps: Deps) -> None:
     """Bring a touched host back to what it ran (or to the commit that a person named)."""
     job = _begin(
-        deps, lambda tx: tx.hosts.claim_roll_back(host_id, deps.worker, deps.settings.lease_s), ROW_S
+        rollout,
+        lambda tx: tx.hosts.claim_roll_back(host_id, deps.worker, deps.settings.lease_s),
+        deps,
+        ROW_S,
     )
     if job is None:
         return
@@ -777,17 +788,19 @@ def _not_back(
 # -- inside ------------------------------------------------------------------------------------------------------------
 
 
-def _begin(deps: Deps, claim: Callable[[Transaction], RolloutHost | None], row_s: float = 0.0) -> _Job | None:
+def _begin(
+    rollout: RolloutId, claim: Callable[[Transaction], RolloutHost | None], deps: Deps, row_s: float = 0.0
+) -> _Job | None:
     """`row_s`: for so long the message goes on with other hosts, one after another."""
     crashpoints.reach("before-claim")
 
-    # One after another: at once each would wait for the rollout's row with a connection of its own.
+    # Those of a rollout one after another: at once each would wait for its row with a connection of its own.
     def in_turn(
         claims: Sequence[Callable[[Transaction], RolloutHost | None]],
     ) -> list[tuple[RolloutHost, Rollout, AppConfig] | Exception | None]:
         return [_claimed(deps, each) for each in claims]
 
-    found = deps.together.do("claims", claim, in_turn)
+    found = deps.together.do(("claims", rollout), claim, in_turn)
     if isinstance(found, Exception):
         raise found
     if found is None:

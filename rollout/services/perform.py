@@ -15,16 +15,17 @@ from rollout.services.ports import Deps
 log = structlog.get_logger()
 
 STEPS: Mapping[str, Callable[[Ring, Deps], object]] = {
-    pipeline.PREPARE_HOST: lambda ring, deps: hosts.prepare(_host(ring), deps),
-    pipeline.DEPLOY_HOST: lambda ring, deps: hosts.deploy(_host(ring), deps),
-    pipeline.ROLL_BACK_HOST: lambda ring, deps: hosts.roll_back(_host(ring), deps),
+    pipeline.PREPARE_HOST: lambda ring, deps: hosts.prepare(*_ids(ring), deps),
+    pipeline.DEPLOY_HOST: lambda ring, deps: hosts.deploy(*_ids(ring), deps),
+    pipeline.ROLL_BACK_HOST: lambda ring, deps: hosts.roll_back(*_ids(ring), deps),
     # Hosts go on being switched without messages, so they are watched without messages too.
     pipeline.WATCH_FAN_OUT: lambda ring, deps: watching.watch(RolloutId(int(ring.arguments[0])), deps),
 }
 
 
-def _host(ring: Ring) -> HostId:
-    return HostId(int(ring.arguments[1]))
+def _ids(ring: Ring) -> tuple[RolloutId, HostId]:
+    rollout, host = ring.arguments[:2]
+    return RolloutId(int(rollout)), HostId(int(host))
 
 
 class HereAndNow:

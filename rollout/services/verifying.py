@@ -32,7 +32,7 @@ def _read(member: Member, app: AppConfig, deps: Deps) -> HostError | None:
         before = tx.hosts.in_fleet(name, member.name)
         lost = tx.hosts.nobody_reads(name, member.name) if before.release == UNREAD else None
     if lost is not None:  # what was sent to it may still act: only a seal ends that
-        return hosts.look(lost.id, deps)
+        return hosts.look(lost, deps)
     try:
         status = deps.fleet.status(member_target(member, app), timeout_s=30.0)
     except HostError as error:

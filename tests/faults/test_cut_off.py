@@ -160,12 +160,12 @@ def scene(tmp_path, postgres, monkeypatch):
                 f"session_timeout={postgresql.IDLE_S}000 ", "session_timeout=1000 "
             )
             monkeypatch.setitem(postgresql._CONNECT, "options", options)
-            hosts.prepare(host_id, worker)
+            hosts.prepare(number, host_id, worker)
             sshd.hosts[0].login(DOOR)
 
             def work():
                 try:
-                    hosts.deploy(host_id, worker)
+                    hosts.deploy(number, host_id, worker)
                 except RolloutError as error:
                     print(f"the worker gave up: {error}")
 

@@ -154,7 +154,7 @@ def message_again(folder, patch, plant):
     world = a_world(folder, patch, plant)
     world.push()
     world.run(until=lambda: world.newest() is not None and row_of(world).state is DONE)
-    hosts.deploy(row_of(world).id, world.deps)
+    hosts.deploy(row_of(world).rollout, row_of(world).id, world.deps)
     world.settle()
     return ended(world)
 
@@ -166,7 +166,7 @@ def messages_ahead(folder, patch, plant):
     world.run(until=state_is(world, RolloutState.EVALUATING_CANARY))
     world.run(seconds=2)
     for host in world.rollout_hosts():
-        hosts.deploy(host.id, world.deps)
+        hosts.deploy(host.rollout, host.id, world.deps)
     world.settle()
     return ended(world)
 
@@ -177,7 +177,9 @@ def all_at_once(folder, patch, plant):
     sha = world.push()
     for host in list(world.fleet.hosts.values())[1:]:
         host.unhealthy.add(sha)
-        host.before_act = once(lambda: [hosts.deploy(one.id, world.deps) for one in world.rollout_hosts()])
+        host.before_act = once(
+            lambda: [hosts.deploy(one.rollout, one.id, world.deps) for one in world.rollout_hosts()]
+        )
     world.settle()
     return ended(world)
 
@@ -187,7 +189,9 @@ def one_at_a_time(folder, patch, plant):
     world = a_world(folder, patch, plant, fan_out="max_failed = 5\nconcurrency = 1")
     world.push()
     for host in list(world.fleet.hosts.values())[1:]:
-        host.before_act = once(lambda: [hosts.deploy(one.id, world.deps) for one in world.rollout_hosts()])
+        host.before_act = once(
+            lambda: [hosts.deploy(one.rollout, one.id, world.deps) for one in world.rollout_hosts()]
+        )
     world.settle()
     return ended(world)
 

@@ -51,7 +51,7 @@ def roll_back_again(world, number, hosts):
     """SLOW's back-off is over, and its message is there before anything else."""
     row = row_of(world, number)
     world.seconds = max(world.seconds, row.lease_until or 0.0)
-    hosts.roll_back(row.id, world.deps)
+    hosts.roll_back(row.rollout, row.id, world.deps)
 
 
 def fix(world, bad):

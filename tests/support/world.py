@@ -350,11 +350,11 @@ def perform(task, arguments, deps):  # noqa: PLR0911  # one line a task
         case pipeline.WATCH_FAN_OUT:
             return watching.watch(arguments[0], deps)
         case pipeline.PREPARE_HOST:
-            return hosts.prepare(arguments[1], deps)
+            return hosts.prepare(*arguments[:2], deps)
         case pipeline.DEPLOY_HOST:
-            return hosts.deploy(arguments[1], deps)
+            return hosts.deploy(*arguments[:2], deps)
         case pipeline.ROLL_BACK_HOST:
-            return hosts.roll_back(arguments[1], deps)
+            return hosts.roll_back(*arguments[:2], deps)
         case pipeline.COUNT_OUTCOME:
             return rollouts.count(arguments[0], deps)
         case pipeline.RECONCILE:

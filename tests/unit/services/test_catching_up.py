@@ -118,8 +118,8 @@ def test_a_second_host_gets_no_token_while_one_is_switched(world):
         member = next(one for one in world.deps.fleet.members(app(world)) if one.name == other.name)
         with world.store.transaction() as tx:
             catching_up._begin(tx, tx.hosts.get(other.id), member)
-        hosts.prepare(other.id, world.deps)
-        hosts.deploy(other.id, world.deps)
+        hosts.prepare(other.rollout, other.id, world.deps)
+        hosts.deploy(other.rollout, other.id, world.deps)
         seen.append((row_of(world, number, other.name).state, world.fleet.hosts[other.name].current))
 
     world.fleet.before_permit = both
@@ -243,7 +243,7 @@ def test_a_late_message_switches_nothing_while_automation_stands_still(world, st
     back(world, A)
     world.run(until=lambda: row_of(world, number).state is H.PREPARED, seconds=500)
     go_on = stood_still(world)
-    hosts.deploy(row_of(world, number).id, world.deps)
+    hosts.deploy(row_of(world, number).rollout, row_of(world, number).id, world.deps)
     assert (row_of(world, number).state, world.fleet.hosts[A].current) == (H.PREPARED, None)
     go_on()
     world.run(seconds=120)
@@ -610,7 +610,7 @@ def test_a_late_message_switches_nothing_of_an_older_rollout(world):
     sha = world.push()
     world.settle()
     assert world.newest().commit == sha
-    hosts.deploy(row_of(world, old).id, world.deps)
+    hosts.deploy(row_of(world, old).rollout, row_of(world, old).id, world.deps)
     assert (row_of(world, old).state, world.fleet.hosts[A].current) == (H.PREPARED, sha)
 
 

@@ -37,7 +37,7 @@ def prepared(tmp_path):
             return real(target, order, timeout_s=timeout_s, go_on=go_on)
 
         deps.workshop.delta, deps.fleet.prepare = delta, send
-        hosts.prepare(host.id, deps)
+        hosts.prepare(host.rollout, host.id, deps)
         with deps.store.reading() as tx:
             assert tx.hosts.get(host.id).state == "prepared"
         return asked, orders[0].delta

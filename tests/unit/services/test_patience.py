@@ -58,7 +58,7 @@ def test_copies_of_a_failed_way_back_change_nothing(tmp_path, monkeypatch):
     row = row_of(world, 2)
     assert (row.state, row.failures) == (H.ROLLBACK_FAILED, 1)
     for _ in range(5):
-        hosts.roll_back(row.id, world.deps)
+        hosts.roll_back(row.rollout, row.id, world.deps)
     assert row_of(world, 2) == row
 
 

@@ -434,7 +434,7 @@ def test_a_message_for_it_switches_nothing(world):
     planned(world, prepared=1)
     with world.store.reading() as tx:
         early = tx.hosts.of(3, H.PREPARED)[0]
-    hosts.deploy(early.id, world.deps)
+    hosts.deploy(early.rollout, early.id, world.deps)
     assert early.name in of(world, 3, H.PREPARED)
     assert world.runs()[early.name] == rollout(world, 2).commit
 

@@ -103,10 +103,10 @@ def test_a_reading_without_a_seal_settles_nothing(world):
     host.unreachable = False
     status = world.fleet.status
     world.fleet.status = lambda *args, **more: replace(status(*args, **more), sealed=False)
-    hosts.deploy(host_of(world, "web02").id, world.deps)
+    hosts.deploy(host_of(world, "web02").rollout, host_of(world, "web02").id, world.deps)
     assert host_of(world, "web02").state is HostState.UNKNOWN
     world.fleet.status = status
-    hosts.deploy(host_of(world, "web02").id, world.deps)
+    hosts.deploy(host_of(world, "web02").rollout, host_of(world, "web02").id, world.deps)
     assert host_of(world, "web02").state is HostState.DONE
 
 
@@ -118,7 +118,7 @@ def test_a_host_killed_after_its_switch_is_put_back_and_never_called_done(world)
     host = lose(world, "web02")
     host.journal = [entry for entry in host.journal if entry[0] != "done" or entry[4] == good]
     host.unreachable = False
-    hosts.deploy(host_of(world, "web02").id, world.deps)
+    hosts.deploy(host_of(world, "web02").rollout, host_of(world, "web02").id, world.deps)
     row = host_of(world, "web02")
     assert (row.state, row.release, host.current) == (HostState.FAILED, good, good)
     assert "put back" in row.error

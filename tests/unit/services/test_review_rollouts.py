@@ -143,7 +143,7 @@ def test_a_late_rollback_never_undoes_a_newer_rollout(world):
     world.run(until=lambda: world.newest().commit == fix and world.newest().state is RolloutState.DONE)
     assert world.newest().state is RolloutState.DONE
     world.seconds = max(world.seconds, lame.lease_until or 0.0)
-    hosts.roll_back(lame.id, world.deps)
+    hosts.roll_back(lame.rollout, lame.id, world.deps)
     assert world.runs()["web01"] == fix
 
 

@@ -1,10 +1,14 @@
 """Reports of many threads in one transaction: each is written once, by one of them, and a bad one spoils nobody's."""
 
+import contextlib
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
 from rollout.errors import StaleWrite
+from rollout.services import hosts
 from rollout.services.together import KEPT, MOST, Together
 from tests.support.processes import until
 
@@ -213,3 +217,21 @@ def test_of_old_keys_nothing_is_kept():
     in_company(together, 0.0)
     assert len(together._company) == KEPT
     assert "key" in together._company
+
+
+def test_a_claim_that_waits_for_its_rollouts_row_holds_up_no_other_rollout():
+    """On PostgreSQL a row may be locked for seconds; hosts of another app are claimed meanwhile."""
+    deps = SimpleNamespace(store=SimpleNamespace(transaction=contextlib.nullcontext), together=Together())
+    waits, unlocked = threading.Event(), threading.Event()
+
+    def locked(_tx):
+        waits.set()
+        assert unlocked.wait(60)
+
+    with ThreadPoolExecutor(2) as pool:
+        pool.submit(hosts._begin, 1, locked, deps)
+        try:
+            assert waits.wait(60)
+            assert pool.submit(hosts._begin, 2, lambda _tx: None, deps).result(60) is None
+        finally:
+            unlocked.set()

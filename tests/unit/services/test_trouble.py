@@ -183,7 +183,7 @@ def test_a_late_message_for_a_finished_rollout_does_nothing(world):
     first_release(world)
     before = {name: list(host.journal) for name, host in world.fleet.hosts.items()}
     for host in world.rollout_hosts():
-        hosts.prepare(host.id, world.deps)
-        hosts.deploy(host.id, world.deps)
-        hosts.roll_back(host.id, world.deps)
+        hosts.prepare(host.rollout, host.id, world.deps)
+        hosts.deploy(host.rollout, host.id, world.deps)
+        hosts.roll_back(host.rollout, host.id, world.deps)
     assert {name: host.journal for name, host in world.fleet.hosts.items()} == before
