@@ -1,10 +1,12 @@
 """What is measured: the whole system as `rollout up` starts it, and one real sshd that stands for the fleet."""
 
 import contextlib
+import json
 import random
 import re
 import subprocess
 import time
+import urllib.request
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +17,7 @@ from rollout.fleet.commands import host_program
 from rollout.store.store import Store
 from tests.bench import processes
 from tests.support.postgres import Postgres
-from tests.support.system import System, Traffic, wait_for
+from tests.support.system import TOKEN, System, Traffic, wait_for
 
 READ = 5  # the canary and its baseline: who else serves requests is no matter here
 MORE = 3  # times the usual traffic: the judge soon has what it wants to see
@@ -122,6 +124,18 @@ class Installation(System):
         with self.store.reading() as tx:
             commit = tx.commits.get(AppName("shop"), sha)
         return commit is not None and commit.state == "passed"
+
+    def stop_over_the_api(self, rollout):
+        """`rollout stop` as the page says it; when it was said, and when it was answered (seconds since 1970)."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.web}/api/rollouts/{rollout}/stop",
+            data=json.dumps({"reason": "measured"}).encode(),
+            headers={"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"},
+        )
+        began = time.time()
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            answer.read()
+        return began, time.time()
 
     def bring_back(self, sha):
         """`rollout rollback`, until every host is back."""

@@ -2,8 +2,10 @@
 
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 
 import pytest
 from sqlalchemy import event
@@ -86,20 +88,34 @@ class Counted:
         return sent
 
 
+def _there_and_back(size: int, which: str) -> tuple[Leg, Leg]:
+    say(f"scale: {size} modelled hosts, {which}")
+    with (
+        tempfile.TemporaryDirectory(prefix="rollout-bench-") as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        counted = Counted(size, Path(folder), patch)
+        try:
+            counted.ship()  # a first release, which rollbacks go back to
+            return counted.leg(counted.ship), counted.leg(counted.back)
+        finally:
+            counted.world.store.close()
+
+
+def _middle(legs: Sequence[Leg]) -> Leg:
+    """The median of each of its figures; of the queue the longest."""
+    middle = {name: median(getattr(one, name) for one in legs) for name in asdict(legs[0])}
+    return Leg(**middle | {"hosts": legs[0].hosts, "queued": max(one.queued for one in legs)})
+
+
 def measure(ask: Ask) -> Found:
     """Size after size; the biggest against the smallest."""
     legs: dict[str, list[Leg]] = {"rollout": [], "rollback": []}
     for size in (*SIZES, *((HUGE,) if ask.huge else ())):
-        say(f"scale: {size} modelled hosts")
-        with (
-            tempfile.TemporaryDirectory(prefix="rollout-bench-") as folder,
-            pytest.MonkeyPatch.context() as patch,
-        ):
-            counted = Counted(size, Path(folder), patch)
-            counted.ship()  # a first release, which rollbacks go back to
-            legs["rollout"].append(counted.leg(counted.ship))
-            legs["rollback"].append(counted.leg(counted.back))
-            counted.world.store.close()
+        times = ask.rounds if size < HUGE else 1
+        found = [_there_and_back(size, f"{number} of {times}") for number in range(1, times + 1)]
+        for name, of_way in zip(legs, zip(*found, strict=True), strict=True):
+            legs[name].append(_middle(of_way))
     figures, notes = [], []
     for name, found in legs.items():
         first, last = found[0], found[-1]

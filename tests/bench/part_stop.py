@@ -1,18 +1,16 @@
 """A stop while 100 hosts are being switched: from the command to its acknowledgement, and from there to the first host back."""
 
-import json
 import os
 import subprocess
 import sys
 import time
-import urllib.request
 from dataclasses import dataclass
 from statistics import median
 
 from tests.bench.ask import Ask, say
 from tests.bench.installation import Installation, moments, running
 from tests.bench.report import Figure, Found
-from tests.support.system import TOKEN, wait_for
+from tests.support.system import wait_for
 
 IN_FLIGHT = 100
 QUICK = 20  # hosts that are done when the stop comes, so that some can go back at once
@@ -45,7 +43,7 @@ def measure(ask: Ask) -> Found:
         system.release_everywhere()
         found: dict[str, list[Stop]] = {"API": [], "command": []}
         for number in range(ask.rounds):
-            for way, stop in (("API", _over_the_api), ("command", _by_command)):
+            for way, stop in (("API", Installation.stop_over_the_api), ("command", _by_command)):
                 say(f"stop {number + 1}, {way}")
                 found[way].append(_one(system, flight, stop))
     figures = []
@@ -98,18 +96,6 @@ def _one(system: Installation, flight: int, stop) -> Stop:
         to_first_back=(min(at["rolled_back"]) - acknowledged) * 1000,
         in_flight=amount,
     )
-
-
-def _over_the_api(system: Installation, rollout: int) -> tuple[float, float]:
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{system.web}/api/rollouts/{rollout}/stop",
-        data=json.dumps({"reason": "measured"}).encode(),
-        headers={"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"},
-    )
-    began = time.time()
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        answer.read()
-    return began, time.time()
 
 
 def _by_command(system: Installation, rollout: int) -> tuple[float, float]:

@@ -1,9 +1,11 @@
 """Signed pushes: how many a second the web takes on one core, and how long one waits while the whole system works."""
 
+import itertools
 import json
 import subprocess
 import sys
 from dataclasses import asdict
+from statistics import median
 
 from tests.bench import flood, webhook
 from tests.bench.ask import Ask, say
@@ -21,40 +23,51 @@ FLOOD_P99_MS, FLOOD_MB = 1000.0, 100.0
 
 def measure(ask: Ask) -> Found:
     """Faster and faster, until the 99th percentile is too slow; then at 50 a second beside everything else."""
-    steps: list[tuple[int, Latency]] = []
+    rounds: list[dict[int, Latency]] = []
     with WebAlone() as system:
-        first = 0
-        _pushes(system, rate=50, seconds=2, first=first)
-        for rate in RATES:
-            say(f"webhooks: {rate} a second for {SECONDS} s, on one core")
-            first += 100_000
-            steps.append((rate, _pushes(system, rate=rate, seconds=SECONDS, first=first)))
-            if rate >= AT_LEAST and steps[-1][1].p99 >= P99_MS:
-                break
+        firsts = itertools.count(0, 100_000)
+        _pushes(system, rate=50, seconds=2, first=next(firsts))
+        for number in range(1, ask.rounds + 1):
+            steps: dict[int, Latency] = {}
+            rounds.append(steps)
+            for rate in RATES:
+                say(f"webhooks, round {number} of {ask.rounds}: {rate} a second for {SECONDS} s, on one core")
+                steps[rate] = _pushes(system, rate=rate, seconds=SECONDS, first=next(firsts))
+                if rate >= AT_LEAST and steps[rate].p99 >= P99_MS:
+                    break
     with running(ask.few(20)) as system:
         say(f"webhooks: {BUSY_RATE} a second for {BUSY_SECONDS} s, with workers at work")
         webhook.measure(system.folder, system.web, rate=10, seconds=2, first=0)
         settle(1)
-        busy = webhook.measure(system.folder, system.web, rate=BUSY_RATE, seconds=BUSY_SECONDS, first=1000)
+        busy = [
+            webhook.measure(
+                system.folder, system.web, rate=BUSY_RATE, seconds=BUSY_SECONDS, first=1000 * (number + 1)
+            )
+            for number in range(ask.rounds)
+        ]
     say(f"webhooks: {flood.WEBHOOKS:,} in a minute for {flood.APPS} apps, with workers at work")
     flooded = flood.measure()
-    most = max((rate for rate, took in steps if took.p99 < P99_MS), default=0)
+    most = [max((rate for rate, took in steps.items() if took.p99 < P99_MS), default=0) for steps in rounds]
     figures = [
-        Figure("signed pushes/s on one core with p99 < 50 ms", "/s", most, at_least=AT_LEAST),
-        Figure(f"  p99 at {AT_LEAST}/s", "ms", dict(steps)[AT_LEAST].p99, at_most=P99_MS),
-        Figure(f"webhook to stored answer, {BUSY_RATE}/s beside the workers, p50", "ms", busy.p50),
-        Figure("  p99", "ms", busy.p99, at_most=P99_MS),
+        Figure("signed pushes/s on one core with p99 < 50 ms", "/s", median(most), at_least=AT_LEAST),
+        Figure(f"  p99 at {AT_LEAST}/s", "ms", median(one[AT_LEAST].p99 for one in rounds), at_most=P99_MS),
+        Figure(
+            f"webhook to stored answer, {BUSY_RATE}/s beside the workers, p50",
+            "ms",
+            median(one.p50 for one in busy),
+        ),
+        Figure("  p99", "ms", median(one.p99 for one in busy), at_most=P99_MS),
         *_of_a_flood(flooded),
     ]
-    told = "; ".join(
+    told = f"{', '.join(map(str, most))} /s in the rounds; the last one: " + "; ".join(
         f"{rate}/s: p50 {one.p50:g}, p99 {one.p99:g}, most {one.most:g} ms, {one.refused} put off"
-        for rate, one in steps
+        for rate, one in rounds[-1].items()
     )
     told_of_a_flood = (
         f"flood: answers {flooded.answers}, most {flooded.most:g} ms; ends {flooded.outcomes};"
         f" the web had a core for {flooded.ran_s:g} s and waited for one for {flooded.waited_s:g} s"
     )
-    details = {"steps": steps, "busy": asdict(busy), "flood": asdict(flooded)}
+    details = {"steps": rounds, "busy": [asdict(one) for one in busy], "flood": asdict(flooded)}
     return Found(figures, [told, told_of_a_flood], details)
 
 

@@ -6,6 +6,14 @@ from dataclasses import dataclass, replace
 from tests.bench.floor import Floor, Run
 from tests.bench.installation import Installation, moments, settle
 from tests.bench.processes import CpuWatch
+from tests.support.system import wait_for
+
+HOLD = "hold"
+
+
+def restart_of(hosts: int) -> str:
+    """A trivial one; but while the file is there it does not end on the last host, so that a stop finds all of them touched."""
+    return f'while test $HOST = web{hosts:03} && test -e "$SSHD_FOLDER/{HOLD}"; do sleep 0.1; done'
 
 
 @dataclass(frozen=True)
@@ -19,7 +27,7 @@ class Round:
     fan_out: Run
     cold: Run
     back: Run
-    first_back_s: float  # from the rollback's beginning to the first host that is back
+    first_back_s: float  # from the stop's acknowledgement to the first host that is back
     late: int  # hosts that were not yet prepared when the canary had its PASS
     parts: dict[str, dict[str, float]]  # CPU seconds of each of our processes in each span
 
@@ -47,13 +55,13 @@ class Rounds:
             floor_activate = self._floor.switch("activate", release)
         self._system.go_cold()
         with CpuWatch(self._system.roots()) as watch:
-            rollout = self._ship_and_return(number)
+            rollout, stopped = self._ship_and_stop(number)
         at = moments(self._system.events(rollout))
-        passed, back = at["rollout fanning_out"][0], at["rollout rolling_back"][0]
+        passed = at["rollout fanning_out"][0]
         spans = {
             "prepare": (min(at["preparing"]), max(at["prepared"])),
-            "fan_out": (passed, at["rollout done"][0]),
-            "back": (back, max(at["rolled_back"])),
+            "fan_out": (passed, max(at["done"])),
+            "back": (stopped, max(at["rolled_back"])),
         }
         spent = {name: watch.between(*span) for name, span in spans.items()}
         return Round(
@@ -62,18 +70,31 @@ class Rounds:
             floor_back=floor_back,
             **{name: Run(end - begin, sum(spent[name].values())) for name, (begin, end) in spans.items()},
             cold=_both(spans["prepare"], spans["fan_out"], watch),
-            first_back_s=min(at["rolled_back"]) - back,
+            first_back_s=min(at["rolled_back"]) - at["rollout rolling_back"][0],
             late=sum(prepared > passed for prepared in at["prepared"]),
             parts=spent,
         )
 
-    def _ship_and_return(self, number: int) -> int:
-        """A push that reaches every host, and its rollback."""
-        sha, done = self._system.release_everywhere(f"Release {number}")
+    def _ship_and_stop(self, number: int) -> tuple[int, float]:
+        """A push that reaches every host, the last one of which holds its restart up, and the moment at which it is stopped."""
+        system, hosts = self._system, len(self._system.sshd.hosts)
+        hold = system.sshd.folder / HOLD
+        hold.touch()
+        sha = system.push_release(f"Release {number}")
+        rollout = int(system.ends(sha, "fanning_out").id)
+        wait_for(
+            lambda: system.rollout_row(sha).done == hosts - 1,
+            seconds=300,
+            every=0.1,
+            why="all but one to be done",
+        )
         settle()
-        self._system.bring_back(sha)
-        assert set(self._system.disks().values()) == {self.base.commit}, "a host is not back"
-        return int(done.id)
+        system.releases.append(sha)
+        hold.unlink()
+        stopped, _ = system.stop_over_the_api(rollout)
+        system.ends(sha, "rolled_back")
+        assert set(system.disks().values()) == {self.base.commit}, "a host is not back"
+        return rollout, stopped
 
 
 def _both(first: tuple[float, float], second: tuple[float, float], watch: CpuWatch) -> Run:
