@@ -33,7 +33,7 @@ class Background:
             drive = drivers.stops()
             rounds.append(("watch", deps.settings.gate_s, lambda: reconcile.watch(deps, here, drive)))
         else:
-            rounds.append(("poll", POLL_S, lambda: reconcile.poll_all(deps, drivers.polls())))
+            rounds.append(("poll", POLL_S, lambda: drivers.poll_all(deps)))
             rounds.append(("tell", OUTBOX_S, lambda: reconcile.tell(deps)))
             rounds.append(("tidy", TIDY_S, lambda: reconcile.tidy(deps)))
         for name, every_s, work in rounds:

@@ -2,15 +2,16 @@
 
 import functools
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Generic, TypeVar
 
 import structlog
 
 from rollout.config.addresses import comparable
-from rollout.domain.model import RolloutId
+from rollout.config.deploy_file import AppConfig
+from rollout.domain.model import Pull, RolloutId
 from rollout.errors import RolloutError
-from rollout.services import intake, reconcile, stopping
+from rollout.services import intake, pulls, reconcile, stopping
 from rollout.services.perform import HereAndNow
 from rollout.services.ports import Deps
 
@@ -63,7 +64,45 @@ def nexts(here: HereAndNow | None = None) -> SideBySide[str]:
 @functools.cache
 def polls() -> SideBySide[str]:
     """The process's: a few threads, and fewer of one git server: one that hangs with all its apps leaves room for the others'."""
-    return SideBySide[str]("poll", intake.poll, _room)
+    return SideBySide[str]("poll", functools.partial(intake.poll, look=looks()), _room)
+
+
+class Looks:
+    """Looks at what polls find of pull requests: it may take minutes, so beside them, in places of their own; one of an app at a time.
+
+    What is found meanwhile, or while there is no room, waits for a later round: of each app the newest.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[str, Sequence[Pull]] = {}
+        self._under_way = SideBySide[str]("look at the pull requests of", self._look, _room)
+
+    def __call__(self, app: AppConfig, found: Sequence[Pull], deps: Deps) -> None:
+        """Begin, or put it off; and come back at once."""
+        self._found[app.name] = found
+        self.go_on(deps)
+
+    def go_on(self, deps: Deps) -> None:
+        """Begin what waits, the longest first."""
+        for app in list(self._found):
+            self._under_way(app, deps)
+
+    def _look(self, app: str, deps: Deps) -> None:
+        found = self._found.pop(app, None)
+        if found is not None:
+            pulls.look(deps.config.app(app), found, deps)
+
+
+@functools.cache
+def looks() -> Looks:
+    """The process's."""
+    return Looks()
+
+
+def poll_all(deps: Deps) -> None:
+    """A round over all branches, and over the pull requests that were found before."""
+    reconcile.poll_all(deps, polls())
+    looks().go_on(deps)
 
 
 def _room(app: str, under_way: Collection[str], deps: Deps) -> bool:

@@ -9,7 +9,7 @@ from rollout.domain.model import CommitId, HostId, RolloutId
 from rollout.services import canaries, hosts, reconcile, rollouts, testing, watching
 from rollout.services.steps import Again, GoOn, Step
 from workers.app import app, deps
-from workers.drivers import nexts, polls
+from workers.drivers import nexts, poll_all
 
 NEXTS = nexts()
 TOGETHER_S = 0.01  # what hosts report meanwhile is counted in one go
@@ -87,4 +87,4 @@ def reconcile_all() -> None:
 @app.task(name=pipeline.POLL)  # type: ignore[untyped-decorator]
 def poll() -> None:
     """Look at the branches."""
-    reconcile.poll_all(deps(), polls())
+    poll_all(deps())

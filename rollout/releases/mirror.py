@@ -97,7 +97,7 @@ class Mirror:
 
         Beside the branch's own fetch, which does not wait for what strangers push. None is begun when `PULL_LIMIT_S` have
         gone by: the next poll goes on; and one that takes longer than that is left out for `LATE_PULL_S`. ServiceUnavailable at
-        once while another process fetches them: who waited for it would not ask for the branch meanwhile.
+        once while another process fetches them: who waited for it would keep others waiting.
         """
         if not self._made:
             with self._alone():

@@ -343,8 +343,11 @@ def due(deps: Deps) -> list[str]:
         return [app.name for app in apps if tx.apps.poll_is_due(AppName(app.name), app.poll)]
 
 
-def poll(app_name: str, deps: Deps, *, force: bool = False) -> None:
-    """Find what a lost webhook did not say; one `ls-remote` an interval, rarer while the git server is down."""
+def poll(app_name: str, deps: Deps, *, force: bool = False, look: pulls.Look = pulls.look) -> None:
+    """Find what a lost webhook did not say; one `ls-remote` an interval, rarer while the git server is down.
+
+    `look` at the heads of pull requests may take minutes: workers do it beside the poll.
+    """
     app = deps.config.app(app_name)
     name = AppName(app.name)
     with deps.store.reading() as tx:
@@ -377,9 +380,8 @@ def poll(app_name: str, deps: Deps, *, force: bool = False) -> None:
         )
         # The apps of one git server ask it neither all at once nor, when it is back, all together again.
         tx.apps.polled(name, next_s=spread(wait, app.name, failures), failures=failures)
-    # Last: it may take minutes, in which the branch is polled on by others.
     if failures == 0 and heads is not None and app.tests.pull_requests:
-        pulls.look(app, heads, deps)
+        look(app, heads, deps)
 
 
 def _ask(app: AppConfig, deps: Deps) -> tuple[str, list[Pull]]:

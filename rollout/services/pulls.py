@@ -1,6 +1,6 @@
 """Heads of pull requests: tested and reported, never shipped. What is fetched comes from the configured repository alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -12,6 +12,7 @@ from rollout.services.ports import Deps
 from rollout.store.store import Transaction
 
 log = structlog.get_logger()
+Look = Callable[[AppConfig, Sequence[Pull], Deps], object]
 MOST_PULLS = 20  # with the highest numbers: git does not say which are open
 
 

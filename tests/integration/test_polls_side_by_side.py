@@ -1,6 +1,7 @@
 """Polls of several apps, with real git, while one git server takes connections and never says a word."""
 
 import socket
+import threading
 from dataclasses import replace
 
 import pytest
@@ -65,6 +66,44 @@ def test_a_remote_that_hangs_holds_up_no_other_apps_poll(tmp_path, monkeypatch, 
 
     until(failed, what="the other one to have failed")
     drivers.polls.cache_clear()
+
+
+def test_a_pull_request_that_is_slow_to_fetch_holds_up_no_poll_of_its_own_branch(tmp_path, monkeypatch):
+    """A push whose webhook is lost is found while the pull request is being fetched."""
+    world, source = World(tmp_path / "world", monkeypatch), Source(tmp_path / "source")
+    head = source.commit({"a": "1"})
+    source.commit({"b": "1"})
+    source.git("update-ref", "refs/pull/7/head", "HEAD")
+    source.git("reset", "-q", "--hard", head)
+    shop = world.config.app("shop")
+    tests = shop.tests.model_copy(update={"pull_requests": True})
+    apps = {"shop": shop.model_copy(update={"repository": str(source.path), "tests": tests})}
+    begun, slow = threading.Event(), threading.Event()
+
+    class Workshop(GitWorkshop):
+        def fetch_pulls(self, app, config, pulls):
+            begun.set()
+            slow.wait(20)
+            return []
+
+    config = replace(world.config, apps=apps)
+    deps = replace(world.deps, config=config, workshop=Workshop(tmp_path / "state"))
+    for places in (drivers.polls, drivers.looks):
+        places.cache_clear()
+    drivers.poll_all(deps)
+    assert begun.wait(20)
+    head = source.commit({"a": "2"})
+
+    def found():
+        world.seconds += 60
+        drivers.poll_all(deps)
+        with world.store.reading() as tx:
+            return (newest := tx.commits.newest("shop")) and newest.sha == head
+
+    until(found, what="the branch's newer head")
+    slow.set()
+    for places in (drivers.polls, drivers.looks):
+        places.cache_clear()
 
 
 @pytest.mark.parametrize("pulls", [False, True])
