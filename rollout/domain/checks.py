@@ -9,6 +9,8 @@ from rollout.domain.model import Check, CheckState
 
 PIPELINE = "pipeline"  # the name of a GitLab pipeline's check
 ELSEWHERE = "pipeline of another branch"  # the same, where it ran for a branch or a merge request
+# How the stamp of a run begins that goes by its number: then come its suite and that, and last its time
+NUMBERED = "run"
 
 
 class Word(StrEnum):
@@ -74,8 +76,28 @@ def came_late(check: Check, known: Sequence[Check]) -> bool:
     """
     before = next((one for one in known if one.name == check.name), None)
     if before is None or check.stamp:
-        return before is not None and check.stamp <= before.stamp
+        return before is not None and not _is_later(check, before)
     return check.state is CheckState.PENDING and before.url == check.url != "" and before.state in _RESULTS
+
+
+def _is_later(check: Check, before: Check) -> bool:
+    """By their stamps where one thing said both; else by their times, and of one second a failure is: no number tells there.
+
+    One thing is a suite, whose runs have rising numbers, or all that goes by the time.
+    """
+    if not before.stamp or _suite(check) == _suite(before):
+        return check.stamp > before.stamp
+    its, others = ((_time(one), one.state is CheckState.FAILURE) for one in (check, before))
+    return its > others
+
+
+def _suite(check: Check) -> list[str]:
+    words = check.stamp.split()
+    return words[:2] if words[0] == NUMBERED else []
+
+
+def _time(check: Check) -> str:
+    return check.stamp.split()[-1 if _suite(check) else 0]
 
 
 def timed(check: Check, known: Sequence[Check], now: datetime, came_at: datetime | None) -> Check:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from rollout.domain.checks import ELSEWHERE, PIPELINE
+from rollout.domain.checks import ELSEWHERE, NUMBERED, PIPELINE
 from rollout.domain.model import Check, CheckState, Push
 from rollout.errors import Unreadable
 from rollout.webhooks import payload
@@ -62,7 +62,8 @@ def github(event: str, delivery: str, found: payload.Table) -> Push:
     name = payload.text(run, "name") or payload.text(payload.table(found, "workflow"), "name")
     check = _check({**run, "name": name}, "name", "html_url", word, _times(run))
     if event in _RUN_ONCE and check.stamp:
-        check = replace(check, stamp=_stamp_of_run(_times(run), run.get("id"), word[0]))
+        suite = payload.table(run, "check_suite").get("id") if event == "check_run" else run.get("run_id")
+        check = replace(check, stamp=_stamp_of_run(check.stamp, suite))
     return _report("github", delivery, addresses, full_name, payload.head(run, "head_sha"), check)
 
 
@@ -97,17 +98,20 @@ def _check(within: payload.Table, name: str, url: str, word: Word, times: Sequen
 
 def _stamp(times: Sequence[float], number: object, state: CheckState) -> str:
     """Texts in the order in which the server said them: by its clock, its number, and a run's result comes last."""
-    known = number if isinstance(number, int) and 0 <= number < 10**20 else 0
-    return f"{max(0.0, *times):017.3f} {known:020d} {state is not CheckState.PENDING:d}"
+    return f"{max(0.0, *times):017.3f} {_number(number, 20):020d} {state is not CheckState.PENDING:d}"
 
 
-def _stamp_of_run(times: Sequence[float], number: object, state: CheckState) -> str:
-    """As `_stamp`, of a run whose times are its CI server's, and GitHub's where that says none: two clocks, so its number comes first.
+def _stamp_of_run(stamp: str, suite: object) -> str:
+    """Of a run whose times are its CI server's, and GitHub's where that says none: two clocks, so its number comes first.
 
-    Above all that goes by the time: of one check one or the other is sent.
+    But only among those of its suite: another workflow's job of the same name has a number too.
     """
-    time, known, over = _stamp(times, number, state).split()
-    return f"run {known} {over} {time}"
+    time, number, over = stamp.split()
+    return f"{NUMBERED} {_number(suite, 15)} {number} {over} {time}"
+
+
+def _number(said: object, digits: int) -> int:
+    return said if isinstance(said, int) and 0 <= said < 10**digits else 0
 
 
 def _times(within: payload.Table) -> list[float]:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from rollout.domain.deliveries import Outcome
 from rollout.domain.model import BranchCommit, Check, CheckState, Member, Pull, Push, Role
 from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import Conflict
@@ -126,6 +127,31 @@ def test_a_pipeline_of_its_own_branch_decides_on_the_head_of_a_request(gitlab, m
     pipeline(gitlab, bad, "failed", source="merge_request_event")
     gitlab.run(seconds=30)
     assert [state_of(gitlab, sha).state for sha in (good, bad)] == [CommitState.PASSED, CommitState.FAILED]
+
+
+def github(world, sha, event, number, at, conclusion):
+    """A GitHub webhook about a run of this kind, called `unit`, that was over at this minute."""
+    run = {"name": "unit", "head_sha": sha, "id": number, "status": "completed", "conclusion": conclusion}
+    times = {"updated_at": at} if event == "workflow_run" else {"completed_at": at}
+    body = {event: run | times, "repository": {"full_name": "ann/shop"}}
+    headers = {"Content-Type": "application/json", "X-GitHub-Event": event}
+    push = PROVIDERS["github"].parse(headers, json.dumps(body).encode())
+    (received,) = checks.receive_all([(push, [world.config.app("shop")])], world.deps)
+    return received
+
+
+def test_a_red_workflow_is_not_outdone_by_its_green_job_of_the_same_name(world):
+    """Another job of it failed: the commit does not ship."""
+    sha = world.push()
+    report(world, sha, "lint", "success")
+    github(world, sha, "workflow_run", 5, "2026-11-30T01:01:40Z", "failure")
+    late = github(world, sha, "workflow_job", 501, "2026-11-30T01:01:00Z", "success")
+    assert late.outcome == Outcome.DUPLICATE
+    world.run(seconds=20)
+    assert state_of(world, sha).state is CommitState.FAILED
+    github(world, sha, "workflow_run", 5, "2026-11-30T01:09:00Z", "success")
+    world.run(seconds=20)
+    assert state_of(world, sha).state is CommitState.PASSED
 
 
 def planned(sha):

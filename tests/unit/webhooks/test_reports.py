@@ -4,8 +4,10 @@ import json
 
 import pytest
 
+from rollout.domain import checks
 from rollout.domain.model import CheckState
 from rollout.errors import Unreadable
+from rollout.store import tables
 from rollout.webhooks import PROVIDERS, junit
 
 SHA = "a" * 40
@@ -112,7 +114,7 @@ def status(**more):
     return github("status", {"sha": SHA, "context": "unit", "state": "success", "repository": OURS} | more)
 
 
-EIGHT, NINE = "2026-11-20T08:59:59Z", "2026-11-20T09:00:00Z"
+EIGHT, NINE, LATER = "2026-11-20T08:59:59Z", "2026-11-20T09:00:00Z", "2026-11-20T09:00:40Z"
 OVER = {"status": "completed", "conclusion": "failure"}
 AGAIN = [{"created_at": "2026-11-20 08:00:00 UTC"}, {"created_at": "2026-11-20 10:00:00 +0100"}]
 
@@ -147,9 +149,44 @@ def test_a_ci_server_whose_clock_is_behind_githubs_is_heard(event):
     assert made.check.stamp < over.check.stamp < again.check.stamp
 
 
-def test_runs_are_newer_than_what_an_older_version_kept_of_them():
-    """It went by their times: what comes after an upgrade is heard."""
-    assert status(id=10**11, updated_at=NINE).check.stamp < run("check_run", started_at=EIGHT).check.stamp
+def test_the_longest_stamp_has_room_in_the_store():
+    """Whatever numbers a server says."""
+    most = {"number": 10**15 - 1, "id": 10**20 - 1}
+    found = suite(**most, completed_at="9999-12-31T23:59:59Z", **OVER).check.stamp
+    assert len(found) == tables.checks.c.stamp.type.length
+    more = {name: number + 1 for name, number in most.items()}
+    assert len(suite(**more, completed_at=NINE, **OVER).check.stamp) < len(found)
+
+
+GREEN = OVER | {"conclusion": "success"}
+JOB = run("workflow_job", run_id=4, started_at=EIGHT, completed_at=NINE, **GREEN)
+
+
+def suite(number, **more):
+    return run("check_run", check_suite={"id": number}, **more)
+
+
+@pytest.mark.parametrize(
+    ("before", "then", "news"),
+    [
+        (JOB, run("workflow_run", updated_at=LATER, **OVER), True),
+        (JOB, run("workflow_run", updated_at=NINE, **OVER), True),
+        (JOB, run("workflow_run", updated_at=EIGHT, status="in_progress"), False),
+        (run("workflow_run", updated_at=NINE, **OVER), JOB, False),
+        (run("workflow_run", updated_at=LATER, **OVER), JOB, False),
+        (run("workflow_run", updated_at=EIGHT, status="in_progress"), JOB, True),
+        (run("check_run", completed_at=NINE, **GREEN), status(updated_at=LATER, state="failure"), True),
+        (status(updated_at=NINE), run("check_run", completed_at=LATER, **OVER), True),
+        (status(updated_at=LATER), run("check_run", completed_at=NINE, **OVER), False),
+        (JOB, run("workflow_job", run_id=5, id=6, completed_at=LATER, **OVER), True),
+        (JOB, run("workflow_job", run_id=5, id=8, completed_at=EIGHT, **OVER), False),
+        (suite(6, id=8, completed_at=NINE, **GREEN), suite(5, id=7, completed_at=LATER, **OVER), True),
+        (suite(5, id=8, completed_at=NINE, **GREEN), suite(5, id=7, completed_at=LATER, **OVER), False),
+    ],
+)
+def test_what_several_say_under_one_name_goes_by_the_time(before, then, news):
+    """A workflow is often called as one of its jobs is, or as another one's: a number of the one is not above the other's red."""
+    assert checks.came_late(then.check, [before.check]) is not news
 
 
 @pytest.mark.parametrize("at", [None, 7, "", "yesterday", "2026-13-41", "0000-00-00T00:00:00Z"])
