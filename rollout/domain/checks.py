@@ -59,6 +59,11 @@ def decide(required: Sequence[str], reported: Sequence[Check], age_s: float, lim
     return Decision(Word.WAIT, f"waits for check {_names(missing)}{told}", silent=bool(cancelled))
 
 
+def is_unheard(required: Sequence[str], reported: Sequence[Check]) -> bool:
+    """Whether nobody has said anything yet of what is required."""
+    return not any(check.name in required for check in reported)
+
+
 def of_its_branch(check: Check, ran_for: str, branch: str) -> Check:
     """As it counts for a commit of `branch`: a pipeline that ran for another one (usually with fewer jobs) is not the branch's."""
     return check if ran_for == branch else replace(check, name=ELSEWHERE)

@@ -40,7 +40,7 @@ class Candidate:
     author: str = ""
     undoes: frozenset[str] = frozenset()  # those of them that it takes back, and those that it perhaps does
     same_as: str | None = None  # it is barred for being the same as this one
-    # Nobody says whether it is good, and nothing is on its way: its run was cancelled, or no report came in time.
+    # Nobody says whether it is good, and nothing is on its way: its run was cancelled, or no report came in time, or in that of a newer one.
     silent: bool = False
     # Passed, and its archive is built again: whatever its age, nothing ships past it meanwhile.
     built: bool = False

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from math import inf
 
 from rollout.config.deploy_file import AppConfig
 from rollout.domain import checks, selection
@@ -16,6 +17,7 @@ from rollout.store.store import Transaction
 R = RolloutState
 ALSO = "; and: "  # between the reasons of a bar
 MOST_REASONS = 5
+UNHEARD_S = 60.0  # CI servers run once for a push, and say nothing of its other commits
 WENT_WRONG = frozenset({R.STOPPING, R.STOPPED, R.ROLLING_BACK, R.ROLLED_BACK, R.ERROR})
 ON_ITS_WAY = STAGES | {R.HALTED}
 AUTOMATION = "automation"  # who asks for a rollout that no person asked for
@@ -48,21 +50,36 @@ def age_s(commit: Commit, tx: Transaction) -> float:
 
 
 def candidates(tx: Transaction, app: AppConfig, queue: Sequence[Commit]) -> list[selection.Candidate]:
-    """A queue as selection sees it; where CI servers decide, with who waits for runs that were cancelled."""
+    """A queue as selection sees it; where CI servers decide, with who waits for runs that were cancelled, or for none."""
     name = AppName(app.name)
     found = _with_below(tx, name, _with_inner(tx, name, [candidate(commit, tx) for commit in queue]))
     if found and tx.rollouts.released(name) is None:
         found[0] = _with_older(tx, queue[0], found[0])
     if app.tests.source != "external":
         return found
-    return [replace(one, silent=one.silent or _is_silent(tx, app, one)) for one in found]
+    return [
+        replace(one, silent=one.silent or _is_silent(tx, app, one, within_s))
+        for one, within_s in zip(found, _heard_within_s(queue), strict=True)
+    ]
 
 
-def _is_silent(tx: Transaction, app: AppConfig, one: selection.Candidate) -> bool:
+def _is_silent(tx: Transaction, app: AppConfig, one: selection.Candidate, within_s: float) -> bool:
     if one.state is not CommitState.RECEIVED:
         return False
     reported = tx.checks.of(AppName(app.name), one.sha)
+    if one.age_s >= within_s and checks.is_unheard(app.tests.required, reported):
+        return True
     return checks.decide(app.tests.required, reported, one.age_s, app.tests.deadline).silent
+
+
+def _heard_within_s(queue: Sequence[Commit]) -> list[float]:
+    """By which age something is said of each of these, if ever: a newer one has passed, and its checks took less by `UNHEARD_S`."""
+    within_s, found = inf, []
+    for commit in reversed(queue):
+        found.append(within_s)
+        if commit.state is CommitState.PASSED:
+            within_s = min(within_s, (commit.took_s or 0.0) + UNHEARD_S)
+    return found[::-1]
 
 
 def _with_inner(tx: Transaction, app: AppName, seen: list[selection.Candidate]) -> list[selection.Candidate]:

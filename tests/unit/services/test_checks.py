@@ -274,6 +274,56 @@ def test_cancelled_runs_stop_no_automation(world, seconds):
     assert list(world.newest().commits) == [*cancelled, sha]
 
 
+def several_pushed_at_once(world):
+    """Two commits above what is out, of which CI reports on the head only."""
+    passed(world)
+    world.settle()
+    inner = world.workshop.push()
+    return inner, passed(world)
+
+
+def test_a_push_of_several_commits_goes_out_when_its_head_has_passed(world):
+    """CI runs once for a push: a minute later the head takes along what was pushed with it, and people hear nothing of that."""
+    inner, head = several_pushed_at_once(world)
+    world.run(seconds=20)
+    assert world.newest().commits != (inner, head)
+    world.run(until=lambda: set(world.runs().values()) == {head}, seconds=180)
+    assert list(world.newest().commits) == [inner, head]
+    world.run(seconds=3700)
+    assert not [title for title, _ in world.notifier.sent if "says whether" in title]
+
+
+@pytest.mark.parametrize("said", ["pending", "failure"])
+def test_a_push_of_which_ci_says_something_is_no_silence(world, said):
+    """Its run is waited for, and a red one goes out with the head as ever."""
+    inner, head = several_pushed_at_once(world)
+    report(world, inner, "unit", said)
+    world.run(seconds=300)
+    assert (set(world.runs().values()) == {head}) is (said == "failure")
+
+
+def test_a_commit_whose_run_takes_a_little_longer_than_the_next_ones_is_waited_for(world, monkeypatch):
+    """Of a CI server that says only results: a newer one's may come first."""
+    late_s, began = [0.0], datetime.now(UTC)
+    monkeypatch.setattr(Transaction, "today", staticmethod(lambda: began + timedelta(seconds=late_s[0])))
+    passed(world)
+    world.settle()
+    inner, head = world.push(), world.push()
+    for _ in range(10):
+        world.run(seconds=30)
+        late_s[0] += 30
+    for name in ("unit", "lint"):
+        report(world, head, name, "success")
+    world.run(until=lambda: state_of(world, head).state is CommitState.PASSED, seconds=5)
+    assert state_of(world, head).took_s == 300.0
+    world.run(seconds=20)
+    for name in ("unit", "lint"):
+        report(world, inner, name, "success")
+    world.settle()
+    with world.store.reading() as tx:
+        assert [list(one.commits) for one in tx.rollouts.numbered(2, 9, 9)] == [[head], [inner]]
+
+
 def test_three_cancelled_runs_are_not_three_reds(world):
     """The fourth would be one commit more than the cap: that is said, with both ways on, and one of them is run again."""
     passed(world)
