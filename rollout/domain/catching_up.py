@@ -39,7 +39,7 @@ _STEPS = {
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """A host in the rollout whose release the fleet runs, which does not run it as it should; a done one has lost it, or runs a newer one."""
+    """A host in the rollout whose release the fleet runs, which does not run it as it should; a done one has lost it, runs a newer one, or may be another machine."""
 
     host: RolloutHost
     answers: bool  # what it runs is known: somebody could read it

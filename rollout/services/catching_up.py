@@ -65,12 +65,12 @@ def go_on(app_name: str, deps: Deps) -> list[Ring]:
 
 
 def follow(app: AppName, members: list[Member], deps: Deps) -> None:
-    """Hosts that came back under other addresses are looked for there."""
+    """Hosts that are at other addresses by now are looked for there, and read: each may be another machine, or the same."""
     with deps.store.reading() as tx:
         moved = tx.hosts.moved(app, members)
     if moved:  # these rows alone: each may be one of another rollout
         with deps.store.transaction() as tx:
-            tx.hosts.move(moved)
+            tx.hosts.move(app, moved)
 
 
 def late(tx: Transaction, app: AppConfig) -> list[Late]:
@@ -206,7 +206,7 @@ def _begin(tx: Transaction, host: RolloutHost, member: Member, *, newer: str | N
     why = {
         H.FAILED: f"it failed, and answers: {host.error}",
         H.EXCLUDED: "it is no longer excluded",
-        H.DONE: gone_back or "nothing of ours is on it any more",
+        H.DONE: gone_back or "what was brought to it is not on it any more",
     }[host.state]
     values: dict[str, Any] = {"tries": host.tries + 1 if host.state is H.FAILED else 1}
     if host.state is H.DONE and not newer:  # what it ran before is gone too: its way back leads to nothing
@@ -243,6 +243,8 @@ def _again(host: RolloutHost) -> str:
 
 def _unread(looked_at: RolloutHost) -> str:
     """What the last look came upon: a key that is refused heals by no waiting."""
+    if looked_at.state is H.DONE and not looked_at.failures:
+        return "has another address since"
     silent = {None, Unreachable.__name__, OutcomeUnknown.__name__}
     if not looked_at.failures or looked_at.cause in silent:
         return "does not answer"

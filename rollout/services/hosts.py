@@ -293,8 +293,9 @@ def _is_held(tx: Transaction, name: AppName, deps: Deps) -> bool:
 def _read(host_id: HostId, deps: Deps) -> None:
     with deps.store.reading() as tx:
         host = tx.hosts.get(host_id)
-    if host is None:
-        return
+        # Of most that are done the message is a second one.
+        if host is None or (host.state is H.DONE and tx.hosts.recorded(host.app, host.name) != UNREAD):
+            return
     if host.state is H.UNKNOWN and read_unknown(host, deps):
         return
     if host.state in AFTERWARDS:

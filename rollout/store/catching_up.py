@@ -59,7 +59,7 @@ class CatchingUp:
                 wanted=row.excluded is None and row.left_at is None and not row.it_owes,
                 newer=row.recorded if row.runs_newer else None,
             )
-            for row in self._tx.connection.execute(_BEHIND, {"rollout": goal.id})
+            for row in self._tx.connection.execute(_BEHIND, {"rollout": goal.id, "commit": goal.commit})
         ]
 
     def claim_members(self, app: AppName, every_s: float) -> bool:
@@ -168,8 +168,14 @@ def _was_later(*its: Any) -> Any:
     )
 
 
+# The inventory has had it at another address since it was done: perhaps the same machine, which then runs the same.
+_IS_ANOTHER = fleet_hosts.c.operation == 0
 # What a person has kept of a later rollout stays, until the next one.
-_IS_KEPT = _was_later(_LATER.c.touched, _ITS.c.state == RolloutState.STOPPED)
+_IS_KEPT = _was_later(
+    _LATER.c.touched,
+    _ITS.c.state == RolloutState.STOPPED,
+    or_(~_IS_ANOTHER, fleet_hosts.c.release == _ITS.c.commit),
+)
 # The fleet has gone back past a rollout that is done, and this host runs what that one brought: it was down when the others went.
 _RUNS_NEWER = and_(
     fleet_hosts.c.found == fleet_hosts.c.release,  # nobody has switched it by hand since
@@ -196,7 +202,12 @@ _BEHIND = (
     .join(fleet_hosts, _ITS_FLEET_HOST)
     .where(
         rollout_hosts.c.rollout == bindparam("rollout"),
-        or_(rollout_hosts.c.state != H.DONE, _NOTHING, _RUNS_NEWER),
+        or_(
+            rollout_hosts.c.state != H.DONE,
+            _NOTHING,
+            _RUNS_NEWER,
+            and_(_IS_ANOTHER, fleet_hosts.c.release != bindparam("commit")),
+        ),
         ~_IS_KEPT,
     )
     .order_by(rollout_hosts.c.position)

@@ -52,8 +52,8 @@ PREPARING = STAGES | {RolloutState.PENDING}  # one that is planned ahead is made
 SWITCHING = (*sorted(STAGES), RolloutState.HALTED)  # what was begun may finish while a rollout is halted
 BACK = (RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK)
 # What these run may not be known when their rollout is over; of the first two since an earlier rollout, or attempt, and of
-# the last since the rollout before it has gone on with the host.
-AFTERWARDS = (H.PENDING, H.PREPARED, H.UNKNOWN, H.FAILED, H.EXCLUDED, H.ROLLED_BACK)
+# rolled back ones since the rollout before it has gone on with the host. Of any, since another machine may have its name.
+AFTERWARDS = (H.PENDING, H.PREPARED, H.UNKNOWN, H.FAILED, H.EXCLUDED, H.ROLLED_BACK, H.DONE)
 # A touched host in one of these was switched, or goes back itself.
 TAKEN_OVER = (H.DONE, H.ROLLING_BACK, H.ROLLED_BACK, H.ROLLBACK_FAILED)
 
@@ -591,7 +591,7 @@ class Hosts:
     # -- the fleet across rollouts ---------------------------------------------------------------------------------
 
     def know(self, app: AppName, members: Iterable[Member]) -> None:
-        """These hosts are in the fleet, with the addresses that they have now."""
+        """These hosts are in the fleet, with the addresses that they have now; what was seen at others says nothing of them (I5)."""
         its = {row.name: row for row in self._tx.connection.execute(_ADDRESSES, {"its_app": app})}
         missing = [one for one in members if one.name not in its]
         other = [
@@ -605,9 +605,10 @@ class Hosts:
                 [{"app": app, "name": one.name, "address": one.address} for one in missing],
             )
         for one in other:
-            self._tx.connection.execute(
-                _FLEET_HOST.values(address=one.address, left_at=None), {"its_app": app, "its_name": one.name}
-            )
+            host = {"its_app": app, "its_name": one.name}
+            self._tx.connection.execute(_FLEET_HOST.values(address=one.address, left_at=None), host)
+            if its[one.name].address != one.address:
+                self._tx.connection.execute(_ANOTHER_MACHINE, host)
 
     def take_stock(self, app: AppName, members: Iterable[Member]) -> None:
         """As `know`, of the whole inventory: whoever is not in it has left the fleet."""
@@ -619,22 +620,26 @@ class Hosts:
                     _FLEET_HOST.values(left_at=self._tx.today()), {"its_app": app, "its_name": row.name}
                 )
 
-    def moved(self, app: AppName, members: Iterable[Member]) -> list[tuple[HostId, Member]]:
-        """Where hosts are now that are to be read or brought back after their rollouts, and are looked for elsewhere."""
+    def moved(self, app: AppName, members: Iterable[Member]) -> list[Moved]:
+        """Where hosts are now that are known, or looked for, elsewhere: of the newest rollout, or to be read or brought back after theirs."""
         now = {member.name: member for member in members}
         rows = self._tx.connection.execute(_AWAITED, {"its_app": app, "now": self._tx.now()})
         return [
-            (HostId(row.id), its)
+            (HostId(row.id), its, (its.address, its.port) != (row.address, row.port))
             for row in rows
             if (its := now.get(row.name)) and (its.address, its.port, its.user) != tuple(row[2:])
         ]
 
-    def move(self, moved: Iterable[tuple[HostId, Member]]) -> None:
+    def move(self, app: AppName, moved: Iterable[Moved]) -> None:
         """They are looked for there, at once; a claim that somebody has keeps its way."""
-        now = self._tx.now()
-        for host, its in sorted(moved, key=lambda one: one[0]):
+        now, rows = self._tx.now(), sorted(moved, key=lambda one: one[0])
+        for host, its, _ in rows:
             where = {"address": its.address, "port": its.port, "user": its.user}
             self._tx.connection.execute(_MOVED.values(where), {"host": host, "now": now})
+        here = {its.name: its for _, its, elsewhere in rows if elsewhere}
+        self.know(app, here.values())
+        for name in sorted(here):  # by the port alone it may be another one, too
+            self._tx.connection.execute(_ANOTHER_MACHINE, {"its_app": app, "its_name": name})
 
     def fleet(self, app: AppName) -> list[FleetHost]:
         """Every host that is known of the app, by name."""
@@ -665,7 +670,11 @@ class Hosts:
         """As `runs`, for several."""
         its: dict[str, Any] = {"its_time": self._tx.today(), "stays": not settled}
         self._tx.run_each(
-            _RUNS, [{**_report_of(host), "its_release": release, **its} for host, release in found]
+            _RUNS,
+            [
+                {**_report_of(host), "its_address": host.address, "its_release": release, **its}
+                for host, release in found
+            ],
         )
 
     def owe(self, host: RolloutHost, owed: str | None) -> None:
@@ -674,8 +683,8 @@ class Hosts:
 
     def found(self, host: RolloutHost, release: str | None) -> None:
         """The host was sealed under its claim's epoch, and has this release; what is recorded stays, unless it was not known."""
-        values = {**_report_of(host), "its_release": release, "its_time": self._tx.today()}
-        self._tx.connection.execute(_FOUND, values)
+        its = {"its_address": host.address, "its_release": release, "its_time": self._tx.today()}
+        self._tx.connection.execute(_FOUND, {**_report_of(host), **its})
 
     def seen(self, before: FleetHost, release: str | None) -> None:
         """A plain reading found this release on the host that was known like this when it began; what is recorded stays.
@@ -683,9 +692,11 @@ class Hosts:
         It is no news when the host has been switched or read since, or somebody is at work on it; and it settles nothing
         where an order was lost, which may still act.
         """
-        its = {"its_app": before.app, "its_name": before.name, "its_release": release}
+        its = {"its_app": before.app, "its_name": before.name, "its_address": before.address}
         was = {"its_epoch": before.operation, "its_reading": before.verified_at}
-        self._tx.connection.execute(_SEEN, {**its, **was, "its_time": self._tx.today()})
+        self._tx.connection.execute(
+            _SEEN, {**its, **was, "its_release": release, "its_time": self._tx.today()}
+        )
 
     def unread(self, host: RolloutHost) -> None:
         """The host's outcome was lost, or it lets nobody in: what it runs is not known until it is read (I5)."""
@@ -839,6 +850,9 @@ def _claim_of(host: RolloutHost) -> dict[str, Any]:
 
 
 _CONVERTERS = {"state": HostState, "role": Role}
+Moved = tuple[
+    HostId, Member, bool
+]  # a row, where its host is now, and whether that is more than another user
 Debtor = tuple[RolloutHost, dict[str, Any]]  # a host, and what an older rollout owes it, as values of its row
 
 
@@ -1001,10 +1015,15 @@ _ADDRESSES = select(fleet_hosts.c.name, fleet_hosts.c.address, fleet_hosts.c.lef
 _RECORDED = select(fleet_hosts.c.release).where(
     fleet_hosts.c.app == bindparam("its_app"), fleet_hosts.c.name == bindparam("its_name")
 )
+# No operation of ours is known on it; one that nothing was recorded of is no other than it was.
+_ANOTHER_MACHINE = _FLEET_HOST.values(
+    release=case((fleet_hosts.c.release.is_not(None), UNREAD)), found=None, verified_at=None, operation=0
+)
+_AT_ITS_ADDRESS = fleet_hosts.c.address == bindparam("its_address")  # else it is of who had the name before
 _NO_LATER = _FLEET_HOST.where(fleet_hosts.c.operation <= bindparam("its_epoch"))
 _FLEET_REPORT = Prepared(_NO_LATER)
 _RUNS = Prepared(
-    _NO_LATER.values(
+    _NO_LATER.where(_AT_ITS_ADDRESS).values(
         release=bindparam("its_release"),
         found=bindparam("its_release"),
         verified_at=bindparam("its_time"),
@@ -1016,7 +1035,7 @@ _RUNS = Prepared(
         ),
     )
 )
-_FOUND = _FLEET_HOST.values(
+_FOUND = _FLEET_HOST.where(_AT_ITS_ADDRESS).values(
     release=case(
         (
             and_(fleet_hosts.c.release == UNREAD, fleet_hosts.c.operation <= bindparam("its_epoch")),
@@ -1037,6 +1056,7 @@ _AT_WORK = (
     .exists()
 )
 _SEEN = _FLEET_HOST.where(
+    _AT_ITS_ADDRESS,
     fleet_hosts.c.release.is_distinct_from(UNREAD),
     fleet_hosts.c.operation == bindparam("its_epoch"),
     fleet_hosts.c.verified_at.is_not_distinct_from(bindparam("its_reading")),
@@ -1070,14 +1090,18 @@ _HAS_IT = and_(
 )
 _SETTLED_LATER = _TOUCHED_LATER.where(_SETTLED)
 _HAD_LATER = _TOUCHED_LATER.where(or_(_SETTLED, _HAS_IT, rollout_hosts.c.state == H.ACTIVATING))
+_LAST_OF_ITS = (
+    select(_OTHER.c.id)
+    .where(_OTHER.c.app == fleet_hosts.c.app, _OTHER.c.name == fleet_hosts.c.name)
+    .order_by(_OTHER.c.rollout.desc())
+    .limit(1)
+    .scalar_subquery()
+)
 _TO_LOOK_AT = (
     rows_of(RolloutHost, rollout_hosts)
-    .join(
-        fleet_hosts,
-        and_(fleet_hosts.c.app == rollout_hosts.c.app, fleet_hosts.c.name == rollout_hosts.c.name),
-    )
     .where(
-        fleet_hosts.c.release == UNREAD,
+        # Begun with the hosts: few are unread, and most rows are of done ones.
+        rollout_hosts.c.id.in_(select(_LAST_OF_ITS).where(fleet_hosts.c.release == UNREAD)),
         rollout_hosts.c.state.in_(AFTERWARDS),
         _IS_DUE,
         or_(rollout_hosts.c.lease_until.is_(None), rollout_hosts.c.lease_until <= bindparam("now")),
@@ -1086,10 +1110,7 @@ _TO_LOOK_AT = (
         ~select(_OTHER.c.id)
         .where(
             _SAME_HOST,
-            or_(
-                _OTHER.c.rollout > rollout_hosts.c.rollout,
-                _OTHER.c.rollout.in_(select(rollouts.c.id).where(rollouts.c.state.not_in(sorted(FINISHED)))),
-            ),
+            _OTHER.c.rollout.in_(select(rollouts.c.id).where(rollouts.c.state.not_in(sorted(FINISHED)))),
         )
         .exists(),
     )
@@ -1112,7 +1133,17 @@ _AWAITED = (
     )
     .where(
         rollout_hosts.c.app == bindparam("its_app"),
-        or_(fleet_hosts.c.release == UNREAD, fleet_hosts.c.owes),
+        or_(
+            rollout_hosts.c.rollout
+            == select(func.max(rollouts.c.id))
+            .where(rollouts.c.app == bindparam("its_app"))
+            .scalar_subquery(),
+            and_(
+                or_(fleet_hosts.c.release == UNREAD, fleet_hosts.c.owes),
+                # Of the many in which it was done the last one.
+                or_(rollout_hosts.c.state != H.DONE, rollout_hosts.c.id == _LAST_OF_ITS),
+            ),
+        ),
         rollout_hosts.c.state.in_([*AFTERWARDS, H.ROLLBACK_FAILED]),
         _its_rollout_is(FINISHED),
         _FREE,

@@ -26,6 +26,7 @@ SHA = "a" * 40
 TODAY = datetime(2026, 3, 4, 5, 6, 7, 890, tzinfo=UTC)
 CLAIM = {"its_id": 1, "its_version": 1}
 REPORT = {"its_app": "shop", "its_name": "web1", "its_epoch": 7}
+ADDRESS = "127.1.0.1"
 DUE = {"now": 1e12, "rollout": 1}
 EVENT = {"at": TODAY, "app": "shop", "rollout": 1, "subject": "rollout 1", "what": "plan", "before": None}
 EVENT |= {"after": "pending", "who": "ann", "why": "it's 100 % :new"}
@@ -71,7 +72,10 @@ RUNS = {
         {**CLAIM, "now": 1.0, "touched": True, "touched_at": 3.5, "previous": SHA},
     ),
     "a report": (hosts._FLEET_REPORT, {**REPORT, "owes": True, "owed": None, "operation": 7}),
-    "a release": (hosts._RUNS, {**REPORT, "its_release": SHA, "its_time": TODAY, "stays": True}),
+    "a release": (
+        hosts._RUNS,
+        {**REPORT, "its_address": ADDRESS, "its_release": SHA, "its_time": TODAY, "stays": True},
+    ),
     "a rollout": (rollouts._BY_ID, {"rollout": 1}),
     "its identity": (rollouts._IDENTITY, {"rollout": 1}),
     "its hold": (rollouts._HOLD, {"rollout": 1}),
@@ -142,6 +146,7 @@ EACH = {
                 **REPORT,
                 "its_name": name,
                 "its_epoch": epoch,
+                "its_address": f"127.1.0.{name[3:]}",
                 "its_release": release,
                 "its_time": TODAY,
                 "stays": stays,

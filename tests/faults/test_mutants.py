@@ -551,7 +551,11 @@ def any_report_is_recorded(patch):
     anything = or_(fleet_hosts.c.operation <= bindparam("its_epoch"), fleet_hosts.c.operation > 0)
     report = hosts_store._FLEET_HOST.where(anything)
     known = {"release": bindparam("its_release"), "operation": bindparam("its_epoch")}
-    unused = or_(bindparam("stays", type_=Boolean), bindparam("its_time", type_=DateTime).is_not(None))
+    unused = or_(
+        bindparam("stays", type_=Boolean),
+        bindparam("its_time", type_=DateTime).is_not(None),
+        bindparam("its_address").is_not(None),
+    )
     patch.setattr(hosts_store, "_FLEET_REPORT", Prepared(report))
     patch.setattr(hosts_store, "_RUNS", Prepared(report.where(unused).values(**known)))
 

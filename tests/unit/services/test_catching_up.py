@@ -409,6 +409,74 @@ def test_a_host_that_comes_back_under_another_address_is_found_there(world, monk
     assert (row_of(world, world.newest().id).address, recorded(world, A).address) == ("127.9.9.9",) * 2
 
 
+def moves(world, monkeypatch, name, **where):
+    """The inventory has this host there from now on."""
+    members = world.fleet.members
+    monkeypatch.setattr(
+        world.fleet,
+        "members",
+        lambda its: [replace(one, **where) if one.name == name else one for one in members(its)],
+    )
+
+
+@pytest.mark.parametrize("where", [{"address": "127.9.9.9"}, {"port": 2222}], ids=["address", "port"])
+@pytest.mark.parametrize("has", ["nothing", "what ran before"])
+def test_another_machine_under_the_name_of_one_that_was_done_gets_the_release(world, monkeypatch, where, has):
+    """What was recorded of the old one says nothing of it: it is not known what it runs, until it is read where it is."""
+    older = first_release(world)
+    sha = world.push()
+    assert world.settle().state is R.DONE
+    moves(world, monkeypatch, A, **where)
+    machine = world.fleet.hosts[A]
+    machine.lose_disk()
+    if has != "nothing":
+        machine.use(older)
+    machine.unreachable = True
+    world.run(until=lambda: recorded(world, A).release == UNREAD, seconds=400)
+    assert (recorded(world, A).found, recorded(world, A).verified_at) == (None, None)
+    assert late(world)[A].because.endswith("and is looked at again")
+    back(world, A)
+    world.run(until=lambda: world.fleet.hosts[A].current == sha, seconds=700)
+    assert events(world, A)[-5:] == ["catch up", "prepare", "prepared", "activate", "done"]
+    assert (set(world.runs().values()), late(world)) == ({sha}, {})
+    row = row_of(world, world.newest().id)
+    assert {name: getattr(row, name) for name in where} == where
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_of_a_machine_that_has_only_moved_nothing_is_changed(world, monkeypatch, kept):
+    """It is read at its new address, and runs what was brought to it, or what a person kept on it."""
+    sha = first_release(world)
+    if kept:
+        sha = world.push()
+        world.run(until=lambda: world.runs()[A] == sha, seconds=300)
+        stopping.stop(world.newest().id, world.deps, who="ann", why="a look", keep=True)
+        world.settle()
+    moves(world, monkeypatch, A, address="127.9.9.9")
+    before, known = events(world, A), recorded(world, A)
+    world.run(until=lambda: recorded(world, A).address == "127.9.9.9", seconds=400)
+    world.run(seconds=700)
+    assert events(world, A) == before
+    assert (
+        (recorded(world, A).release, recorded(world, A).found) == (sha, sha) == (known.release, known.found)
+    )
+    assert (late(world), row_of(world, world.newest().id).address) == ({}, "127.9.9.9")
+
+
+def test_what_is_heard_from_the_old_address_is_not_recorded_of_the_new_one(world):
+    """The inventory was read while the host was in flight: what it runs where it is now is read afterwards."""
+    first_release(world)
+    row = row_of(world, world.newest().id)
+    member = next(one for one in world.fleet.members(app(world)) if one.name == A)
+    with world.store.transaction() as tx:
+        tx.hosts.know("shop", [replace(member, address="127.9.9.9")])
+        tx.hosts.runs(row, row.release, settled=True)
+        tx.hosts.found(row, row.release)
+    assert (recorded(world, A).release, recorded(world, A).found) == (UNREAD, None)
+    world.run(until=lambda: recorded(world, A).release == row.release, seconds=700)
+    assert recorded(world, A).release == row.release
+
+
 def test_who_left_the_fleet_is_not_brought_to_anything(world, monkeypatch):
     """It answers again, and the inventory has it no more; a broken inventory brings nobody to anything."""
     done_without(world, A)
