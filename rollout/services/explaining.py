@@ -102,17 +102,15 @@ def why(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
 def coming(tx: Transaction, app: AppConfig) -> Why:
     """What goes out next, also while something is under way; or why nothing does."""
     name, frozen = AppName(app.name), freezes.frozen(tx, app)
-    rollout, following = planning.under_way(tx, name), planning.planned_ahead(tx, name)
+    rollout, following = planning.under_way(tx, name), planning.planned_ahead(tx, app)
     if rollout is not None and rollout.state is R.HALTED:
         return _told(f"a person decides about rollout {rollout.id} first: rollout show {rollout.id}", frozen)
     if following is not None:
         told = _planned(tx, app, following)
         return Why(f"commit {following.commit[:12]}: {told.because}", told.expected_at)
-    waits = planning.ahead(tx, name)
+    waits = planning.ahead(tx, app)
     if rollout is not None and not waits:
-        return _told(
-            frozen, planning.gone_then(tx, name) or (None if frozen else "no commit waits behind it")
-        )
+        return _told(frozen, planning.gone_then(tx, app) or (None if frozen else "no commit waits behind it"))
     foreseen = forecast(tx, app)
     if not foreseen.commits:
         if rollout is None and not (frozen and waits):
@@ -129,11 +127,12 @@ def _told(*words: str | None) -> Why:
 
 
 def _in_rollout(tx: Transaction, app: AppConfig, rollout: Rollout) -> Why | None:
-    """None when the rollout is over and decides nothing any more."""
+    """None when the rollout is over and decides nothing any more, or does not while it waits."""
     number, reason = rollout.id, rollout.reason
     match rollout.state:
         case R.PENDING:
-            return _planned(tx, app, rollout)
+            waits = tx.rollouts.active(rollout.app) is not None
+            return None if waits and planning.is_of_before(rollout, app) else _planned(tx, app, rollout)
         case R.DEPLOYING_CANARY | R.EVALUATING_CANARY | R.FANNING_OUT:
             words = f"in rollout {number}{_although(bars.barred_on_its_way(tx, rollout))}: {stage(rollout)}"
         case R.HALTED:

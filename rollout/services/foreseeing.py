@@ -45,23 +45,23 @@ class Forecast:
 def forecast(tx: Transaction, app: AppConfig, wanted: Commit | None = None) -> Forecast:
     """The rollout that should bring `wanted`; without one, the next rollout after the one under way."""
     name = AppName(app.name)
-    following = planning.planned_ahead(tx, name)
+    following = planning.planned_ahead(tx, app)
     if following is not None and (wanted is None or wanted.sha in following.commits):
         found = tuple(filter(None, (tx.commits.get(name, sha) for sha in following.commits)))
         return Forecast(found, following.previous)
     if planning.unread(tx, name):
         return Forecast(stuck=planning.UNREAD)
-    queue = planning.ahead(tx, name)
+    queue = planning.ahead(tx, app)
     wanted = None if wanted is None else tx.commits.on_line(wanted)
     if wanted is not None and wanted.position is None:  # the mirror does not have it yet: it is the newest
         queue.append(wanted)
     place = 0 if wanted is None else next((at for at, one in enumerate(queue) if one.id == wanted.id), None)
     if place is None and wanted is not None and _goes_alone(wanted, queue):
         untested = int(wanted.state in UNTESTED)
-        return Forecast((wanted,), planning.runs_then(tx, name), untested=untested, free_at=_free_at(tx, app))
+        return Forecast((wanted,), planning.runs_then(tx, app), untested=untested, free_at=_free_at(tx, app))
     if place is None:
         # A freeze is told beside it, by who asks: a person decides when that is over, too.
-        return Forecast(stuck=planning.gone_then(tx, name) or planning.waits_for(app, tx))
+        return Forecast(stuck=planning.gone_then(tx, app) or planning.waits_for(app, tx))
     return _Rounds(tx, app, queue, wanted).until(place)
 
 
@@ -75,7 +75,7 @@ class _Rounds:
         name = AppName(app.name)
         self._known = bars.candidates(tx, app, list(queue))
         planned = tx.rollouts.pending(name)
-        if self._known and planned is not None and planning.runs_then(tx, name) == planned.commit:
+        if self._known and planned is not None and planning.runs_then(tx, app) == planned.commit:
             self._known[0] = replace(self._known[0], below=())  # that one mends it, or is set aside
         self._soon: dict[str, str] = {}  # the names of those that are to be barred: when
         self._together: list[set[str]] = []  # those that are to be suspect of the same
@@ -92,7 +92,7 @@ class _Rounds:
         active = planning.under_way(self._tx, name)
         if active is not None and is_healthy(active):
             self._bar_the_last(self._tx.commits.get(name, active.commit))
-        before = int(planning.planned_ahead(self._tx, name) is not None)
+        before = int(planning.planned_ahead(self._tx, self._app) is not None)
         for rounds in range(before, before + MOST_ROUNDS):
             at_once = self._at_once and rounds == before
             choice = self._choose(start, at_once=at_once)
@@ -106,7 +106,7 @@ class _Rounds:
             if place < end:
                 to_be_tested = self._known[end - 1 : end] if is_wish else self._known[:end]
                 untested = sum(is_tested(one, self._wanted) for one in to_be_tested)
-                previous = self._queue[start - 1].sha if start else planning.runs_then(self._tx, name)
+                previous = self._queue[start - 1].sha if start else planning.runs_then(self._tx, self._app)
                 return Forecast(tuple(self._queue[start:end]), previous, rounds, untested, free_at)
             self._bar_the_last(self._queue[end - 1])
             self._free_at = (free_at if is_wish else freezes.free_at(self._app, free_at)) + self._each
@@ -214,7 +214,7 @@ def is_healthy(rollout: Rollout) -> bool:
 def _free_at(tx: Transaction, app: AppConfig) -> datetime:
     """When all that is under way or planned is out."""
     name = AppName(app.name)
-    rollout = planning.planned_ahead(tx, name) or planning.under_way(tx, name)
+    rollout = planning.planned_ahead(tx, app) or planning.under_way(tx, name)
     return ends_at(tx, app, rollout) if rollout is not None and is_healthy(rollout) else tx.today()
 
 

@@ -110,7 +110,7 @@ def no_commit(app: AppConfig) -> str:
 def waits_for(app: AppConfig, tx: Transaction) -> str:
     """Why nothing is being started, in one sentence for people."""
     if _busy(tx, app):
-        return gone_then(tx, AppName(app.name)) or UNDER_WAY
+        return gone_then(tx, app) or UNDER_WAY
     chosen, why = _choose(tx, app)
     return why if chosen is None else hindered(tx, chosen.app) or why
 
@@ -177,30 +177,38 @@ def under_way(tx: Transaction, app: AppName) -> Rollout | None:
     return tx.rollouts.active(app) or tx.rollouts.pending(app)
 
 
-def planned_ahead(tx: Transaction, app: AppName) -> Rollout | None:
+def planned_ahead(tx: Transaction, app: AppConfig) -> Rollout | None:
     """The rollout that begins when the app's active one is done."""
-    found = tx.rollouts.pending(app)
-    return found if found is not None and found.is_ahead and tx.rollouts.active(app) is not None else None
+    found = tx.rollouts.pending(AppName(app.name))
+    if found is None or not found.is_ahead or tx.rollouts.active(found.app) is None:
+        return None
+    return None if is_of_before(found, app) else found
 
 
-def ahead(tx: Transaction, app: AppName) -> list[Commit]:
+def is_of_before(rollout: Rollout, app: AppConfig) -> bool:
+    """It is planned ahead by another rollout.toml, and so planned anew when its time is there: until then who has not read that goes on with it."""
+    return rollout.is_ahead and dict(rollout.policy) != app.policy()
+
+
+def ahead(tx: Transaction, app: AppConfig) -> list[Commit]:
     """The branch behind all that is on its way out or planned, oldest first: what will wait when that is done. Else as `waiting`."""
-    sha = runs_then(tx, app)
-    return _behind(tx, app, tx.commits.get(app, sha) if sha else None)
+    name, sha = AppName(app.name), runs_then(tx, app)
+    return _behind(tx, name, tx.commits.get(name, sha) if sha else None)
 
 
-def runs_then(tx: Transaction, app: AppName) -> str | None:
+def runs_then(tx: Transaction, app: AppConfig) -> str | None:
     """What the fleet runs when all that is on its way out or planned is out: what the next rollout follows."""
-    rollout = under_way(tx, app)
+    name = AppName(app.name)
+    rollout = under_way(tx, name)
     if rollout is None or rollout.state in {RolloutState.STOPPING, RolloutState.ROLLING_BACK}:
-        return tx.rollouts.released(app)
-    return (tx.rollouts.pending(app) or rollout).commit
+        return tx.rollouts.released(name)
+    return (planned_ahead(tx, app) or rollout).commit
 
 
-def gone_then(tx: Transaction, app: AppName) -> str | None:
+def gone_then(tx: Transaction, app: AppConfig) -> str | None:
     """That nothing follows by itself what is on its way, since that has left the branch."""
     sha = runs_then(tx, app)
-    commit = tx.commits.get(app, sha) if sha else None
+    commit = tx.commits.get(AppName(app.name), sha) if sha else None
     return GONE if commit is not None and _is_gone(commit) and not _is_inside(tx, commit) else None
 
 
@@ -231,7 +239,7 @@ def _not_as_now(tx: Transaction, app: AppConfig, rollout: Rollout) -> str | None
     """Ahead of time nothing is decided, only made ready: what begins is what would be planned now."""
     if rollout.previous != tx.rollouts.released(rollout.app):
         return f"it was to follow {(rollout.previous or 'nothing')[:12]}, which is not what runs; it is planned anew"
-    if dict(rollout.policy) != app.policy():
+    if is_of_before(rollout, app):
         return "rollout.toml has changed since it was planned; it is planned anew"
     chosen, why = _choose(tx, app)
     if chosen is None:

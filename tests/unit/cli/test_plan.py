@@ -92,7 +92,7 @@ def test_a_commit_is_shown_with_those_that_go_with_it(cli, shipped):
     """By its name: the rollout that should bring it, although another one comes first."""
     first, second = a_commit(shipped), a_commit(shipped)
     with shipped.store.transaction() as tx:
-        assert [one.id for one in planning.ahead(tx, AppName("shop"))] == [first.id, second.id]
+        assert [one.id for one in planning.ahead(tx, shipped.config.app("shop"))] == [first.id, second.id]
     assert "1 rollout before it" in cli("plan", second.sha).out
     document = cli("plan", second.sha, "--json").json
     assert [one["commit"] for one in document["commits"]] == [second.sha]

@@ -320,7 +320,7 @@ def test_a_merge_that_is_planned_ahead_is_set_aside_when_a_commit_inside_of_it_i
 
     def ahead():
         with world.store.reading() as tx:
-            return planning.planned_ahead(tx, "shop")
+            return planning.planned_ahead(tx, world.config.app("shop"))
 
     world.run(until=ahead)
     assert ahead().commit == merge

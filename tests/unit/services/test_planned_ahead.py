@@ -245,6 +245,24 @@ def test_another_rollout_toml_sets_it_aside(world):
     assert rollout(world, 4).policy["fan_out"]["retries"] == 7
 
 
+def test_what_another_rollout_toml_will_make_of_it_is_what_why_tells(world, monkeypatch):
+    """Three wait together, and `queue.most` is one from now on: each is promised its own turn, though nobody sets the rollout aside before its time."""
+    hashes = planned_batch(world, monkeypatch)
+    app = world.config.app("shop")
+    world.config.apps["shop"] = app.model_copy(update={"queue": app.queue.model_copy(update={"most": 1})})
+    with world.store.reading() as tx:
+        its = world.config.app("shop")
+        told = [explaining.why(tx, its, tx.commits.get("shop", sha)).because for sha in hashes]
+        foreseen = [foreseeing.forecast(tx, its, tx.commits.get("shop", sha)) for sha in hashes]
+        coming = explaining.coming(tx, its).because
+    assert [[one.sha for one in each.commits] for each in foreseen] == [[sha] for sha in hashes]
+    assert [each.rounds for each in foreseen] == [0, 1, 2]
+    assert all("waits for rollout 2" in because and "rollout 3" not in because for because in (*told, coming))
+    to_the_end(world)
+    assert states(world)[3] is R.ERROR
+    assert [rollout(world, number).commits for number in (4, 5, 6)] == [(sha,) for sha in hashes]
+
+
 def test_a_wish_is_in_conflict_with_what_fans_out_only(world):
     """`deploy --now` names the rollout that fans out, and not the one that nobody asked for."""
     planned(world)
