@@ -320,6 +320,12 @@ def brought(line: Sequence[Candidate]) -> list[str]:
     return [one.sha for one in _blocks(line) if one.start <= len(line) < one.end]
 
 
+def ships_only_with(queue: Sequence[Candidate], sha: str) -> str | None:
+    """The later commit that undoes or mends this one, and without which it does not ship."""
+    fix = next((block.fix for block in _blocks(queue) if block.sha == sha and block.fix is not None), None)
+    return None if fix is None else queue[fix - 1].sha
+
+
 def last_suspect(queue: Sequence[Candidate]) -> str | None:
     """The culprit by elimination: the only suspect of a batch that is left, when another one of it is out and well."""
     left = [one.sha for one in queue if one.suspect and one.state is CommitState.PASSED]

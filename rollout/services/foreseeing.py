@@ -99,7 +99,7 @@ class _Rounds:
             while choice.position is not None and self._is_bad(start, start + choice.position):
                 choice = self._choose(start, at_once=at_once)  # there is one less that may go out with others
             if choice.position is None:
-                return Forecast(stuck=self._in_time(choice.reason))
+                return Forecast(stuck=self._before_that(start, self._in_time(choice.reason)))
             end = start + choice.position
             is_wish = self._queue[end - 1].now_reason is not None
             free_at = self._free_at if is_wish else self._thawed()
@@ -179,6 +179,13 @@ class _Rounds:
         return next(
             (f"{when}, {reason}" for name, when in self._soon.items() if reason.startswith(name)), reason
         )
+
+    def _before_that(self, start: int, reason: str) -> str:
+        """Of one that lies before what keeps the queue: why it does not go out before that."""
+        its = "" if self._wanted is None else self._wanted.sha
+        fix = selection.ships_only_with(self._hoped[start:], its)
+        words = f"{its[:12]} ships only together with {(fix or '')[:12]}, which undoes it"
+        return reason if fix is None or reason.startswith(words) else f"{words}; {reason}"
 
 
 def is_tested(one: Candidate, wanted: Commit | None = None) -> bool:

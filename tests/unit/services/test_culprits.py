@@ -265,6 +265,20 @@ def test_what_is_barred_when_a_revert_comes_again_is_what_why_foresees(world, mo
     assert f"{barred[0][:12]} is barred" in foreseen_of
 
 
+def test_why_of_what_is_reverted_behind_a_barred_commit_says_that_it_ships_with_its_revert(world):
+    """It lies before the barred one, which keeps nothing but its revert."""
+    first, barred = (world.workshop.push() for _ in range(2))
+    revert = world.workshop.push(f"This reverts commit {first}.")
+    read(world)
+    bars.bar("shop", barred, world.deps, who="ann", why="slow")
+    tested(world, first, barred, revert)
+    assert (
+        f"{first[:12]} ships only together with {revert[:12]}, which undoes it; {barred[:12]} is barred"
+        in (why(world, first).because)
+    )
+    assert "ships only together" not in why(world, revert).because
+
+
 def test_who_is_left_is_not_guilty_when_the_other_suspect_was_taken_off_the_branch(world, monkeypatch):
     """The last of three was forced away, perhaps because it was the bad one: the second has a canary of its own, and ships."""
     _, second, third = suspects_of_a_batch(world, monkeypatch)
