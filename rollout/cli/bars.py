@@ -22,7 +22,7 @@ def bar(call: Call, commit: Name, *, reason: NeededReason) -> int:
     with call.store.reading() as tx:
         rollout, line = bars.brought_by(tx, barred), tx.commits.on_line(barred)
         left = None if rollout else bars.what_a_bar_leaves(tx, barred)
-    words = "is barred" if barred.state == "barred" else "will be barred as soon as it has passed"
+    words = "is barred"
     if line.sha != barred.sha:  # it is not tested, nor shipped, by itself
         words = f"is barred, and {output.short(line.sha)} with it, which it came in with"
     _print(call, barred, words)
@@ -55,6 +55,6 @@ def unbar(call: Call, commit: Name, *, reason: Reason = None) -> int:
 
 def _print(call: Call, commit: "Commit", words: str) -> None:
     if call.json:
-        output.document({"commit": commit.sha, "state": str(commit.state), "reason": commit.reason})
+        output.document({"commit": commit.sha, "state": str(commit.state), "reason": commit.barred_for})
     else:
         output.say(f"commit {output.short(commit.sha)} {words}")

@@ -35,7 +35,7 @@ def show(call: Call, number: int, *, events: bool) -> int:
     for commit in barred:
         _line(
             "culprit" if found_out else "barred",
-            f"{_by(commit)}; barred: {output.clean(commit.reason or '')}",
+            f"{_by(commit)}; barred: {output.clean(commit.barred_for or '')}",
         )
     if innocent := bars.how_the_innocent_ship(barred):
         _line("", innocent)

@@ -49,7 +49,9 @@ class Commit:
     received_s: float | None  # store clock; null when it has begun anew since
     tested_at: datetime | None
     reason: str | None  # why it failed or is barred
-    bar_wanted: str | None  # bar it as soon as it passes, for this reason
+    bar_wanted: (
+        str | None
+    )  # it is barred for this reason though it has not passed; its state says so when it has
     suspect: bool  # was in a batch that went wrong: goes out alone
     suspect_of: RolloutId | None  # that batch; None when it was suspected by an older version
     now_reason: str | None  # a person wants it out before the queue, for this reason
@@ -72,6 +74,16 @@ class Commit:
     mends: str = ""  # hashes that those that came in with it revert or mend; see `selection.PERHAPS`
     # By a person, since it was barred or became suspect last: being the same as a barred one does not bar it again.
     unbarred: bool = False
+
+    @property
+    def is_barred(self) -> bool:
+        """Automation must not ship it, whatever its tests say."""
+        return self.state is CommitState.BARRED or self.bar_wanted is not None
+
+    @property
+    def barred_for(self) -> str | None:
+        """All reasons of its bar."""
+        return self.reason if self.state is CommitState.BARRED else self.bar_wanted
 
     @property
     def is_pull(self) -> bool:

@@ -44,11 +44,17 @@ class Candidate:
     silent: bool = False
     # Passed, and its archive is built again: whatever its age, nothing ships past it meanwhile.
     built: bool = False
+    barred: bool = False  # though its state says something else: red, untested, or in test
     inner: tuple[
         tuple[str, bool], ...
     ] = ()  # that came in with it, and whether it is barred: those that are, or that are undone
     # Of the oldest one: what is barred in what the queue follows, and the commit of the line that has brought it.
     below: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def is_barred(self) -> bool:
+        """Whether it must not ship until something mends it, neither alone nor inside of a later one."""
+        return self.barred or self.state is CommitState.BARRED
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,7 +365,7 @@ def _blocks(queue: Sequence[Candidate]) -> list[_Block]:
     fixes_at = [position for position, candidate in enumerate(queue, start=1) if candidate.reverts]
     blocks = []
     for position, candidate in enumerate(queue, start=1):
-        itself = (candidate.sha, candidate.state is CommitState.BARRED)
+        itself = (candidate.sha, candidate.is_barred)
         own = [(sha, barred, candidate.sha) for sha, barred in (itself, *candidate.inner)]
         for sha, barred, line in (*own, *((sha, True, line) for sha, line in candidate.below)):
             inside = sha != candidate.sha

@@ -32,6 +32,7 @@ def candidate(commit: Commit, tx: Transaction) -> selection.Candidate:
         sha=commit.sha,
         state=CommitState.PASSED if commit.is_built_again else commit.state,
         built=commit.is_built_again,
+        barred=commit.is_barred,
         age_s=age_s(commit, tx),
         suspect=commit.suspect,
         reverts=selection.mended(commit.message) | (undone - perhaps),
@@ -190,13 +191,9 @@ def _was_spoken_of(tx: Transaction, shipped: Commit, batch: RolloutId) -> bool:
     """One of the batch was let go, or is kept in for a reason of somebody's: whether that was the culprit nobody knows."""
     return any(
         (one.unbarred and one.suspect_of == batch)
-        or (_is_kept_in(one) and not is_in(tx.commits.on_line(one), shipped))
+        or (one.is_barred and not is_in(tx.commits.on_line(one), shipped))
         for one in tx.commits.of_batch(shipped.app, batch)
     )
-
-
-def _is_kept_in(commit: Commit) -> bool:
-    return commit.state is CommitState.BARRED or commit.bar_wanted is not None
 
 
 def brought(tx: Transaction, rollout: Rollout) -> list[str]:
@@ -291,7 +288,7 @@ def blamed(tx: Transaction, rollout: Rollout) -> tuple[list[Commit], list[Commit
     batch = _commits(tx, rollout)
     suspects = [commit for commit in batch if commit.suspect and commit.state is CommitState.PASSED]
     kept = brought(tx, rollout)
-    barred = [commit for commit in batch if commit.state is CommitState.BARRED and commit.sha in kept]
+    barred = [commit for commit in batch if commit.is_barred and commit.sha in kept]
     return barred, suspects
 
 
@@ -320,8 +317,7 @@ def _are_barred(tx: Transaction, rollout: Rollout) -> str:
 def _told_as_barred(tx: Transaction, commit: Commit) -> str:
     line = tx.commits.on_line(commit)
     inside = "" if line.id == commit.id else f", which came in with {line.sha[:12]},"
-    reason = commit.reason if commit.state is CommitState.BARRED else commit.bar_wanted
-    return f"{commit.sha[:12]}{inside} is barred: {reason}"
+    return f"{commit.sha[:12]}{inside} is barred: {commit.barred_for}"
 
 
 def _commits(tx: Transaction, rollout: Rollout) -> list[Commit]:
@@ -425,8 +421,7 @@ def _bar_the_same(tx: Transaction, commit: Commit) -> bool:
     for what, other in _same(tx, commit):
         first = other.same_as or other.sha
         if not any(selection.is_fix_of(seen, sha) for sha in (other.sha, first)):
-            its = other.reason if other.state is CommitState.BARRED else other.bar_wanted
-            why = _one_reason(f"{what} {other.sha[:12]}, which is barred: {its}")
+            why = _one_reason(f"{what} {other.sha[:12]}, which is barred: {other.barred_for}")
             bar_locked(tx, commit, who="bar", why=why, same_as=first)
             return True
     return False
@@ -443,7 +438,7 @@ def _same(tx: Transaction, commit: Commit) -> Iterator[tuple[str, Commit]]:
             yield f"the same {what} as", other
     for back in _of_hashes(tx, commit.app, _undone_by(tx, commit)):
         for bad in _of_hashes(tx, commit.app, _undone_by(tx, back)):
-            if bad.state is CommitState.BARRED:
+            if bad.is_barred:
                 yield f"takes {back.sha[:12]} back, and with it the revert of", bad
 
 
@@ -475,12 +470,10 @@ def _of_hashes(tx: Transaction, app: AppName, hashes: Iterable[str]) -> Iterator
 
 
 def bar(app: str, name: str, deps: Deps, *, who: str, why: str) -> Commit:
-    """Automation must not ship this commit; one still in test is barred as soon as it passes."""
+    """Automation must not ship this commit, neither by itself nor inside of a later one, whatever its tests say or will say."""
     with deps.store.transaction() as tx:
         tx.apps.lock(AppName(app))
         commit = named(tx, app, name)
-        if commit.state is CommitState.FAILED and commit.merged_into is None:
-            raise Conflict(f"commit {commit.sha[:12]} failed its tests; it is not shipped anyway")
         withdraw_wishes(tx, commit, who=who, why=why)
         return bar_locked(tx, commit, who=who, why=_one_reason(why))
 
@@ -514,7 +507,9 @@ def withdraw_wishes(tx: Transaction, commit: Commit, *, who: str, why: str) -> N
 
 
 def bar_locked(tx: Transaction, commit: Commit, *, who: str, why: str, same_as: str | None = None) -> Commit:
-    """As `bar`, for whoever holds the app's row; a failed commit stays what it is, and a barred one barred, for this reason too.
+    """As `bar`, for whoever holds the app's row; a barred commit stays barred, for this reason too.
+
+    What has not passed keeps its state beside the bar, and its tests may be run again: when it passes it is BARRED.
 
     `same_as`: the barred commit that this one is the same as; when that may ship again, so may this one.
     """
@@ -533,12 +528,12 @@ def bar_locked(tx: Transaction, commit: Commit, *, who: str, why: str, same_as: 
         case CommitState.FAILED if commit.merged_into is not None:
             tx.record(commit.app, f"commit {commit.sha}", "bar what it came in with", who=who, why=why)
             return tx.commits.wish_bar(commit, _also(commit.bar_wanted, why))
-        case CommitState.RECEIVED | CommitState.TESTING:
-            tx.record(commit.app, f"commit {commit.sha}", "bar as soon as it passes", who=who, why=why)
+        case CommitState.RECEIVED | CommitState.TESTING | CommitState.FAILED:
+            tx.record(commit.app, f"commit {commit.sha}", "bar", who=who, why=why)
             return tx.commits.wish_bar(commit, _also(commit.bar_wanted, why))
         case CommitState.BARRED if same_as is None:
             return _for_its_own_sake(tx, commit, who=who, why=why)
-        case CommitState.BARRED | CommitState.FAILED:
+        case CommitState.BARRED:
             return commit
 
 
@@ -569,7 +564,7 @@ def unbar(app: str, name: str, deps: Deps, *, who: str, why: str) -> tuple[Commi
     with deps.store.transaction() as tx:
         tx.apps.lock(AppName(app))
         commit = named(tx, app, name)
-        lifted = commit.reason if commit.state is CommitState.BARRED else commit.bar_wanted
+        lifted = commit.barred_for
         allowed = _let_go(tx, commit, who=who, why=why)
         _free_twins(tx, commit, who=who, why=why)
         return allowed, lifted

@@ -74,11 +74,7 @@ def asked_for(tx: Transaction, app: AppConfig, name: str | None) -> Commit:
 
 def may_go(commit: Commit) -> bool:
     """Whether automation may make it the commit of a rollout, should its tests pass."""
-    return (
-        commit.state not in {CommitState.FAILED, CommitState.BARRED}
-        and commit.bar_wanted is None
-        and not commit.is_pull
-    )
+    return commit.state is not CommitState.FAILED and not commit.is_barred and not commit.is_pull
 
 
 def why(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
@@ -213,10 +209,10 @@ def stage(rollout: Rollout) -> str:
 def _as_pull(tx: Transaction, app: AppConfig, commit: Commit) -> str:
     """It is never shipped, whatever its tests say."""
     pull = f"head of pull request {commit.pull}"
+    barred = f", and is barred then: {commit.barred_for}" if commit.is_barred else ""
     if commit.state is CommitState.FAILED:
-        return f"{pull}, {telling.verdict(commit)}{_look(tx, commit)}"
+        return f"{pull}, {telling.verdict(commit)}{_look(tx, commit)}{barred}"
     words = "tested" if commit.state is CommitState.PASSED else telling.where(commit)
-    barred = f", and is barred then: {commit.bar_wanted}" if commit.bar_wanted else ""
     return f"{pull}: {words}; it ships only when it is merged into {app.branch}{barred}"
 
 
@@ -234,14 +230,12 @@ def _will_not(tx: Transaction, app: AppConfig, commit: Commit) -> Why | None:
     running = planning.released(tx, commit.app)
     if running is not None and running.on_branch and commit.on_branch and _is_below(commit, running):
         return Why(f"older than {running.sha[:12]}, which runs: what it changed is in there")
-    if commit.state is CommitState.BARRED:
+    if commit.is_barred:
         return _barred(tx, app, commit)
     if commit.state is CommitState.FAILED:
         return _failed(tx, app, commit)
     if commit.position is not None and not commit.on_branch:
         return Why(f"no longer on branch {app.branch}")
-    if commit.bar_wanted is not None and commit.state in UNTESTED:
-        return Why(f"{telling.where(commit)}, and it is barred as soon as it passes: {commit.bar_wanted}")
     return None
 
 
@@ -265,13 +259,23 @@ def _barred(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
     """It never goes out by itself, but together with what undoes it."""
     foreseen = forecast(tx, app, commit) if commit.position is not None and commit.on_branch else Forecast()
     brings = foreseen.commits[-1] if foreseen.commits else commit
+    barred = f"{_beside_its_bar(tx, commit)}barred: {commit.barred_for}"
     if brings.id != commit.id:
         told = why(tx, app, brings)
         along = f"it is taken along by {brings.sha[:12]}, which came later"
-        return Why(f"barred: {commit.reason}; {along}: {told.because}", told.expected_at)
-    lifts = " (for all of that)" if len(bars.reasons(commit.reason)) > 1 else ""
+        return Why(f"{barred}; {along}: {told.because}", told.expected_at)
+    lifts = " (for all of that)" if len(bars.reasons(commit.barred_for)) > 1 else ""
     return Why(
-        f"barred: {commit.reason}; a later commit that says so may mend it, or: rollout unbar {commit.sha[:12]}{lifts}"
+        f"{barred}; a later commit that says so may mend it, or: rollout unbar {commit.sha[:12]}{lifts}"
+    )
+
+
+def _beside_its_bar(tx: Transaction, commit: Commit) -> str:
+    """Of one that has not passed: what its tests say."""
+    if commit.state in UNTESTED:
+        return f"{telling.where(commit)}, and is "
+    return (
+        f"{telling.verdict(commit)}{_look(tx, commit)}; it is " if commit.state is CommitState.FAILED else ""
     )
 
 

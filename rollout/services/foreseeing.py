@@ -79,7 +79,7 @@ class _Rounds:
             self._known[0] = replace(self._known[0], below=())  # that one mends it, or is set aside
         self._soon: dict[str, str] = {}  # the names of those that are to be barred: when
         self._together: list[set[str]] = []  # those that are to be suspect of the same
-        self._hoped = [self._as_hoped(*one) for one in zip(queue, self._known, strict=True)]
+        self._hoped = [self._as_hoped(one) for one in self._known]
         self._durations_s = tx.rollouts.durations(name)
         self._each = timedelta(seconds=typical_s(tx, name))
         self._free_at, self._thawed_at = _free_at(tx, app), freezes.over_at(tx, app)
@@ -113,12 +113,9 @@ class _Rounds:
             start = end
         return Forecast(stuck=f"more than {MOST_ROUNDS} rollouts go before it")
 
-    def _as_hoped(self, commit: Commit, seen: Candidate) -> Candidate:
+    def _as_hoped(self, seen: Candidate) -> Candidate:
         """When its tests are over, and went well."""
         state = CommitState.PASSED if is_tested(seen, self._wanted) else seen.state
-        if commit.bar_wanted is not None and commit.state in UNTESTED:
-            self._soon[commit.sha[:12]] = "as soon as it has passed"
-            state = CommitState.BARRED
         return replace(seen, built=False, state=state)
 
     def _is_bad(self, start: int, end: int) -> bool:
@@ -206,7 +203,7 @@ def _choose(
     wishes = [
         (commit.id, position)
         for position, (commit, seen) in enumerate(zip(queue, candidates, strict=True), start=1)
-        if commit.now_reason and seen.state is CommitState.PASSED
+        if commit.now_reason and seen.state is CommitState.PASSED and not seen.is_barred
     ]
     if wishes:
         return selection.Choice(max(wishes)[1], "a person wants it")

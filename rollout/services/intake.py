@@ -466,9 +466,9 @@ def _refuse_others(app: AppConfig, head: str, sha: str, deps: Deps) -> None:
 
 def _refuse_conflicts(tx: Transaction, app: AppConfig, commit: Commit, *, now: bool) -> None:
     short = commit.sha[:12]
-    if commit.state is CommitState.BARRED:
+    if commit.is_barred and (now or commit.state is CommitState.BARRED):  # its tests may be run again
         raise Conflict(
-            f"commit {short} is barred: {commit.reason}",
+            f"commit {short} is barred: {commit.barred_for}",
             remedy=f"revert it and push, or allow it with `rollout unbar {short}`",
         )
     released = planning.released(tx, commit.app)

@@ -16,7 +16,7 @@ from rollout import crashpoints
 from rollout.config.deploy_file import AppConfig
 from rollout.domain.model import FOREIGN, AppName, Commit, Epoch, Rollout, RolloutHost, RolloutId
 from rollout.domain.pipeline import Ring, roll_back_host
-from rollout.domain.states import FINISHED, CommitState, HostEvent, HostState, RolloutEvent, RolloutState
+from rollout.domain.states import FINISHED, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.errors import Conflict, NotFound, RolloutError
 from rollout.services import bars, notices, planning, shares
 from rollout.services.policies import policy
@@ -292,9 +292,9 @@ def roll_back_done(app: AppConfig, deps: Deps, *, to: str | None, who: str, why:
 
 def _goal(tx: Transaction, rollout: Rollout, to: str) -> str:
     commit = bars.named(tx, rollout.app, to)
-    if commit.state is CommitState.BARRED:
+    if commit.is_barred:
         raise Conflict(
-            f"commit {commit.sha[:12]} is barred: {commit.reason}",
+            f"commit {commit.sha[:12]} is barred: {commit.barred_for}",
             remedy=f"choose another, or allow it with `rollout unbar {commit.sha[:12]}`",
         )
     if _is_newer(tx, commit, rollout):
@@ -406,7 +406,7 @@ def _on_what_is_barred(tx: Transaction, rollout: Rollout) -> list[str]:
 
 
 def _is_barred(commit: Commit | None) -> bool:
-    return commit is not None and commit.state is CommitState.BARRED
+    return commit is not None and commit.is_barred
 
 
 def _left_alone(tx: Transaction, rollout: Rollout) -> list[str]:

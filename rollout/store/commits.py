@@ -88,9 +88,7 @@ _NOT_TESTED = (
 WHOLE = 40  # digits of a hash that is not cut
 MOST_UNPLACED = 50  # git is asked for each of them at every reading; those that it lacks end by themselves
 ITSELF = commits.c.merged_into.is_(None)  # not inside a merge: may be tested and shipped by itself
-_BARRED = or_(
-    commits.c.state == CommitState.BARRED, commits.c.bar_wanted.is_not(None)
-)  # or to be, once it has passed
+_BARRED = or_(commits.c.state == CommitState.BARRED, commits.c.bar_wanted.is_not(None))  # `Commit.is_barred`
 _IS_BUILT_AGAIN = and_(  # `Commit.is_built_again`
     commits.c.state.in_([CommitState.RECEIVED, CommitState.TESTING]), commits.c.digest.is_not(None)
 )
@@ -730,7 +728,7 @@ class Commits:
         return self._write(commit, **values)
 
     def wish_bar(self, commit: Commit, why: str | None) -> Commit:
-        """Bar it as soon as it passes; None: a person lets it go. The test that runs keeps its claim: the version stays."""
+        """It is barred though it has not passed; None: a person lets it go. The test that runs keeps its claim: the version stays."""
         values = {"bar_wanted": why, "unbarred": why is None}
         self._tx.connection.execute(update(commits).where(commits.c.id == commit.id).values(**values))
         return replace(commit, bar_wanted=why, unbarred=why is None)

@@ -692,7 +692,7 @@ def barred_is_passed(patch):
     true = bars.candidate
 
     def candidate(commit, tx):
-        return dataclasses.replace(true(commit, tx), state=CommitState.PASSED)
+        return dataclasses.replace(true(commit, tx), state=CommitState.PASSED, barred=False)
 
     patch.setattr(bars, "candidate", candidate)
     begins_whatever_is(patch)

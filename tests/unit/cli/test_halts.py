@@ -2,7 +2,6 @@
 
 import pytest
 
-from rollout.domain.model import AppName
 from rollout.domain.states import CommitState, RolloutEvent
 from tests.support.fakes import Meanwhile, a_commit, a_rollout
 
@@ -204,12 +203,15 @@ def test_who_lifts_a_bar_is_told_what_it_was_for(cli, deps):
     assert "may be shipped again; it was barred: slow; and: leaks" in cli("unbar", sha).out
 
 
-def test_a_commit_in_test_is_barred_when_it_has_passed(cli, deps):
-    """The wish is kept until then."""
-    sha = a_commit(deps, passed=None).sha
-    assert "as soon as it has passed" in cli("bar", sha, "--reason", "leaks").out
-    with deps.store.reading() as tx:
-        assert tx.commits.get(AppName("shop"), sha).bar_wanted == "leaks"
+@pytest.mark.parametrize(("passed", "stays"), [(None, "received"), (False, "failed")])
+def test_a_commit_that_has_not_passed_is_barred_as_any_other(cli, deps, passed, stays):
+    """In test or red: it keeps its state, the answer says what it is barred for, and `unbar` lifts that."""
+    sha = a_commit(deps, passed=passed).sha
+    assert f"{sha[:12]} is barred\n" in cli("bar", sha, "--reason", "leaks").out
+    told = cli("bar", sha, "--reason", "slow", "--json")
+    assert (told.code, told.json) == (0, {"commit": sha, "state": stays, "reason": "leaks; and: slow"})
+    assert "barred: leaks; and: slow" in cli("why", sha).out
+    assert "it was barred: leaks; and: slow" in cli("unbar", sha).out
 
 
 def test_an_unknown_commit_is_3(cli):

@@ -264,6 +264,16 @@ def test_a_barred_commit_blocks_all_after_it(letters):
     assert f"This reverts commit {bad}" in choice.reason
 
 
+@pytest.mark.parametrize("state", "fFtrp")
+@pytest.mark.parametrize(("reverts", "position"), [({}, None), ({3: {1}}, 3)])
+def test_a_bar_holds_whatever_the_tests_of_the_commit_say(state, reverts, position):
+    """Red, without a verdict, untested for longer than the goal: no later commit takes it along but with its fix."""
+    first, *rest = a_queue(f"{state}pp", minutes=[60], reverts=reverts)
+    choice = choose([replace(first, barred=True), *rest], [])
+    assert choice.position == position
+    assert position or choice.reason.startswith(f"{sha(1)[:12]} is barred, and so is all that comes after it")
+
+
 def test_what_lies_before_a_barred_commit_ships():
     """Innocent commits before the culprit go out."""
     assert choose(a_queue("pbp"), []).position == 1
@@ -569,13 +579,16 @@ def queues(draw):
     """Any queue of up to ten commits."""
     length = draw(st.integers(1, 10))
     return [
-        candidate(
-            draw(st.sampled_from("ppppfbtrFR")),
-            position=position,
-            minutes=draw(st.sampled_from([0, 5, 15, 25, 29, 30, 60])),
-            suspect=draw(st.integers(0, 5)) == 0,
-            reverts=draw(st.sets(st.integers(1, position - 1), max_size=2)) if position > 1 else (),
-            built=draw(st.integers(0, 5)) == 0,
+        replace(
+            candidate(
+                draw(st.sampled_from("ppppfbtrFR")),
+                position=position,
+                minutes=draw(st.sampled_from([0, 5, 15, 25, 29, 30, 60])),
+                suspect=draw(st.integers(0, 5)) == 0,
+                reverts=draw(st.sets(st.integers(1, position - 1), max_size=2)) if position > 1 else (),
+                built=draw(st.integers(0, 5)) == 0,
+            ),
+            barred=draw(st.integers(0, 9)) == 0,
         )
         for position in range(1, length + 1)
     ]
@@ -624,7 +637,7 @@ def test_what_ships_is_always_permitted(queue, durations, cap):
     for position, one in enumerate(shipped, start=1):
         has_fix = any(is_fix_of(later, one.sha) for later in shipped[position:])
         is_undone = any(is_fix_of(later, one.sha) for later in queue[position:])
-        assert has_fix or (one.state is not CommitState.BARRED and not is_undone)
+        assert has_fix or not (one.is_barred or is_undone)
         for inner, is_barred in one.inner:
             has_fix = any(is_fix_of(later, inner) for later in shipped[position - 1 :])
             assert has_fix or not (is_barred or any(is_fix_of(later, inner) for later in queue[position:]))

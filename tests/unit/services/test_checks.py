@@ -704,3 +704,19 @@ def test_reports_are_bounded_and_refused_where_nobody_reads_them(world, tmp_path
     report(world, "b" * 40, "check 1", "failure")  # a known one has its newest word
     with pytest.raises(Conflict):
         report(World(tmp_path / "own", monkeypatch), "b" * 40, "unit", "success")
+
+
+def test_a_red_one_that_a_person_has_barred_is_barred_when_its_check_is_a_success_after_all(world):
+    """What it was barred for is no matter of its checks: it keeps back what comes after it, before and afterwards."""
+    sha = world.push()
+    report(world, sha, "unit", "failure")
+    report(world, sha, "lint", "success")
+    world.run(seconds=30)
+    assert state_of(world, sha).state is CommitState.FAILED
+    bars.bar("shop", sha, world.deps, who="ann", why="it deletes customers")
+    report(world, sha, "unit", "success", stamp="2")
+    world.run(seconds=60)
+    assert (state_of(world, sha).state, state_of(world, sha).reason) == (
+        CommitState.BARRED,
+        "it deletes customers",
+    )

@@ -351,7 +351,7 @@ class Queue(RuleBasedStateMachine):
     def _went_wrong(self, rollout, *, said):
         """What a person takes back is barred as a whole; of what failed its canary only who went alone."""
         if said or len(rollout.commits) == 1:
-            bad = set(rollout.commits) - self.server.failing
+            bad = set(rollout.commits)
             self.barred |= bad
             self.let_go -= bad
 
@@ -396,7 +396,7 @@ class Queue(RuleBasedStateMachine):
             assert row.sha in line or row.merged_into in line, (
                 "each that ships is known, and where it came in"
             )
-            if sha in self.barred or row.state is CommitState.BARRED:
+            if sha in self.barred or row.is_barred:
                 names = {sha, row.same_as}
                 assert any(
                     names & fixes(self.server.every[fix].message) for fix in carried if self._lasts(fix)
