@@ -1117,7 +1117,12 @@ _TO_LOOK_AT = (
     .order_by(rollout_hosts.c.id)
 )
 
-_FREE = or_(rollout_hosts.c.lease_until.is_(None), rollout_hosts.c.lease_until <= bindparam("now"))
+# Nobody is at work on it; what failed to go back waits for its next try with a lease of nobody's.
+_FREE = or_(
+    rollout_hosts.c.lease_until.is_(None),
+    rollout_hosts.c.lease_until <= bindparam("now"),
+    rollout_hosts.c.state == H.ROLLBACK_FAILED,
+)
 # Of rollouts that are over; one that is under way has the addresses of its plan.
 _AWAITED = (
     select(
@@ -1153,7 +1158,9 @@ _MOVED = (
     update(rollout_hosts)
     .where(rollout_hosts.c.id == bindparam("host"), _FREE)
     # What is not due any more stays so.
-    .values(due_at=case((rollout_hosts.c.due_at.is_not(None), bindparam("now"))), failures=0)
+    .values(
+        due_at=case((rollout_hosts.c.due_at.is_not(None), bindparam("now"))), lease_until=None, failures=0
+    )
 )
 
 

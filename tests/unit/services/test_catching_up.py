@@ -463,6 +463,22 @@ def test_of_a_machine_that_has_only_moved_nothing_is_changed(world, monkeypatch,
     assert (late(world), row_of(world, world.newest().id).address) == ({}, "127.9.9.9")
 
 
+def test_a_host_that_owes_a_rollback_is_followed_between_two_tries(world, monkeypatch):
+    """Its tries are as far apart as the readings of the inventory: it is found where it is though its next try is not due."""
+    sha = first_release(world)
+    world.push()
+    world.run(until=lambda: world.runs()[A] != sha, seconds=300)
+    world.fleet.hosts[A].unreachable = True
+    stopping.stop(world.newest().id, world.deps, who="ann", why="slow")
+    world.run(until=lambda: row_of(world, world.newest().id).failures > 8, seconds=3000)
+    assert row_of(world, world.newest().id).state is H.ROLLBACK_FAILED
+    moves(world, monkeypatch, A, address="127.9.9.9")
+    back(world, A)
+    catching_up.follow("shop", world.fleet.members(app(world)), world.deps)
+    world.run(seconds=20)
+    assert (row_of(world, world.newest().id).address, world.runs()[A]) == ("127.9.9.9", sha)
+
+
 def test_what_is_heard_from_the_old_address_is_not_recorded_of_the_new_one(world):
     """The inventory was read while the host was in flight: what it runs where it is now is read afterwards."""
     first_release(world)
