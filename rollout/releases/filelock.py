@@ -40,8 +40,9 @@ def _acquire(file: int, path: Path, wait_s: float, what: str) -> None:
     until = time.monotonic() + wait_s
     while not _try(file):
         if time.monotonic() >= until:
+            holds = f"has held {path} for {wait_s:.0f} s" if wait_s else f"holds {path}"
             raise ServiceUnavailable(
-                f"{what}: another process has held {path} for {wait_s:.0f} s",
+                f"{what}: another process {holds}",
                 remedy=f"look for it with `fuser {path}`; it is free again when that process ends",
             )
         time.sleep(_PAUSE_S)
