@@ -39,7 +39,7 @@ def a_worker(deps, rollout, ended, *, roll_back=True):
             stopping.drive(rollout.id, deps)
             if roll_back:
                 for ring in stopping.unclaimed(rollout.id, deps):
-                    host_steps.roll_back(ring.arguments[1], deps)
+                    host_steps.roll_back(*ring.arguments[:2], deps)
                 stopping.finish_roll_back(rollout.id, deps)
 
     return Meanwhile(work)
@@ -258,7 +258,7 @@ def test_rollback_leaves_the_work_to_workers_that_are_there(cli, deps, monkeypat
             with deps.store.reading() as tx:
                 going = tx.rollouts.get(rollout.id).state == "rolling_back"
             if going:
-                host_steps.roll_back(rings[0].arguments[1], deps)
+                host_steps.roll_back(*rings[0].arguments[:2], deps)
                 return
 
     with Meanwhile(work):
