@@ -72,7 +72,7 @@ class Commit:
     pull: int | None
     merged_into: str | None = None  # the commit of the branch's line that it came in with, not being on it
     mends: str = ""  # hashes that those that came in with it revert or mend; see `selection.PERHAPS`
-    # By a person, since it was barred or became suspect last: being the same as a barred one does not bar it again.
+    # By a person, since it was barred or suspect last, or the same went wrong under another hash: being the same as a barred one does not bar it again.
     unbarred: bool = False
 
     @property

@@ -110,12 +110,14 @@ def after_failure(tx: Transaction, rollout: Rollout, *, who: str, why: str, seen
     )
     if guilty := set(selection.culprits(failed)):
         found = [commit for commit in batch if commit.sha in guilty]
-        _found(tx, found, who=who, why=f"{_first_sentence(why)} (rollout show {rollout.id})")
+        _found(tx, found, who=who, why=f"{_first_sentence(why)} (rollout show {rollout.id})", seen=seen)
         return
     suspects = set(selection.suspects(failed))
     for commit in (one for one in batch if one.sha in suspects):
         unbarred = commit.unbarred and not seen
         tx.commits.update(commit, suspect=True, suspect_of=rollout.id, unbarred=unbarred)
+        if seen:
+            tx.commits.refute(commit)
         tx.record(rollout.app, f"commit {commit.sha}", "suspect", who=who, why=why)
 
 
@@ -131,6 +133,7 @@ def taken_back(tx: Transaction, rollout: Rollout, *, who: str, why: str) -> None
 def take_back_with(tx: Transaction, commit: Commit, *, who: str, why: str) -> None:
     """One of what a person takes back, for whoever holds the app's row."""
     withdraw_wishes(tx, commit, who=who, why=why)
+    tx.commits.refute(commit)
     bar_locked(tx, commit, who=who, why=_one_reason(why))
 
 
@@ -144,9 +147,11 @@ def _batch(tx: Transaction, rollout: Rollout) -> list[Commit]:
     return [commit for sha in rollout.commits if (commit := tx.commits.lock(rollout.app, sha)) is not None]
 
 
-def _found(tx: Transaction, culprits: Sequence[Commit], *, who: str, why: str) -> None:
+def _found(tx: Transaction, culprits: Sequence[Commit], *, who: str, why: str, seen: bool = True) -> None:
     """What comes after them waits for their fix only."""
     for culprit in culprits:
+        if seen:
+            tx.commits.refute(culprit)
         bar_locked(tx, culprit, who=who, why=why)
     guilty = [culprit.id for culprit in culprits]
     for app, batch in {(one.app, one.suspect_of) for one in culprits if one.suspect}:

@@ -520,6 +520,19 @@ class Commits:
         )
         return load_all(Commit, rows, state=CommitState)
 
+    def refute(self, commit: Commit) -> None:
+        """Who let the same go under another hash did so before it went wrong. A test that runs keeps its claim: the version stays."""
+        self._tx.connection.execute(
+            update(commits)
+            .where(
+                commits.c.app == commit.app,
+                commits.c.id != commit.id,
+                commits.c.unbarred,
+                _has_the_same_as(commit),
+            )
+            .values(unbarred=False)
+        )
+
     def barred_as(self, commit: Commit) -> list[Commit]:
         """Those that are barred for nothing but being the same as this one."""
         rows = self._tx.connection.execute(

@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import event
 
-from rollout.domain.model import Pull
-from rollout.domain.states import CommitState
-from rollout.services import bars, checks, intake, planning, stopping, testing
+from rollout.domain.model import BranchCommit, Pull
+from rollout.domain.states import CommitState, RolloutState
+from rollout.services import bars, checks, freezes, intake, planning, stopping, testing
+from tests.support.branch import read
 from tests.support.world import World
 
 APP = "shop"
@@ -478,3 +479,50 @@ def test_commits_are_found_by_whole_hashes_and_by_their_first_digits(world):
         "b" * 40: [],
         "ccccccc": [],
     }
+
+
+def let_go_and_amended(world):
+    """A person has let it go, before it was out; then it was amended, with the same files."""
+    first, amended = AMENDED, "e" * 40
+    freezes.freeze(world.config.app(None), world.deps, who="ann", why="the sale", until=None)
+    on_branch(world, first)
+    world.run(seconds=30)
+    bars.bar(APP, first, world.deps, who="ann", why="looks odd")
+    bars.unbar(APP, first, world.deps, who="ann", why="looked at it")
+    on_branch(world, amended)
+    return first, amended
+
+
+def on_branch(world, sha):
+    """The branch is forced to it."""
+    world.workshop.commits[1:] = [BranchCommit(sha, 2, "a change", "Ann", "a change", tree="b" * 40)]
+    read(world)
+
+
+def by_canary(world, amended):
+    world.metrics.share_of = lambda _name, role, _at: 0.0 if role == "canary" else 1.0
+    freezes.unfreeze(world.config.app(None), world.deps, who="ann", why="it is over")
+    assert world.settle().state is RolloutState.ROLLED_BACK
+
+
+def by_rollback(world, amended):
+    freezes.unfreeze(world.config.app(None), world.deps, who="ann", why="it is over")
+    assert world.settle().commit == amended
+    stopping.roll_back_done(world.config.app(None), world.deps, to=None, who="ann", why="errors")
+    assert world.settle().state is RolloutState.ROLLED_BACK
+
+
+@pytest.mark.parametrize("goes_wrong", [by_canary, by_rollback])
+def test_what_was_let_go_before_the_same_went_wrong_is_barred_again(world, goes_wrong):
+    """Who forces the branch back to the hash of before does not ship what was just taken back; a later `unbar` counts."""
+    first, amended = let_go_and_amended(world)
+    goes_wrong(world, amended)
+    number = world.newest().id
+    world.metrics.share_of = lambda *_: 1.0
+    on_branch(world, first)
+    world.run(seconds=100)
+    assert (state(world, first), commit_of(world, first).same_as) == (CommitState.BARRED, amended)
+    assert world.newest().id == number
+    bars.unbar(APP, first, world.deps, who="ann", why="it was the network")
+    world.run(seconds=200)
+    assert everywhere(world) == {first}
