@@ -315,6 +315,11 @@ def culprits(batch: Sequence[Candidate]) -> list[str]:
     return before or [batch[-1].sha]
 
 
+def explained(batch: Sequence[Candidate]) -> list[str]:
+    """After the rollout of `batch` went wrong: what was barred in it before, and nothing in it mends. Then that says nothing of the others."""
+    return [sha for sha in brought(batch) if sha != batch[-1].sha]
+
+
 def kept_back(line: Sequence[Candidate]) -> list[str]:
     """What is barred below the last one of these, and that one would bring: nothing up to there undoes or mends it."""
     own = {line[-1].sha, *(sha for sha, _ in line[-1].inner)} if line else set()

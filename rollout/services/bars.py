@@ -100,6 +100,7 @@ def _with_older(tx: Transaction, oldest: Commit, seen: selection.Candidate) -> s
 def after_failure(tx: Transaction, rollout: Rollout, *, who: str, why: str, seen: bool = True) -> None:
     """Automation takes it back: its commit is barred; of a batch, each that could have gone alone is suspect instead.
 
+    Nobody is, when it brought what was barred already (`deploy --now` goes past a bar): the others wait for its fix, as before.
     `seen`: on hosts, now, which refutes whatever a person said of one of them before.
     """
     batch = _batch(tx, rollout)
@@ -108,6 +109,10 @@ def after_failure(tx: Transaction, rollout: Rollout, *, who: str, why: str, seen
     failed = _with_mended(
         tx, rollout.app, _with_inner(tx, rollout.app, [candidate(one, tx) for one in batch])
     )
+    if bad := selection.explained(failed):
+        said = f"nobody else is to blame: {bad[0][:12]}, which it brought, was barred before"
+        tx.record(rollout.app, f"rollout {rollout.id}", "explained", who=who, why=said, rollout=rollout.id)
+        return
     if guilty := set(selection.culprits(failed)):
         found = [commit for commit in batch if commit.sha in guilty]
         _found(tx, found, who=who, why=f"{_first_sentence(why)} (rollout show {rollout.id})", seen=seen)

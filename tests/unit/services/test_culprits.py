@@ -1093,3 +1093,63 @@ def test_why_of_what_a_rollback_went_past_says_what_became_of_it(world, monkeypa
     monkeypatch.setattr(planning, "start_next", lambda *_, **__: None)
     bars.unbar("shop", past, world.deps, who="ann", why="it was the network")
     assert why(world, past).because.startswith("tested")
+
+
+def by_its_canary(world):
+    """The bad commit, found by its canary."""
+    bad = world.push()
+    goes_bad(world, bad)
+    world.settle()
+    return bad
+
+
+def inside_a_merge(world):
+    """The bad commit, barred by a person, that came in with a merge."""
+    _, (bad, _) = world.workshop.merge("one", "two")
+    read(world)
+    bars.bar("shop", bad, world.deps, who="ann", why="slow")
+    world.metrics.share_of = lambda _name, role, _at: 0.0 if role == "canary" else 1.0
+    return bad
+
+
+@pytest.mark.parametrize("barred", [by_its_canary, inside_a_merge])
+def test_what_was_barred_before_explains_why_a_batch_went_wrong(world, barred):
+    """A person ships what comes after it, which fails: nobody else is barred or suspect, and the fix lets all of them go."""
+    bad = barred(world)
+    later = world.push()
+    world.run(seconds=30)
+    before = world.newest().id
+    wish = intake.Wish("hurry", "ann")
+    intake.enqueue(world.config.app(None), later, world.deps, who="ann", now=wish)
+    world.run(
+        seconds=200,
+        until=lambda: world.newest().state is RolloutState.ROLLED_BACK and world.newest().id > before,
+    )
+    failed = world.newest()
+    assert failed.commit == later
+    assert len(failed.commits) == 2
+    assert (commit_of(world, later).state, commit_of(world, later).suspect) == (CommitState.PASSED, False)
+    with world.store.reading() as tx:
+        told = [event.why for event in tx.events.of_rollout(failed.id) if event.what == "explained"]
+    assert told == [f"nobody else is to blame: {bad[:12]}, which it brought, was barred before"]
+    world.metrics.share_of = lambda *_: 1.0
+    fix = world.push(f"Mend it\n\nThis reverts commit {bad}.")
+    world.run(seconds=300)
+    assert world.newest().commits == (*failed.commits, fix)
+    assert set(world.runs().values()) == {fix}
+
+
+def test_what_a_person_has_barred_and_goes_wrong_alone_is_barred_for_that_too(world):
+    """It explains nothing but itself."""
+    bad = world.push()
+    world.run(
+        seconds=200,
+        until=lambda: world.newest().commit == bad and world.newest().state is RolloutState.EVALUATING_CANARY,
+    )
+    bars.bar("shop", bad, world.deps, who="ann", why="slow")
+    goes_bad(world, bad)
+    assert world.settle().state is RolloutState.ROLLED_BACK
+    assert [reason.partition(" ")[0] for reason in bars.reasons(commit_of(world, bad).reason)] == [
+        "slow",
+        "canary",
+    ]
