@@ -621,9 +621,13 @@ class Hosts:
                 )
 
     def moved(self, app: AppName, members: Iterable[Member]) -> list[Moved]:
-        """Where hosts are now that are known, or looked for, elsewhere: of the newest rollout, or to be read or brought back after theirs."""
-        now = {member.name: member for member in members}
-        rows = self._tx.connection.execute(_AWAITED, {"its_app": app, "now": self._tx.now()})
+        """Where hosts are now that are known, or looked for, elsewhere.
+
+        Of the newest rollout, of that whose release the fleet runs, or to be read or brought back after theirs.
+        """
+        now, goal = {member.name: member for member in members}, self._tx.rollouts.newest_done(app)
+        asked = {"its_app": app, "now": self._tx.now(), "goal": goal and goal.id}
+        rows = self._tx.connection.execute(_AWAITED, asked)
         return [
             (HostId(row.id), its, (its.address, its.port) != (row.address, row.port))
             for row in rows
@@ -640,6 +644,10 @@ class Hosts:
         self.know(app, here.values())
         for name in sorted(here):  # by the port alone it may be another one, too
             self._tx.connection.execute(_ANOTHER_MACHINE, {"its_app": app, "its_name": name})
+
+    def follow(self, rollout: RolloutId) -> None:
+        """Its hosts are looked for where they were seen to be since: one that is taken back later may have moved meanwhile."""
+        self._tx.connection.execute(_FOLLOWED, {"its_rollout": rollout, "now": self._tx.now()})
 
     def fleet(self, app: AppName) -> list[FleetHost]:
         """Every host that is known of the app, by name."""
@@ -1143,6 +1151,7 @@ _AWAITED = (
             == select(func.max(rollouts.c.id))
             .where(rollouts.c.app == bindparam("its_app"))
             .scalar_subquery(),
+            rollout_hosts.c.rollout == bindparam("goal"),
             and_(
                 or_(fleet_hosts.c.release == UNREAD, fleet_hosts.c.owes),
                 # Of the many in which it was done the last one.
@@ -1153,6 +1162,16 @@ _AWAITED = (
         _its_rollout_is(FINISHED),
         _FREE,
     )
+)
+_HERE = (
+    select(fleet_hosts.c.address)
+    .where(fleet_hosts.c.app == rollout_hosts.c.app, fleet_hosts.c.name == rollout_hosts.c.name)
+    .scalar_subquery()
+)
+_FOLLOWED = (
+    update(rollout_hosts)
+    .where(rollout_hosts.c.rollout == bindparam("its_rollout"), _FREE, rollout_hosts.c.address != _HERE)
+    .values(address=_HERE)
 )
 _MOVED = (
     update(rollout_hosts)

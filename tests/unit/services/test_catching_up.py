@@ -479,6 +479,30 @@ def test_a_host_that_owes_a_rollback_is_followed_between_two_tries(world, monkey
     assert (row_of(world, world.newest().id).address, world.runs()[A]) == ("127.9.9.9", sha)
 
 
+@pytest.mark.parametrize("read", [True, False], ids=["inventory read", "just planned"])
+def test_what_was_taken_back_since_keeps_no_host_from_being_followed(world, monkeypatch, read):
+    """A host moves after a newer rollout failed: a rollback of what runs reaches it where it is, and not who has its old address."""
+    older = first_release(world)
+    world.push()
+    assert world.settle().state is R.DONE
+    runs = world.newest().id
+    world.metrics.share = 0.2
+    world.push()
+    assert world.settle().state is R.ROLLED_BACK
+    if read:
+        moves(world, monkeypatch, A, address="127.9.9.9")
+        world.run(seconds=700)
+        assert row_of(world, runs).address == "127.9.9.9"
+    else:
+        member = next(one for one in world.fleet.members(app(world)) if one.name == A)
+        with world.store.transaction() as tx:
+            tx.hosts.know("shop", [replace(member, address="127.9.9.9")])
+    stopping.roll_back_done(app(world), world.deps, to=None, who="ann", why="slow")
+    assert row_of(world, runs).address == "127.9.9.9"
+    world.settle()
+    assert set(world.runs().values()) == {older}
+
+
 def test_what_is_heard_from_the_old_address_is_not_recorded_of_the_new_one(world):
     """The inventory was read while the host was in flight: what it runs where it is now is read afterwards."""
     first_release(world)
