@@ -16,7 +16,7 @@ from rollout.domain.model import BranchCommit, Member, Push, Release, Role
 from rollout.domain.states import CommitEvent, CommitState, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.domain.verdict import Interval
 from rollout.errors import StaleWrite
-from rollout.services import bars, halts, hosts, intake, reconcile, rollouts, turns, watching
+from rollout.services import bars, catching_up, halts, hosts, intake, reconcile, rollouts, turns, watching
 from rollout.services.comparison import Reading
 from rollout.services.together import Together
 from rollout.store import clock as store_clock
@@ -511,3 +511,22 @@ def test_several_apps_are_locked_in_the_order_of_their_names(store):
         tx.apps.lock("ab")
         tx.apps.lock("aa")
     assert beside.end().error is None
+
+
+def test_who_follows_hosts_and_who_takes_stock_of_them_do_not_wait_for_each_other(store):
+    """A whole fleet has moved, and the inventory has another order than the rollout: both have the app's row first."""
+    rollout, _ = fanning_out(store)
+    fleet = [Member(f"web{n}", f"127.2.0.{n}", 22, "deploy", {}, "/srv/shop") for n in range(3)]
+    with store.transaction() as tx:
+        for host in tx.hosts.of(rollout.id):
+            tx.hosts.update(host, state=HostState.DONE, lease_until=None)
+        tx.rollouts.change(tx.rollouts.get(rollout.id), RE.FINISH, who="test")
+    beside = Whole(store, lambda: catching_up.follow("shop", fleet, deps_of(store)))
+    with store.transaction() as tx:
+        tx.apps.lock("shop")
+        tx.hosts.know("shop", fleet[2:])
+        beside.begin(tx)
+        tx.hosts.take_stock("shop", fleet)
+    assert beside.end().error is None
+    with store.reading() as tx:
+        assert {host.address for host in tx.hosts.of(rollout.id)} == {one.address for one in fleet}
