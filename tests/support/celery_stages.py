@@ -45,7 +45,7 @@ def _first(rollout):
 
 
 def _host(name):
-    def called(host, _deps):
+    def called(_rollout, host, _deps):
         _write(f"{name} {host}")
         while name == "deploy_host" and not (FOLDER / "let-go").exists():
             time.sleep(0.02)
@@ -53,7 +53,7 @@ def _host(name):
     return called
 
 
-def _row(host, _deps):
+def _row(_rollout, host, _deps):
     """Whether others wait for its place, each time that this changes; until it may go."""
     before = None
     while not (FOLDER / "row-may-end").exists():

@@ -222,6 +222,7 @@ def test_a_wish_is_granted_when_its_commit_goes_along_with_a_later_one(world):
     stopping.roll_back_done(app(world), world.deps, to=None, who="ann", why="it is bad")
     world.settle()
     frozen(world)
+    bars.unbar("shop", wanted, world.deps, who="ben", why="it was another one")
     world.workshop.failing.clear()
     intake.enqueue(app(world), wanted, world.deps, who="ben")
     world.run(seconds=120)
