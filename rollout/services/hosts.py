@@ -72,6 +72,7 @@ _OVERTAKEN = {
     "epoch",
     "op",
 }  # refusals of an order that a higher one was there before: a new claim is above it
+_NOT_PREPARED = "not prepared"  # a refusal: what it is to be switched to is not on it
 _RELIEVED = (
     "overtaken"  # a failure: another order ended the health wait, and what became of it is that one's to know
 )
@@ -425,7 +426,7 @@ def _switched(tx: Transaction, job: _Job, outcome: Outcome) -> bool:
     if outcome.answer is Answer.REFUSED and outcome.reason in _NOTHING_DONE and _has_time(tx, job):
         again = _asked_again(tx, job, error)
         return _change(tx, job, HE.FOUND_UNTOUCHED, why=str(error), token=False, **again)
-    if outcome.reason == "not prepared" and job.host.attempt <= job.app.fan_out.retries:
+    if outcome.reason == _NOT_PREPARED and job.host.attempt <= job.app.fan_out.retries:
         return _change(
             tx,
             job,
@@ -460,16 +461,9 @@ def read_unknown(host: RolloutHost, deps: Deps) -> bool:
     )
     if job is None:
         return False
-    epoch = job.host.epoch
-    assert epoch is not None
     with deps.leases.hold("host", host.id):
         try:
-            status = deps.fleet.status(
-                target_of(job.host, job.app),
-                asked=job.host.operation or 0,
-                seal=(epoch, epoch),
-                timeout_s=30.0,
-            )
+            status = _seal(job, deps)
         except HostError as failure:
             error = failure
             _report(deps, job, lambda tx: _not_read(tx, job, error))
@@ -479,6 +473,15 @@ def read_unknown(host: RolloutHost, deps: Deps) -> bool:
             return True
     _report(deps, job, lambda tx: _settle(tx, job, status))
     return True
+
+
+def _seal(job: _Job, deps: Deps) -> HostStatus:
+    """Read it under its claim's epoch, so that nothing that was sent before acts afterwards."""
+    host = job.host
+    assert host.epoch is not None
+    return deps.fleet.status(
+        target_of(host, job.app), asked=host.operation or 0, seal=(host.epoch, host.epoch), timeout_s=30.0
+    )
 
 
 def _was_interrupted(job: _Job, status: HostStatus) -> bool:
@@ -616,15 +619,10 @@ def look(host: RolloutHost, deps: Deps) -> HostError | None:
     )
     if job is None:
         return None
-    epoch = job.host.epoch
-    assert epoch is not None
     status = error = None
     with deps.leases.hold("host", host.id):
         try:
-            target = target_of(job.host, job.app)
-            status = deps.fleet.status(
-                target, asked=job.host.operation or 0, seal=(epoch, epoch), timeout_s=30.0
-            )
+            status = _seal(job, deps)
         except HostError as failure:
             error = failure
             log.info("host_not_read", rollout=job.host.rollout, host=job.host.name, error=str(error))
@@ -690,6 +688,10 @@ def _roll_back(
             why = error
             _report(deps, job, lambda tx: _ask_again(tx, job, why))
             return None
+        if error is not None and (found := _with_nothing_of_it(job, goal, outcome, deps)) is not None:
+            status, refusal = found, error
+            _report(deps, job, lambda tx: _nothing_to_take_back(tx, job, status, refusal))
+            return None
         if error is not None:
             lost, runs = error, _what_runs(job, outcome, deps)
             _report(deps, job, lambda tx: _not_back(tx, job, goal, runs, outcome, lost))
@@ -741,6 +743,33 @@ def _ask_again(tx: Transaction, job: _Job, error: HostError) -> bool:
     """It stays as it is, with a lease that is over: whoever finds it due claims it anew."""
     tx.hosts.update(job.host, lease_owner=None, lease_until=tx.now(), **_asked_again(tx, job, error))
     return False
+
+
+def _with_nothing_of_it(
+    job: _Job, goal: str | None, outcome: Outcome | None, deps: Deps
+) -> HostStatus | None:
+    """What a machine runs that has not what it is to go back to, and nothing that this could take back: another one, or its disk was lost."""
+    if outcome is None or outcome.reason != _NOT_PREPARED:
+        return None
+    try:
+        status = _seal(job, deps)
+    except HostError:
+        return None
+    its = {job.rollout.commit, job.host.previous, job.host.owed, goal} - {None}
+    # Where we have been, somebody has switched it by hand: that stays.
+    its |= {FOREIGN} if status.operation else set()
+    return status if status.sealed and not status.running and status.current not in its else None
+
+
+def _nothing_to_take_back(tx: Transaction, job: _Job, status: HostStatus, error: HostError) -> bool:
+    """The debt is over: whoever brings hosts along brings it what the fleet runs."""
+    tx.hosts.runs(job.host, status.current, settled=True)
+    tx.hosts.is_another(job.host)
+    runs = f"it runs {status.current or 'nothing'}"
+    why = f"{error}; read: {runs}, so there is nothing to take back (another machine, or its disk was lost)"
+    return _change(
+        tx, job, HE.ROLLED_BACK, why=why, token=False, release=status.current, error=None, cause=None
+    )
 
 
 def _what_runs(job: _Job, outcome: Outcome | None, deps: Deps) -> str | None:

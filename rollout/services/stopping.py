@@ -389,7 +389,7 @@ def finish_roll_back(rollout_id: RolloutId, deps: Deps) -> None:
         if alone := _left_alone(tx, rollout):
             why += f"; not gone back with the others, since it never reached them: {', '.join(alone[:10])}{' …' if len(alone) > 10 else ''}"
         if bare:
-            why += f"; without a release, as before: {', '.join(bare[:10])}{' …' if len(bare) > 10 else ''}"
+            why += f"; without a release: {', '.join(bare[:10])}{' …' if len(bare) > 10 else ''}"
         if barred := _on_what_is_barred(tx, rollout):
             why += f"; on a release that is barred, as before: {', '.join(barred[:10])}{' …' if len(barred) > 10 else ''}"
         ended = tx.rollouts.change(rollout, RE.ROLLED_BACK, who="roll back", why=why, reason=why, due_at=None)

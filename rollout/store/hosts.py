@@ -685,6 +685,11 @@ class Hosts:
             ],
         )
 
+    def is_another(self, host: RolloutHost) -> None:
+        """The machine that was read has the host's name, and no operation of ours is known on it: it is behind with whatever else it runs."""
+        its = {"its_app": host.app, "its_name": host.name, "its_address": host.address}
+        self._tx.connection.execute(_UNTRIED, its)
+
     def owe(self, host: RolloutHost, owed: str | None) -> None:
         """The host is to go back to this, whatever it runs, and could not: whoever takes it over goes on from there (I2)."""
         self._report(_FLEET_REPORT, host, owes=True, owed=owed, operation=host.epoch)
@@ -1028,6 +1033,7 @@ _ANOTHER_MACHINE = _FLEET_HOST.values(
     release=case((fleet_hosts.c.release.is_not(None), UNREAD)), found=None, verified_at=None, operation=0
 )
 _AT_ITS_ADDRESS = fleet_hosts.c.address == bindparam("its_address")  # else it is of who had the name before
+_UNTRIED = _FLEET_HOST.where(_AT_ITS_ADDRESS).values(operation=0)
 _NO_LATER = _FLEET_HOST.where(fleet_hosts.c.operation <= bindparam("its_epoch"))
 _FLEET_REPORT = Prepared(_NO_LATER)
 _RUNS = Prepared(

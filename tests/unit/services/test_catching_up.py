@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from rollout.domain.model import UNREAD
+from rollout.domain.model import FOREIGN, UNREAD
 from rollout.domain.states import CommitState, HostState, RolloutState
 from rollout.errors import ConfigError, Unreachable
 from rollout.services import bars, catching_up, freezes, halts, hosts, intake, stopping, verifying
@@ -501,6 +501,88 @@ def test_what_was_taken_back_since_keeps_no_host_from_being_followed(world, monk
     assert row_of(world, runs).address == "127.9.9.9"
     world.settle()
     assert set(world.runs().values()) == {older}
+
+
+def owing(world):
+    """The good release, and the one that was stopped, which A had when it went away."""
+    good = world.push() if world.workshop.commits else first_release(world)
+    world.settle()
+    bad = world.push()
+    world.run(until=lambda: world.runs()[A] == bad, seconds=300)
+    world.fleet.hosts[A].unreachable = True
+    number = world.newest().id
+    stopping.stop(number, world.deps, who="ann", why="bad")
+    world.run(until=lambda: row_of(world, number).state is H.ROLLBACK_FAILED, seconds=300)
+    return good, bad
+
+
+@pytest.mark.parametrize("where", [{"address": "127.9.9.9"}, {}], ids=["another address", "the same"])
+@pytest.mark.parametrize("has", [None, FOREIGN], ids=["nothing", "an image"])
+def test_another_machine_owes_no_rollback(world, monkeypatch, where, has):
+    """It has nothing of what was stopped, and nothing to go back to: it is read, told as such, and brought to what the fleet runs."""
+    good, _ = owing(world)
+    number, machine = world.newest().id, world.fleet.hosts[A]
+    machine.lose_disk()
+    machine.use(has)
+    if where:
+        moves(world, monkeypatch, A, **where)
+    world.run(seconds=400)
+    assert (recorded(world, A).owes, recorded(world, A).release) == (True, UNREAD)
+    back(world, A)
+    world.run(until=lambda: machine.current == good, seconds=1000)
+    assert (set(world.runs().values()), late(world), recorded(world, A).owes) == ({good}, {}, False)
+    assert row_of(world, number).state is H.ROLLED_BACK
+    with world.store.reading() as tx:
+        told = [event.why for event in tx.events.of_rollout(number) if event.subject == f"host {A}"][-1]
+    assert told == (
+        f"{A}: its fence refused: not prepared; read: it runs {has or 'nothing'}, so there is nothing to take back "
+        "(another machine, or its disk was lost)"
+    )
+
+
+def test_a_machine_from_an_older_image_owes_no_rollback(world, monkeypatch):
+    """It has a journal of ours, and runs what the fleet ran once: nothing that the stopped rollout found or brought."""
+    older = first_release(world)
+    machine = world.fleet.hosts[A]
+    journal, prepared = [*machine.journal], {**machine.prepared}
+    good, _ = owing(world)
+    machine.lose_disk()
+    machine.journal += journal
+    machine.prepared |= prepared
+    machine.use(older)
+    moves(world, monkeypatch, A, address="127.9.9.9")
+    back(world, A)
+    world.run(until=lambda: machine.current == good, seconds=1000)
+    assert (set(world.runs().values()), late(world), recorded(world, A).owes) == ({good}, {}, False)
+
+
+@pytest.mark.parametrize("runs", ["what was stopped", "by hand"])
+def test_a_machine_that_lost_only_its_way_back_still_owes_it(world, runs):
+    """What was stopped runs on, or what somebody switched by hand where we have been: a person has to look."""
+    good, bad = owing(world)
+    machine = world.fleet.hosts[A]
+    del machine.prepared[good]
+    if runs == "by hand":
+        machine.use(FOREIGN)
+    back(world, A)
+    world.run(until=lambda: recorded(world, A).release == machine.current, seconds=700)
+    world.run(seconds=30)
+    assert (recorded(world, A).owes, machine.current) == (True, FOREIGN if runs == "by hand" else bad)
+    assert row_of(world, world.newest().id).state is H.ROLLBACK_FAILED
+
+
+def test_a_debt_is_over_only_by_a_reading_under_a_seal(world, monkeypatch):
+    """What an order that is on its way still does is not known before that (I2)."""
+    owing(world)
+    machine, status = world.fleet.hosts[A], world.fleet.status
+    machine.lose_disk()
+    back(world, A)
+    with monkeypatch.context() as patch:
+        patch.setattr(world.fleet, "status", lambda its, **how: replace(status(its, **how), sealed=False))
+        world.run(seconds=300)
+    assert (recorded(world, A).owes, row_of(world, world.newest().id).state) == (True, H.ROLLBACK_FAILED)
+    world.run(until=lambda: not recorded(world, A).owes, seconds=700)
+    assert not recorded(world, A).owes
 
 
 def test_what_is_heard_from_the_old_address_is_not_recorded_of_the_new_one(world):
