@@ -22,6 +22,8 @@ class Word(StrEnum):
 
 
 _RESULTS = frozenset({CheckState.SUCCESS, CheckState.FAILURE})
+# Of one second the last of these counts: a run begins before it ends, and a failure is believed.
+_AT_ONCE = [CheckState.PENDING, CheckState.CANCELLED, CheckState.SUCCESS, CheckState.FAILURE]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +88,13 @@ def came_late(check: Check, known: Sequence[Check]) -> bool:
 
 
 def _is_later(check: Check, before: Check) -> bool:
-    """By their stamps where one thing said both; else by their times, and of one second a failure is: no number tells there.
+    """By their stamps where one thing said both; else by their times, and of one second by what they say: no number tells there.
 
     One thing is a suite, whose runs have rising numbers, or all that goes by the time.
     """
     if not before.stamp or _suite(check) == _suite(before):
         return check.stamp > before.stamp
-    its, others = ((_time(one), one.state is CheckState.FAILURE) for one in (check, before))
+    its, others = ((_time(one), _AT_ONCE.index(one.state)) for one in (check, before))
     return its > others
 
 
