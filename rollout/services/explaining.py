@@ -230,11 +230,12 @@ def _will_not(tx: Transaction, app: AppConfig, commit: Commit) -> Why | None:
     running = planning.released(tx, commit.app)
     if running is not None and running.on_branch and commit.on_branch and _is_below(commit, running):
         return Why(f"older than {running.sha[:12]}, which runs: what it changed is in there")
-    if commit.is_barred:
+    gone = commit.position is not None and not commit.on_branch
+    if commit.is_barred and not (gone and commit.state in UNTESTED):
         return _barred(tx, app, commit)
     if commit.state is CommitState.FAILED:
         return _failed(tx, app, commit)
-    if commit.position is not None and not commit.on_branch:
+    if gone:
         return Why(f"no longer on branch {app.branch}")
     return None
 

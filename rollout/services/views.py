@@ -143,6 +143,7 @@ def commit(tx: Transaction, found: Commit) -> dict[str, Any]:
         "subject": found.subject,
         "author": found.author,
         "reason": found.reason,
+        "barred": found.barred_for,
         "received_at": moment(found.received_at),
         "tested_at": moment(found.tested_at),
         "tests": {

@@ -88,18 +88,20 @@ class Hosts:
     def compared(self, rollout: Rollout, positions: Sequence[int] = ()) -> list[RolloutHost]:
         """The baseline: hosts that are not switched yet, and run what the canary ran before, as far as is recorded.
 
+        One that has moved since ran it at its old address, and is most likely the same: else a fleet that moves has no baseline.
         Of the baseline's role, or at these positions. Empty when the canary ran nothing before: there is no old release to compare with.
         """
         before = {rollout.previous, *(host.previous for host in self.canaries(rollout.id))} - {None}
         its = and_(fleet_hosts.c.app == rollout_hosts.c.app, fleet_hosts.c.name == rollout_hosts.c.name)
         # What a host runs that we never shipped to is not recorded: it is the foreign release, like the canary's.
         runs = case((fleet_hosts.c.release.is_(None), FOREIGN), else_=fleet_hosts.c.release)
+        has_moved = and_(fleet_hosts.c.release == UNREAD, fleet_hosts.c.operation == 0)
         return self._list(
             rollout_hosts.c.rollout == rollout.id,
             or_(rollout_hosts.c.role == Role.BASELINE, rollout_hosts.c.position.in_(positions)),
             rollout_hosts.c.state.in_(UNSWITCHED),
             ~rollout_hosts.c.touched,
-            select(fleet_hosts.c.name).where(its, runs.in_(before)).exists(),
+            select(fleet_hosts.c.name).where(its, or_(runs.in_(before), has_moved)).exists(),
         )
 
     def sampled(self, rollout: RolloutId, positions: Sequence[int]) -> list[RolloutHost]:
@@ -604,7 +606,7 @@ class Hosts:
                 insert(fleet_hosts),
                 [{"app": app, "name": one.name, "address": one.address} for one in missing],
             )
-        for one in other:
+        for one in sorted(other, key=lambda it: it.name):  # as whoever reports on several
             host = {"its_app": app, "its_name": one.name}
             self._tx.connection.execute(_FLEET_HOST.values(address=one.address, left_at=None), host)
             if its[one.name].address != one.address:
@@ -614,7 +616,7 @@ class Hosts:
         """As `know`, of the whole inventory: whoever is not in it has left the fleet."""
         here = {member.name: member for member in members}
         self.know(app, here.values())
-        for row in self._tx.connection.execute(_ADDRESSES, {"its_app": app}).all():
+        for row in sorted(self._tx.connection.execute(_ADDRESSES, {"its_app": app})):
             if row.name not in here and row.left_at is None:
                 self._tx.connection.execute(
                     _FLEET_HOST.values(left_at=self._tx.today()), {"its_app": app, "its_name": row.name}
@@ -627,10 +629,11 @@ class Hosts:
         """
         now, goal = {member.name: member for member in members}, self._tx.rollouts.newest_done(app)
         asked = {"its_app": app, "now": self._tx.now(), "goal": goal and goal.id}
-        rows = self._tx.connection.execute(_AWAITED, asked)
+        found = [self._tx.connection.execute(query, asked) for query in (_OF_NEWEST, _AWAITED)]
+        rows = {row.id: row for rows in found for row in rows}
         return [
             (HostId(row.id), its, (its.address, its.port) != (row.address, row.port))
-            for row in rows
+            for row in rows.values()
             if (its := now.get(row.name)) and (its.address, its.port, its.user) != tuple(row[2:])
         ]
 
@@ -681,7 +684,7 @@ class Hosts:
             _RUNS,
             [
                 {**_report_of(host), "its_address": host.address, "its_release": release, **its}
-                for host, release in found
+                for host, release in sorted(found, key=lambda one: one[0].name)
             ],
         )
 
@@ -1138,36 +1141,30 @@ _FREE = or_(
     rollout_hosts.c.state == H.ROLLBACK_FAILED,
 )
 # Of rollouts that are over; one that is under way has the addresses of its plan.
-_AWAITED = (
-    select(
-        rollout_hosts.c.id,
-        rollout_hosts.c.name,
-        rollout_hosts.c.address,
-        rollout_hosts.c.port,
-        rollout_hosts.c.user,
-    )
-    .join(
-        fleet_hosts,
-        and_(fleet_hosts.c.app == rollout_hosts.c.app, fleet_hosts.c.name == rollout_hosts.c.name),
-    )
-    .where(
-        rollout_hosts.c.app == bindparam("its_app"),
-        or_(
-            rollout_hosts.c.rollout
-            == select(func.max(rollouts.c.id))
-            .where(rollouts.c.app == bindparam("its_app"))
-            .scalar_subquery(),
-            rollout_hosts.c.rollout == bindparam("goal"),
-            and_(
-                or_(fleet_hosts.c.release == UNREAD, fleet_hosts.c.owes),
-                # Of the many in which it was done the last one.
-                or_(rollout_hosts.c.state != H.DONE, rollout_hosts.c.id == _LAST_OF_ITS),
-            ),
-        ),
-        rollout_hosts.c.state.in_([*AFTERWARDS, H.ROLLBACK_FAILED]),
-        _its_rollout_is(FINISHED),
-        _FREE,
-    )
+_SOMEWHERE = select(
+    rollout_hosts.c.id,
+    rollout_hosts.c.name,
+    rollout_hosts.c.address,
+    rollout_hosts.c.port,
+    rollout_hosts.c.user,
+).where(
+    rollout_hosts.c.state.in_([*AFTERWARDS, H.ROLLBACK_FAILED]),
+    _its_rollout_is(FINISHED),
+    _FREE,
+)
+_NEWEST = select(func.max(rollouts.c.id)).where(rollouts.c.app == bindparam("its_app")).scalar_subquery()
+# Two statements: of both in one a planner begins with all rows that there ever were.
+_OF_NEWEST = _SOMEWHERE.where(
+    or_(rollout_hosts.c.rollout == _NEWEST, rollout_hosts.c.rollout == bindparam("goal"))
+)
+_AWAITED = _SOMEWHERE.join(
+    fleet_hosts,
+    and_(fleet_hosts.c.app == rollout_hosts.c.app, fleet_hosts.c.name == rollout_hosts.c.name),
+).where(
+    fleet_hosts.c.app == bindparam("its_app"),
+    or_(fleet_hosts.c.release == UNREAD, fleet_hosts.c.owes),
+    # Of the many in which it was done the last one.
+    or_(rollout_hosts.c.state != H.DONE, rollout_hosts.c.id == _LAST_OF_ITS),
 )
 _HERE = (
     select(fleet_hosts.c.address)

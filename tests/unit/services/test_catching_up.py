@@ -585,6 +585,21 @@ def test_a_debt_is_over_only_by_a_reading_under_a_seal(world, monkeypatch):
     assert not recorded(world, A).owes
 
 
+def test_a_fleet_that_has_moved_as_a_whole_keeps_its_baseline(world, monkeypatch):
+    """Planning is the first to see the new addresses: the canary is compared with hosts that are most likely what they were."""
+    first_release(world)
+    for name in world.fleet.hosts:
+        moves(world, monkeypatch, name, address=f"127.9.9.{name[-1]}")
+    world.push()
+    world.run(
+        until=lambda: world.newest().id == 2 and world.newest().state is R.EVALUATING_CANARY, seconds=200
+    )
+    with world.store.reading() as tx:
+        compared = tx.hosts.compared(world.newest())
+        assert compared
+        assert {recorded(world, host.name).release for host in compared} == {UNREAD}
+
+
 def test_what_is_heard_from_the_old_address_is_not_recorded_of_the_new_one(world):
     """The inventory was read while the host was in flight: what it runs where it is now is read afterwards."""
     first_release(world)

@@ -10,11 +10,12 @@ from html.parser import HTMLParser
 
 import pytest
 
-from rollout.domain.states import HostState, RolloutState
+from rollout.domain.states import CommitState, HostState, RolloutState
 from rollout.services import bars, explaining, freezes, intake, stopping, verifying
 from rollout.store.store import Transaction
 from rollout.web.page import bar
 from rollout.web.plain import cleaned, plain
+from tests.support.branch import commit_of
 from tests.support.web import BEARER
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{7*7}}\x1b[31m\x00\u202edlrow\ud800"
@@ -176,11 +177,10 @@ def test_very_long_text_is_cut(world, client):
 def test_a_bar_is_shown_beside_what_the_tests_say(world, client, halted):
     """A red commit that a person has barred is red, and barred: both reasons stand in its row."""
     red = world.workshop.push(fails=True)
-    world.run(seconds=60)
+    intake.read_branch(world.deps.config.app("shop"), world.deps, who="test", why="pushed")
+    world.run(until=lambda: commit_of(world, red).state is CommitState.FAILED)
     bars.bar("shop", red, world.deps, who="ann", why="it deletes <customers>")
-    with world.store.reading() as tx:
-        reason = tx.commits.get("shop", red).reason
-    assert f"barred: it deletes <customers>; {reason}" in read(client)[1].text
+    assert f"barred: it deletes <customers>; {commit_of(world, red).reason}" in read(client)[1].text
 
 
 def test_many_commits_are_a_short_list(world, client, halted):
