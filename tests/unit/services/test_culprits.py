@@ -1153,3 +1153,15 @@ def test_what_a_person_has_barred_and_goes_wrong_alone_is_barred_for_that_too(wo
         "slow",
         "canary",
     ]
+
+
+def test_a_bar_that_is_said_while_a_batch_is_on_its_way_explains_nothing(world, monkeypatch):
+    """Automation ships nothing that is barred: what fails is suspect, or barred, as ever."""
+    hashes = batch_of_three(world, monkeypatch)
+    world.run(seconds=200, until=lambda: world.newest().state is RolloutState.EVALUATING_CANARY)
+    assert world.newest().commits == tuple(hashes)
+    bars.bar("shop", hashes[0], world.deps, who="ann", why="slow")
+    goes_bad(world, hashes[2])
+    world.run(seconds=200, until=lambda: world.newest().state is RolloutState.ROLLED_BACK)
+    last = commit_of(world, hashes[2])
+    assert last.suspect or last.is_barred
