@@ -49,9 +49,8 @@ class Commit:
     received_s: float | None  # store clock; null when it has begun anew since
     tested_at: datetime | None
     reason: str | None  # why it failed or is barred
-    bar_wanted: (
-        str | None
-    )  # it is barred for this reason though it has not passed; its state says so when it has
+    # It is barred for this reason though it has not passed; its state says so when it has.
+    bar_wanted: str | None
     suspect: bool  # was in a batch that went wrong: goes out alone
     suspect_of: RolloutId | None  # that batch; None when it was suspected by an older version
     now_reason: str | None  # a person wants it out before the queue, for this reason

@@ -866,9 +866,8 @@ def _claim_of(host: RolloutHost) -> dict[str, Any]:
 
 
 _CONVERTERS = {"state": HostState, "role": Role}
-Moved = tuple[
-    HostId, Member, bool
-]  # a row, where its host is now, and whether that is more than another user
+# A row, where its host is now, and whether that is more than another user.
+Moved = tuple[HostId, Member, bool]
 Debtor = tuple[RolloutHost, dict[str, Any]]  # a host, and what an older rollout owes it, as values of its row
 
 
