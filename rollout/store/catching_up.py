@@ -9,6 +9,7 @@ from sqlalchemy import and_, bindparam, func, insert, or_, select, update
 from rollout.domain.catching_up import Behind
 from rollout.domain.model import UNREAD, AppName, Member, Role, Rollout, RolloutHost, RolloutId
 from rollout.domain.states import CommitState, HostState, RolloutState
+from rollout.store.hosts import IS_ANOTHER
 from rollout.store.rollouts import has_room
 from rollout.store.rows import columns, load_one
 from rollout.store.tables import apps, fleet_hosts, rollout_hosts, rollouts
@@ -168,13 +169,11 @@ def _was_later(*its: Any) -> Any:
     )
 
 
-# The inventory has had it at another address since it was done: perhaps the same machine, which then runs the same.
-_IS_ANOTHER = fleet_hosts.c.operation == 0
 # What a person has kept of a later rollout stays, until the next one.
 _IS_KEPT = _was_later(
     _LATER.c.touched,
     _ITS.c.state == RolloutState.STOPPED,
-    or_(~_IS_ANOTHER, fleet_hosts.c.release == _ITS.c.commit),
+    or_(~IS_ANOTHER, fleet_hosts.c.release == _ITS.c.commit),
 )
 # The fleet has gone back past a rollout that is done, and this host runs what that one brought: it was down when the others went.
 _RUNS_NEWER = and_(
@@ -206,7 +205,7 @@ _BEHIND = (
             rollout_hosts.c.state != H.DONE,
             _NOTHING,
             _RUNS_NEWER,
-            and_(_IS_ANOTHER, fleet_hosts.c.release != bindparam("commit")),
+            and_(IS_ANOTHER, fleet_hosts.c.release != bindparam("commit")),
         ),
         ~_IS_KEPT,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Boolean, and_, bindparam, case, false, func, insert, or_, select, tuple_, update
@@ -95,7 +96,7 @@ class Hosts:
         its = and_(fleet_hosts.c.app == rollout_hosts.c.app, fleet_hosts.c.name == rollout_hosts.c.name)
         # What a host runs that we never shipped to is not recorded: it is the foreign release, like the canary's.
         runs = case((fleet_hosts.c.release.is_(None), FOREIGN), else_=fleet_hosts.c.release)
-        has_moved = and_(fleet_hosts.c.release == UNREAD, fleet_hosts.c.operation == 0)
+        has_moved = and_(fleet_hosts.c.release == UNREAD, IS_ANOTHER)
         return self._list(
             rollout_hosts.c.rollout == rollout.id,
             or_(rollout_hosts.c.role == Role.BASELINE, rollout_hosts.c.position.in_(positions)),
@@ -630,7 +631,7 @@ class Hosts:
         now, goal = {member.name: member for member in members}, self._tx.rollouts.newest_done(app)
         asked = {"its_app": app, "now": self._tx.now(), "goal": goal and goal.id}
         found = [self._tx.connection.execute(query, asked) for query in (_OF_NEWEST, _AWAITED)]
-        rows = {row.id: row for rows in found for row in rows}
+        rows = {row.id: row for row in chain.from_iterable(found)}
         return [
             (HostId(row.id), its, (its.address, its.port) != (row.address, row.port))
             for row in rows.values()
@@ -1034,6 +1035,8 @@ _RECORDED = select(fleet_hosts.c.release).where(
 _ANOTHER_MACHINE = _FLEET_HOST.values(
     release=case((fleet_hosts.c.release.is_not(None), UNREAD)), found=None, verified_at=None, operation=0
 )
+# The inventory has had it at another address since: perhaps the same machine, which then runs the same.
+IS_ANOTHER = fleet_hosts.c.operation == 0
 _AT_ITS_ADDRESS = fleet_hosts.c.address == bindparam("its_address")  # else it is of who had the name before
 _UNTRIED = _FLEET_HOST.where(_AT_ITS_ADDRESS).values(operation=0)
 _NO_LATER = _FLEET_HOST.where(fleet_hosts.c.operation <= bindparam("its_epoch"))
