@@ -184,6 +184,9 @@ class Writers:
         """Give the connection back; the next transaction has a new one."""
         with suppress(ServiceUnavailable):  # somebody writes still, and keeps it
             self._take_turn()
+            group, self._group = self._group, None
+            if group is not None:  # handed on to this one, and others wait for its commit
+                group.end()
             self._let_go()
             self._leave()
 

@@ -174,6 +174,18 @@ def test_one_that_gives_up_waiting_leaves_nobody_behind(tmp_path, monkeypatch):
     opened.close()
 
 
+def test_who_closes_the_store_commits_what_was_handed_on_to_him(opened):
+    """A thread closes the store while another one writes, and a third waits behind it: both are committed, and return."""
+    told = together(
+        opened,
+        lambda begin: add(opened, "a", then=begin),
+        opened.close,
+        lambda: add(opened, "b"),
+    )
+    assert told == [None, None, None]
+    assert known(opened, "a", "b") == ["a", "b"]
+
+
 def test_ctrl_c_while_waiting_for_the_turn_takes_it_from_nobody(opened):
     """The main thread is interrupted while it waits: whoever wrote before it commits, and others go on."""
     inside, interrupted = threading.Event(), threading.Event()
