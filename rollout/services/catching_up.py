@@ -148,16 +148,9 @@ def _following(
 def _held(tx: Transaction, app: AppConfig, goal: Rollout) -> str | None:
     """Why automation brings nothing to anybody now."""
     commit = tx.commits.get(goal.app, goal.commit)
-    short, state = goal.commit[:12], commit.state if commit else None
-    match state:
-        case CommitState.PASSED:
-            return freezes.frozen(tx, app)
-        case CommitState.RECEIVED | CommitState.TESTING:
-            return f"commit {short} is built again: its archive had made room for those of newer commits"
-        case CommitState.FAILED if commit:
-            then = f"`rollout deploy {short}` has it built again, and whatever newer goes out brings this host along"
-            return f"commit {short} is failed: {commit.reason}; {then}"
-    return f"commit {short} is {state or 'gone'}"
+    if commit is not None and commit.state is CommitState.PASSED:
+        return freezes.frozen(tx, app)
+    return planning.not_to_be_had(goal.commit, commit)
 
 
 def _step(

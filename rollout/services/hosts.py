@@ -46,7 +46,7 @@ from rollout.errors import (
     Unhealthy,
     Unreachable,
 )
-from rollout.services import freezes, shares
+from rollout.services import freezes, planning, shares
 from rollout.services.ports import Deps, Permit
 from rollout.services.rollouts import limits
 from rollout.services.targets import target_of
@@ -157,14 +157,16 @@ def prepare(rollout: RolloutId, host_id: HostId, deps: Deps) -> None:
 
 
 def _prepare(job: _Job, parcel: Callable[[], _Parcel], deps: Deps) -> _Job | None:
-    error, refused = _send(job, parcel, deps)
+    error, refused = _send(job, parcel, lambda: _still_claimed(job.host, deps), deps)
     if error is None:
         return _report_and_go_on(deps, job.went(deps), _all_prepared, every_s=PREPARED_S)
     _report(deps, job, lambda tx: _prepared(tx, job, error, refused=refused))
     return None
 
 
-def _send(job: _Job, parcel: Callable[[], _Parcel], deps: Deps) -> tuple[HostError | None, str]:
+def _send(
+    job: _Job, parcel: Callable[[], _Parcel], go_on: Callable[[], bool], deps: Deps
+) -> tuple[HostError | None, str]:
     """What went wrong, and the fence's word if it refused."""
     with deps.leases.hold("host", job.host.id):
         try:
@@ -172,7 +174,7 @@ def _send(job: _Job, parcel: Callable[[], _Parcel], deps: Deps) -> tuple[HostErr
                 target_of(job.host, job.app),
                 _prepare_order(job, parcel(), deps),
                 timeout_s=job.app.fan_out.host_timeout,
-                go_on=lambda: _still_claimed(job.host, deps),
+                go_on=go_on,
             )
         except HostError as failure:
             return failure, ""
@@ -337,13 +339,9 @@ def _permit(host: RolloutHost, deps: Deps) -> Permit:
         with deps.store.transaction() as tx:
             return tx.hosts.touch(greeted, deps.settings.lease_s)
 
-    def look(hosts: Sequence[RolloutHost]) -> list[float]:
-        with deps.store.reading() as tx:
-            return tx.hosts.leases_left(hosts, deps.settings.lease_s)
-
     def permit(greeting: Greeting) -> int:
         left = (
-            deps.together.do(("lease", host.rollout), host, look)
+            _lease_left(host, deps)
             if host.touched
             else deps.together.do(("touch", host.rollout), (host, greeting.current), touch, every_s=TOUCHES_S)
         )
@@ -357,6 +355,16 @@ def _permit(host: RolloutHost, deps: Deps) -> Permit:
         return milliseconds
 
     return permit
+
+
+def _lease_left(host: RolloutHost, deps: Deps) -> float:
+    """Of a claim on a touched host, in seconds; 0 when it may not act any more."""
+
+    def look(hosts: Sequence[RolloutHost]) -> list[float]:
+        with deps.store.reading() as tx:
+            return tx.hosts.leases_left(hosts, deps.settings.lease_s)
+
+    return deps.together.do(("lease", host.rollout), host, look)
 
 
 def _step_timeout(app: AppConfig) -> float:
@@ -672,18 +680,17 @@ def _roll_back(
     job: _Job, goal_of: Callable[[str | None], tuple[str | None, str | None]], deps: Deps
 ) -> _Job | None:
     goal, digest = goal_of(job.host.way_back)
-    assert job.host.operation is not None
-    order = _order(job.host, job.app, job.host.operation, goal, digest)
     with deps.leases.hold("host", job.host.id):
         try:
-            outcome = deps.fleet.roll_back(
-                target_of(job.host, job.app), order, _permit(job.host, deps), timeout_s=_step_timeout(job.app)
-            )
-            error = _error_of(outcome, job.host)
+            outcome, error = _send_back(job, goal, digest, deps)
+            if outcome is not None and goal is not None and _may_be_prepared(job, goal, outcome, deps):
+                error, _ = _send(
+                    job, lambda: _way_back(job, goal, deps), lambda: _lease_left(job.host, deps) > 0, deps
+                )
+                if error is None:  # a refusal is in no journal: the same order may come again
+                    outcome, error = _send_back(job, goal, digest, deps)
         except LeaseLost:
             return None  # another worker has it
-        except HostError as failure:
-            outcome, error = None, failure
         if outcome is not None and error is not None and _again_later(outcome) and _still_has_time(job, deps):
             why = error
             _report(deps, job, lambda tx: _ask_again(tx, job, why))
@@ -698,6 +705,52 @@ def _roll_back(
             return None
     assert outcome is not None
     return _report_and_go_on(deps, job.went(deps, outcome.output, goal), _all_back)
+
+
+def _send_back(
+    job: _Job, goal: str | None, digest: str | None, deps: Deps
+) -> tuple[Outcome | None, HostError | None]:
+    assert job.host.operation is not None
+    order = _order(job.host, job.app, job.host.operation, goal, digest)
+    try:
+        outcome = deps.fleet.roll_back(
+            target_of(job.host, job.app), order, _permit(job.host, deps), timeout_s=_step_timeout(job.app)
+        )
+    except LeaseLost:
+        raise
+    except HostError as failure:
+        return None, failure
+    return outcome, _error_of(outcome, job.host)
+
+
+def _may_be_prepared(job: _Job, goal: str, outcome: Outcome, deps: Deps) -> bool:
+    """It refuses its way back for want of the release alone: a machine from an image of what is taken back, say.
+
+    Not at the first try, for which the rollout's end waits: nothing that is sent holds that up (I10).
+    """
+    if outcome.reason != _NOT_PREPARED or outcome.current not in _its_releases(job, goal) - {FOREIGN}:
+        return False
+    with deps.store.reading() as tx:
+        return tx.rollouts.state(job.rollout.id) is RolloutState.ROLLED_BACK
+
+
+def _its_releases(job: _Job, goal: str | None) -> set[str]:
+    """What the rollout found on the host, brought to it, or takes it back to."""
+    return {one for one in (job.rollout.commit, job.host.previous, job.host.owed, goal) if one}
+
+
+def _way_back(job: _Job, goal: str, deps: Deps) -> _Parcel:
+    """The release that a host is to go back to and lacks; StepFailed says why it cannot be had, and what to do."""
+    app = job.rollout.app
+    with deps.store.reading() as tx:
+        release = tx.commits.release(app, goal)
+        spare = tx.rollouts.unfinished_commits(app)
+    if goal != FOREIGN and release is not None and deps.workshop.has_archive(app, goal):
+        return _Parcel(release, tuple(sorted(spare)))
+    with deps.store.transaction() as tx:
+        tx.apps.lock(app)
+        why = planning.lacks_archive(tx, app, goal, deps)
+    raise StepFailed(f"{job.host.name}: what it is to go back to is not on it: {why}")
 
 
 def _all_back(tx: Transaction, went: Sequence[_Went], deps: Deps) -> list[_Then]:
@@ -755,9 +808,8 @@ def _with_nothing_of_it(
         status = _seal(job, deps)
     except HostError:
         return None
-    its = {job.rollout.commit, job.host.previous, job.host.owed, goal} - {None}
     # Where we have been, somebody has switched it by hand: that stays.
-    its |= {FOREIGN} if status.operation else set()
+    its = _its_releases(job, goal) | ({FOREIGN} if status.operation else set())
     return status if status.sealed and not status.running and status.current not in its else None
 
 

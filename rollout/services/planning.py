@@ -7,7 +7,7 @@ import structlog
 from rollout import crashpoints
 from rollout.config.deploy_file import AppConfig
 from rollout.domain import budget, plan, selection
-from rollout.domain.model import AppName, Commit, Member, Role, Rollout
+from rollout.domain.model import FOREIGN, AppName, Commit, Member, Role, Rollout
 from rollout.domain.pipeline import pipeline, sweep
 from rollout.domain.states import CommitState, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.errors import ConfigError, Conflict, ReleaseError, RolloutError
@@ -24,6 +24,7 @@ GONE = (
     "the commit that runs is no longer on the branch (a force-push), and automation does not guess what replaces it;"
     " a person may: `rollout deploy COMMIT --now --reason …`"
 )
+TAKES_ALONG = "whatever newer goes out brings this host along"
 AUTOMATION = bars.AUTOMATION
 CANNOT = (
     "no rollout can be planned: "  # so begins the app's note from when planning failed until it has succeeded
@@ -100,6 +101,39 @@ def is_built_again(tx: Transaction, chosen: Commit, deps: Deps) -> bool:
         return False
     tx.commits.build_again(chosen, who=AUTOMATION, why="its archive had made room for those of newer commits")
     return True
+
+
+def not_to_be_had(sha: str, commit: Commit | None) -> str:
+    """Why nobody is brought to the release of a commit that has not passed, or not any more."""
+    short, state = sha[:12], commit.state if commit else None
+    if state in {CommitState.RECEIVED, CommitState.TESTING}:
+        return f"commit {short} is built again: its archive had made room for those of newer commits"
+    if commit is not None and state is CommitState.FAILED:
+        then = f"`rollout deploy {short}` has it built again, and {TAKES_ALONG}"
+        return f"commit {short} is failed: {commit.reason}; {then}"
+    return f"commit {short} is {state or 'gone'}"
+
+
+def lacks_archive(tx: Transaction, app: AppName, sha: str, deps: Deps) -> str:
+    """What becomes of a release that a host lacks and whose archive is not there, or what a person does about it.
+
+    Built again is only what the fleet runs: that hosts have by its digest, so no other bytes come of it.
+    """
+    if sha == FOREIGN:
+        return f"rollout has not brought it; put it there by hand, or {TAKES_ALONG}"
+    commit, runs, short = tx.commits.get(app, sha), tx.rollouts.newest_done(app), sha[:12]
+    match commit.state if commit else None:
+        case CommitState.PASSED if runs is None or runs.commit != sha:
+            return f"the archive of commit {short} has made room for those of newer commits; {TAKES_ALONG}"
+        case CommitState.PASSED if commit is not None:
+            is_built_again(tx, commit, deps)
+            return not_to_be_had(sha, tx.commits.get(app, sha))
+        case CommitState.BARRED:
+            unbar = f"`rollout unbar {short} --reason …` has it built again"
+            return f"{not_to_be_had(sha, commit)}; {unbar}, or {TAKES_ALONG}"
+        case None:
+            return f"{not_to_be_had(sha, None)}; {TAKES_ALONG}"
+    return not_to_be_had(sha, commit)
 
 
 def no_commit(app: AppConfig) -> str:

@@ -93,6 +93,14 @@ def test_a_target_that_is_gone_is_refused(running):
     assert running.roll_back(OLD, op=5).brief == (REFUSED, "not prepared")
 
 
+def test_a_refused_way_back_may_come_again_with_its_number(running):
+    """A refusal is in no journal: when the target has been brought, in the name of the same order, that order is carried out."""
+    (running.root / "releases" / A).rename(running.root.parent / "moved")
+    assert running.roll_back(OLD, op=5).brief == (REFUSED, "not prepared")
+    assert running.prepare(OLD, op=5).code == DONE
+    assert (running.roll_back(OLD, op=5)["current"], running.current) == (A, f"releases/{A}")
+
+
 def test_a_target_that_was_changed_on_the_disk_is_refused(running):
     """The digest of the target is computed again before the switch."""
     (running.root / "releases" / A / "app").write_text("tampered")

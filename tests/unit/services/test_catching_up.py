@@ -556,19 +556,126 @@ def test_a_machine_from_an_older_image_owes_no_rollback(world, monkeypatch):
     assert (set(world.runs().values()), late(world), recorded(world, A).owes) == ({good}, {}, False)
 
 
-@pytest.mark.parametrize("runs", ["what was stopped", "by hand"])
-def test_a_machine_that_lost_only_its_way_back_still_owes_it(world, runs):
-    """What was stopped runs on, or what somebody switched by hand where we have been: a person has to look."""
-    good, bad = owing(world)
+def test_what_was_switched_by_hand_stays_where_the_way_back_is_lost(world):
+    """Our journal is there, and somebody has put something of his there: a person has to look."""
+    good, _ = owing(world)
     machine = world.fleet.hosts[A]
     del machine.prepared[good]
-    if runs == "by hand":
-        machine.use(FOREIGN)
+    machine.use(FOREIGN)
     back(world, A)
     world.run(until=lambda: recorded(world, A).release == machine.current, seconds=700)
     world.run(seconds=30)
-    assert (recorded(world, A).owes, machine.current) == (True, FOREIGN if runs == "by hand" else bad)
+    assert (recorded(world, A).owes, machine.current) == (True, FOREIGN)
     assert row_of(world, world.newest().id).state is H.ROLLBACK_FAILED
+
+
+def is_from_an_image(world, good, bad):
+    """The machine that has A's name has what is taken back, and neither what ran before nor a journal."""
+    machine = world.fleet.hosts[A]
+    prepared = {bad: machine.prepared[bad]}
+    machine.lose_disk()
+    machine.prepared |= prepared
+    machine.use(bad)
+    return machine
+
+
+def test_what_a_host_goes_back_to_is_brought_to_it_where_it_lacks_it(world, monkeypatch):
+    """A machine from an image has only the release that is rolled back: that does not run on, and nobody's way back waits for it."""
+    good = first_release(world)
+    bad = world.push()
+    world.settle()
+    machine, number = is_from_an_image(world, good, bad), world.newest().id
+    moves(world, monkeypatch, A, address="127.9.9.9")
+    world.run(until=lambda: row_of(world, number).address == "127.9.9.9" and not late(world), seconds=400)
+    true, when = world.fleet.prepare, []
+
+    def prepare(*given, **more):
+        when.append(state_of(world, number))
+        return true(*given, **more)
+
+    monkeypatch.setattr(world.fleet, "prepare", prepare)
+    stopping.roll_back_done(app(world), world.deps, to=None, who="ann", why="slow")
+    world.run(until=lambda: machine.current == good, seconds=100)
+    world.run(seconds=10)
+    assert (set(world.runs().values()), when) == ({good}, [R.ROLLED_BACK])
+    assert (row_of(world, number).state, recorded(world, A).owes, late(world)) == (H.ROLLED_BACK, False, {})
+
+
+def test_a_host_that_lost_only_its_way_back_goes_back_all_the_same(world):
+    """What was stopped does not run on because its forerunner was removed from the host."""
+    good, bad = owing(world)
+    machine = world.fleet.hosts[A]
+    del machine.prepared[good]
+    back(world, A)
+    assert machine.current == bad
+    world.run(until=lambda: machine.current == good, seconds=700)
+    assert machine.current == good
+
+
+def lacks(world, state):
+    """A owes a rollback to what is not on it, nor its archive here, and whose commit is in this state."""
+    good, bad = owing(world)
+    machine = is_from_an_image(world, good, bad)
+    world.workshop.archives.remove(good)
+    world.workshop.gone.add(good)
+    if state == "failed":
+        world.workshop.failing_build.add(good)
+    if state == "barred":
+        bars.bar("shop", good, world.deps, who="ann", why="no")
+    if state == "not what runs":
+        world.push(f"This reverts commit {bad}.")
+        assert world.settle().state is R.DONE
+    back(world, A)
+    return good, bad, machine
+
+
+def test_a_way_back_without_its_archive_is_built_again(world):
+    """As for a host that is brought along: the host waits for that, and goes back then."""
+    good, _, machine = lacks(world, "passed")
+    world.run(until=lambda: commit_of(world, good).state is CommitState.TESTING, seconds=700)
+    world.run(until=lambda: machine.current == good, seconds=700)
+    assert (machine.current, recorded(world, A).owes) == (good, False)
+    with world.store.reading() as tx:
+        told = [
+            event.why for event in tx.events.of_rollout(world.newest().id) if event.subject == f"host {A}"
+        ]
+    built = f"commit {good[:12]} is built again: its archive had made room for those of newer commits"
+    assert f"{A}: what it is to go back to is not on it: {built}" in told
+
+
+@pytest.mark.parametrize(
+    ("state", "why"),
+    [
+        ("failed", "is failed: build: exit status 2; `rollout deploy {}` has it built again, and {}"),
+        ("barred", "is barred; `rollout unbar {} --reason …` has it built again, or {}"),
+        ("not what runs", "the archive of commit {} has made room for those of newer commits; {}"),
+    ],
+)
+def test_a_way_back_that_cannot_be_had_is_told_with_what_to_do(world, state, why):
+    """The host stays in sight, and is tried again until somebody has helped."""
+    good, bad, machine = lacks(world, state)
+    said = why.format(good[:12], "whatever newer goes out brings this host along")
+    world.run(until=lambda: said in (row_of(world, 2).error or ""), seconds=1000)
+    row = row_of(world, 2)
+    assert (said in row.error, row.state, machine.current) == (True, H.ROLLBACK_FAILED, bad)
+
+
+def test_who_has_lost_the_right_to_a_host_sends_it_no_way_back(world, monkeypatch):
+    """As with every prepare: what is sent is cut when another worker has the host."""
+    good, bad = owing(world)
+    machine, true = is_from_an_image(world, good, bad), world.fleet.prepare
+    back(world, A)
+
+    def prepare(*given, **more):
+        world.seconds += 2 * world.deps.settings.lease_s
+        return true(*given, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.fleet, "prepare", prepare)
+        world.run(until=lambda: "cut" in (row_of(world, world.newest().id).error or ""), seconds=700)
+    assert (set(machine.prepared), machine.current) == ({bad}, bad)
+    world.run(until=lambda: machine.current == good, seconds=700)
+    assert machine.current == good
 
 
 def test_a_debt_is_over_only_by_a_reading_under_a_seal(world, monkeypatch):
