@@ -11,7 +11,20 @@ from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Boolean, and_, bindparam, case, false, func, insert, or_, select, tuple_, update
+from sqlalchemy import (
+    Boolean,
+    String,
+    and_,
+    bindparam,
+    case,
+    false,
+    func,
+    insert,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
 from rollout.domain.counting import count, total
 from rollout.domain.model import (
@@ -1041,17 +1054,24 @@ _AT_ITS_ADDRESS = fleet_hosts.c.address == bindparam("its_address")  # else it i
 _UNTRIED = _FLEET_HOST.where(_AT_ITS_ADDRESS).values(operation=0)
 _NO_LATER = _FLEET_HOST.where(fleet_hosts.c.operation <= bindparam("its_epoch"))
 _FLEET_REPORT = Prepared(_NO_LATER)
+
+
+def _if_there(value: str, known: Any) -> Any:
+    """This, if it was heard where the host is now; else what is known stays."""
+    return case((_AT_ITS_ADDRESS, bindparam(value, type_=known.type)), else_=known)
+
+
+_IS_PAID = and_(
+    _AT_ITS_ADDRESS, fleet_hosts.c.owed.is_not_distinct_from(bindparam("its_release", type_=String))
+)
 _RUNS = Prepared(
-    _NO_LATER.where(_AT_ITS_ADDRESS).values(
-        release=bindparam("its_release"),
-        found=bindparam("its_release"),
-        verified_at=bindparam("its_time"),
-        operation=bindparam("its_epoch"),
-        owes=and_(
-            fleet_hosts.c.owes,
-            bindparam("stays", type_=Boolean),
-            fleet_hosts.c.owed.is_distinct_from(bindparam("its_release")),
-        ),
+    _NO_LATER.values(
+        release=_if_there("its_release", fleet_hosts.c.release),
+        found=_if_there("its_release", fleet_hosts.c.found),
+        verified_at=_if_there("its_time", fleet_hosts.c.verified_at),
+        operation=_if_there("its_epoch", fleet_hosts.c.operation),
+        # A debt is the name's: who paid it where he was before owes none where he is now.
+        owes=and_(fleet_hosts.c.owes, bindparam("stays", type_=Boolean), ~_IS_PAID),
     )
 )
 _FOUND = _FLEET_HOST.where(_AT_ITS_ADDRESS).values(

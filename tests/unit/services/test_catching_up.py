@@ -707,6 +707,31 @@ def test_a_fleet_that_has_moved_as_a_whole_keeps_its_baseline(world, monkeypatch
         assert {recorded(world, host.name).release for host in compared} == {UNREAD}
 
 
+@pytest.mark.parametrize("runs", ["the same", "what was stopped"])
+def test_who_goes_back_where_it_was_owes_nothing_where_it_is(world, monkeypatch, runs):
+    """The inventory has it elsewhere by now: what runs there is read, and it is brought along if that is not what the fleet runs."""
+    good, bad = owing(world)
+    number, machine, reports = world.newest().id, world.fleet.hosts[A], []
+
+    def moved(job):
+        if job.host.name == A and machine.current == good and not reports:
+            reports.append(job)
+            moves(world, monkeypatch, A, address="127.9.9.9")
+            with world.store.transaction() as tx:
+                tx.hosts.take_stock("shop", world.fleet.members(app(world)))
+
+    back(world, A)
+    before_reports(monkeypatch, hosts, moved)
+    world.run(until=lambda: row_of(world, number).state is H.ROLLED_BACK, seconds=700)
+    assert (recorded(world, A).owes, recorded(world, A).release) == (False, UNREAD)
+    if runs == "what was stopped":
+        machine.use(bad)
+    world.run(until=lambda: recorded(world, A).release != UNREAD, seconds=700)
+    assert (row_of(world, number).address, recorded(world, A).found) == ("127.9.9.9", machine.current)
+    world.run(until=lambda: not late(world), seconds=700)
+    assert (machine.current, recorded(world, A).release, recorded(world, A).owes) == (good, good, False)
+
+
 def test_what_is_heard_from_the_old_address_is_not_recorded_of_the_new_one(world):
     """The inventory was read while the host was in flight: what it runs where it is now is read afterwards."""
     first_release(world)
