@@ -530,8 +530,16 @@ void() { # CODE REASON: the intent came to nothing; `current` is as it was
     outcome "$1" "$2" void "$last_open"
 }
 
+is_back() { # it is there already; or it is to be without a release of ours, and somebody has put his own there since
+    case $commit in
+        "$was") [ "$last_open" = no ] ;;
+        none) [ "$was" = foreign ] ;;
+        *) false ;;
+    esac
+}
+
 answer_already() {
-    [ "$verb" = rollback ] && [ "$was" = "$commit" ] && [ "$last_open" = no ] || return 0
+    [ "$verb" = rollback ] && is_back || return 0
     from=$was
     { sync . && record 'done' no 'code=0 already=yes' && sync .rollout/journal; } || cannot_write
     drop_marks
@@ -589,10 +597,10 @@ switch() { # activate and rollback
     answer_known
     [ "$epoch" -ge "$seen_epoch" ] || refuse epoch
     [ "$op" -gt "$seen_op" ] || refuse op
-    if [ -e current ] && [ ! -L current ]; then broken 'current is no link'; fi
     in_time || refuse late
     trim_journal
     answer_already
+    if [ -e current ] && [ ! -L current ]; then broken 'current is no link'; fi
     check_release
     in_time || refuse late
     choose_from

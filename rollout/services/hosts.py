@@ -704,7 +704,8 @@ def _roll_back(
             _report(deps, job, lambda tx: _not_back(tx, job, goal, runs, outcome, lost))
             return None
     assert outcome is not None
-    return _report_and_go_on(deps, job.went(deps, outcome.output, goal), _all_back)
+    # Where it is to have nothing, what somebody has put there by hand since stays.
+    return _report_and_go_on(deps, job.went(deps, outcome.output, outcome.current), _all_back)
 
 
 def _send_back(

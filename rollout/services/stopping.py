@@ -385,17 +385,29 @@ def finish_roll_back(rollout_id: RolloutId, deps: Deps) -> None:
         bare = [host.name for host in tx.hosts.of(rollout_id, H.ROLLED_BACK) if host.release is None]
         why = rollout.reason or ""
         if left:
-            why += f"; not back yet: {', '.join(left[:10])}{' …' if len(left) > 10 else ''} (tried again until they are)"
+            why += f"; not back yet: {_listed(left)} (tried again until they are)"
         if alone := _left_alone(tx, rollout):
-            why += f"; not gone back with the others, since it never reached them: {', '.join(alone[:10])}{' …' if len(alone) > 10 else ''}"
+            why += f"; not gone back with the others, since it never reached them: {_listed(alone)}"
         if bare:
-            why += f"; without a release: {', '.join(bare[:10])}{' …' if len(bare) > 10 else ''}"
+            why += f"; without a release: {_listed(bare)}"
+        if kept := _by_hand(tx, rollout):
+            why += f"; with what somebody has put there by hand: {_listed(kept)}"
         if barred := _on_what_is_barred(tx, rollout):
-            why += f"; on a release that is barred, as before: {', '.join(barred[:10])}{' …' if len(barred) > 10 else ''}"
+            why += f"; on a release that is barred, as before: {_listed(barred)}"
         ended = tx.rollouts.change(rollout, RE.ROLLED_BACK, who="roll back", why=why, reason=why, due_at=None)
         notices.add(tx, ended, "was rolled back", why, f"rollout show {rollout_id}")
         crashpoints.reach("in-report")
     planning.start_next(rollout.app, deps)
+
+
+def _listed(names: list[str]) -> str:
+    return f"{', '.join(names[:10])}{' …' if len(names) > 10 else ''}"
+
+
+def _by_hand(tx: Transaction, rollout: Rollout) -> list[str]:
+    """They were to be left without a release, and something that is none of ours is in its place."""
+    back = tx.hosts.of(rollout.id, H.ROLLED_BACK)
+    return [host.name for host in back if host.release == FOREIGN and host.way_back is None]
 
 
 def _on_what_is_barred(tx: Transaction, rollout: Rollout) -> list[str]:

@@ -68,6 +68,25 @@ def test_a_rollback_to_nothing_removes_the_link(running):
     assert running.roll_back("none", op=6)["already"] == "yes"
 
 
+@pytest.mark.parametrize("interrupted", [False, True])
+@pytest.mark.parametrize("is_link", [True, False], ids=["link", "folder"])
+def test_a_rollback_to_nothing_leaves_what_was_put_there_by_hand(running, is_link, interrupted):
+    """It takes our release away, and that is not in use any more: whatever runs by now starts from the same place again."""
+    if interrupted:
+        running.activate(OLD, op=5, health="exit 1", restart="exit 1", health_timeout=1)
+    elsewhere, current = running.root.parent / "else where", running.root / "current"
+    elsewhere.mkdir()
+    current.unlink()
+    if is_link:
+        current.symlink_to(elsewhere)
+    else:
+        current.mkdir()
+    reply = running.roll_back("none", op=6, restart="echo never")
+    assert (reply.code, reply["already"], reply["current"], reply.output) == (DONE, "yes", "foreign", "")
+    assert current.resolve() == (elsewhere if is_link else current)
+    assert running.roll_back("none", op=7)["already"] == "yes"
+
+
 def test_a_rollback_to_a_foreign_link_restores_it(host):
     """The link that was there before us is there again, and restart runs where it leads."""
     elsewhere = host.root.parent / "else where"

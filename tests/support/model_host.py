@@ -301,7 +301,8 @@ class Call:
         last = host.last
         if not self._in_time():
             raise _End(REFUSED, "late")
-        if self.verb == "rollback" and self._was == self.commit and not last.open:
+        is_there = self._was == self.commit and not last.open
+        if self.verb == "rollback" and (is_there or (self.commit is None and self._was == FOREIGN)):
             yield from self._answer_already()
         self._check_release()
         again = self._was == self.commit == last.commit and last is not NOTHING and last.what != "done"

@@ -2,10 +2,12 @@
 
 import pytest
 
+from rollout.domain.model import FOREIGN
 from rollout.domain.states import CommitState, HostState, RolloutState
 from rollout.errors import Conflict, NotFound
 from rollout.services import halts, reconcile, stopping
 from rollout.store import clock
+from tests.support.across import recorded, row_of
 from tests.support.released import first_release
 from tests.support.world import World
 
@@ -235,6 +237,18 @@ def test_the_first_release_rolled_back_leaves_hosts_without_one(world):
     ended = world.settle()
     assert set(world.runs().values()) == {None}
     assert "without a release" in ended.reason
+
+
+def test_the_first_release_rolled_back_leaves_what_was_put_in_its_place_by_hand(world):
+    """Our release is not in use there any more: the host is back, the link stays, and that is what is recorded of it (I5)."""
+    first_release(world)
+    world.fleet.hosts["web07"].use(FOREIGN)
+    stopping.roll_back_done(world.config.app(None), world.deps, to=None, who="me", why="no")
+    ended = world.settle()
+    assert world.runs() == dict.fromkeys(world.runs()) | {"web07": FOREIGN}
+    row, its = row_of(world, ended.id, "web07"), recorded(world, "web07")
+    assert (row.state, row.release, its.release, its.owes) == (HostState.ROLLED_BACK, FOREIGN, FOREIGN, False)
+    assert "; with what somebody has put there by hand: web07" in ended.reason
 
 
 def test_a_host_that_cannot_be_rolled_back_is_named_and_tried_again(world):
