@@ -536,9 +536,6 @@ def bar_locked(tx: Transaction, commit: Commit, *, who: str, why: str, same_as: 
                 _bar_the_same(tx, twin)
             deliveries.settle(tx, barred.app)
             return barred
-        case CommitState.FAILED if commit.merged_into is not None:
-            tx.record(commit.app, f"commit {commit.sha}", "bar what it came in with", who=who, why=why)
-            return tx.commits.wish_bar(commit, _also(commit.bar_wanted, why))
         case CommitState.RECEIVED | CommitState.TESTING | CommitState.FAILED:
             tx.record(commit.app, f"commit {commit.sha}", "bar", who=who, why=why)
             return tx.commits.wish_bar(commit, _also(commit.bar_wanted, why))
