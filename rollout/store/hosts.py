@@ -639,11 +639,12 @@ class Hosts:
     def moved(self, app: AppName, members: Iterable[Member]) -> list[Moved]:
         """Where hosts are now that are known, or looked for, elsewhere.
 
-        Of the newest rollout, of that whose release the fleet runs, or to be read or brought back after theirs.
+        Of the newest rollout, of that whose release the fleet runs, of their last one if it was in neither, or to be read or
+        brought back after theirs.
         """
         now, goal = {member.name: member for member in members}, self._tx.rollouts.newest_done(app)
         asked = {"its_app": app, "now": self._tx.now(), "goal": goal and goal.id}
-        found = [self._tx.connection.execute(query, asked) for query in (_OF_NEWEST, _AWAITED)]
+        found = [self._tx.connection.execute(query, asked) for query in (_OF_NEWEST, _OF_NEITHER, _AWAITED)]
         rows = {row.id: row for row in chain.from_iterable(found)}
         return [
             (HostId(row.id), its, (its.address, its.port) != (row.address, row.port))
@@ -1175,9 +1176,21 @@ _SOMEWHERE = select(
     _FREE,
 )
 _NEWEST = select(func.max(rollouts.c.id)).where(rollouts.c.app == bindparam("its_app")).scalar_subquery()
-# Two statements: of both in one a planner begins with all rows that there ever were.
+# Several statements: of all in one a planner begins with all rows that there ever were.
 _OF_NEWEST = _SOMEWHERE.where(
     or_(rollout_hosts.c.rollout == _NEWEST, rollout_hosts.c.rollout == bindparam("goal"))
+)
+_IN_THOSE = (
+    select(_OTHER.c.id)
+    .where(
+        _OTHER.c.app == fleet_hosts.c.app,
+        _OTHER.c.name == fleet_hosts.c.name,
+        or_(_OTHER.c.rollout == _NEWEST, _OTHER.c.rollout == bindparam("goal")),
+    )
+    .exists()
+)
+_OF_NEITHER = _SOMEWHERE.where(
+    rollout_hosts.c.id.in_(select(_LAST_OF_ITS).where(fleet_hosts.c.app == bindparam("its_app"), ~_IN_THOSE))
 )
 _AWAITED = _SOMEWHERE.join(
     fleet_hosts,
@@ -1193,10 +1206,32 @@ _HERE = (
     .where(fleet_hosts.c.app == rollout_hosts.c.app, fleet_hosts.c.name == rollout_hosts.c.name)
     .scalar_subquery()
 )
+
+
+def _seen_there(its: Any, own: Any) -> Any:
+    """By the last rollout that had the host at this address; its own, if none had."""
+    there = (
+        select(its)
+        .join(fleet_hosts, and_(fleet_hosts.c.app == _OTHER.c.app, fleet_hosts.c.name == _OTHER.c.name))
+        .where(_SAME_HOST, _OTHER.c.address == fleet_hosts.c.address)
+    )
+    return func.coalesce(there.order_by(_OTHER.c.rollout.desc()).limit(1).scalar_subquery(), own)
+
+
+_PORT_HERE = _seen_there(_OTHER.c.port, rollout_hosts.c.port)
+_USER_HERE = _seen_there(_OTHER.c.user, rollout_hosts.c.user)
 _FOLLOWED = (
     update(rollout_hosts)
-    .where(rollout_hosts.c.rollout == bindparam("its_rollout"), _FREE, rollout_hosts.c.address != _HERE)
-    .values(address=_HERE)
+    .where(
+        rollout_hosts.c.rollout == bindparam("its_rollout"),
+        _FREE,
+        or_(
+            rollout_hosts.c.address != _HERE,
+            rollout_hosts.c.port != _PORT_HERE,
+            rollout_hosts.c.user != _USER_HERE,
+        ),
+    )
+    .values(address=_HERE, port=_PORT_HERE, user=_USER_HERE)
 )
 _MOVED = (
     update(rollout_hosts)

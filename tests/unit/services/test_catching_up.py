@@ -503,6 +503,44 @@ def test_what_was_taken_back_since_keeps_no_host_from_being_followed(world, monk
     assert set(world.runs().values()) == {older}
 
 
+def test_a_rollback_follows_hosts_to_the_port_and_user_of_their_last_rollout(world, monkeypatch):
+    """The rollout after it was planned with them, and taken back: where it found the hosts, they are."""
+    older = first_release(world)
+    world.push()
+    assert world.settle().state is R.DONE
+    runs, there = world.newest().id, {"address": "127.9.9.9", "port": 2222, "user": "ops"}
+    moves(world, monkeypatch, A, port=2222)
+    moves(world, monkeypatch, B, **there)
+    monkeypatch.setattr(catching_up, "follow", lambda *_: None)  # nobody has looked for them since
+    world.metrics.share = 0.2
+    world.push()
+    assert world.settle().state is R.ROLLED_BACK
+    stopping.roll_back_done(app(world), world.deps, to=None, who="ann", why="slow")
+    assert (row_of(world, runs, A).address, row_of(world, runs, A).port) == (A, 2222)
+    row = row_of(world, runs, B)
+    assert {what: getattr(row, what) for what in there} == there
+    world.settle()
+    assert set(world.runs().values()) == {older}
+
+
+def test_another_port_of_a_host_that_is_in_neither_rollout_is_seen(world, monkeypatch):
+    """It was kept out of the newest one, and of that whose release the fleet runs: what was read at its old port is not known of it."""
+    older = first_release(world)
+    halts.exclude("shop", [A], world.deps, who="ann", why="disk")
+    sha = world.push()
+    assert world.settle().state is R.DONE
+    moves(world, monkeypatch, A, port=2222)
+    world.fleet.hosts[A].unreachable = True
+    world.run(seconds=700)
+    assert (recorded(world, A).release, row_of(world, 1).port) == (UNREAD, 2222)
+    back(world, A)
+    world.run(until=lambda: recorded(world, A).release == older, seconds=700)
+    assert (recorded(world, A).found, world.runs()[A]) == (older, older)
+    halts.include("shop", [A], world.deps, who="ann")
+    world.run(until=lambda: world.runs()[A] == sha, seconds=700)
+    assert (row_of(world, 2).port, set(world.runs().values())) == (2222, {sha})
+
+
 def owing(world):
     """The good release, and the one that was stopped, which A had when it went away."""
     good = world.push() if world.workshop.commits else first_release(world)
