@@ -606,14 +606,17 @@ class Hosts:
 
     # -- the fleet across rollouts ---------------------------------------------------------------------------------
 
-    def know(self, app: AppName, members: Iterable[Member]) -> None:
-        """These hosts are in the fleet, with the addresses that they have now; what was seen at others says nothing of them (I5)."""
+    def know(self, app: AppName, members: Iterable[Member], *, moved: bool = False) -> None:
+        """These hosts are in the fleet, with the addresses that they have now; what was seen at others says nothing of them (I5).
+
+        `moved`: nor does what was seen at the same ones, behind which they may be others.
+        """
         its = {row.name: row for row in self._tx.connection.execute(_ADDRESSES, {"its_app": app})}
         missing = [one for one in members if one.name not in its]
         other = [
             one
             for one in members
-            if (row := its.get(one.name)) and (row.address != one.address or row.left_at is not None)
+            if (row := its.get(one.name)) and (moved or row.address != one.address or row.left_at is not None)
         ]
         if missing:
             self._tx.connection.execute(
@@ -623,7 +626,7 @@ class Hosts:
         for one in sorted(other, key=lambda it: it.name):  # as whoever reports on several
             host = {"its_app": app, "its_name": one.name}
             self._tx.connection.execute(_FLEET_HOST.values(address=one.address, left_at=None), host)
-            if its[one.name].address != one.address:
+            if moved or its[one.name].address != one.address:
                 self._tx.connection.execute(_ANOTHER_MACHINE, host)
 
     def take_stock(self, app: AppName, members: Iterable[Member]) -> None:
@@ -659,9 +662,7 @@ class Hosts:
             where = {"address": its.address, "port": its.port, "user": its.user}
             self._tx.connection.execute(_MOVED.values(where), {"host": host, "now": now})
         here = {its.name: its for _, its, elsewhere in rows if elsewhere}
-        self.know(app, here.values())
-        for name in sorted(here):  # by the port alone it may be another one, too
-            self._tx.connection.execute(_ANOTHER_MACHINE, {"its_app": app, "its_name": name})
+        self.know(app, here.values(), moved=True)  # by the port alone it may be another one, too
 
     def follow(self, rollout: RolloutId) -> None:
         """Its hosts are looked for where they were seen to be since: one that is taken back later may have moved meanwhile."""
