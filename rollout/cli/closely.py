@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from rollout.cli import canary_chart, finding, output, scene, shapes, waiting
 from rollout.cli.call import Call
+from rollout.domain import checks
 from rollout.domain.model import AppName, Commit, RolloutId
 from rollout.domain.states import FINISHED
 from rollout.errors import NotFound
@@ -70,7 +71,7 @@ def log_of_tests(call: Call, name: str) -> int:
     """The output of a commit's tests: also of one that failed and so has no rollout."""
     with call.store.reading() as tx:
         found = bars.named(tx, call.app().name, name)
-        reported = tx.checks.of(found.app, found.sha)
+        reported = checks.by_name(tx.checks.of(found.app, found.sha))
     told: View = {"rollout": None, "commit": found.sha, "tests": found.output or None, "hosts": []}
     if call.json:
         output.document(told)

@@ -1,16 +1,20 @@
 """Whether a commit is good by what CI servers reported: each required check must say so, within a time."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from itertools import groupby
+from math import inf
+from operator import attrgetter
 
 from rollout.domain.model import Check, CheckState
 
 PIPELINE = "pipeline"  # the name of a GitLab pipeline's check
 ELSEWHERE = "pipeline of another branch"  # the same, where it ran for a branch or a merge request
-# How the stamp of a run begins that goes by its number: then come its suite and that, and last its time
-NUMBERED = "run"
+HEARD_BEFORE = (
+    "heard before"  # the thing of a word that an older version kept: which one said it is not known
+)
 
 
 class Word(StrEnum):
@@ -22,8 +26,8 @@ class Word(StrEnum):
 
 
 _RESULTS = frozenset({CheckState.SUCCESS, CheckState.FAILURE})
-# Of one second the last of these counts: a run begins before it ends, and a failure is believed.
-_AT_ONCE = [CheckState.PENDING, CheckState.CANCELLED, CheckState.SUCCESS, CheckState.FAILURE]
+# The last of these that somebody says of a check counts.
+_WORST_LAST = [CheckState.SUCCESS, CheckState.CANCELLED, CheckState.PENDING, CheckState.FAILURE]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ def decide(required: Sequence[str], reported: Sequence[Check], age_s: float, lim
     `age_s`: since the commit was received. Checks that are not required decide nothing, and a run that was cancelled
     is as good as none: somebody may start it again.
     """
-    said = {check.name: check for check in reported}
+    said = {check.name: check for check in by_name(reported)}
     checks = [said.get(name, Check(name, CheckState.PENDING)) for name in required]
     failed = [check for check in checks if check.state is CheckState.FAILURE]
     if failed:
@@ -76,44 +80,90 @@ def of_a_request(reported: Sequence[Check]) -> list[Check]:
     return [replace(check, name=PIPELINE) if check.name == ELSEWHERE else check for check in reported]
 
 
+def by_name(words: Iterable[Check]) -> list[Check]:
+    """What each check comes to, by name: it is as good as the worst that anything says of it, in its newest word.
+
+    Where several say something, its `thing` and its source name those who say the worst.
+    """
+    name = attrgetter("name")
+    return [_together(_standing(list(its))) for _, its in groupby(sorted(words, key=name), name)]
+
+
+def _together(words: Sequence[Check]) -> Check:
+    worst = max(words, key=_badness)
+    took_s = max((one.took_s for one in words if one.took_s is not None), default=None)
+    if len(words) == 1:
+        return replace(worst, thing="")
+    says = ", ".join(dict.fromkeys(_who(one) for one in words if one.state is worst.state))
+    return replace(worst, source=says, thing=says, took_s=took_s)
+
+
+def _badness(check: Check) -> int:
+    return _WORST_LAST.index(check.state)
+
+
+def _who(check: Check) -> str:
+    return f"{check.source} {check.thing.partition(' ')[0]}".rstrip()
+
+
+def _standing(words: Sequence[Check]) -> list[Check]:
+    """Without those that were run again.
+
+    Jobs of one suite may have one name, and nothing tells which of them a run repeats: it takes the place of one, a red one first.
+    """
+    left: list[Check] = []
+    for run in sorted(words, key=lambda one: (one.attempt, _since(one), one.run)):
+        if before := [one for one in left if _is_again(run, one)]:
+            left.remove(max(before, key=_badness))
+        left.append(run)
+    now = {one.source for one in left if one.thing != HEARD_BEFORE}
+    return [one for one in left if one.thing != HEARD_BEFORE or one.source not in now]
+
+
+def _is_again(run: Check, before: Check) -> bool:
+    """Of a later attempt; where the server counts none, it began when the other one was over."""
+    if run.thing != before.thing:
+        return False
+    if run.attempt or before.attempt:
+        return run.attempt > before.attempt
+    return before.until is not None and before.until <= _since(run)
+
+
+def _since(run: Check) -> float:
+    return inf if run.since is None else run.since
+
+
 def came_late(check: Check, known: Sequence[Check]) -> bool:
-    """Whether it is no news: it comes again, or was overtaken by what its server said later.
+    """Whether it is no news: it comes again, or was overtaken by what its server said of its run later.
 
     Where the server does not say when: a run is under way of which the result is known. A run is known by its address.
     """
-    before = next((one for one in known if one.name == check.name), None)
+    before = _of_its_run(check, known)
     if before is None or check.stamp:
-        return before is not None and not _is_later(check, before)
+        return before is not None and check.stamp <= before.stamp
     return check.state is CheckState.PENDING and before.url == check.url != "" and before.state in _RESULTS
 
 
-def _is_later(check: Check, before: Check) -> bool:
-    """By their stamps where one thing said both; else by their times, and of one second by what they say: no number tells there.
-
-    One thing is a suite, whose runs have rising numbers, or all that goes by the time.
-    """
-    if not before.stamp or _suite(check) == _suite(before):
-        return check.stamp > before.stamp
-    its, others = ((_time(one), _AT_ONCE.index(one.state)) for one in (check, before))
-    return its > others
+def was_run_again(check: Check, known: Sequence[Check]) -> bool:
+    """Whether another run has its place already. Its word is kept all the same, as the one of a namesake may come."""
+    its = [one for one in known if one.name == check.name and one is not _of_its_run(check, known)]
+    return check not in _standing([*its, check])
 
 
-def _suite(check: Check) -> list[str]:
-    words = check.stamp.split()
-    return words[:2] if words[0] == NUMBERED else []
-
-
-def _time(check: Check) -> str:
-    return check.stamp.split()[-1 if _suite(check) else 0]
+def _of_its_run(check: Check, known: Sequence[Check]) -> Check | None:
+    key = check.name, check.thing, check.run
+    return next((one for one in known if (one.name, one.thing, one.run) == key), None)
 
 
 def timed(check: Check, known: Sequence[Check], now: datetime, came_at: datetime | None) -> Check:
-    """With how long its run took, by our clock: from the first word that it is under way to its result.
+    """With when its run began, and how long it took, by our clock: from the first word that it is under way to its result.
 
     Of one that only says its result, from when the commit came (`came_at`; None: it is not known yet), as it has waited for
     that so long. One that says a result after a result was run again, and nobody knows since when; the same one was sent again.
     """
-    before = next((one for one in known if one.name == check.name), None)
+    before = _of_its_run(check, known)
+    since = [one.since for one in (before, check) if one is not None and one.since is not None]
+    check = replace(check, since=min(since, default=None))
     goes_on = before is not None and before.state is CheckState.PENDING
     began_at = before.began_at if goes_on and before is not None else None
     if check.state is CheckState.PENDING:
@@ -121,7 +171,7 @@ def timed(check: Check, known: Sequence[Check], now: datetime, came_at: datetime
     if check.state not in _RESULTS:
         return check
     if before is None:
-        began_at = came_at
+        began_at = None if any(one.name == check.name for one in known) else came_at
     elif before.state is check.state:
         return replace(check, began_at=before.began_at, took_s=before.took_s)
     took_s = None if began_at is None else max(0.0, (now - began_at).total_seconds())
@@ -131,14 +181,20 @@ def timed(check: Check, known: Sequence[Check], now: datetime, came_at: datetime
 def took_s(required: Sequence[str], reported: Sequence[Check]) -> float | None:
     """How long the slowest of the required ones took; None where nobody knows."""
     return max(
-        (one.took_s for one in reported if one.name in required and one.took_s is not None), default=None
+        (one.took_s for one in by_name(reported) if one.name in required and one.took_s is not None),
+        default=None,
     )
 
 
 def _names(checks: Sequence[Check]) -> str:
-    return ", ".join(check.name for check in checks)
+    return ", ".join(map(_name, checks))
+
+
+def _name(check: Check) -> str:
+    """With who says so, where several say something of it."""
+    return f"{check.name} ({check.thing})" if check.thing else check.name
 
 
 def _cancelled(check: Check) -> str:
     where = f": {check.url}" if check.url else ""
-    return f"{check.name} {check.details or 'was cancelled, run it again'}{where}"
+    return f"{_name(check)} {check.details or 'was cancelled, run it again'}{where}"

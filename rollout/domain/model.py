@@ -281,18 +281,22 @@ class CheckState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A CI server's newest word on one check of a commit."""
+    """A CI server's newest word on one run of a check of a commit; or what all of them come to."""
 
     name: str
     state: CheckState
     url: str = ""
     source: str = "api"  # who said so: a webhook's provider, or the API
     details: str = ""  # of a JUnit report: what failed; of one that says nothing: why, and what now
-    stamp: str = (
-        ""  # its place among the server's own words, by its time and number there; "" where it says none
-    )
+    stamp: str = ""  # its place among the server's words on this run, by its time and number there; "" where it says none
     began_at: datetime | None = None  # when its run was first told of
     took_s: float | None = None  # from then to its result; None: not known
+    # Which of its source's things says so: a kind of event, and the suite where that has some; "" over the API.
+    thing: str = ""
+    run: int = 0  # its number among the runs of that thing; 0 where that has one word
+    attempt: int = 0  # a later one's run takes its place; 0 where the server does not say
+    since: float | None = None  # by the server's clock: when it began
+    until: float | None = None  # by the same: when it was over
 
 
 @dataclass(frozen=True, slots=True)

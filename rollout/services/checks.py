@@ -12,7 +12,7 @@ from rollout.errors import Conflict
 from rollout.services import bars, planning, turns
 from rollout.services.intake import NOT_OURS, Ended, Received, ToldOf, add_ended
 from rollout.services.ports import Deps
-from rollout.store.checks import MOST_NAMES
+from rollout.store.checks import MOST_NAMES, MOST_WORDS
 from rollout.store.store import Transaction
 
 LONGEST_WAIT_S = 600.0  # then it is looked at again
@@ -117,13 +117,16 @@ def _keep(tx: Transaction, app: AppConfig, sha: str, check: Check) -> str | None
         return LATE
     commit = tx.commits.lock(name, sha)
     came_at = None if commit is None else commit.received_at
-    if not tx.checks.put(name, sha, checks.timed(check, known, tx.today(), came_at)):
+    check = checks.timed(check, known, tx.today(), came_at)
+    if not tx.checks.put(name, sha, check):
         return None
+    if checks.was_run_again(check, known):
+        return LATE
     return "kept until the commit is known" if commit is None else _follow(tx, app, commit, check)
 
 
 def _too_many(sha: str) -> str:
-    return f"commit {sha[:12]} has reports of {MOST_NAMES} checks already"
+    return f"commit {sha[:12]} has reports of {MOST_NAMES} checks already, or of {MOST_WORDS} runs of them"
 
 
 def _follow(tx: Transaction, app: AppConfig, commit: Commit, check: Check) -> str:
@@ -181,7 +184,7 @@ def look_back(tx: Transaction, app: AppConfig, built: Commit) -> None:
     commit = tx.commits.get(built.app, built.sha)
     if commit is None or commit.state is not CommitState.PASSED or commit.unbarred:
         return
-    for check in tx.checks.of(commit.app, commit.sha):
+    for check in checks.by_name(tx.checks.of(commit.app, commit.sha)):
         if check.name in app.tests.required and check.state is CheckState.FAILURE:
             _contradicted(tx, app, commit, check)
             return

@@ -1,7 +1,7 @@
 """What people are told of tests: who made the branch red, which commit is flaky, that the suite has grown slow."""
 
 from rollout.config.deploy_file import AppConfig
-from rollout.domain import selection
+from rollout.domain import checks, selection
 from rollout.domain.model import NOT_ON_BRANCH, AppName, CheckState, Commit, TestResult
 from rollout.domain.states import CommitState
 from rollout.services import bars
@@ -41,7 +41,9 @@ def verdict(commit: Commit) -> str:
 def look(tx: Transaction, commit: Commit) -> str:
     """The command that shows what its tests printed, here or in a CI server's report; "" when there is nothing: then the reason says where."""
     if commit.output or any(
-        check.details for check in tx.checks.of(commit.app, commit.sha) if check.state is CheckState.FAILURE
+        check.details
+        for check in checks.by_name(tx.checks.of(commit.app, commit.sha))
+        if check.state is CheckState.FAILURE
     ):
         return f"rollout log {commit.sha[:12]}"
     return ""

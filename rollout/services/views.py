@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Any
 
+from rollout.domain import checks
 from rollout.domain.model import AppName, Commit, Delivery, FleetHost, Rollout, RolloutHost, RolloutId
 from rollout.domain.states import HostState, outcome
 from rollout.services import bars, freezes
@@ -161,7 +162,7 @@ def commit(tx: Transaction, found: Commit) -> dict[str, Any]:
                 "source": one.source,
                 "details": one.details,
             }
-            for one in tx.checks.of(found.app, found.sha)
+            for one in checks.by_name(tx.checks.of(found.app, found.sha))
         ],
         "rollout": shipped.id if shipped else None,
     }

@@ -1,10 +1,10 @@
-"""What CI servers reported of commits, known ones or not yet: the newest word on each check."""
+"""What CI servers reported of commits, known ones or not yet: the newest word on each run of each check."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, delete, func, insert, select, update
+from sqlalchemy import and_, delete, insert, select, update
 
 from rollout.domain.model import AppName, Check, CheckState
 from rollout.store.rows import load_all, rows_of
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 KEPT_CHECKS = 100_000
 MOST_NAMES = 100  # of one commit
+MOST_WORDS = 1000  # of one commit: several may say something of a check, and each run of it is kept
 
 
 class Checks:
@@ -24,8 +25,9 @@ class Checks:
         self._tx = tx
 
     def put(self, app: AppName, sha: str, check: Check) -> bool:
-        """The newest word replaces what was said before; False when the commit has MOST_NAMES different ones already."""
-        key = and_(checks.c.app == app, checks.c.sha == sha, checks.c.name == check.name)
+        """The newest word on a run replaces what was said of it before; False when the commit has too many already."""
+        of_commit = and_(checks.c.app == app, checks.c.sha == sha)
+        run = and_(checks.c.name == check.name, checks.c.thing == check.thing, checks.c.run == check.run)
         values: dict[str, Any] = {
             "state": check.state,
             "url": check.url,
@@ -34,15 +36,19 @@ class Checks:
             "reported_at": self._tx.today(),
             "began_at": check.began_at,
             "took_s": check.took_s,
+            "attempt": check.attempt,
+            "since": check.since,
+            "until": check.until,
         }
         if check.stamp:  # what has none comes between words that have one, and hides none of them
             values["stamp"] = check.stamp
-        if self._tx.connection.execute(update(checks).where(key).values(**values)).rowcount:
+        if self._tx.connection.execute(update(checks).where(of_commit, run).values(**values)).rowcount:
             return True
-        known = select(func.count()).where(checks.c.app == app, checks.c.sha == sha)
-        if self._tx.connection.execute(known).scalar_one() >= MOST_NAMES:
+        names = self._tx.connection.scalars(select(checks.c.name).where(of_commit)).all()
+        if len(names) >= MOST_WORDS or len({*names, check.name}) > MOST_NAMES:
             return False
-        statement = insert(checks).values(app=app, sha=sha, name=check.name, **values)
+        its = {"app": app, "sha": sha, "name": check.name, "thing": check.thing, "run": check.run}
+        statement = insert(checks).values(**its, **values)
         key_of = self._tx.connection.execute(statement).inserted_primary_key
         assert key_of is not None
         if int(key_of[0]) % 1000 == 0:
@@ -50,8 +56,10 @@ class Checks:
         return True
 
     def of(self, app: AppName, sha: str) -> list[Check]:
-        """By name."""
+        """All words, by name; `domain.checks.by_name` says what they come to."""
         rows = self._tx.connection.execute(
-            rows_of(Check, checks).where(checks.c.app == app, checks.c.sha == sha).order_by(checks.c.name)
+            rows_of(Check, checks)
+            .where(checks.c.app == app, checks.c.sha == sha)
+            .order_by(checks.c.name, checks.c.id)
         )
         return load_all(Check, rows, state=CheckState)

@@ -157,7 +157,12 @@ checks = Table(
     Column("reported_at", Utc, nullable=False),
     Column("began_at", Utc),
     Column("took_s", Float),
-    UniqueConstraint("app", "sha", "name"),
+    Column("thing", String(300), nullable=False, default="", server_default=""),
+    Column("run", BigInteger, nullable=False, default=0, server_default="0"),
+    Column("attempt", BigInteger, nullable=False, default=0, server_default="0"),
+    Column("since", Float),
+    Column("until", Float),
+    UniqueConstraint("app", "sha", "name", "thing", "run"),
 )
 
 releases = Table(

@@ -5,19 +5,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from rollout.domain.checks import ELSEWHERE, NUMBERED, PIPELINE
+from rollout.domain.checks import ELSEWHERE, PIPELINE
 from rollout.domain.model import Check, CheckState, Push
 from rollout.errors import Unreadable
 from rollout.webhooks import payload
 from rollout.webhooks.hub import ADDRESSES
 
 GITHUB = frozenset({"status", "check_run", "workflow_run", "workflow_job"})
-_RUN_ONCE = frozenset(
-    {"check_run", "workflow_job"}
-)  # a run that is run again has another number; they count them together
+ACTIONS = "github-actions"
 _ASKED = frozenset(
     {"rerequested", "requested_action"}
 )  # a person wants something of a check_run: nothing came of it yet
+LONGEST_THING = 300  # as the store's column is wide
 Word = tuple[CheckState, str]  # and what people are told of a run that says nothing
 _AGAIN: Word = CheckState.CANCELLED, "was cancelled, run it again"
 _STATUS = {"success": CheckState.SUCCESS, "pending": CheckState.PENDING}
@@ -53,17 +52,14 @@ def github(event: str, delivery: str, found: payload.Table) -> Push:
     addresses, full_name = payload.texts(repository, *ADDRESSES), payload.text(repository, "full_name")
     if event == "status":
         state = _STATUS.get(payload.text(found, "state"), CheckState.FAILURE)
-        check = _check(found, "context", "target_url", (state, ""), _times(found))
+        check = replace(_check(found, "context", "target_url", (state, ""), _times(found)), thing=event)
         return _report("github", delivery, addresses, full_name, payload.head(found, "sha"), check)
     run = payload.table(found, event)
     word = _GOES_ON
     if payload.text(run, "status") == "completed":
         word = _CONCLUSION.get(payload.text(run, "conclusion"), _FAILED)
     name = payload.text(run, "name") or payload.text(payload.table(found, "workflow"), "name")
-    check = _check({**run, "name": name}, "name", "html_url", word, _times(run))
-    if event in _RUN_ONCE and check.stamp:
-        suite = payload.table(run, "check_suite").get("id") if event == "check_run" else run.get("run_id")
-        check = replace(check, stamp=_stamp_of_run(check.stamp, suite))
+    check = _of_its_run(event, run, _check({**run, "name": name}, "name", "html_url", word, _times(run)))
     return _report("github", delivery, addresses, full_name, payload.head(run, "head_sha"), check)
 
 
@@ -79,13 +75,15 @@ def gitlab(delivery: str, found: payload.Table, keys: tuple[str, ...]) -> Push:
     word = _PIPELINE.get(payload.text(run, "status"), _GOES_ON)
     # A pipeline that is run again keeps its own times until it ends: its new jobs tell.
     times = [time for one in (run, *payload.tables(found, "builds")) for time in _times(one)]
-    name = ELSEWHERE if source == "merge_request_event" else PIPELINE
-    check = _check({**run, "name": name}, "name", "url", word, times)
+    name, ref = ELSEWHERE if source == "merge_request_event" else PIPELINE, payload.ref(run, "ref")
+    # Run anew for the same reason it is one thing with those before it, as for GitLab itself.
+    thing = f"{PIPELINE} {source} {ref}"[:LONGEST_THING]
+    check = replace(_check({**run, "name": name}, "name", "url", word, times), thing=thing)
     full_name = payload.text(project, "path_with_namespace")
     push = _report(
         "gitlab", delivery, payload.texts(project, *keys), full_name, payload.head(run, "sha"), check
     )
-    return replace(push, branch=payload.ref(run, "ref"))
+    return replace(push, branch=ref)
 
 
 def _check(within: payload.Table, name: str, url: str, word: Word, times: Sequence[float]) -> Check:
@@ -101,13 +99,30 @@ def _stamp(times: Sequence[float], number: object, state: CheckState) -> str:
     return f"{max(0.0, *times):017.3f} {_number(number, 20):020d} {state is not CheckState.PENDING:d}"
 
 
-def _stamp_of_run(stamp: str, suite: object) -> str:
-    """Of a run whose times are its CI server's, and GitHub's where that says none: two clocks, so its number comes first.
+def _of_its_run(event: str, run: payload.Table, check: Check) -> Check:
+    """With which run of which suite it is about: run again it has another number, but a workflow's keeps its own.
 
-    But only among those of its suite: another workflow's job of the same name has a number too.
+    A check run of another CI server has times of that one's clock, and GitHub's where that says none: its result comes after
+    its beginning whatever they say, and a higher number is a later attempt. Actions has one clock, and jobs of one name.
     """
-    time, number, over = stamp.split()
-    return f"{NUMBERED} {_number(suite, 15)} {number} {over} {time}"
+    number, times = _number(run.get("id"), 15), _times(run)
+    if event == "workflow_run":
+        return replace(check, thing=f"{event} {number}")
+    if event == "workflow_job":
+        suite, attempt = run.get("run_id"), _number(run.get("run_attempt"), 9)
+    else:
+        suite = payload.table(run, "check_suite").get("id")
+        attempt = 0 if payload.text(payload.table(run, "app"), "slug") == ACTIONS else number
+    is_over = check.state is not CheckState.PENDING
+    return replace(
+        check,
+        thing=f"{event} {_number(suite, 15)}",
+        run=number,
+        attempt=attempt,
+        since=min(times, default=None),
+        until=max(times, default=None) if is_over else None,
+        stamp=f"{is_over:d} {check.stamp}" if check.stamp else "",
+    )
 
 
 def _number(said: object, digits: int) -> int:

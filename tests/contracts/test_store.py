@@ -696,17 +696,39 @@ def test_a_damaged_file_is_a_clear_error(tmp_path):
     damaged.close()
 
 
-def test_the_newest_word_on_a_check_is_kept(store):
-    """One row for a check of a commit, whether the commit is known or not, each app its own."""
+def test_the_newest_word_on_each_run_of_a_check_is_kept(store):
+    """One row for each run, whether the commit is known or not, each app its own."""
     from rollout.domain.model import Check, CheckState
 
     with store.transaction() as tx:
         tx.checks.put("shop", "a" * 40, Check("unit", CheckState.PENDING))
         tx.checks.put("shop", "a" * 40, Check("unit", CheckState.FAILURE, "https://ci/1", "github", "1 of 2"))
         tx.checks.put("blog", "a" * 40, Check("unit", CheckState.SUCCESS))
+        again = Check(
+            "unit",
+            CheckState.SUCCESS,
+            source="github",
+            thing="workflow_job 9",
+            run=10**15 - 1,
+            attempt=2,
+            since=1.5,
+            until=2.5,
+        )
+        tx.checks.put("shop", "a" * 40, again)
     with store.reading() as tx:
         told = tx.checks.of("shop", "a" * 40)
-    assert told == [Check("unit", CheckState.FAILURE, "https://ci/1", "github", "1 of 2")]
+    assert told == [Check("unit", CheckState.FAILURE, "https://ci/1", "github", "1 of 2"), again]
+
+
+def test_words_on_a_commit_are_bounded(store, monkeypatch):
+    """However many runs its checks have; of a known one the newest word is kept all the same."""
+    from rollout.domain.model import Check, CheckState
+    from rollout.store import checks
+
+    monkeypatch.setattr(checks, "MOST_WORDS", 2)
+    with store.transaction() as tx:
+        words = [Check("unit", CheckState.PENDING, thing="check_run 1", run=run) for run in (1, 2, 3, 2)]
+        assert [tx.checks.put("shop", "a" * 40, word) for word in words] == [True, True, False, True]
 
 
 def test_a_commit_that_was_put_off_takes_nobodys_place(store, now):

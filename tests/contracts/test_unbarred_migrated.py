@@ -3,6 +3,7 @@
 from sqlalchemy import text
 
 from rollout.services import bars, intake
+from tests.support.older import checks_of_0018
 from tests.support.world import World
 
 
@@ -26,10 +27,11 @@ def test_what_a_person_had_unbarred_stays_so(tmp_path, monkeypatch, database):
         tx.connection.execute(
             text("CREATE INDEX ix_rollout_hosts_rollout_state ON rollout_hosts (rollout, state)")
         )
+        checks_of_0018(tx.connection)
         later = {
+            "checks": ["stamp", "began_at", "took_s"],
             "commits": ["unbarred"],
             "apps": ["told_s", "read_s", "answered_s"],
-            "checks": ["stamp", "began_at", "took_s"],
             "fleet_hosts": ["left_at"],
         }
         for table, columns in later.items():

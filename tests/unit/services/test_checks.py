@@ -10,7 +10,7 @@ from rollout.domain.deliveries import Outcome
 from rollout.domain.model import BranchCommit, Check, CheckState, Member, Pull, Push, Role
 from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import Conflict
-from rollout.services import bars, checks, explaining, freezes, intake, planning, stopping
+from rollout.services import bars, checks, explaining, freezes, intake, planning, stopping, views
 from rollout.store.checks import MOST_NAMES
 from rollout.store.rollouts import Planned
 from rollout.store.store import Transaction
@@ -140,16 +140,33 @@ def github(world, sha, event, number, at, conclusion):
     return received
 
 
-def test_a_red_workflow_is_not_outdone_by_its_green_job_of_the_same_name(world):
-    """Another job of it failed: the commit does not ship."""
+def test_a_red_one_is_taken_back_by_the_run_that_repeats_it_and_by_nothing_else(world):
+    """Another suite's green under its name lets nothing ship, and `why` names who is red; run again it passes."""
     sha = world.push()
     report(world, sha, "lint", "success")
     github(world, sha, "workflow_run", 5, "2026-11-30T01:01:40Z", "failure")
-    late = github(world, sha, "workflow_job", 501, "2026-11-30T01:01:00Z", "success")
-    assert late.outcome == Outcome.DUPLICATE
+    github(world, sha, "workflow_job", 501, "2026-11-30T01:02:00Z", "success")
+    world.run(seconds=20)
+    assert state_of(world, sha).reason == "check unit (github workflow_run) failed"
+    report(world, sha, "unit", "success")
+    github(world, sha, "workflow_run", 6, "2026-11-30T01:04:00Z", "success")
     world.run(seconds=20)
     assert state_of(world, sha).state is CommitState.FAILED
     github(world, sha, "workflow_run", 5, "2026-11-30T01:09:00Z", "success")
+    world.run(seconds=20)
+    assert state_of(world, sha).state is CommitState.PASSED
+    with world.store.reading() as tx:
+        told = views.commit(tx, tx.commits.get("shop", sha))["checks"]
+    assert [(one["name"], one["state"]) for one in told] == [("lint", "success"), ("unit", "success")]
+
+
+def test_a_word_on_a_run_that_was_run_again_is_a_duplicate(world):
+    """It came late: what counts is the run that has its place."""
+    sha = world.push()
+    report(world, sha, "lint", "success")
+    github(world, sha, "check_run", 8, "2026-11-30T01:02:00Z", "success")
+    late = github(world, sha, "check_run", 7, "2026-11-30T01:01:00Z", "failure")
+    assert late.outcome == Outcome.DUPLICATE
     world.run(seconds=20)
     assert state_of(world, sha).state is CommitState.PASSED
 

@@ -1,6 +1,7 @@
 """Reports of CI servers in webhooks, and JUnit XML: what they come to, and what is refused."""
 
 import json
+from itertools import permutations
 
 import pytest
 
@@ -114,7 +115,7 @@ def status(**more):
     return github("status", {"sha": SHA, "context": "unit", "state": "success", "repository": OURS} | more)
 
 
-EIGHT, NINE, LATER = "2026-11-20T08:59:59Z", "2026-11-20T09:00:00Z", "2026-11-20T09:00:40Z"
+EIGHT, NINE = "2026-11-20T08:59:59Z", "2026-11-20T09:00:00Z"
 OVER = {"status": "completed", "conclusion": "failure"}
 AGAIN = [{"created_at": "2026-11-20 08:00:00 UTC"}, {"created_at": "2026-11-20 10:00:00 +0100"}]
 
@@ -141,55 +142,117 @@ def test_a_report_has_its_place_among_its_servers_words(earlier, later):
     assert "" < earlier.check.stamp < later.check.stamp
 
 
-@pytest.mark.parametrize("event", ["check_run", "workflow_job"])
-def test_a_ci_server_whose_clock_is_behind_githubs_is_heard(event):
+def test_a_ci_server_whose_clock_is_behind_githubs_is_heard():
     """A run that GitHub made at nine by its clock is over at eight by the other one, and run again at eight."""
-    made, over = run(event, started_at=NINE), run(event, started_at=EIGHT, completed_at=EIGHT, **OVER)
-    again = run(event, id=8, started_at=EIGHT)
-    assert made.check.stamp < over.check.stamp < again.check.stamp
+    made = run("check_run", started_at=NINE)
+    over = run("check_run", started_at=EIGHT, completed_at=EIGHT, **OVER)
+    again = run("check_run", id=8, started_at=EIGHT)
+    assert comes_to([made, over]) == "failure"
+    assert comes_to([made, over, again]) == "pending"
 
 
-def test_the_longest_stamp_has_room_in_the_store():
-    """Whatever numbers a server says."""
-    most = {"number": 10**15 - 1, "id": 10**20 - 1}
-    found = suite(**most, completed_at="9999-12-31T23:59:59Z", **OVER).check.stamp
-    assert len(found) == tables.checks.c.stamp.type.length
-    more = {name: number + 1 for name, number in most.items()}
-    assert len(suite(**more, completed_at=NINE, **OVER).check.stamp) < len(found)
+def test_what_the_longest_report_says_has_room_in_the_store():
+    """Whatever numbers, times and names a server says."""
+    last = "9999-12-31T23:59:59Z"
+    pipeline = gitlab("failed", id=10**20 - 1, finished_at=last, source="push", ref="m" * 2000)
+    said = [
+        suite(10**15 - 1, id=10**15 - 1, completed_at=last, **OVER),
+        status(id=10**20 - 1, updated_at=last),
+        pipeline,
+    ]
+    for column in (tables.checks.c.stamp, tables.checks.c.thing):
+        assert max(len(getattr(one.check, column.name)) for one in said) <= column.type.length
+    assert {suite(10**15, id=10**15).check.run, suite(10**15).check.thing} == {0, "check_run 0"}
+
+
+def kept(words):
+    """What is known of a check after these words of webhooks, as the store keeps them."""
+    known = {}
+    for word in (push.check for push in words):
+        if not checks.came_late(word, list(known.values())):
+            known[word.thing, word.run] = word
+    return list(known.values())
+
+
+def comes_to(words):
+    """The state of the one check that they are about."""
+    (found,) = checks.by_name(kept(words))
+    return found.state
 
 
 GREEN = OVER | {"conclusion": "success"}
-JOB = run("workflow_job", run_id=4, started_at=EIGHT, completed_at=NINE, **GREEN)
+T0, T30, T50, T60, T90 = (f"2026-11-20T09:00:{second}Z" for second in ("00", "30", "50", "51", "59"))
 
 
 def suite(number, **more):
+    """A run of another CI server's suite."""
     return run("check_run", check_suite={"id": number}, **more)
 
 
+def action(number, began, ended=None, *, suite=4, good=False):
+    """The check run of a job of Actions."""
+    over = {} if ended is None else (GREEN if good else OVER)
+    its = {"app": {"slug": "github-actions"}, "check_suite": {"id": suite}}
+    return run("check_run", id=number, started_at=began, completed_at=ended, **its, **over)
+
+
+def job(number, attempt, ended=None, *, good=False):
+    """The same job by its own event, which counts the attempts."""
+    over = {} if ended is None else (GREEN if good else OVER)
+    return run(
+        "workflow_job", id=number, run_id=9, run_attempt=attempt, started_at=T0, completed_at=ended, **over
+    )
+
+
+RED = [action(900, T0, T50), job(900, 1, T50)]  # both tell of it
+STATUS = status(updated_at=T30, state="failure")
+PIPELINE = gitlab("failed", id=1, ref="main", source="push", finished_at=T30)
+
+
 @pytest.mark.parametrize(
-    ("before", "then", "news"),
+    ("words", "state"),
     [
-        (JOB, run("workflow_run", updated_at=LATER, **OVER), True),
-        (JOB, run("workflow_run", updated_at=NINE, **OVER), True),
-        (JOB, run("workflow_run", updated_at=EIGHT, status="in_progress"), False),
-        (JOB, run("workflow_run", updated_at=NINE, status="in_progress"), False),
-        (status(updated_at=NINE, state="pending"), JOB, True),
-        (suite(6, started_at=NINE), JOB, True),
-        (run("workflow_run", updated_at=NINE, **OVER), JOB, False),
-        (run("workflow_run", updated_at=LATER, **OVER), JOB, False),
-        (run("workflow_run", updated_at=EIGHT, status="in_progress"), JOB, True),
-        (run("check_run", completed_at=NINE, **GREEN), status(updated_at=LATER, state="failure"), True),
-        (status(updated_at=NINE), run("check_run", completed_at=LATER, **OVER), True),
-        (status(updated_at=LATER), run("check_run", completed_at=NINE, **OVER), False),
-        (JOB, run("workflow_job", run_id=5, id=6, completed_at=LATER, **OVER), True),
-        (JOB, run("workflow_job", run_id=5, id=8, completed_at=EIGHT, **OVER), False),
-        (suite(6, id=8, completed_at=NINE, **GREEN), suite(5, id=7, completed_at=LATER, **OVER), True),
-        (suite(5, id=8, completed_at=NINE, **GREEN), suite(5, id=7, completed_at=LATER, **OVER), False),
+        ([suite(5, id=7, completed_at=T30, **OVER), suite(6, id=8, completed_at=T50, **GREEN)], "failure"),
+        ([action(7, T0, T30, suite=5), action(8, T50, T60, suite=6, good=True)], "failure"),
+        ([STATUS, suite(5, completed_at=T50, **GREEN)], "failure"),
+        ([STATUS, status(updated_at=T50)], "success"),
+        ([run("workflow_run", updated_at=T30, **OVER), job(900, 1, T50, good=True)], "failure"),
+        ([run("workflow_run", updated_at=T30, **OVER), run("workflow_run", updated_at=T50, **GREEN)], "success"),
+        ([run("workflow_run", updated_at=T30, **OVER), run("workflow_run", updated_at=T50, id=8, **GREEN)], "failure"),
+        ([status(updated_at=T50), suite(5, started_at=T30)], "pending"),
+        ([status(updated_at=T50), suite(5, completed_at=T30, **OVER | {"conclusion": "cancelled"})], "cancelled"),
+        ([PIPELINE, gitlab("success", id=2, ref="main", source="push", finished_at=T50)], "success"),
+        ([PIPELINE, gitlab("success", id=2, ref="main", source="schedule", finished_at=T50)], "failure"),
     ],
-)
-def test_what_several_say_under_one_name_goes_by_the_time(before, then, news):
-    """A workflow is often called as one of its jobs is, or as another one's: a number of the one is not above the other's red."""
-    assert checks.came_late(then.check, [before.check]) is not news
+)  # fmt: skip
+def test_a_check_is_as_good_as_the_worst_that_anything_says_of_it(words, state):
+    """Its last word each: a green of another suite or kind takes no red back, in whatever order they come."""
+    assert {comes_to(order) for order in permutations(words)} == {state}
+
+
+@pytest.mark.parametrize(
+    ("words", "state"),
+    [
+        ([*RED, action(950, T60, T90, good=True), job(950, 2, T90, good=True)], "success"),
+        ([*RED, job(950, 2, T90, good=True)], "failure"),
+        ([*RED, action(950, T60)], "failure"),
+        ([RED[0], action(950, T60)], "pending"),
+        ([RED[1], job(950, 2)], "pending"),
+        ([suite(5, id=7, completed_at=T50, **OVER), suite(5, id=8, completed_at=T30, **GREEN)], "success"),
+        ([suite(5, id=7, completed_at=T30, **GREEN), suite(5, id=8, completed_at=T50, **OVER)], "failure"),
+    ],
+)  # fmt: skip
+def test_a_run_takes_the_place_of_the_one_that_it_repeats(words, state):
+    """GitHub tells of a job of Actions twice where both events are asked for: then both have to be good again."""
+    assert {comes_to(order) for order in permutations(words)} == {state}
+
+
+def test_who_says_so_is_named_where_several_speak():
+    """With its kind, and where one of them can be read."""
+    (found,) = checks.by_name(kept([*RED, STATUS, suite(5, completed_at=T50, **GREEN)]))
+    assert found.source == found.thing == "github check_run, github status, github workflow_job"
+    (alone,) = checks.by_name(kept([STATUS]))
+    assert (alone.source, alone.thing) == ("github", "")
 
 
 @pytest.mark.parametrize("at", [None, 7, "", "yesterday", "2026-13-41", "0000-00-00T00:00:00Z"])

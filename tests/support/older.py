@@ -1,0 +1,14 @@
+"""Tables as an older version left them, for tests of migrations."""
+
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+
+
+def checks_of_0018(connection):
+    """One word on each check of a commit, and nobody knows what said it."""
+    operations = Operations(MigrationContext.configure(connection))
+    with operations.batch_alter_table("checks") as checks:
+        checks.drop_constraint("uq_checks_app_sha_name_thing_run", type_="unique")
+        for column in ("thing", "run", "attempt", "since", "until"):
+            checks.drop_column(column)
+        checks.create_unique_constraint("uq_checks_app_sha_name", ["app", "sha", "name"])
