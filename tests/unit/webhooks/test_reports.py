@@ -247,6 +247,25 @@ def test_a_run_takes_the_place_of_the_one_that_it_repeats(words, state):
     assert {comes_to(order) for order in permutations(words)} == {state}
 
 
+@pytest.mark.parametrize(
+    ("words", "state"),
+    [
+        ([action(900, T0), action(901, T0), action(901, T0, T30, good=True), action(900, T0, T50)], "failure"),
+        ([job(900, 1), job(901, 1), job(901, 1, T30, good=True), job(900, 1, T50)], "failure"),
+        ([action(900, T0, T50), action(901, T0, T30, good=True), action(950, T60, T90, good=True)], "success"),
+        ([job(900, 1, T50), job(901, 1, T30, good=True), job(950, 2, T90, good=True)], "success"),
+        ([action(900, T0, T50), action(901, T0, T30, good=True), action(950, T60, T90, good=True), action(951, T60)], "pending"),
+        ([action(900, T0, T50), action(901, T0, T30), action(950, T60, T90, good=True)], "failure"),
+        ([job(900, 1, T50), job(901, 1, T30), job(950, 2, T90, good=True)], "failure"),
+        ([job(900, 1, T50), job(901, 1, T30), job(950, 2, T90, good=True), job(951, 2, T90, good=True)], "success"),
+        ([job(901, 1, T30, good=True), job(900, 1, T50), job(950, 2, T60), job(960, 3, T90, good=True)], "success"),
+    ],
+)  # fmt: skip
+def test_jobs_of_one_workflow_that_have_one_name_all_count(words, state):
+    """Of a matrix, say: a red one is not overtaken by the green one with the higher number, and run again one takes one's place."""
+    assert {comes_to(order) for order in permutations(words)} == {state}
+
+
 def test_who_says_so_is_named_where_several_speak():
     """With its kind, and where one of them can be read."""
     (found,) = checks.by_name(kept([*RED, STATUS, suite(5, completed_at=T50, **GREEN)]))
