@@ -6,7 +6,7 @@ from rollout.cli.scene import Bar
 from rollout.cli.tellers import teller
 from rollout.domain.model import AppName
 from rollout.domain.states import FINISHED
-from rollout.services import catching_up, explaining, telling, views
+from rollout.services import catching_up, explaining, planning, telling, views
 from rollout.store.store import Transaction
 
 SHOWN_COMMITS = 5
@@ -78,7 +78,7 @@ def _say_app(call: Call, tx: Transaction, app: AppName) -> None:
     if red is not None:
         words = f"{telling.broken(red)}: {red.reason}"
         output.say(f"  {output.paint(output.clean(words), 'red')}")
-    for commit in tx.commits.unfinished(app)[:SHOWN_COMMITS]:
+    for commit in planning.untested(tx, app)[:SHOWN_COMMITS]:
         words = f"commit {output.short(commit.sha)} {telling.where(commit)}"
         output.say(f"  {output.clean(words)}  {output.clean(commit.subject)}".rstrip())
     late = catching_up.late(tx, call.config.app(app))

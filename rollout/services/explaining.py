@@ -228,7 +228,7 @@ def _in_merge(tx: Transaction, app: AppConfig, commit: Commit) -> Why | None:
 def _will_not(tx: Transaction, app: AppConfig, commit: Commit) -> Why | None:
     """Why nothing becomes of it by itself."""
     running = planning.released(tx, commit.app)
-    if running is not None and running.on_branch and commit.on_branch and _is_below(commit, running):
+    if running is not None and planning.is_out(commit, running):
         return Why(f"older than {running.sha[:12]}, which runs: what it changed is in there")
     gone = commit.position is not None and not commit.on_branch
     if commit.is_barred and not (gone and commit.state in UNTESTED):

@@ -151,7 +151,7 @@ def waits_for(app: AppConfig, tx: Transaction) -> str:
 
 def stuck(app: AppConfig, tx: Transaction) -> str | None:
     """Why nothing will start until a person acts or somebody pushes; None while something is under way or about to be."""
-    if _busy(tx, app) or tx.commits.unfinished(AppName(app.name)):
+    if _busy(tx, app) or untested(tx, AppName(app.name)):
         return None
     if freezes.over_at(tx, app) is not None:
         return None
@@ -179,6 +179,19 @@ def released(tx: Transaction, app: AppName) -> Commit | None:
 def waiting(tx: Transaction, app: AppName) -> list[Commit]:
     """The branch behind the last done release, oldest first; the head alone when there is none."""
     return _behind(tx, app, released(tx, app))
+
+
+def untested(tx: Transaction, app: AppName) -> list[Commit]:
+    """Received or in test, oldest first; without those that are out, taken along by a later one: nothing waits for them."""
+    runs = released(tx, app)
+    return [commit for commit in tx.commits.unfinished(app) if runs is None or not is_out(commit, runs)]
+
+
+def is_out(commit: Commit, runs: Commit) -> bool:
+    """Whether it is on the branch at or below what runs."""
+    if commit.position is None or not (runs.on_branch and commit.on_branch):
+        return False
+    return commit.position <= _position(runs)
 
 
 def unread(tx: Transaction, app: AppName) -> bool:

@@ -4,7 +4,7 @@ import pytest
 
 from rollout.domain.model import Push
 from rollout.errors import Unreachable
-from rollout.services import bars, intake
+from rollout.services import bars, intake, planning
 from tests.support.fakes import a_commit, a_rollout
 
 COUNTS = {
@@ -185,6 +185,18 @@ def test_status_names_commits_in_test(cli, deps):
     """A commit that waits for its tests is shown."""
     commit = a_commit(deps, passed=None)
     assert f"commit {commit.sha[:12]} waits for its tests" in cli("status").out
+
+
+def test_status_says_of_no_commit_that_is_out_that_it_waits(cli, deps):
+    """A later one that passed took it along, untested; of one that nobody knows on the branch yet nothing is concluded."""
+    silent = a_commit(deps, passed=None)
+    a_rollout(deps, state="done")
+    assert f"commit {silent.sha[:12]}" not in cli("status").out
+    with deps.store.transaction() as tx:
+        told_of, _ = tx.commits.add("shop", "f" * 40, who="test", why="a webhook")
+        assert (told_of.position, told_of.on_branch) == (None, True)
+        assert [one.sha for one in planning.untested(tx, "shop")] == [told_of.sha]
+    assert f"commit {told_of.sha[:12]} waits for its tests" in cli("status").out
 
 
 def test_show_names_the_culprit_with_its_author_and_the_suspects(cli, deps):
