@@ -315,6 +315,12 @@ def culprits(batch: Sequence[Candidate]) -> list[str]:
     return before or [batch[-1].sha]
 
 
+def rode_along(batch: Sequence[Candidate]) -> list[str]:
+    """After the rollout of `batch` went wrong: what it took along without a passed test, and nothing in it undoes. That may be it, too."""
+    undone = {block.sha for block in _blocks(batch) if block.fix is not None}
+    return [one.sha for one in batch if not _is_good(one) and one.sha not in undone]
+
+
 def explained(batch: Sequence[Candidate]) -> list[str]:
     """After the rollout of `batch` went wrong: what was barred in it before, and nothing in it mends. Then that says nothing of the others."""
     return [sha for sha in brought(batch) if sha != batch[-1].sha]

@@ -17,6 +17,7 @@ from rollout.store.store import Transaction
 R = RolloutState
 ALSO = "; and: "  # between the reasons of a bar
 MOST_REASONS = 5
+MOST_NAMES = 5  # of commits in one reason
 UNHEARD_S = 60.0  # CI servers run once for a push, and say nothing of its other commits
 WENT_WRONG = frozenset({R.STOPPING, R.STOPPED, R.ROLLING_BACK, R.ROLLED_BACK, R.ERROR})
 ON_ITS_WAY = STAGES | {R.HALTED}
@@ -116,7 +117,8 @@ def after_failure(tx: Transaction, rollout: Rollout, *, who: str, why: str, seen
         return
     if guilty := set(selection.culprits(failed)):
         found = [commit for commit in batch if commit.sha in guilty]
-        _found(tx, found, who=who, why=f"{_first_sentence(why)} (rollout show {rollout.id})", seen=seen)
+        its = f"{_first_sentence(why)}{_or(selection.rode_along(failed))} (rollout show {rollout.id})"
+        _found(tx, found, who=who, why=its, seen=seen)
         return
     suspects = set(selection.suspects(failed))
     for commit in (one for one in batch if one.sha in suspects):
@@ -141,6 +143,14 @@ def take_back_with(tx: Transaction, commit: Commit, *, who: str, why: str) -> No
     withdraw_wishes(tx, commit, who=who, why=why)
     tx.commits.refute(commit)
     bar_locked(tx, commit, who=who, why=_one_reason(why))
+
+
+def _or(others: Sequence[str]) -> str:
+    """That they may be what was wrong: no canary tells them from who is barred."""
+    if not others:
+        return ""
+    names = ", ".join(sha[:12] for sha in others[:MOST_NAMES]) + ", …" * (len(others) > MOST_NAMES)
+    return f", or what it took along without a passed test did: {names}"
 
 
 def _first_sentence(why: str) -> str:

@@ -1165,3 +1165,21 @@ def test_a_bar_that_is_said_while_a_batch_is_on_its_way_explains_nothing(world, 
     world.run(seconds=200, until=lambda: world.newest().state is RolloutState.ROLLED_BACK)
     last = commit_of(world, hashes[2])
     assert last.suspect or last.is_barred
+
+
+@pytest.mark.parametrize("reverted", [False, True])
+def test_a_red_one_that_was_taken_along_is_named_with_who_is_barred(world, reverted):
+    """It may be what was wrong, unless the barred one undoes it."""
+    world.push()
+    world.settle()
+    red = world.push(fails=True)
+    world.run(seconds=60)
+    message = f"This reverts commit {red}." if reverted else "a change"
+    world.metrics.share_of = lambda _name, role, _at: 0.0 if role == "canary" else 1.0
+    later = world.push(message)
+    failed = world.settle()
+    assert failed.commits == (red, later)
+    barred = commit_of(world, later)
+    assert barred.state is CommitState.BARRED
+    along = f", or what it took along without a passed test did: {red[:12]} (rollout show {failed.id})"
+    assert barred.reason.endswith(along) is not reverted
