@@ -593,12 +593,21 @@ def take_back(tx: Transaction, commit: Commit, wrong: Collection[str], *, who: s
 
     The caller holds the app's row.
     """
-    if left := [one for one in reasons(commit.reason) if one not in wrong]:
-        tx.record(commit.app, f"commit {commit.sha}", "bar taken back in part", who=who, why=why)
-        tx.commits.update(commit, reason=ALSO.join(left))
+    left = [one for one in reasons(commit.barred_for) if one not in wrong]
+    if left or commit.state is not CommitState.BARRED:
+        what = "bar taken back" + " in part" * bool(left)
+        tx.record(commit.app, f"commit {commit.sha}", what, who=who, why=why)
+        _keep_in_for(tx, commit, left)
         return
     _bar_the_same(tx, _unbar(tx, commit, who=who, why=why, unbarred=False))
     _free_twins(tx, commit, who=who, why=why)
+
+
+def _keep_in_for(tx: Transaction, commit: Commit, why: Sequence[str]) -> None:
+    if commit.state is CommitState.BARRED:
+        tx.commits.update(commit, reason=ALSO.join(why))
+    else:
+        tx.commits.wish_bar(commit, ALSO.join(why) or None)
 
 
 def _free_twins(tx: Transaction, commit: Commit, *, who: str, why: str) -> None:
@@ -615,7 +624,7 @@ def _let_go(tx: Transaction, commit: Commit, *, who: str, why: str) -> Commit:
         raise Conflict(f"commit {commit.sha[:12]} is {commit.state}, not barred")
     tx.record(commit.app, f"commit {commit.sha}", "unbar", who=who, why=why)
     if commit.bar_wanted is not None:
-        return tx.commits.wish_bar(commit, None)
+        return tx.commits.wish_bar(commit, None, unbarred=True)
     # It goes out alone all the same, as the others do: what has failed together is not tried together again.
     return tx.commits.update(commit, unbarred=True)
 

@@ -134,23 +134,31 @@ def _follow(tx: Transaction, app: AppConfig, commit: Commit, check: Check) -> st
         (check,) = checks.of_a_request([check])
     if check.name not in app.tests.required:
         return "kept; not a required check"
+    lifted = _lift(tx, app, commit, check)
     match commit.state:
         case CommitState.RECEIVED:
             tx.commits.update(commit, due_at=tx.now())
         # It came late, or was run again over there.
         case CommitState.FAILED if decision(tx, app, commit).word is Word.PASS:
-            why = f"check {check.name} is a success after all"
-            tx.commits.test_again(commit, who=check.source, why=why)
+            tx.commits.test_again(commit, who=check.source, why=_after_all(check))
         case CommitState.PASSED | CommitState.BARRED if check.state is CheckState.FAILURE:
             _contradicted(tx, app, commit, check)
-        case CommitState.BARRED if (late := _late_ones(app, commit)) and (
-            decision(tx, app, commit).word is Word.PASS
-        ):
-            why = f"check {check.name} is a success after all"
-            bars.take_back(tx, commit, late, who=check.source, why=why)
-        case _:
+        case _ if not lifted:
             return f"kept; the commit is {commit.state}"
     return "taken"
+
+
+def _lift(tx: Transaction, app: AppConfig, commit: Commit, check: Check) -> bool:
+    """Take back the bar for checks that are a success after all, be it one that waits for a merge; whether there was any."""
+    late = _late_ones(app, commit)
+    if not late or decision(tx, app, commit).word is not Word.PASS:
+        return False
+    bars.take_back(tx, commit, late, who=check.source, why=_after_all(check))
+    return True
+
+
+def _after_all(check: Check) -> str:
+    return f"check {check.name} is a success after all"
 
 
 def _late(name: str) -> str:
@@ -159,7 +167,7 @@ def _late(name: str) -> str:
 
 def _late_ones(app: AppConfig, commit: Commit) -> set[str]:
     """What it is barred for by checks."""
-    its = bars.reasons(commit.reason) if commit.same_as is None else []
+    its = bars.reasons(commit.barred_for) if commit.same_as is None else []
     return set(its) & {_late(name) for name in app.tests.required}
 
 

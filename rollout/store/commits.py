@@ -740,11 +740,15 @@ class Commits:
         """Change what is not the state; StaleWrite when the row has moved."""
         return self._write(commit, **values)
 
-    def wish_bar(self, commit: Commit, why: str | None) -> Commit:
-        """It is barred though it has not passed; None: a person lets it go. The test that runs keeps its claim: the version stays."""
-        values = {"bar_wanted": why, "unbarred": why is None}
-        self._tx.connection.execute(update(commits).where(commits.c.id == commit.id).values(**values))
-        return replace(commit, bar_wanted=why, unbarred=why is None)
+    def wish_bar(self, commit: Commit, why: str | None, *, unbarred: bool = False) -> Commit:
+        """It is barred though it has not passed; None: not any more. The test that runs keeps its claim: the version stays.
+
+        `unbarred`: a person lets it go.
+        """
+        self._tx.connection.execute(
+            update(commits).where(commits.c.id == commit.id).values(bar_wanted=why, unbarred=unbarred)
+        )
+        return replace(commit, bar_wanted=why, unbarred=unbarred)
 
     def wish_now(self, commit: Commit, reason: str | None, by: str | None) -> Commit:
         """A person wants it out before the queue, or has got it. The test that runs keeps its claim: the version stays."""

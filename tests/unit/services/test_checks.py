@@ -80,6 +80,40 @@ def test_heads_of_pull_requests_wait_for_their_checks(world, monkeypatch):
     assert f"shop: pull request 8 is red at {bad[:12]} by Eve" in titles
 
 
+@pytest.mark.parametrize("person", [False, True], ids=["", "barred by a person too"])
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_check_of_a_pull_request_that_is_a_success_after_all_takes_its_bar_back(
+    world, monkeypatch, merged, person
+):
+    """It was to be barred as soon as it was merged; the check is good again before that, or while its release is built."""
+    monkeypatch.setitem(world.config.app("shop").tests.__dict__, "pull_requests", True)
+    world.workshop.push()
+    head = "8" * 40
+    world.workshop.pulls = [Pull(7, "refs/pull/7/head", head, "tea", "Eve", "tea")]
+    intake.poll("shop", world.deps, force=True)
+    for name in ("unit", "lint"):
+        report(world, head, name, "success")
+    world.run(seconds=30)
+    report(world, head, "lint", "failure")
+    if person:
+        bars.bar("shop", head, world.deps, who="ann", why="not now")
+    assert state_of(world, head).bar_wanted.startswith("check lint failed after the commit had passed")
+    if merged:
+        world.workshop.commits.append(BranchCommit(head, 2, "tea", "Eve", "tea"))
+        intake.read_branch(world.config.app("shop"), world.deps, who="test", why="merged")
+        assert state_of(world, head).state is CommitState.TESTING
+    report(world, head, "unit", "success")
+    assert state_of(world, head).is_barred
+    report(world, head, "lint", "success")
+    assert (state_of(world, head).bar_wanted, state_of(world, head).unbarred) == (
+        "not now" if person else None,
+        False,
+    )
+    wanted = CommitState.BARRED if merged and person else CommitState.PASSED
+    world.run(seconds=30, until=lambda: state_of(world, head).state is wanted)
+    assert state_of(world, head).state is wanted
+
+
 def pipeline(world, sha, status, ref="main", **more):
     """A GitLab webhook about a pipeline that ran for this branch."""
     attributes = {"sha": sha, "ref": ref, "status": status, "url": "https://git.example/1", "source": "push"}
