@@ -520,6 +520,16 @@ def test_a_revert_is_not_to_blame_for_a_suspect_that_it_brings_along(letters, ma
     assert culprits(queue) == [sha(position) for position in positions]
 
 
+@pytest.mark.parametrize(
+    ("letters", "reverts", "positions"),
+    [("fp", {}, [1]), ("pp", {}, []), ("frp", {}, [1, 2]), ("ffp", {3: [1]}, [2]), ("bp", {}, [])],
+)
+def test_what_went_along_without_a_passed_test_may_be_what_was_wrong(letters, reverts, positions):
+    """But for what the batch itself undoes."""
+    batch = a_queue(letters, reverts=reverts)
+    assert selection.rode_along(batch) == [sha(position) for position in positions]
+
+
 def brought(position):
     """The hash of a commit that came in with the one at this position."""
     return f"e{position:039x}"
