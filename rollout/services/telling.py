@@ -78,8 +78,18 @@ def red_branch(tx: Transaction, app: AppConfig) -> None:
             name,
             None,
             f"{name}: {f'{app.branch} is ' * bool(red.reds)}{broken(red)}",
-            f"{red.subject}\n{red.reason}\n\nNothing newer ships until a commit passes.\nNext: {look(tx, red) or f'rollout why {short}'}",
+            f"{red.subject}\n{red.reason}\n\n{_until(red)}\nNext: {look(tx, red) or f'rollout why {short}'}",
         )
+
+
+def _until(red: Commit) -> str:
+    """What lets newer commits ship: a good one takes a red one along, but none that is barred."""
+    if not red.is_barred:
+        return "Nothing newer ships until a commit passes."
+    return (
+        f"It is barred as well: {red.barred_for}. Nothing newer ships until a commit that mends it passes, or until one passes"
+        f" and a person has said `rollout unbar {red.sha[:12]} --reason …`."
+    )
 
 
 def flaky(tx: Transaction, app: AppConfig, commit: Commit, result: TestResult, reds: int) -> None:

@@ -93,6 +93,23 @@ def test_what_has_not_passed_and_is_barred_goes_out_with_no_later_commit(world, 
     assert planning.start_next("shop", world.deps).commits == (bad, good)
 
 
+@pytest.mark.parametrize("barred", [True, False])
+def test_who_made_the_branch_red_is_told_of_with_what_lets_newer_commits_ship(world, barred):
+    """A commit that passes takes a red one along, but none that is barred as well."""
+    bad = world.workshop.push(fails=True)
+    read(world)
+    if barred:
+        bar(world, bad)
+    tested(world, bad, bad)
+    world.run(seconds=10)
+    (body,) = [body for title, body in world.notifier.sent if "is red since" in title]
+    passes = "Nothing newer ships until a commit passes.\n" in body
+    mends = (
+        f"It is barred as well: {WHY}. Nothing newer ships until a commit that mends it passes, or" in body
+    )
+    assert (passes, mends, f"`rollout unbar {bad[:12]} --reason …`" in body) == (not barred, barred, barred)
+
+
 @pytest.mark.parametrize("barred", [barred_in_test, barred_when_red])
 @pytest.mark.parametrize("word", ["This reverts commit", "Rollout-Fixes:"])
 def test_a_red_commit_that_is_barred_goes_out_with_what_mends_it(world, barred, word):
