@@ -74,7 +74,7 @@ def _say_app(call: Call, tx: Transaction, app: AppName) -> None:
     found = views.rollouts(tx, tx.rollouts.unfinished(app))
     for view in found:
         _say_rollout(view, indent="  ")
-    red = telling.first_red(tx, app)
+    red = telling.first_red(tx, call.config.app(app))
     if red is not None:
         words = f"{telling.broken(red)}: {red.reason}"
         output.say(f"  {output.paint(output.clean(words), 'red')}")

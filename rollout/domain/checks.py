@@ -1,6 +1,6 @@
 """Whether a commit is good by what CI servers reported: each required check must say so, within a time."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -25,6 +25,7 @@ class Word(StrEnum):
     FAIL = "fail"
 
 
+UNHEARD_S = 60.0  # a commit's own word may come a little later than a newer one's
 _RESULTS = frozenset({CheckState.SUCCESS, CheckState.FAILURE})
 # The last of these that somebody says of a check counts.
 _WORST_LAST = [CheckState.SUCCESS, CheckState.CANCELLED, CheckState.PENDING, CheckState.FAILURE]
@@ -37,7 +38,6 @@ class Decision:
     word: Word
     why: str
     late: bool = False  # it fails because nobody reported in time, not because somebody said so
-    silent: bool = False  # a run was cancelled: it does not pass before somebody has it run again
 
 
 def decide(required: Sequence[str], reported: Sequence[Check], age_s: float, limit_s: float) -> Decision:
@@ -62,12 +62,43 @@ def decide(required: Sequence[str], reported: Sequence[Check], age_s: float, lim
         return Decision(
             Word.FAIL, f"no result of check {_names(missing)} after {limit_s:.0f} s{told}", late=True
         )
-    return Decision(Word.WAIT, f"waits for check {_names(missing)}{told}", silent=bool(cancelled))
+    return Decision(Word.WAIT, f"waits for check {_names(missing)}{told}")
 
 
-def is_unheard(required: Sequence[str], reported: Sequence[Check]) -> bool:
-    """Whether nobody has said anything yet of what is required."""
-    return not any(check.name in required for check in reported)
+def answered(required: Sequence[str], reported: Sequence[Check], came_at: datetime) -> dict[str, float]:
+    """The required checks that have a result, and how old the commit was then."""
+    said = _of_these(required, reported)
+    return {one.name: _age_s(one, came_at) for one in said if one.state in _RESULTS}
+
+
+def silent_from_s(
+    required: Sequence[str], reported: Sequence[Check], came_at: datetime, newer: Mapping[str, float]
+) -> float:
+    """From which age on nobody is waited for who could say more of a commit that has no result yet; inf while somebody is.
+
+    Once a run of what is required was cancelled; and a minute after a check has a result on a newer commit (`newer`: at which age
+    it had one there) and still no word here, unless another one goes on: CI runs once for a push, and for its head.
+    """
+    said = _of_these(required, reported)
+    states = {one.state for one in said}
+    if CheckState.FAILURE in states:
+        return inf
+    if CheckState.CANCELLED in states:
+        return 0.0
+    heard = {one.name for one in said}
+    unheard = [newer[name] for name in required if name in newer and name not in heard]
+    if CheckState.PENDING in states or not unheard:
+        return inf
+    return max(min(unheard), *(_age_s(one, came_at) for one in said), 0.0) + UNHEARD_S
+
+
+def _of_these(required: Sequence[str], reported: Sequence[Check]) -> list[Check]:
+    return [one for one in by_name(reported) if one.name in required]
+
+
+def _age_s(check: Check, came_at: datetime) -> float:
+    """How old its commit was when it was reported, by our clock."""
+    return 0.0 if check.reported_at is None else max(0.0, (check.reported_at - came_at).total_seconds())
 
 
 def of_its_branch(check: Check, ran_for: str, branch: str) -> Check:
@@ -92,10 +123,11 @@ def by_name(words: Iterable[Check]) -> list[Check]:
 def _together(words: Sequence[Check]) -> Check:
     worst = max(words, key=_badness)
     took_s = max((one.took_s for one in words if one.took_s is not None), default=None)
+    reported_at = max((one.reported_at for one in words if one.reported_at is not None), default=None)
     if len(words) == 1:
         return replace(worst, thing="")
     says = ", ".join(dict.fromkeys(_who(one) for one in words if one.state is worst.state))
-    return replace(worst, source=says, thing=says, took_s=took_s)
+    return replace(worst, source=says, thing=says, took_s=took_s, reported_at=reported_at)
 
 
 def _badness(check: Check) -> int:

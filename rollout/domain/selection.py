@@ -8,7 +8,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import ceil
+from math import ceil, inf
 
 from rollout.domain.states import CommitState
 
@@ -40,8 +40,9 @@ class Candidate:
     author: str = ""
     undoes: frozenset[str] = frozenset()  # those of them that it takes back, and those that it perhaps does
     same_as: str | None = None  # it is barred for being the same as this one
-    # Nobody says whether it is good, and nothing is on its way: its run was cancelled, or no report came in time, or in that of a newer one.
-    silent: bool = False
+    # From which age on nobody says whether it is good, and nothing is on its way: its run was cancelled, or no report came in time,
+    # or in that of a newer one.
+    silent_from_s: float = inf
     # Passed, and its archive is built again: whatever its age, nothing ships past it meanwhile.
     built: bool = False
     barred: bool = False  # though its state says something else: red, untested, or in test
@@ -50,6 +51,11 @@ class Candidate:
     ] = ()  # that came in with it, and whether it is barred: those that are, or that are undone
     # Of the oldest one: what is barred in what the queue follows, and the commit of the line that has brought it.
     below: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def silent(self) -> bool:
+        """Whether nobody is waited for any more who could say whether it is good."""
+        return self.age_s >= self.silent_from_s
 
     @property
     def is_barred(self) -> bool:
@@ -261,7 +267,9 @@ class Red:
     """The commit that made the branch red."""
 
     position: int
-    certain: bool  # every commit between the last good one and it was tested
+    certain: (
+        bool  # of every commit between the last good one and it, that was tested, or is waited for no more
+    )
 
 
 def first_red(queue: Sequence[Candidate]) -> Red | None:
@@ -276,7 +284,7 @@ def first_red(queue: Sequence[Candidate]) -> Red | None:
         if _is_good(candidate):
             first, silent, certain = None, None, True
         elif candidate.state in _UNTESTED:
-            certain = False
+            certain = certain and candidate.silent
         elif candidate.silent:
             silent = silent or Red(position, certain)
         else:
@@ -443,13 +451,20 @@ def _why_nothing(queue: Sequence[Candidate], cap: int) -> str:
         return _why_blocked(queue, block)
     if broken:
         return _why_reds(queue, end)
-    silent = next((one for one in queue if one.silent), None)
-    if silent is not None:
-        return (
-            f"nobody says whether {_name(silent)} is good, and no commit after it has passed: its checks were cancelled, or no"
-            f" report came in time; run them again: `rollout why {_name(silent)}` says which"
-        )
-    return f"{_first_red(queue)} failed its tests, and no commit after it has passed"
+    return _why_unknown(queue)
+
+
+def _why_unknown(queue: Sequence[Candidate]) -> str:
+    """Who is red, and of whom nobody says whether he is."""
+    found, silent = first_red(queue), next((one for one in queue if one.silent), None)
+    if silent is None:
+        return f"{_first_red(queue)} failed its tests, and no commit after it has passed"
+    is_red = found is not None and _is_red(queue[found.position - 1])
+    red = f"{_first_red(queue)} failed its tests, " if is_red else ""
+    return (
+        f"{red}nobody says whether {_name(silent)} is good, and no commit after it has passed: its checks were cancelled, or no"
+        f" report came in time; run them again: `rollout why {_name(silent)}` says which"
+    )
 
 
 def _why_reds(queue: Sequence[Candidate], end: int) -> str:

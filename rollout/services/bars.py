@@ -6,11 +6,11 @@ from dataclasses import replace
 from math import inf
 
 from rollout.config.deploy_file import AppConfig
-from rollout.domain import checks, selection
+from rollout.domain import selection
 from rollout.domain.model import AppName, Commit, Rollout, RolloutId
 from rollout.domain.states import STAGES, CommitEvent, CommitState, RolloutState
 from rollout.errors import Conflict, NotFound
-from rollout.services import deliveries
+from rollout.services import deliveries, silence
 from rollout.services.ports import Deps
 from rollout.store.store import Transaction
 
@@ -18,7 +18,6 @@ R = RolloutState
 ALSO = "; and: "  # between the reasons of a bar
 MOST_REASONS = 5
 MOST_NAMES = 5  # of commits in one reason
-UNHEARD_S = 60.0  # CI servers run once for a push, and say nothing of its other commits
 WENT_WRONG = frozenset({R.STOPPING, R.STOPPED, R.ROLLING_BACK, R.ROLLED_BACK, R.ERROR})
 ON_ITS_WAY = STAGES | {R.HALTED}
 AUTOMATION = "automation"  # who asks for a rollout that no person asked for
@@ -40,7 +39,7 @@ def candidate(commit: Commit, tx: Transaction) -> selection.Candidate:
         undoes=undone,
         same_as=commit.same_as,
         author=commit.author,
-        silent=commit.state is CommitState.FAILED and not commit.reds,
+        silent_from_s=0.0 if commit.state is CommitState.FAILED and not commit.reds else inf,
     )
 
 
@@ -57,31 +56,23 @@ def candidates(tx: Transaction, app: AppConfig, queue: Sequence[Commit]) -> list
     found = _with_below(tx, name, _with_inner(tx, name, [candidate(commit, tx) for commit in queue]))
     if found and tx.rollouts.released(name) is None:
         found[0] = _with_older(tx, queue[0], found[0])
+    return _heard(tx, app, queue, found)
+
+
+def tested(tx: Transaction, app: AppConfig, queue: Sequence[Commit]) -> list[selection.Candidate]:
+    """As `candidates`, by what is said of their tests only."""
+    return _heard(tx, app, queue, [candidate(commit, tx) for commit in queue])
+
+
+def _heard(
+    tx: Transaction, app: AppConfig, queue: Sequence[Commit], seen: list[selection.Candidate]
+) -> list[selection.Candidate]:
     if app.tests.source != "external":
-        return found
+        return seen
+    from_s = silence.silent_from_s(tx, app, queue)
     return [
-        replace(one, silent=one.silent or _is_silent(tx, app, one, within_s))
-        for one, within_s in zip(found, _heard_within_s(queue), strict=True)
+        replace(one, silent_from_s=min(one.silent_from_s, its)) for one, its in zip(seen, from_s, strict=True)
     ]
-
-
-def _is_silent(tx: Transaction, app: AppConfig, one: selection.Candidate, within_s: float) -> bool:
-    if one.state is not CommitState.RECEIVED:
-        return False
-    reported = tx.checks.of(AppName(app.name), one.sha)
-    if one.age_s >= within_s and checks.is_unheard(app.tests.required, reported):
-        return True
-    return checks.decide(app.tests.required, reported, one.age_s, app.tests.deadline).silent
-
-
-def _heard_within_s(queue: Sequence[Commit]) -> list[float]:
-    """By which age something is said of each of these, if ever: a newer one has passed, and its checks took less by `UNHEARD_S`."""
-    within_s, found = inf, []
-    for commit in reversed(queue):
-        found.append(within_s)
-        if commit.state is CommitState.PASSED:
-            within_s = min(within_s, (commit.took_s or 0.0) + UNHEARD_S)
-    return found[::-1]
 
 
 def _with_inner(tx: Transaction, app: AppName, seen: list[selection.Candidate]) -> list[selection.Candidate]:

@@ -28,6 +28,7 @@ from rollout.services import (
     planning,
     rollouts,
     stopping,
+    telling,
     turns,
 )
 from rollout.services.perform import HereAndNow
@@ -58,7 +59,8 @@ def sweep(
 
 
 def next_of(app: str, deps: Deps, here: HereAndNow | None = None) -> None:
-    """The app's next rollout, or the next host that is behind."""
+    """The app's next rollout, or the next host that is behind; and who made the branch red, if only time can tell."""
+    _apart(f"red branch of {app}", partial(telling.red_at_last, app, deps))
     _apart(f"start_next {app}", partial(planning.start_next, app, deps, may_wait=True))
     _apart(f"catch up {app}", partial(_ring_part, partial(catching_up.go_on, app), deps, here))
 

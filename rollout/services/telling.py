@@ -5,16 +5,23 @@ from rollout.domain import checks, selection
 from rollout.domain.model import NOT_ON_BRANCH, AppName, CheckState, Commit, TestResult
 from rollout.domain.states import CommitState
 from rollout.services import bars
+from rollout.services.ports import Deps
 from rollout.store.store import Transaction
 
 SLOW_S = 300.0  # a suite that takes longer keeps every commit waiting
 
 
-def first_red(tx: Transaction, app: AppName) -> Commit | None:
+def first_red(tx: Transaction, app: AppConfig) -> Commit | None:
     """The commit that made the branch red, as far as tests have come; None while its newest result is good."""
-    queue = tx.commits.after_the_last_good(app)
-    found = selection.first_red([bars.candidate(commit, tx) for commit in queue])
-    return None if found is None else queue[found.position - 1]
+    found = _first_red(tx, app)
+    return None if found is None else found[0]
+
+
+def _first_red(tx: Transaction, app: AppConfig) -> tuple[Commit, bool] | None:
+    """With whether it is certain that it was the first one."""
+    queue = tx.commits.after_the_last_good(AppName(app.name))
+    found = selection.first_red(bars.tested(tx, app, queue))
+    return None if found is None else (queue[found.position - 1], found.certain)
 
 
 def broken(commit: Commit) -> str:
@@ -64,14 +71,12 @@ def told_of_tests(commit: Commit) -> list[str]:
 
 def red_branch(tx: Transaction, app: AppConfig) -> None:
     """One notice for each first red commit, once all before it are tested and it is certain."""
-    name = AppName(app.name)
-    queue = tx.commits.after_the_last_good(name)
-    found = selection.first_red([bars.candidate(commit, tx) for commit in queue])
+    name, found = AppName(app.name), _first_red(tx, app)
     if found is None:
         tx.apps.tell_red(name, None)
         return
-    red = queue[found.position - 1]
-    if found.certain and tx.apps.tell_red(name, red.sha):
+    red, certain = found
+    if certain and tx.apps.tell_red(name, red.sha):
         short = red.sha[:12]
         tx.record(name, f"commit {red.sha}", "branch red", who="tests", why=red.reason)
         tx.notices.add(
@@ -90,6 +95,20 @@ def _until(red: Commit) -> str:
         f"It is barred as well: {red.barred_for}. Nothing newer ships until a commit that mends it passes, or until one passes"
         f" and a person has said `rollout unbar {red.sha[:12]} --reason …`."
     )
+
+
+def red_at_last(name: str, deps: Deps) -> None:
+    """As `red_branch`, when no report does it: nobody is waited for any more who could speak of what lies before the red commit."""
+    app = deps.config.app(name)
+    if app.tests.source != "external":
+        return
+    with deps.store.reading() as tx:
+        found = _first_red(tx, app)
+        if found is None or not found[1] or tx.apps.red_told(AppName(name)) == found[0].sha:
+            return
+    with deps.store.transaction() as tx:
+        tx.apps.lock(AppName(name))
+        red_branch(tx, app)
 
 
 def flaky(tx: Transaction, app: AppConfig, commit: Commit, result: TestResult, reds: int) -> None:

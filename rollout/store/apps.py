@@ -184,6 +184,11 @@ class Apps:
         )
         return changed.rowcount == 1
 
+    def red_told(self, app: AppName) -> str | None:
+        """Which commit people were told to have made the branch red."""
+        told = select(apps.c.red_told).where(apps.c.name == app)
+        return self._tx.connection.execute(told).scalar_one_or_none()
+
     def set_frozen(self, app: AppName, freeze: Freeze | None) -> None:
         """Automation stands still for the app, or not."""
         self.ensure(app)

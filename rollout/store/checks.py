@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import and_, delete, insert, select, update
 
 from rollout.domain.model import AppName, Check, CheckState
-from rollout.store.rows import load_all, rows_of
+from rollout.store.rows import load_one, rows_of
 from rollout.store.tables import checks
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from rollout.store.store import Transaction
 
 KEPT_CHECKS = 100_000
@@ -57,9 +59,17 @@ class Checks:
 
     def of(self, app: AppName, sha: str) -> list[Check]:
         """All words, by name; `domain.checks.by_name` says what they come to."""
+        return self.of_each(app, [sha]).get(sha, [])
+
+    def of_each(self, app: AppName, hashes: Collection[str]) -> dict[str, list[Check]]:
+        """As `of`, of each of these commits of which there are any."""
         rows = self._tx.connection.execute(
             rows_of(Check, checks)
-            .where(checks.c.app == app, checks.c.sha == sha)
+            .add_columns(checks.c.sha)
+            .where(checks.c.app == app, checks.c.sha.in_(hashes))
             .order_by(checks.c.name, checks.c.id)
-        )
-        return load_all(Check, rows, state=CheckState)
+        ).all()
+        found: dict[str, list[Check]] = {row.sha: [] for row in rows}
+        for row in rows:
+            found[row.sha].append(load_one(Check, row, state=CheckState))
+        return found

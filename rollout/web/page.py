@@ -116,7 +116,7 @@ def section(tx: Transaction, app: AppConfig) -> AppSection:
     running = tx.rollouts.unfinished(name)
     coming = _coming(tx, name, running)
     late = catching_up.late(tx, app)
-    red = telling.first_red(tx, name)
+    red = telling.first_red(tx, app)
     return AppSection(
         name=app.name,
         running=tuple(_shown(tx, running)),

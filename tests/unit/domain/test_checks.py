@@ -1,11 +1,12 @@
-"""How long a CI server's run of a check took, by what was said of it and when."""
+"""How long a CI server's run of a check took, by what was said of it and when; and from when on nothing more is to be said."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from math import inf
 
 import pytest
 
-from rollout.domain.checks import timed, took_s
+from rollout.domain.checks import UNHEARD_S, answered, silent_from_s, timed, took_s
 from rollout.domain.model import Check, CheckState
 
 CAME = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
@@ -56,3 +57,33 @@ def test_the_slowest_required_check_is_what_a_commit_waits_for():
     ]
     assert took_s(["unit", "lint", "e2e"], reported) == 90.0
     assert took_s(["e2e"], reported) is None
+
+
+def at(name, state, minute):
+    """A word on this check, so long after the commit came."""
+    return Check(name, state, reported_at=CAME + timedelta(minutes=minute))
+
+
+@pytest.mark.parametrize(
+    ("here", "newer", "minute"),
+    [
+        ([], [], None),
+        ([], [("unit", P)], None),
+        ([], [("unit", C)], None),
+        ([], [("unit", S)], 5),
+        ([], [("unit", F)], 5),
+        ([], [("docs", S)], None),  # not required
+        ([("docs", P)], [("unit", S)], 5),
+        ([("lint", S)], [("unit", S)], 7),
+        ([("lint", P)], [("unit", S)], None),
+        ([("lint", F)], [("unit", S)], None),
+        ([("unit", S)], [("unit", S)], None),
+        ([("unit", C), ("lint", P)], [], 0),
+    ],
+)
+def test_what_ci_said_of_a_newer_commit_and_not_of_this_one_is_not_to_come(here, newer, minute):
+    """A minute later, counted from that word and from the last one here, as jobs follow each other; what goes on is waited for."""
+    required = ("unit", "lint")
+    of_newer = answered(required, [at(name, state, 5) for name, state in newer], CAME)
+    from_s = silent_from_s(required, [at(name, state, 7) for name, state in here], CAME, of_newer)
+    assert from_s == (inf if minute is None else 60.0 * minute + (UNHEARD_S if minute else 0.0))

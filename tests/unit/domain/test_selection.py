@@ -1,6 +1,7 @@
 """Which commit goes out next."""
 
 from dataclasses import replace
+from math import inf
 
 import pytest
 from hypothesis import given
@@ -41,7 +42,7 @@ def candidate(state="p", *, position=1, minutes=0.0, suspect=False, reverts=(), 
     return Candidate(
         sha=sha(position),
         state=LETTERS[state.lower()],
-        silent=state.isupper(),
+        silent_from_s=0.0 if state.isupper() else inf,
         age_s=minutes * 60,
         suspect=suspect,
         reverts=frozenset(sha(reverted) for reverted in reverts),
@@ -237,7 +238,7 @@ def test_the_run_that_brings_most_along_is_asked_for(letters, named):
         return
     assert f"have the checks of {sha(named)[:12]} run again" in choice.reason
     queue = a_queue(letters)
-    queue[named - 1] = replace(queue[named - 1], state=CommitState.PASSED, silent=False)
+    queue[named - 1] = replace(queue[named - 1], state=CommitState.PASSED, silent_from_s=inf)
     assert choose(queue, []).position == named
 
 
@@ -741,6 +742,18 @@ def test_the_first_red_commit_is_the_oldest_behind_the_last_good_one():
 def test_who_has_no_verdict_is_not_the_first_red_commit(letters, position):
     """Somebody who broke the branch is named before one of whom nobody says whether it is good, whichever came first."""
     assert selection.first_red(a_queue(letters)).position == position
+
+
+def test_a_red_commit_is_named_with_one_of_which_nobody_says_anything():
+    """Either may be mended: the red one by its author, the other one by who has its checks run."""
+    reason = choose(a_queue("Rf"), []).reason
+    assert reason.startswith(f"{sha(2)[:12]} failed its tests, nobody says whether {sha(1)[:12]} is good")
+
+
+@pytest.mark.parametrize(("letters", "certain"), [("Rf", True), ("rf", False), ("Tf", True), ("Rrf", False)])
+def test_who_is_waited_for_no_more_makes_no_red_uncertain(letters, certain):
+    """Of what CI says nothing the red commit above it is told of; of what is tested still it may not be the first one."""
+    assert selection.first_red(a_queue(letters)) == selection.Red(len(letters), certain)
 
 
 def test_the_first_of_three_reds_is_red():

@@ -10,7 +10,7 @@ from rollout.domain.deliveries import Outcome
 from rollout.domain.model import BranchCommit, Check, CheckState, Member, Pull, Push, Role
 from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import Conflict
-from rollout.services import bars, checks, explaining, freezes, intake, planning, stopping, views
+from rollout.services import bars, checks, explaining, freezes, intake, planning, stopping, telling, views
 from rollout.store.checks import MOST_NAMES
 from rollout.store.rollouts import Planned
 from rollout.store.store import Transaction
@@ -342,6 +342,38 @@ def test_a_push_of_several_commits_goes_out_when_its_head_has_passed(world):
     assert list(world.newest().commits) == [inner, head]
     world.run(seconds=3700)
     assert not [title for title, _ in world.notifier.sent if "says whether" in title]
+
+
+def red_ones(world):
+    return [title for title, _ in world.notifier.sent if "red since" in title]
+
+
+def test_a_push_of_which_the_head_is_red_is_told_of_a_minute_later(world):
+    """Of what was pushed with it CI says nothing, and nobody waits for that: its author is named, once, and `status` says so."""
+    passed(world)
+    world.settle()
+    inner = world.workshop.push()
+    head = world.push()
+    report(world, head, "unit", "failure")
+    world.run(seconds=30)
+    assert red_ones(world) == []
+    world.run(seconds=90)
+    assert red_ones(world) == [f"shop: main is red since {head[:12]} by Ann <ann@example.com>"]
+    with world.store.reading() as tx:
+        why_not = planning.waits_for(world.config.app("shop"), tx)
+        assert telling.first_red(tx, world.config.app("shop")).sha == head
+    assert why_not.startswith(f"{head[:12]} by Ann <ann@example.com> failed its tests")
+    world.run(seconds=3700)
+    assert state_of(world, inner).state is CommitState.FAILED
+    assert len(red_ones(world)) == 1
+
+
+def test_a_check_that_reports_on_every_commit_keeps_no_push_back(world):
+    """The other one that is required reports on heads only: a minute after the head has passed both go out."""
+    inner, head = several_pushed_at_once(world)
+    report(world, inner, "lint", "success")
+    world.run(until=lambda: set(world.runs().values()) == {head}, seconds=180)
+    assert list(world.newest().commits) == [inner, head]
 
 
 @pytest.mark.parametrize("said", ["pending", "failure"])

@@ -159,11 +159,11 @@ def test_a_red_branch_names_its_first_red_commit_and_author_once(world):
     told = [title for title, _ in world.notifier.sent if "is red since" in title]
     assert told == [f"shop: main is red since {red[:12]} by Ann <ann@example.com>"]
     with world.store.reading() as tx:
-        assert telling.first_red(tx, "shop").sha == red
+        assert telling.first_red(tx, world.config.app("shop")).sha == red
     world.push()
     world.settle()
     with world.store.reading() as tx:
-        assert telling.first_red(tx, "shop") is None
+        assert telling.first_red(tx, world.config.app("shop")) is None
 
 
 def test_what_is_built_again_is_told_of_as_good(world):
@@ -186,7 +186,7 @@ def test_what_is_built_again_is_told_of_as_good(world):
     assert commit_of(world, red).state is CommitState.FAILED
     with world.store.transaction() as tx:
         commit = tx.commits.get("shop", sha)
-        assert telling.first_red(tx, "shop") is None
+        assert telling.first_red(tx, world.config.app("shop")) is None
         assert telling.where(commit) == "passed, and its archive is built again"
         assert "its archive is built again" in explaining.why(tx, app, commit).because
         telling.red_branch(tx, app)
@@ -209,7 +209,7 @@ def test_before_the_first_release_the_first_red_commit_is_named_too(world):
     told = [title for title, _ in world.notifier.sent if "is red since" in title]
     assert told == [f"shop: main is red since {red[:12]} by Ann <ann@example.com>"]
     with world.store.reading() as tx:
-        assert telling.first_red(tx, "shop").sha == red
+        assert telling.first_red(tx, world.config.app("shop")).sha == red
 
 
 def test_a_suite_that_becomes_slow_is_told_once(tmp_path):
