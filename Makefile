@@ -1,6 +1,6 @@
 # `make` alone prints what there is.
 
-# A Python that was built for speed: pyenv's are not unless it is told, and cost a third more.
+# A Python that was built for speed: pyenv's are not unless it is told, and take a tenth to a third longer.
 FAST := import ensurepip, sys, sysconfig; sys.exit(sys.version_info < (3, 11) or not (sys.prefix == "/usr" or "--enable-optimizations" in sysconfig.get_config_var("CONFIG_ARGS")))
 PYTHON ?= $(shell for one in python3 /usr/bin/python3; do $$one -c '$(FAST)' 2>/dev/null && echo $$one && exit; done; echo python3)
 VENV := .venv
