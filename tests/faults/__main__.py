@@ -20,6 +20,7 @@ FIRST = [
     "tests/integration/test_access_log_program.py",
     "tests/integration/test_probe_program.py",
     *(str(file.relative_to(ROOT)) for file in sorted(ROOT.glob("tests/integration/test_host_sh_*.py"))),
+    "tests/integration/test_clock_steps.py",
     "tests/e2e/test_demo.py",
     "tests/e2e/test_halt.py",
 ]
