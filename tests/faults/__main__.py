@@ -16,10 +16,11 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 FIRST = [
     "tests/unit/domain",  # the rules, with many more examples than `make test` has time for
-    # On every shell and awk what `make test` runs on one of them.
+    # On every shell and awk what `make test` runs on one of them, and all of what it runs a short form of.
     "tests/integration/test_access_log_program.py",
     "tests/integration/test_probe_program.py",
     *(str(file.relative_to(ROOT)) for file in sorted(ROOT.glob("tests/integration/test_host_sh_*.py"))),
+    "tests/unit/services/test_queue_walk.py",
     "tests/integration/test_clock_steps.py",
     "tests/e2e/test_demo.py",
     "tests/e2e/test_halt.py",

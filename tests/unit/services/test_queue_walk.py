@@ -22,12 +22,17 @@ from rollout.domain.selection import fixes
 from rollout.domain.states import CommitState, RolloutEvent, RolloutState
 from rollout.errors import Conflict, NotFound
 from rollout.services import bars, intake, planning, rollouts, stopping, testing, turns
+from tests.conftest import ALL_FAULTS
 from tests.support.world import ModelWorkshop, World, ancestry
 
 CAP = 3
 # Without shrinking: that takes minutes here, and a walk is read as it is.
 WALK = settings(
-    deadline=None, database=None, max_examples=20, stateful_step_count=40, phases=[Phase.generate]
+    deadline=None,
+    database=None,
+    max_examples=200 if ALL_FAULTS else 8,
+    stateful_step_count=40,
+    phases=[Phase.generate],
 )
 ANY = st.integers(0, 1000)
 MOVES = ["push", "merge", "pull", "force", "again"]
