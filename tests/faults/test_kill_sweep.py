@@ -18,7 +18,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.needs("sshd", "git"), pytest.mark.tim
 ALWAYS = {
     "activate.after-permit",
     "count.in-decision",
-    "stop.after-seal",
 }
 
 
