@@ -52,6 +52,7 @@ def seconds_on(name, system, sha):
     return (back - there) / 1000
 
 
+@pytest.mark.faults  # what a person answers to no verdict is the services' and the command's
 def test_no_traffic_is_never_a_pass():
     """A canary without requests is inconclusive, halts, and goes on only by a person's word."""
     with System(hosts=4, bake="2s", deadline="8s") as system:
@@ -67,6 +68,7 @@ def test_no_traffic_is_never_a_pass():
         assert check(system.history()) == []
 
 
+@pytest.mark.faults  # over SSH it is test_access_log_ssh's, beside the canary the services'
 def test_baseline_is_measured_beside_the_canary_from_before_the_switch():
     """The hosts that are switched last are read too, all in the same bins, and what all of them answered before is known."""
     with System(hosts=6, canary="baseline = 2") as system:

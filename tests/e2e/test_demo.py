@@ -60,6 +60,7 @@ def play():
             each.process.wait()
 
 
+@pytest.mark.faults  # all four; the next one plays the first two
 def test_each_of_the_four_commits_ends_as_it_must(play) -> None:
     """The demo exits 0, says "as it must" four times and never the opposite, and leaves neither process nor file."""
     demo = play()
@@ -72,17 +73,25 @@ def test_each_of_the_four_commits_ends_as_it_must(play) -> None:
     assert list(demo.folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.faults)])
-def test_ctrl_c_ends_it_without_a_trace(play, sign) -> None:
-    """INT or TERM in the middle of the first rollout ends it with 130 and leaves neither process nor file."""
+@pytest.mark.parametrize(
+    ("sign", "when"),
+    [
+        pytest.param(signal.SIGINT, "✓ its tests failed; no host has heard of it", id="INT"),
+        pytest.param(signal.SIGTERM, "the canary answers real traffic", marks=pytest.mark.faults, id="TERM"),
+    ],
+)
+def test_ctrl_c_ends_it_without_a_trace(play, sign, when) -> None:
+    """INT when two of its commits have ended as they must, or TERM in the first rollout: 130, and neither process nor file is left."""
     demo = play()
-    demo.wait_for("the canary answers real traffic")
+    demo.wait_for(when)
     demo.process.send_signal(sign)
     assert demo.process.wait(90) == 130, demo.said.read_text()
+    assert "✗" not in demo.said.read_text()
     assert marked(str(demo.folder)) == []
     assert list(demo.folder.iterdir()) == []
 
 
+@pytest.mark.faults  # of `rollout up`, which is most of it, each `make test` kills one so
 def test_kill_9_leaves_no_process(play) -> None:
     """After kill -9 of what the person started no process is left."""
     demo = play()
