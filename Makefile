@@ -19,7 +19,7 @@ help:  ## print this
 demo: $(RUN)  ## play the main job for real in about a minute: 12 hosts, 4 commits, 3 of them bad
 	@$(BIN)/rollout demo
 
-test: packages check  ## install what tests need (on Debian, as root), check, and run the suite: below 10 minutes
+test: packages check  ## install what tests need (on Debian, as root), check, and run the suite
 	@$(BIN)/python -m pytest -n 3
 
 check: $(TEST)  ## lint, types, layers
