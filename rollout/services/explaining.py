@@ -10,13 +10,14 @@ from rollout.domain.model import NOT_ON_BRANCH, AppName, Commit, Rollout
 from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import NotFound
 from rollout.services import bars, foreseeing, freezes, planning, telling, views
-from rollout.services.foreseeing import UNTESTED, Forecast, forecast, is_tested, typical_s
+from rollout.services.foreseeing import UNTESTED, Forecast, forecast, is_silent, is_tested, typical_s
 from rollout.services.policies import policy
 from rollout.services.rollouts import CANARY_CONFIRM, FAN_OUT_CONFIRM
 from rollout.store.store import Transaction
 
 R = RolloutState
 TESTS_S = 60.0  # a test run's
+UNHEARD = ", on which CI reports nothing, though it did on a newer commit: have it run"
 _HASH = re.compile(r"[0-9a-fA-F]{1,40}")
 
 
@@ -84,7 +85,7 @@ def why(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
     rollout = views.carrying(tx, commit.app, commit.sha)
     told = None if rollout is None else _in_rollout(tx, app, rollout)
     if rollout is not None and told is not None and _rides(commit, rollout.commit):
-        return _along(tx, commit, rollout.commit, told)
+        return _along(_result(tx, commit), rollout.commit, told)
     return (
         told
         or _in_merge(tx, app, commit)
@@ -252,7 +253,7 @@ def _failed(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
     foreseen = forecast(tx, app, commit) if commit.position is not None and commit.on_branch else Forecast()
     brings = foreseen.commits[-1] if foreseen.commits else commit
     if _rides(commit, brings.sha) and brings.state is CommitState.PASSED:
-        return _along(tx, commit, brings.sha, why(tx, app, brings))
+        return _along(_result(tx, commit), brings.sha, why(tx, app, brings))
     return Why(telling.verdict(commit) + _look(tx, commit))
 
 
@@ -262,9 +263,7 @@ def _barred(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
     brings = foreseen.commits[-1] if foreseen.commits else commit
     barred = f"{_beside_its_bar(tx, commit)}barred: {commit.barred_for}"
     if brings.id != commit.id:
-        told = why(tx, app, brings)
-        along = f"it is taken along by {brings.sha[:12]}, which came later"
-        return Why(f"{barred}; {along}: {told.because}", told.expected_at)
+        return _along(barred, brings.sha, why(tx, app, brings), passed=False)
     lifts = " (for all of that)" if len(bars.reasons(commit.barred_for)) > 1 else ""
     return Why(
         f"{barred}; a later commit that says so may mend it, or: rollout unbar {commit.sha[:12]}{lifts}"
@@ -284,10 +283,13 @@ def _rides(commit: Commit, brings: str) -> bool:
     return commit.state is CommitState.FAILED and commit.sha != brings
 
 
-def _along(tx: Transaction, commit: Commit, brings: str, told: Why) -> Why:
-    along = f"it is taken along by {brings[:12]}, which came later and passed"
-    because = f"{telling.verdict(commit)}{_look(tx, commit)}; {along}: {told.because}"
-    return Why(because, told.expected_at)
+def _along(stands: str, brings: str, told: Why, *, passed: bool = True) -> Why:
+    later = "which came later and passed" if passed else "which came later"
+    return Why(f"{stands}; it is taken along by {brings[:12]}, {later}: {told.because}", told.expected_at)
+
+
+def _result(tx: Transaction, commit: Commit) -> str:
+    return f"{telling.verdict(commit)}{_look(tx, commit)}"
 
 
 def _look(tx: Transaction, commit: Commit) -> str:
@@ -324,7 +326,13 @@ def _in_queue(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
         words.append(f"waits for rollout {number}, which is halted; a person decides: rollout show {number}")
         return _told(", ".join(words), held)
     foreseen = forecast(tx, app, commit)
-    words += _tests_of_others(tx, app, commit, foreseen)
+    if (silent := _silent_in(commit, foreseen)) is not None:
+        brings = foreseen.commits[-1]
+        if brings.id != commit.id:
+            passed = brings.state is CommitState.PASSED
+            return _along(words[0], brings.sha, why(tx, app, brings), passed=passed)
+        words[0] += UNHEARD if silent.silent_from_s else ""  # of a cancelled run that is said already
+    words += _tests_of_others(commit, foreseen)
     if rollout is not None:
         words.append(_waits_for(rollout))
     wish = commit.now_reason is not None or foreseen.is_wish
@@ -347,16 +355,24 @@ def _in_queue(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
     return Why(", ".join(words), begins_at + timedelta(seconds=typical_s(tx, commit.app)))
 
 
-def _tests_of_others(tx: Transaction, app: AppConfig, commit: Commit, foreseen: Forecast) -> list[str]:
+def _silent_in(commit: Commit, foreseen: Forecast) -> selection.Candidate | None:
+    return next((one for one in foreseen.seen if one.sha == commit.sha and is_silent(one)), None)
+
+
+def _tests_of_others(commit: Commit, foreseen: Forecast) -> list[str]:
     """Which ones a tested commit waits for. A person's word waits for no other's."""
     if commit.state is not CommitState.PASSED or commit.now_reason is not None or not foreseen.commits:
         return []
-    *below, brings = foreseen.commits
     if foreseen.is_wish:
+        brings = foreseen.commits[-1]
         waits = brings.id != commit.id and brings.state in UNTESTED
         return [f"waits for the tests of {brings.sha[:12]}, which {brings.now_by} wants out"] if waits else []
-    others = sum(is_tested(one) for one in bars.candidates(tx, app, below) if one.sha != commit.sha)
-    return [f"waits for the tests of {_count(others, 'commit')} below it"] if others else []
+    untested = sum(is_tested(one) for one in foreseen.seen)
+    unheard = sum(is_silent(one) and not one.silent for one in foreseen.seen)
+    words = [f"waits for the tests of {_count(untested, 'commit')} below it"] if untested else []
+    if unheard:
+        words.append(f"waits a minute for a report on {_count(unheard, 'commit')} below it")
+    return words
 
 
 def _stands(app: AppConfig, commit: Commit) -> str:

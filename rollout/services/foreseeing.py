@@ -7,6 +7,7 @@ of the recent ones did.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from math import inf
 from statistics import median
 from typing import Any
 
@@ -31,9 +32,9 @@ class Forecast:
     previous: str | None = None  # what the fleet runs when it begins
     rounds: int = 0  # rollouts before it, the one under way not counted
     untested: int = 0  # commits to be tested before it; of what a person wants out only that one
-    free_at: datetime | None = (
-        None  # when those before it are out, and a freeze of now is over if it binds it
-    )
+    seen: tuple[Candidate, ...] = ()  # `commits` as selection sees them now; none of what is planned already
+    # When those before it are out, who is silent was waited for, and a freeze of now is over if it binds it.
+    free_at: datetime | None = None
     stuck: str = ""  # why none is foreseen
 
     @property
@@ -62,16 +63,26 @@ def forecast(tx: Transaction, app: AppConfig, wanted: Commit | None = None) -> F
     if place is None:
         # A freeze is told beside it, by who asks: a person decides when that is over, too.
         return Forecast(stuck=planning.gone_then(tx, app) or planning.waits_for(app, tx))
-    return _Rounds(tx, app, queue, wanted).until(place)
+    foreseen = _Rounds(tx, app, queue, wanted).until(place)
+    if foreseen.commits or wanted is None:
+        return foreseen
+    return _Rounds(tx, app, queue, wanted, again=True).until(place)
 
 
 class _Rounds:
-    """The rollouts that bring a queue, one after the other."""
+    """The rollouts that bring a queue, one after the other. `again`: as if what is wanted had its checks run again."""
 
     def __init__(
-        self, tx: Transaction, app: AppConfig, queue: Sequence[Commit], wanted: Commit | None
+        self,
+        tx: Transaction,
+        app: AppConfig,
+        queue: Sequence[Commit],
+        wanted: Commit | None,
+        *,
+        again: bool = False,
     ) -> None:
         self._tx, self._app, self._queue, self._wanted = tx, app, queue, wanted
+        self._again = wanted if again else None
         name = AppName(app.name)
         self._known = bars.candidates(tx, app, list(queue))
         planned = tx.rollouts.pending(name)
@@ -102,21 +113,29 @@ class _Rounds:
                 return Forecast(stuck=self._before_that(start, self._in_time(choice.reason)))
             end = start + choice.position
             is_wish = self._queue[end - 1].now_reason is not None
-            free_at = self._free_at if is_wish else self._thawed()
+            seen = self._known[start:end]
+            free_at = self._free_at if is_wish else max(self._thawed(), self._heard_at(seen))
             if place < end:
                 to_be_tested = self._known[end - 1 : end] if is_wish else self._known[:end]
-                untested = sum(is_tested(one, self._wanted) for one in to_be_tested)
+                untested = sum(is_tested(one, self._again) for one in to_be_tested)
                 previous = self._queue[start - 1].sha if start else planning.runs_then(self._tx, self._app)
-                return Forecast(tuple(self._queue[start:end]), previous, rounds, untested, free_at)
+                commits = tuple(self._queue[start:end])
+                return Forecast(commits, previous, rounds, untested, tuple(seen), free_at)
             self._bar_the_last(self._queue[end - 1])
             self._free_at = (free_at if is_wish else freezes.free_at(self._app, free_at)) + self._each
             start = end
         return Forecast(stuck=f"more than {MOST_ROUNDS} rollouts go before it")
 
     def _as_hoped(self, seen: Candidate) -> Candidate:
-        """When its tests are over, and went well."""
-        state = CommitState.PASSED if is_tested(seen, self._wanted) else seen.state
-        return replace(seen, built=False, state=state)
+        """When its tests are over, and went well; or nobody is waited for any more who could speak of it."""
+        if is_tested(seen, self._again):
+            return replace(seen, built=False, state=CommitState.PASSED, silent_from_s=inf)
+        return replace(seen, built=False, silent_from_s=0.0 if is_silent(seen) else seen.silent_from_s)
+
+    def _heard_at(self, batch: Sequence[Candidate]) -> datetime:
+        """When nobody is waited for any more who could speak of the silent ones."""
+        left_s = max((one.silent_from_s - one.age_s for one in batch if is_silent(one)), default=0.0)
+        return self._tx.today() + timedelta(seconds=max(0.0, left_s))
 
     def _is_bad(self, start: int, end: int) -> bool:
         """Planned, these would bring what was taken back already: as planning then does, one is barred, or more of them are suspect."""
@@ -185,10 +204,14 @@ class _Rounds:
         return reason if fix is None or reason.startswith(words) else f"{words}; {reason}"
 
 
-def is_tested(one: Candidate, wanted: Commit | None = None) -> bool:
-    """Whether its tests are still to come. Of runs that were cancelled nothing comes; the commit that is asked for may be run again."""
-    asked_for = wanted is not None and wanted.sha == one.sha
-    return one.state in UNTESTED and (asked_for or not one.silent)
+def is_tested(one: Candidate, again: Commit | None = None) -> bool:
+    """Whether its tests are still to come. Of who is silent, or will be, nothing comes; but for one whose checks are run `again`."""
+    return one.state in UNTESTED and (not is_silent(one) or (again is not None and again.sha == one.sha))
+
+
+def is_silent(one: Candidate) -> bool:
+    """Whether nobody says how its tests went, nor is expected to: in a moment, or from now on."""
+    return one.state in UNTESTED and one.silent_from_s < inf
 
 
 def _goes_alone(wanted: Commit, queue: Sequence[Commit]) -> bool:

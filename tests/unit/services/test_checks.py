@@ -363,9 +363,32 @@ def test_a_push_of_which_the_head_is_red_is_told_of_a_minute_later(world):
         why_not = planning.waits_for(world.config.app("shop"), tx)
         assert telling.first_red(tx, world.config.app("shop")).sha == head
     assert why_not.startswith(f"{head[:12]} by Ann <ann@example.com> failed its tests")
+    assert why(world, inner).because == (
+        "waits for check unit, lint, on which CI reports nothing, though it did on a newer commit: have it run, then goes out by itself"
+    )
     world.run(seconds=3700)
     assert state_of(world, inner).state is CommitState.FAILED
     assert len(red_ones(world)) == 1
+
+
+def test_what_goes_out_with_a_head_that_has_passed_is_foreseen(world):
+    """While the others have their minute, and when it is over and a freeze holds them: the head takes them along."""
+    inner, head = several_pushed_at_once(world)
+    world.run(until=lambda: state_of(world, head).state is CommitState.PASSED, seconds=20)
+    told = why(world, head)
+    assert (
+        told.because == "tested, waits a minute for a report on 1 commit below it, then goes out with 1 other"
+    )
+    assert told.expected_at is not None
+    with world.store.reading() as tx:
+        coming = explaining.coming(tx, world.config.app("shop"))
+    assert coming.because == f"commit {head[:12]}: {told.because}"
+    along = f"waits for check unit, lint; it is taken along by {head[:12]}, which came later and passed: "
+    assert why(world, inner).because == along + told.because
+    freezes.freeze(world.config.app("shop"), world.deps, who="ann", why="a sale", until=None)
+    world.run(seconds=300)
+    assert why(world, head).because.startswith("tested, frozen by ann: a sale")
+    assert why(world, inner).because.startswith(f"{along}tested, frozen by ann: a sale")
 
 
 def test_a_check_that_reports_on_every_commit_keeps_no_push_back(world):
