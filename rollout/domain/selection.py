@@ -40,6 +40,8 @@ class Candidate:
     author: str = ""
     undoes: frozenset[str] = frozenset()  # those of them that it takes back, and those that it perhaps does
     same_as: str | None = None  # it is barred for being the same as this one
+    # It is barred for a failed canary, which may have been the fault of these, as they went along without a passed test.
+    took_along: frozenset[str] = frozenset()
     # From which age on nobody says whether it is good, and nothing is on its way: its run was cancelled, or no report came in time,
     # or in that of a newer one.
     silent_from_s: float = inf
@@ -399,12 +401,13 @@ def _blocks(queue: Sequence[Candidate]) -> list[_Block]:
 
 
 def _mends(later: Candidate, sha: str, line: str, candidate: Candidate) -> bool:
-    """Whether it fixes this commit, or the one that this is the same as; or reverts the whole merge, which `line` is then."""
+    """Whether it fixes this commit, the one that this is the same as, or what this took along; or reverts the whole merge, which `line` is then."""
     if is_fix_of(later, sha):
         return True
     if sha != line:
         return is_fix_of(later, line) and _takes_back(later, line)
-    return sha == candidate.sha and candidate.same_as is not None and is_fix_of(later, candidate.same_as)
+    instead = [candidate.same_as] if candidate.same_as is not None else candidate.took_along
+    return sha == candidate.sha and any(is_fix_of(later, one) for one in instead)
 
 
 def _takes_back(later: Candidate, sha: str) -> bool:

@@ -28,6 +28,7 @@ def candidate(commit: Commit, tx: Transaction) -> selection.Candidate:
     undone = _undone_by(tx, commit)
     brought = set(commit.mends.split())
     perhaps = {one[1:] for one in brought if one.startswith(selection.PERHAPS)} - brought
+    reverts = selection.mended(commit.message) | (undone - perhaps)
     return selection.Candidate(
         sha=commit.sha,
         state=CommitState.PASSED if commit.is_built_again else commit.state,
@@ -35,12 +36,37 @@ def candidate(commit: Commit, tx: Transaction) -> selection.Candidate:
         barred=commit.is_barred,
         age_s=age_s(commit, tx),
         suspect=commit.suspect,
-        reverts=selection.mended(commit.message) | (undone - perhaps),
+        reverts=reverts,
         undoes=undone,
         same_as=commit.same_as,
+        took_along=_took_along(tx, commit, reverts),
         author=commit.author,
         silent_from_s=0.0 if commit.state is CommitState.FAILED and not commit.reds else inf,
     )
+
+
+def _took_along(tx: Transaction, commit: Commit, reverts: Collection[str]) -> frozenset[str]:
+    """Of one that is barred for failed rollouts and for nothing else: what each of these took along that may have been bad in its place.
+
+    That is what has no passed test, or was barred itself, and this one does not mend.
+    """
+    its = reasons(commit.reason) if commit.state is CommitState.BARRED else []
+    stopped = (
+        [one for one in tx.rollouts.of_commit(commit.app, commit.sha) if one.stop_epoch is not None]
+        if its
+        else []
+    )
+    cited = [one for one in stopped if any(why.endswith(_show(one.id)) for why in its)]
+    if not cited or not all(why.endswith(tuple(_show(one.id) for one in cited)) for why in its):
+        return frozenset()
+    shared = frozenset(cited[0].commits).intersection(*(one.commits for one in cited)) - {commit.sha}
+    rows = (tx.commits.get(commit.app, sha) for sha in shared if not _are_in(sha, reverts))
+    return frozenset(one.sha for one in rows if one is not None and one.state is not CommitState.PASSED)
+
+
+def _show(rollout: RolloutId) -> str:
+    """How the reason ends for which automation bars what went wrong with a rollout."""
+    return f"(rollout show {rollout})"
 
 
 def age_s(commit: Commit, tx: Transaction) -> float:
@@ -108,7 +134,7 @@ def after_failure(tx: Transaction, rollout: Rollout, *, who: str, why: str, seen
         return
     if guilty := set(selection.culprits(failed)):
         found = [commit for commit in batch if commit.sha in guilty]
-        its = f"{_first_sentence(why)}{_or(selection.rode_along(failed))} (rollout show {rollout.id})"
+        its = f"{_first_sentence(why)}{_or(selection.rode_along(failed))} {_show(rollout.id)}"
         _found(tx, found, who=who, why=its, seen=seen)
         return
     suspects = set(selection.suspects(failed))

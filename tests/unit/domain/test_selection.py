@@ -756,6 +756,16 @@ def test_who_is_waited_for_no_more_makes_no_red_uncertain(letters, certain):
     assert selection.first_red(a_queue(letters)) == selection.Red(len(letters), certain)
 
 
+def test_the_fix_of_what_a_barred_one_took_along_mends_it():
+    """The canary that failed may have been the fault of that; of who was barred for something else it mends nothing."""
+    queue = a_queue("Rbp", reverts={3: [1]})
+    assert choose(queue, []).position is None
+    queue[1] = replace(queue[1], took_along=frozenset({sha(1)}))
+    assert choose(queue, []).position == 3
+    queue[1] = replace(queue[1], took_along=frozenset({sha(9)}))
+    assert choose(queue, []).position is None
+
+
 def test_the_first_of_three_reds_is_red():
     """A commit without a verdict before them is not the one whose author is asked."""
     assert f"the first one {sha(2)[:12]}" in choose(a_queue("Ffff"), []).reason

@@ -1183,3 +1183,28 @@ def test_a_red_one_that_was_taken_along_is_named_with_who_is_barred(world, rever
     assert barred.state is CommitState.BARRED
     along = f", or what it took along without a passed test did: {red[:12]} (rollout show {failed.id})"
     assert barred.reason.endswith(along) is not reverted
+
+
+@pytest.mark.parametrize(("first", "person"), [("head", None), ("red", None), ("head", "ann")])
+def test_the_revert_of_what_rode_along_lets_the_innocent_go(world, monkeypatch, first, person):
+    """[red, head] fails, and with the revert of one of them again: that of the other one lets all of them go, but not what a person has barred too."""
+    monkeypatch.setitem(world.config.app("shop").queue.__dict__, "most", 5)
+    named = {"red": world.push(fails=True), "head": world.push()}
+    bad = {named["head"]}
+    world.metrics.share_of = lambda _name, role, _at: float(
+        role != "canary" or world.newest().commit not in bad
+    )
+
+    def is_barred(sha):
+        return lambda: commit_of(world, sha).state is CommitState.BARRED
+
+    world.run(until=is_barred(named["head"]), seconds=300)
+    wrong = world.push(f"This reverts commit {named.pop(first)}.")
+    bad.add(wrong)
+    world.run(until=is_barred(wrong), seconds=300)
+    assert commit_of(world, wrong).state is CommitState.BARRED
+    if person:
+        bars.bar("shop", wrong, world.deps, who=person, why="it looks odd")
+    fix = world.push(f"This reverts commit {named.popitem()[1]}.")
+    world.run(until=lambda: set(world.runs().values()) == {fix}, seconds=300)
+    assert (set(world.runs().values()) == {fix}) is (person is None)
