@@ -166,13 +166,13 @@ def _since(run: Check) -> float:
 
 
 def came_late(check: Check, known: Sequence[Check]) -> bool:
-    """Whether it is no news: it comes again, or was overtaken by what its server said of its run later.
+    """Whether it is no news: it comes again, or was overtaken by what its server said of its run later. Of one moment the worse word counts.
 
     Where the server does not say when: a run is under way of which the result is known. A run is known by its address.
     """
     before = _of_its_run(check, known)
     if before is None or check.stamp:
-        return before is not None and check.stamp <= before.stamp
+        return before is not None and (check.stamp, _badness(check)) <= (before.stamp, _badness(before))
     return check.state is CheckState.PENDING and before.url == check.url != "" and before.state in _RESULTS
 
 

@@ -329,3 +329,11 @@ def test_junit_that_is_a_trap_or_empty_is_refused(body):
     """Entities are refused with the type that declares them; a report without cases is no success."""
     with pytest.raises(Unreadable):
         junit.read(body)
+
+
+@pytest.mark.parametrize("first", [GREEN, OVER])
+def test_of_two_results_of_one_second_the_worse_counts(first):
+    """A run that is told as a success and as a failure with the same time: which came last nobody knows."""
+    second = OVER if first is GREEN else GREEN
+    words = [run("check_run", completed_at=NINE, **its) for its in (first, second)]
+    assert comes_to(words) == "failure"
