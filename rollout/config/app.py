@@ -14,6 +14,7 @@ from rollout.config.fields import (
     HOST_NAME,
     AnyShare,
     Branch,
+    CheckName,
     Command,
     Duration,
     Percent,
@@ -81,9 +82,7 @@ class TestsConfig(Table):
     parallel: Annotated[StrictInt, AfterValidator(within(1, 64, "a number of commits from 1 to 64"))] = 1
     pull_requests: StrictBool = False
     source: Literal["command", "external"] = "command"
-    required: tuple[
-        Annotated[StrictStr, AfterValidator(matching(r"[^\x00-\x1f\x7f]{1,200}", "the name of a check"))], ...
-    ] = ()
+    required: tuple[CheckName, ...] = ()
     deadline: SomeTime = 3600.0
 
     def clashes(self) -> Iterator[Clash]:

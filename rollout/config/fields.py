@@ -10,6 +10,7 @@ from typing import Annotated, Any, NewType
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, StrictInt, StrictStr, ValidationInfo
 
 from rollout.config import addresses, branches, durations
+from rollout.domain.checks import NAME
 from rollout.domain.share import Share, percent_text
 
 LATER = "later"
@@ -144,6 +145,7 @@ OptionalFilePath = Annotated[Path | None, BeforeValidator(_optional_path)]
 Repository = Annotated[StrictStr, AfterValidator(_repository)]
 Branch = Annotated[StrictStr, AfterValidator(branches.branch)]
 Command = Annotated[StrictStr, AfterValidator(_command)]
+CheckName = Annotated[StrictStr, AfterValidator(matching(NAME.pattern, "the name of a check"))]
 Port = Annotated[StrictInt, AfterValidator(port)]
 User = Annotated[
     StrictStr, AfterValidator(matching(USER.pattern, "a user name of letters, digits and . _ @ -"))

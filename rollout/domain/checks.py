@@ -1,5 +1,6 @@
 """Whether a commit is good by what CI servers reported: each required check must say so, within a time."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -10,6 +11,10 @@ from operator import attrgetter
 
 from rollout.domain.model import Check, CheckState
 
+LONGEST_NAME = 200
+NAME = re.compile(
+    rf"[^\x00-\x1f\x7f\ud800-\udfff]{{1,{LONGEST_NAME}}}"
+)  # of a check: with what is not seen, too
 PIPELINE = "pipeline"  # the name of a GitLab pipeline's check
 ELSEWHERE = "pipeline of another branch"  # the same, where it ran for a branch or a merge request
 HEARD_BEFORE = (

@@ -8,6 +8,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from rollout.config.deploy_file import AppConfig
+from rollout.config.fields import CheckName
+from rollout.domain.checks import NAME
 from rollout.domain.model import Check, CheckState
 from rollout.errors import Conflict, Unreadable
 from rollout.services import checks
@@ -17,7 +19,6 @@ from rollout.web.service import Service
 from rollout.webhooks import junit
 
 SHA = re.compile(r"[0-9a-f]{40}")
-NAME = re.compile(r"^[^\x00-\x1f\x7f]{1,200}$")
 URL = r"^[^\x00-\x20\x7f]{0,2048}$"
 
 
@@ -25,7 +26,7 @@ class Report(BaseModel):
     """The body."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-    name: str = Field(pattern=NAME.pattern)
+    name: CheckName
     state: CheckState
     url: str = Field(default="", pattern=URL)
 

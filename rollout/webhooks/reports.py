@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from rollout.domain.checks import ELSEWHERE, PIPELINE
+from rollout.domain.checks import ELSEWHERE, LONGEST_NAME, NAME, PIPELINE
 from rollout.domain.model import Check, CheckState, Push
 from rollout.errors import Unreadable
 from rollout.webhooks import payload
@@ -52,14 +52,15 @@ def github(event: str, delivery: str, found: payload.Table) -> Push:
     addresses, full_name = payload.texts(repository, *ADDRESSES), payload.text(repository, "full_name")
     if event == "status":
         state = _STATUS.get(payload.text(found, "state"), CheckState.FAILURE)
-        check = replace(_check(found, "context", "target_url", (state, ""), _times(found)), thing=event)
+        said = _check(_name(found, "context"), found, "target_url", (state, ""), _times(found))
+        check = replace(said, thing=event)
         return _report("github", delivery, addresses, full_name, payload.head(found, "sha"), check)
     run = payload.table(found, event)
     word = _GOES_ON
     if payload.text(run, "status") == "completed":
         word = _CONCLUSION.get(payload.text(run, "conclusion"), _FAILED)
-    name = payload.text(run, "name") or payload.text(payload.table(found, "workflow"), "name")
-    check = _of_its_run(event, run, _check({**run, "name": name}, "name", "html_url", word, _times(run)))
+    name = _name(run, "name") or _name(payload.table(found, "workflow"), "name")
+    check = _of_its_run(event, run, _check(name, run, "html_url", word, _times(run)))
     return _report("github", delivery, addresses, full_name, payload.head(run, "head_sha"), check)
 
 
@@ -78,7 +79,7 @@ def gitlab(delivery: str, found: payload.Table, keys: tuple[str, ...]) -> Push:
     name, ref = ELSEWHERE if source == "merge_request_event" else PIPELINE, payload.ref(run, "ref")
     # Run anew for the same reason it is one thing with those before it, as for GitLab itself.
     thing = f"{PIPELINE} {source} {ref}"[:LONGEST_THING]
-    check = replace(_check({**run, "name": name}, "name", "url", word, times), thing=thing)
+    check = replace(_check(name, run, "url", word, times), thing=thing)
     full_name = payload.text(project, "path_with_namespace")
     push = _report(
         "gitlab", delivery, payload.texts(project, *keys), full_name, payload.head(run, "sha"), check
@@ -86,12 +87,17 @@ def gitlab(delivery: str, found: payload.Table, keys: tuple[str, ...]) -> Push:
     return replace(push, branch=ref)
 
 
-def _check(within: payload.Table, name: str, url: str, word: Word, times: Sequence[float]) -> Check:
+def _name(within: payload.Table, key: str) -> str:
+    """Of a check, as the configuration may ask for it; "" for what is no name."""
+    found = within.get(key)
+    cut = found[:LONGEST_NAME] if isinstance(found, str) else ""
+    return cut if NAME.fullmatch(cut) else ""
+
+
+def _check(name: str, within: payload.Table, url: str, word: Word, times: Sequence[float]) -> Check:
     state, details = word
     stamp = _stamp(times, within.get("id"), state) if times else ""
-    return Check(
-        payload.text(within, name)[:200], state, payload.text(within, url), details=details, stamp=stamp
-    )
+    return Check(name, state, payload.text(within, url), details=details, stamp=stamp)
 
 
 def _stamp(times: Sequence[float], number: object, state: CheckState) -> str:

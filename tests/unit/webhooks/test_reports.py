@@ -5,6 +5,7 @@ from itertools import permutations
 
 import pytest
 
+from rollout.config.app import TestsConfig
 from rollout.domain import checks
 from rollout.domain.model import CheckState
 from rollout.errors import Unreadable
@@ -337,3 +338,19 @@ def test_of_two_results_of_one_second_the_worse_counts(first):
     second = OVER if first is GREEN else GREEN
     words = [run("check_run", completed_at=NINE, **its) for its in (first, second)]
     assert comes_to(words) == "failure"
+
+
+@pytest.mark.parametrize("event", ["status", "check_run", "workflow_job", "workflow_run"])
+@pytest.mark.parametrize("name", ["\U0001f469\u200d\U0001f4bb unit", "unit\u200b", "soft\u00adhyphen"])
+def test_a_check_is_heard_under_every_name_that_can_be_required(event, name):
+    """A joined emoji, or what is not seen, makes no report unreadable: the check would be waited for in vain."""
+    assert TestsConfig(source="external", required=(name,)).required == (name,)
+    push = status(context=name) if event == "status" else run(event, name=name)
+    assert push.check.name == name
+
+
+@pytest.mark.parametrize("name", ["", "tab\tname", "\ud800", 7])
+def test_what_is_no_name_of_a_check_is_refused(name):
+    """It can be required by nobody, and not be kept."""
+    with pytest.raises(Unreadable):
+        run("check_run", name=name)
