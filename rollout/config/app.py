@@ -89,10 +89,6 @@ class TestsConfig(Table):
         """Which reports decide is said by name: a guess could ship what nobody tested."""
         if self.source == "external" and not self.required:
             yield Clash("required", [], 'the names of the checks that decide (source is "external")')
-        if self.source == "external" and self.pull_requests:
-            yield Clash(
-                "pull_requests", "true", 'false, as CI servers test pull requests (source is "external")'
-            )
         if self.source == "command" and self.required:
             yield Clash("source", "command", '"external", as there are required checks')
 

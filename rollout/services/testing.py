@@ -308,7 +308,7 @@ def _write(
     if not _passed_before(commit):  # that was told when it passed
         telling.slow(tx, app, commit, result)
     if is_pull:
-        if red:
+        if red and not late:
             pulls.red(tx, commit, result.reason)
         return
     deliveries.settle(tx, commit.app)

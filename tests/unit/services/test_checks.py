@@ -60,12 +60,13 @@ def passed(world):
 
 
 def test_heads_of_pull_requests_wait_for_their_checks(world, monkeypatch):
-    """Nothing is run nor built for them here: the CI server's word is their result, and a red one is told of."""
+    """Nothing is run nor built for them here: the CI server's word is their result, and a red one is told of, but not one without a word."""
     monkeypatch.setitem(world.config.app("shop").tests.__dict__, "pull_requests", True)
     monkeypatch.setattr(world.workshop, "build", lambda *_: pytest.fail("built"))
     world.workshop.push()
-    good, bad = "8" * 40, "9" * 40
+    unknown, good, bad = "7" * 40, "8" * 40, "9" * 40
     world.workshop.pulls = [
+        Pull(6, "refs/pull/6/head", unknown, "rum", "Eve", "rum"),
         Pull(7, "refs/pull/7/head", good, "tea", "Eve", "tea"),
         Pull(8, "refs/pull/8/head", bad, "ale", "Eve", "ale"),
     ]
@@ -76,8 +77,10 @@ def test_heads_of_pull_requests_wait_for_their_checks(world, monkeypatch):
         report(world, sha, "lint", "success")
     world.run(seconds=30)
     assert [state_of(world, sha).state for sha in (good, bad)] == [CommitState.PASSED, CommitState.FAILED]
-    titles = [title for title, _ in world.notifier.sent]
-    assert f"shop: pull request 8 is red at {bad[:12]} by Eve" in titles
+    world.run(seconds=3700)
+    assert state_of(world, unknown).state is CommitState.FAILED
+    titles = [title for title, _ in world.notifier.sent if "pull request" in title]
+    assert titles == [f"shop: pull request 8 is red at {bad[:12]} by Eve"]
 
 
 @pytest.mark.parametrize("person", [False, True], ids=["", "barred by a person too"])
