@@ -20,17 +20,19 @@ def bar(call: Call, commit: Name, *, reason: NeededReason) -> int:
 
     barred = bars.bar(call.app().name, commit, call.deps, who=who(), why=reason)
     with call.store.reading() as tx:
-        rollout, line = bars.brought_by(tx, barred), tx.commits.on_line(barred)
-        left = None if rollout else bars.what_a_bar_leaves(tx, barred)
+        brought, line = bars.brought_by(tx, barred), tx.commits.on_line(barred)
+        left = None if brought else bars.what_a_bar_leaves(tx, barred)
     words = "is barred"
     if line.sha != barred.sha:  # it is not tested, nor shipped, by itself
         words = f"is barred, and {output.short(line.sha)} with it, which it came in with"
     _print(call, barred, words)
     if left:
         output.warn(left)
-    if rollout is not None:
+    if brought is not None:
+        rollout, found = brought
+        goes = "it" if found.sha == barred.sha else f"{output.short(found.sha)}, which has the same in it,"
         output.warn(
-            f"it is on its way with rollout {rollout.id} ({explaining.stage(rollout)}), which a bar does not stop:"
+            f"{goes} is on its way with rollout {rollout.id} ({explaining.stage(rollout)}), which a bar does not stop:"
             f" rollout stop {rollout.id} takes it back"
         )
     return 0

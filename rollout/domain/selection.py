@@ -64,6 +64,11 @@ class Candidate:
         """Whether it must not ship until something mends it, neither alone nor inside of a later one."""
         return self.barred or self.state is CommitState.BARRED
 
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it may be what was bad, whatever its own tests say: what brings it goes out with as little as can be."""
+        return self.suspect and not self.is_barred
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -229,7 +234,7 @@ def choose(
     possible = [position for position in _shippable(queue) if position <= cap]
     if not possible:
         return Choice(None, _why_nothing(queue, cap))
-    if any(one.suspect and one.state is CommitState.PASSED for one in queue[:cap]):
+    if any(one.is_suspect for one in queue[:cap]):
         position = possible[0]
         reason = (
             f"{_name(queue[position - 1])} goes out before the others, to find which one of a batch was bad"
@@ -319,9 +324,7 @@ def culprits(batch: Sequence[Candidate]) -> list[str]:
     if len(suspects(batch)) > 1:
         return []
     undone = {block.sha for block in _blocks(batch) if block.fix is not None}
-    before = [
-        one.sha for one in batch if one.suspect and one.state is CommitState.PASSED and one.sha not in undone
-    ]
+    before = [one.sha for one in batch if one.is_suspect and one.sha not in undone]
     return before or [batch[-1].sha]
 
 
@@ -355,8 +358,14 @@ def ships_only_with(queue: Sequence[Candidate], sha: str) -> str | None:
 
 def last_suspect(queue: Sequence[Candidate]) -> str | None:
     """The culprit by elimination: the only suspect of a batch that is left, when another one of it is out and well."""
-    left = [one.sha for one in queue if one.suspect and one.state is CommitState.PASSED]
+    left = [one.sha for one in queue if one.is_suspect]
     return left[0] if len(left) == 1 else None
+
+
+def reaches(batch: Sequence[Candidate]) -> list[int]:
+    """Positions of which all up to there goes out with the batch: nothing later in it undoes or mends that."""
+    undone = [block for block in _blocks(batch) if block.fix is not None]
+    return [position for position in range(1, len(batch) + 1) if not _blocked(position, undone)]
 
 
 def _shippable(queue: Sequence[Candidate]) -> Iterator[int]:

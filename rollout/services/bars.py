@@ -140,7 +140,7 @@ def after_failure(tx: Transaction, rollout: Rollout, *, who: str, why: str, seen
     suspects = set(selection.suspects(failed))
     for commit in (one for one in batch if one.sha in suspects):
         unbarred = commit.unbarred and not seen
-        tx.commits.update(commit, suspect=True, suspect_of=rollout.id, unbarred=unbarred)
+        tx.commits.suspect(commit, rollout.id, unbarred=unbarred)
         if seen:
             tx.commits.refute(commit)
         tx.record(rollout.app, f"commit {commit.sha}", "suspect", who=who, why=why)
@@ -324,7 +324,7 @@ def blamed(tx: Transaction, rollout: Rollout) -> tuple[list[Commit], list[Commit
     if rollout.state not in WENT_WRONG:
         return [], []
     batch = _commits(tx, rollout)
-    suspects = [commit for commit in batch if commit.suspect and commit.state is CommitState.PASSED]
+    suspects = [commit for commit in batch if commit.suspect and not commit.is_barred]
     kept = brought(tx, rollout)
     barred = [commit for commit in batch if commit.is_barred and commit.sha in kept]
     return barred, suspects
@@ -369,21 +369,21 @@ def how_the_innocent_ship(barred: Sequence[Commit]) -> str:
 
 
 def passed(tx: Transaction, commit: Commit) -> None:
-    """It has passed this moment: barred at once, if somebody asked for that, or if it is the same as a barred one."""
+    """It has passed this moment: barred at once, if it was before, or if it is the same as a barred one."""
     if commit.bar_wanted is not None:
-        bar_locked(tx, commit, who="bar", why=commit.bar_wanted)
+        bar_locked(tx, commit, who="bar", why=commit.bar_wanted, same_as=commit.same_as)
     elif not _bar_the_same(tx, commit):
         _suspect_the_same(tx, commit)
 
 
 def look_again(tx: Transaction, app: AppName, queue: Sequence[Commit]) -> None:
-    """Bar what passed before the same was barred, and was not on the branch then: an amended commit that is forced back.
+    """Bar what is the same as a barred one, whatever its own tests say: an amended commit, also one that is forced back.
 
     What is the same as a suspect is one. `queue`: what may be planned now. The caller holds the app's row.
     """
     barred, suspect = tx.commits.contents_of_trouble(app)
     for commit in queue:
-        if commit.state is not CommitState.PASSED:
+        if commit.is_barred:
             continue
         content = {commit.digest, commit.tree}
         looks_barred = content & barred or _undone_by(tx, commit)
@@ -394,19 +394,20 @@ def look_again(tx: Transaction, app: AppName, queue: Sequence[Commit]) -> None:
 def _suspect_the_same(tx: Transaction, commit: Commit) -> None:
     """A suspect that was forced away and comes again under another hash goes out alone, as that one would have.
 
-    The suspicion moves: one of the two is there to be innocent. Whom a person has let go, and what ran well, is not suspected.
+    Or, when its own tests are red, with as little as can be. The suspicion moves: one of the two is there to be innocent.
+    Whom a person has let go, and what ran well, is not suspected.
     """
     commit = (
         tx.commits.lock(commit.app, commit.sha) or commit
     )  # a bar on another one may have cleared it, or barred it
-    if commit.state is not CommitState.PASSED or commit.suspect or commit.unbarred or commit.is_pull:
+    if commit.is_barred or commit.suspect or commit.unbarred or commit.is_pull:
         return
     other = tx.commits.suspect_with(commit)
     if other is None or tx.commits.ran_well(commit) or selection.is_fix_of(candidate(commit, tx), other.sha):
         return
     why = f"the same as {other.sha[:12]}, which was in a batch that went wrong"
-    tx.commits.update(commit, suspect=True, suspect_of=other.suspect_of)
-    tx.commits.update(other, suspect=False)
+    tx.commits.suspect(commit, other.suspect_of)
+    tx.commits.acquit(other)
     tx.record(commit.app, f"commit {commit.sha}", "suspect", who="bar", why=why)
 
 
@@ -415,17 +416,30 @@ def was_taken_back(tx: Transaction, batch: Sequence[Commit]) -> bool:
 
     The caller holds the app's row.
     """
-    before = brought_before(tx, batch)
-    if before is None:
+    found = brought_before(tx, batch)
+    if found is None:
         return False
+    before, same = found
     why = f"the same files as rollout {before.id} brought, which was taken back: {before.reason}"
-    again = replace(before, commits=tuple(one.sha for one in batch))
+    again = replace(before, commits=tuple(one.sha for one in same))
     after_failure(tx, again, who="bar", why=why, seen=False)
     return True
 
 
-def brought_before(tx: Transaction, batch: Sequence[Commit]) -> Rollout | None:
-    """The rollout that was taken back, and brought the files that this batch would.
+def brought_before(tx: Transaction, batch: Sequence[Commit]) -> tuple[Rollout, Sequence[Commit]] | None:
+    """The rollout that was taken back, and brought the files that this batch would; and as much of the batch as has them.
+
+    Also what lies below the last one goes out, whatever its own tests say: unless something later in the batch undoes it.
+    """
+    seen = _with_inner(tx, batch[-1].app, [candidate(one, tx) for one in batch])
+    for reach in selection.reaches(seen):
+        if (before := _brought_all(tx, batch[:reach])) is not None:
+            return before, batch[:reach]
+    return None
+
+
+def _brought_all(tx: Transaction, batch: Sequence[Commit]) -> Rollout | None:
+    """The rollout that was taken back, and brought the files of the last one of these.
 
     Of a batch that failed, and comes again squashed or cut otherwise, none has the files of a barred commit, and yet all of
     it together is known to be bad. Not of what shipped then, alone: it has its turn like the others of its batch; nor when a
@@ -446,7 +460,7 @@ def brought_before(tx: Transaction, batch: Sequence[Commit]) -> Rollout | None:
 
 
 def _bar_the_same(tx: Transaction, commit: Commit) -> bool:
-    """A commit must not ship, although it passed, when a barred one has the same in it, under another hash; whether it is barred.
+    """A commit must not ship, whatever its tests say, when a barred one has the same in it, under another hash; whether it is barred.
 
     The same bytes to ship, or the same files in git: no build needs to give the same bytes twice. Or when it takes the revert
     of a barred one back. Not when its author says that it mends that one: what was wrong may have been elsewhere, and the word
@@ -516,12 +530,14 @@ def bar(app: str, name: str, deps: Deps, *, who: str, why: str) -> Commit:
         return bar_locked(tx, commit, who=who, why=_one_reason(why))
 
 
-def brought_by(tx: Transaction, commit: Commit) -> Rollout | None:
-    """The rollout that brings it to hosts now, and goes on when it is barred."""
+def brought_by(tx: Transaction, commit: Commit) -> tuple[Rollout, Commit] | None:
+    """The rollout that brings it to hosts now, or what is barred for being the same, and goes on all the same; and which of them."""
     active = tx.rollouts.active(commit.app)
     if active is None or active.state not in ON_ITS_WAY:
         return None
-    return active if tx.commits.on_line(commit).sha in active.commits else None
+    its = (commit, *tx.commits.barred_as(commit))
+    found = next((one for one in its if tx.commits.on_line(one).sha in active.commits), None)
+    return None if found is None else (active, found)
 
 
 def withdraw_wishes(tx: Transaction, commit: Commit, *, who: str, why: str) -> None:
@@ -548,35 +564,37 @@ def bar_locked(tx: Transaction, commit: Commit, *, who: str, why: str, same_as: 
     """As `bar`, for whoever holds the app's row; a barred commit stays barred, for this reason too.
 
     What has not passed keeps its state beside the bar, and its tests may be run again: when it passes it is BARRED.
+    Whatever its twins on the branch are, waiting, planned or on their way, they are barred with it.
 
     `same_as`: the barred commit that this one is the same as; when that may ship again, so may this one.
     """
     commit = tx.commits.lock(commit.app, commit.sha) or commit  # its tests may be passing at this moment
-    match commit.state:
-        case CommitState.PASSED if commit.is_pull:
-            tx.record(commit.app, f"commit {commit.sha}", "bar as soon as it is merged", who=who, why=why)
-            return tx.commits.wish_bar(commit, _also(commit.bar_wanted, why))
-        case CommitState.PASSED:
-            values = {"reason": why, "same_as": same_as, "unbarred": False}
-            barred = tx.commits.change(commit, CommitEvent.BAR, who=who, why=why, **values)
-            for twin in tx.commits.passed_with(barred):
-                _bar_the_same(tx, twin)
-            deliveries.settle(tx, barred.app)
-            return barred
-        case CommitState.RECEIVED | CommitState.TESTING | CommitState.FAILED:
-            tx.record(commit.app, f"commit {commit.sha}", "bar", who=who, why=why)
-            return tx.commits.wish_bar(commit, _also(commit.bar_wanted, why))
-        case CommitState.BARRED if same_as is None:
-            return _for_its_own_sake(tx, commit, who=who, why=why)
-        case CommitState.BARRED:
-            return commit
+    if commit.state is CommitState.PASSED and not commit.is_pull:
+        values = {"reason": why, "same_as": same_as, "unbarred": False}
+        barred = tx.commits.change(commit, CommitEvent.BAR, who=who, why=why, **values)
+        deliveries.settle(tx, barred.app)
+    elif commit.is_barred and same_as is not None:
+        return commit
+    else:
+        barred = _bar_beside(tx, commit, who=who, why=why, same_as=same_as)
+    for twin in tx.commits.free_with(barred):
+        _bar_the_same(tx, twin)
+    return barred
 
 
-def _for_its_own_sake(tx: Transaction, commit: Commit, *, who: str, why: str) -> Commit:
-    """Barred already, and now for this reason too; what it is the same as may be let go, and this stays."""
-    tx.record(commit.app, f"commit {commit.sha}", "bar", who=who, why=why)
-    before = None if commit.same_as is not None else commit.reason
-    return tx.commits.update(commit, reason=_also(before, why), same_as=None)
+def _bar_beside(tx: Transaction, commit: Commit, *, who: str, why: str, same_as: str | None) -> Commit:
+    """The state of the commit stays: it has not passed, or is not merged; or it is barred, and now for this reason too.
+
+    What it was the same as may be let go, and this stays.
+    """
+    what = "bar"
+    if commit.is_pull and commit.state is CommitState.PASSED:
+        what = "bar as soon as it is merged"
+    tx.record(commit.app, f"commit {commit.sha}", what, who=who, why=why)
+    reason = _also(None if commit.same_as is not None else commit.barred_for, why)
+    if commit.state is CommitState.BARRED:
+        return tx.commits.update(commit, reason=reason, same_as=same_as)
+    return tx.commits.wish_bar(commit, reason, same_as=same_as)
 
 
 def _also(before: str | None, why: str) -> str:
@@ -610,43 +628,39 @@ def take_back(tx: Transaction, commit: Commit, wrong: Collection[str], *, who: s
 
     The caller holds the app's row.
     """
-    left = [one for one in reasons(commit.barred_for) if one not in wrong]
-    if left or commit.state is not CommitState.BARRED:
-        what = "bar taken back" + " in part" * bool(left)
-        tx.record(commit.app, f"commit {commit.sha}", what, who=who, why=why)
-        _keep_in_for(tx, commit, left)
+    if left := [one for one in reasons(commit.barred_for) if one not in wrong]:
+        tx.record(commit.app, f"commit {commit.sha}", "bar taken back in part", who=who, why=why)
+        if commit.state is CommitState.BARRED:
+            tx.commits.update(commit, reason=ALSO.join(left))
+        else:
+            tx.commits.wish_bar(commit, ALSO.join(left))
         return
-    _bar_the_same(tx, _unbar(tx, commit, who=who, why=why, unbarred=False))
+    _bar_the_same(tx, _lift(tx, commit, who=who, why=why, unbarred=False))
     _free_twins(tx, commit, who=who, why=why)
-
-
-def _keep_in_for(tx: Transaction, commit: Commit, why: Sequence[str]) -> None:
-    if commit.state is CommitState.BARRED:
-        tx.commits.update(commit, reason=ALSO.join(why))
-    else:
-        tx.commits.wish_bar(commit, ALSO.join(why) or None)
 
 
 def _free_twins(tx: Transaction, commit: Commit, *, who: str, why: str) -> None:
     its = f"{commit.sha[:12]} may ship again: {why}"
-    freed = [_unbar(tx, twin, who=who, why=its, unbarred=False) for twin in tx.commits.barred_as(commit)]
+    freed = [_lift(tx, twin, who=who, why=its, unbarred=False) for twin in tx.commits.barred_as(commit)]
     for twin in freed:
         _bar_the_same(tx, twin)  # as another barred one, perhaps
 
 
 def _let_go(tx: Transaction, commit: Commit, *, who: str, why: str) -> Commit:
-    if commit.state is CommitState.BARRED:
-        return _unbar(tx, commit, who=who, why=why, unbarred=True)
-    if commit.bar_wanted is None and (not commit.suspect or commit.unbarred):
+    if commit.is_barred:
+        return _lift(tx, commit, who=who, why=why, unbarred=True)
+    if not commit.suspect or commit.unbarred:
         raise Conflict(f"commit {commit.sha[:12]} is {commit.state}, not barred")
     tx.record(commit.app, f"commit {commit.sha}", "unbar", who=who, why=why)
-    if commit.bar_wanted is not None:
-        return tx.commits.wish_bar(commit, None, unbarred=True)
     # It goes out alone all the same, as the others do: what has failed together is not tried together again.
     return tx.commits.update(commit, unbarred=True)
 
 
-def _unbar(tx: Transaction, commit: Commit, *, who: str, why: str, unbarred: bool) -> Commit:
+def _lift(tx: Transaction, commit: Commit, *, who: str, why: str, unbarred: bool) -> Commit:
+    """Its bar; what has not passed keeps its state. `unbarred`: a person has said so of this very commit."""
+    if commit.state is not CommitState.BARRED:
+        tx.record(commit.app, f"commit {commit.sha}", "unbar", who=who, why=why)
+        return tx.commits.wish_bar(commit, None, unbarred=unbarred)
     clean = {"reason": None, "same_as": None, "bar_wanted": None, "unbarred": unbarred}
     return tx.commits.change(commit, CommitEvent.UNBAR, who=who, why=why, **clean)
 

@@ -106,9 +106,10 @@ class _Rounds:
         before = int(planning.planned_ahead(self._tx, self._app) is not None)
         for rounds in range(before, before + MOST_ROUNDS):
             at_once = self._at_once and rounds == before
-            choice = self._choose(start, at_once=at_once)
-            while choice.position is not None and self._is_bad(start, start + choice.position):
-                choice = self._choose(start, at_once=at_once)  # there is one less that may go out with others
+            choice, seen = self._choose(start, at_once=at_once)
+            while choice.position is not None and self._is_bad(start, seen[: choice.position]):
+                # There is one less that may go out with others.
+                choice, seen = self._choose(start, at_once=at_once)
             if choice.position is None:
                 return Forecast(stuck=self._before_that(start, self._in_time(choice.reason)))
             end = start + choice.position
@@ -137,18 +138,19 @@ class _Rounds:
         left_s = max((one.silent_from_s - one.age_s for one in batch if is_silent(one)), default=0.0)
         return self._tx.today() + timedelta(seconds=max(0.0, left_s))
 
-    def _is_bad(self, start: int, end: int) -> bool:
+    def _is_bad(self, start: int, chosen: Sequence[Candidate]) -> bool:
         """Planned, these would bring what was taken back already: as planning then does, one is barred, or more of them are suspect."""
-        batch = self._queue[start:end]
-        before = None if batch[-1].now_reason else bars.brought_before(self._tx, batch)
-        if before is None:
+        batch = self._queue[start : start + len(chosen)]
+        found = None if batch[-1].now_reason else bars.brought_before(self._tx, batch)
+        if found is None:
             return False
+        before, same_files = found
         same = f"rollout {before.id} brought the same files and was taken back"
-        guilty = selection.culprits(self._hoped[start:end])
+        guilty = selection.culprits(chosen[: len(same_files)])
         for sha in guilty:
             self._bar(sha, f"when its turn comes, as {same}")
         if not guilty:
-            suspects = selection.suspects(self._hoped[start:end])
+            suspects = selection.suspects(chosen[: len(same_files)])
             self._together.append(set(suspects))
             self._mark(suspects, suspect=True)
         return True
@@ -168,24 +170,24 @@ class _Rounds:
 
     def _bar(self, sha: str, when: str) -> None:
         self._soon[sha[:12]] = when
-        self._mark([sha], state=CommitState.BARRED)
+        self._mark([sha], barred=True)
 
     def _mark(self, hashes: Sequence[str], **values: Any) -> None:
         def marked(seen: Sequence[Candidate]) -> list[Candidate]:
-            its = [one.sha in hashes and one.state is CommitState.PASSED for one in seen]
-            return [replace(one, **values) if is_one else one for one, is_one in zip(seen, its, strict=True)]
+            return [replace(one, **values) if one.sha in hashes else one for one in seen]
 
         self._known, self._hoped = marked(self._known), marked(self._hoped)
 
-    def _choose(self, start: int, *, at_once: bool) -> selection.Choice:
-        """As planning would when the rollouts before it are out: what waits has grown older by then."""
+    def _choose(self, start: int, *, at_once: bool) -> tuple[selection.Choice, Sequence[Candidate]]:
+        """As planning would when the rollouts before it are out, and of what it knows then: what waits has grown older."""
         if at_once:
-            choice = _choose(self._app, self._queue[start:], self._known[start:], self._durations_s)
+            known = self._known[start:]
+            choice = _choose(self._app, self._queue[start:], known, self._durations_s)
             if choice.position is not None:
-                return choice
+                return choice, known
         later_s = (freezes.free_at(self._app, self._thawed()) - self._tx.today()).total_seconds()
         older = [replace(one, age_s=one.age_s + later_s) for one in self._hoped[start:]]
-        return _choose(self._app, self._queue[start:], older, self._durations_s)
+        return _choose(self._app, self._queue[start:], older, self._durations_s), older
 
     def _thawed(self) -> datetime:
         return max(self._free_at, self._thawed_at or self._free_at)

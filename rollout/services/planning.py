@@ -166,8 +166,12 @@ def hindered(tx: Transaction, app: AppName) -> str | None:
 
 
 def look_again(tx: Transaction, app: AppName) -> None:
-    """As `bars.look_again`, at what waits: what is on its way to hosts is stopped by people or by what is seen of it."""
-    bars.look_again(tx, app, _behind(tx, app, _base(tx, app)))
+    """As `bars.look_again`, at what waits: what is on its way to hosts is stopped by people or by what is seen of it.
+
+    Before the first release all that is older goes out with the branch's head.
+    """
+    base = _base(tx, app)
+    bars.look_again(tx, app, tx.commits.after(app, 0) if base is None else _behind(tx, app, base))
 
 
 def released(tx: Transaction, app: AppName) -> Commit | None:
@@ -360,7 +364,7 @@ def _next(tx: Transaction, app: AppConfig) -> tuple[Commit | None, str]:
         return chosen, why
     # A person's wish is planned when it can begin, with its reason, and past a freeze; and which suspect goes out
     # depends on what becomes of the one before it.
-    not_yet = chosen is None or chosen.now_by is not None or chosen.suspect
+    not_yet = chosen is None or chosen.now_by is not None or any(one.suspect for one in _taken(tx, chosen))
     return (None, UNDER_WAY) if not_yet else (chosen, why)
 
 

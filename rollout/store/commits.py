@@ -92,7 +92,8 @@ _BARRED = or_(commits.c.state == CommitState.BARRED, commits.c.bar_wanted.is_not
 _IS_BUILT_AGAIN = and_(  # `Commit.is_built_again`
     commits.c.state.in_([CommitState.RECEIVED, CommitState.TESTING]), commits.c.digest.is_not(None)
 )
-_SUSPECT_ELSEWHERE = and_(commits.c.suspect, commits.c.state == CommitState.PASSED, not_(commits.c.on_branch))
+_IS_SUSPECT = and_(commits.c.suspect, not_(_BARRED))
+_SUSPECT_ELSEWHERE = and_(_IS_SUSPECT, not_(commits.c.on_branch))
 IS_PULL = and_(commits.c.pull.is_not(None), commits.c.position.is_(None))  # `Commit.is_pull`
 
 
@@ -505,17 +506,15 @@ class Commits:
         )
         return barred, suspect
 
-    def passed_with(self, commit: Commit) -> list[Commit]:
-        """Later commits of the branch that passed with the same release as this one, or have the same in them."""
-        if commit.position is None:
-            return []
+    def free_with(self, commit: Commit) -> list[Commit]:
+        """Commits of the branch that are not barred and have the same release as this one, or the same in them."""
         rows = self._tx.connection.execute(
             rows_of(Commit, commits).where(
                 commits.c.app == commit.app,
-                _has_the_same_as(commit),
-                commits.c.state == CommitState.PASSED,
+                commits.c.id != commit.id,
                 commits.c.on_branch,
-                commits.c.position >= commit.position,  # an amended one took its place
+                not_(_BARRED),
+                _has_the_same_as(commit),
             )
         )
         return load_all(Commit, rows, state=CommitState)
@@ -538,7 +537,7 @@ class Commits:
         rows = self._tx.connection.execute(
             rows_of(Commit, commits).where(
                 commits.c.app == commit.app,
-                commits.c.state == CommitState.BARRED,
+                _BARRED,
                 commits.c.same_as == commit.sha,
             )
         )
@@ -549,10 +548,9 @@ class Commits:
         rows = self._tx.connection.execute(
             rows_of(Commit, commits)
             .where(
-                commits.c.suspect,
+                _IS_SUSPECT,
                 commits.c.app == app,
                 commits.c.suspect_of == batch,
-                or_(commits.c.state == CommitState.PASSED, _IS_BUILT_AGAIN),
             )
             .order_by(commits.c.position)
         )
@@ -575,14 +573,13 @@ class Commits:
         return load_all(Commit, rows, state=CommitState)
 
     def clear_suspects(self, app: AppName, batch: RolloutId, *, guilty: Sequence[CommitId]) -> None:
-        """Nobody is suspected any more of what went wrong with this rollout, and the guilty ones were no mere suspects."""
+        """Nobody is suspected any more of what went wrong with this rollout, and the guilty ones were no mere suspects.
+
+        A test that runs keeps its claim: the version stays.
+        """
         its = (commits.c.app == app, commits.c.suspect, commits.c.suspect_of == batch)
         was_suspect = case((commits.c.id.not_in(guilty), commits.c.suspect_of))
-        self._tx.connection.execute(
-            update(commits)
-            .where(*its)
-            .values(suspect=False, suspect_of=was_suspect, version=commits.c.version + 1)
-        )
+        self._tx.connection.execute(update(commits).where(*its).values(suspect=False, suspect_of=was_suspect))
 
     def wanted_now(self, app: AppName) -> list[Commit]:
         """Commits that a person wants out before the queue, newest wish first."""
@@ -740,15 +737,22 @@ class Commits:
         """Change what is not the state; StaleWrite when the row has moved."""
         return self._write(commit, **values)
 
-    def wish_bar(self, commit: Commit, why: str | None, *, unbarred: bool = False) -> Commit:
-        """It is barred though it has not passed; None: not any more. The test that runs keeps its claim: the version stays.
+    def wish_bar(
+        self, commit: Commit, why: str | None, *, same_as: str | None = None, unbarred: bool = False
+    ) -> Commit:
+        """It is barred though it has not passed; None: no longer. The test that runs keeps its claim: the version stays."""
+        values: dict[str, Any] = {"bar_wanted": why, "same_as": same_as, "unbarred": unbarred}
+        self._tx.connection.execute(update(commits).where(commits.c.id == commit.id).values(**values))
+        return replace(commit, **values)
 
-        `unbarred`: a person lets it go.
-        """
-        self._tx.connection.execute(
-            update(commits).where(commits.c.id == commit.id).values(bar_wanted=why, unbarred=unbarred)
-        )
-        return replace(commit, bar_wanted=why, unbarred=unbarred)
+    def suspect(self, commit: Commit, of: RolloutId | None, *, unbarred: bool = False) -> None:
+        """It may be what went wrong with this rollout. The test that runs keeps its claim: the version stays."""
+        values = {"suspect": True, "suspect_of": of, "unbarred": unbarred}
+        self._tx.connection.execute(update(commits).where(commits.c.id == commit.id).values(**values))
+
+    def acquit(self, commit: Commit) -> None:
+        """Another one with the same in it is the suspect now. The test that runs keeps its claim: the version stays."""
+        self._tx.connection.execute(update(commits).where(commits.c.id == commit.id).values(suspect=False))
 
     def wish_now(self, commit: Commit, reason: str | None, by: str | None) -> Commit:
         """A person wants it out before the queue, or has got it. The test that runs keeps its claim: the version stays."""

@@ -177,6 +177,18 @@ def test_a_bar_of_what_came_in_with_a_merge_says_what_brings_it(cli, deps):
     assert f"although {inner[:12]}, which came in with {merge}, is barred: slow query" in cli("status").out
 
 
+def test_a_bar_names_the_twin_that_is_on_its_way(cli, deps):
+    """A commit that was amended is barred, and the amended one has its files and is on its way to hosts."""
+    first, rollout = a_commit(deps).sha, a_rollout(deps)
+    with deps.store.transaction() as tx:
+        tx.commits.update(tx.commits.get("shop", first), tree="b" * 40, on_branch=False)
+        tx.commits.update(tx.commits.get("shop", rollout.commit), tree="b" * 40, on_branch=True)
+    twin = rollout.commit[:12]
+    told = cli("bar", first, "--reason", "slow query")
+    assert told.err.startswith(f"{twin}, which has the same in it, is on its way with rollout {rollout.id} (")
+    assert f"although {twin} is barred: the same files as {first[:12]}" in cli("status").out
+
+
 def test_a_bar_of_what_runs_says_what_it_does(cli, deps):
     """It stays out, and what comes after it waits."""
     rollout = a_rollout(deps, state="done")

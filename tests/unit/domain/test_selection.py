@@ -363,12 +363,13 @@ def test_a_fix_beyond_the_cap_needs_a_person():
         ("pppppppppppp", {1, 2, 3}, 1),
         ("pppppppppppp", {2}, 1),
         ("fppppppppppp", {2, 3}, 2),
-        ("fpppppppppppp", {1}, 3),
+        ("fpppppppppppp", {1}, 2),
+        ("bpppppppppppp", {1}, None),
         ("bppppp", {2}, None),
     ],
 )
 def test_suspects_go_out_one_by_one(letters, marked, position):
-    """While a passed suspect is next, only the first position that may ship does, whatever waits."""
+    """While a suspect is next, be it red, only the first position that may ship does, whatever waits."""
     assert choose(a_queue(letters, suspects=marked), []).position == position
 
 
@@ -513,6 +514,8 @@ def test_suspects_are_those_that_could_have_shipped_alone(letters, reverts, posi
         ("pppp", {1, 2, 3}, {4: [1]}, [2, 3]),
         ("pp", {1}, {2: [1]}, [2]),
         ("ppp", {1, 2}, {}, []),  # a person shipped them together
+        ("fp", {1}, {}, [1]),  # a red one comes along
+        ("bp", {1}, {}, [2]),
     ],
 )
 def test_a_revert_is_not_to_blame_for_a_suspect_that_it_brings_along(letters, marked, reverts, positions):

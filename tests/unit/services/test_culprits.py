@@ -256,7 +256,7 @@ def test_what_is_barred_when_a_revert_comes_again_is_what_why_foresees(world, mo
     with world.store.transaction() as tx:
         batch = [tx.commits.get("shop", sha) for sha in (*hashes, revert)]
         again = dataclasses.replace(world.newest(), commits=tuple(one.sha for one in batch))
-        monkeypatch.setattr(bars, "brought_before", lambda _tx, its: again if len(its) == 4 else None)
+        monkeypatch.setattr(bars, "brought_before", lambda _tx, its: (again, its) if len(its) == 4 else None)
         foreseen_of = explaining.why(tx, world.config.app(None), commit_of(world, revert)).because
         bars.after_failure(tx, again, who="bar", why="the same files")
     barred = [sha for sha in (*hashes, revert) if commit_of(world, sha).state is CommitState.BARRED]
