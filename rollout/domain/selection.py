@@ -299,13 +299,14 @@ def first_red(queue: Sequence[Candidate]) -> Red | None:
     return first or silent
 
 
-def suspects(batch: Sequence[Candidate]) -> list[str]:
+def suspects(batch: Sequence[Candidate], past: Collection[str] = ()) -> list[str]:
     """After the rollout of `batch` (the shipped commit last) went wrong: those that could have shipped alone.
 
     Oldest first, at least the shipped one. Where that is the only one, the caller bars the `culprits` instead.
+    `past`: what is barred in it and a person stepped over, as if that kept nobody back.
     """
     *below, shipped = batch
-    blocks = _blocks(batch)
+    blocks = [block for block in _blocks(batch) if block.sha not in past]
     alone = [
         one.sha
         for position, one in enumerate(below, start=1)

@@ -118,7 +118,8 @@ def _with_older(tx: Transaction, oldest: Commit, seen: selection.Candidate) -> s
 def after_failure(tx: Transaction, rollout: Rollout, *, who: str, why: str, seen: bool = True) -> None:
     """Automation takes it back: its commit is barred; of a batch, each that could have gone alone is suspect instead.
 
-    Nobody is, when it brought what was barred already (`deploy --now` goes past a bar): the others wait for its fix, as before.
+    Nobody is barred when it brought what was barred already (`deploy --now` goes past a bar): the others are suspect, and wait
+    for its fix, as before. What is barred when it was on its way already explains nothing.
     `seen`: on hosts, now, which refutes whatever a person said of one of them before.
     """
     batch = _batch(tx, rollout)
@@ -127,17 +128,17 @@ def after_failure(tx: Transaction, rollout: Rollout, *, who: str, why: str, seen
     failed = _with_mended(
         tx, rollout.app, _with_inner(tx, rollout.app, [candidate(one, tx) for one in batch])
     )
-    # Automation ships nothing that is barred: that was said when it was on its way already.
-    if rollout.requested_by != AUTOMATION and (bad := selection.explained(failed)):
-        said = f"nobody else is to blame: {bad[0][:12]}, which it brought, was barred before"
+    past = [sha for sha in selection.explained(failed) if tx.events.was_barred(rollout.id, f"commit {sha}")]
+    guilty = set() if past else set(selection.culprits(failed))
+    if past:
+        said = f"nobody else is barred: {past[0][:12]}, which it brought, was barred before"
         tx.record(rollout.app, f"rollout {rollout.id}", "explained", who=who, why=said, rollout=rollout.id)
-        return
-    if guilty := set(selection.culprits(failed)):
+    elif guilty:
         found = [commit for commit in batch if commit.sha in guilty]
         its = f"{_first_sentence(why)}{_or(selection.rode_along(failed))} {_show(rollout.id)}"
         _found(tx, found, who=who, why=its, seen=seen)
         return
-    suspects = set(selection.suspects(failed))
+    suspects = set(selection.suspects(failed, past))
     for commit in (one for one in batch if one.sha in suspects):
         unbarred = commit.unbarred and not seen
         tx.commits.suspect(commit, rollout.id, unbarred=unbarred)
@@ -182,18 +183,27 @@ def _batch(tx: Transaction, rollout: Rollout) -> list[Commit]:
 
 def _found(tx: Transaction, culprits: Sequence[Commit], *, who: str, why: str, seen: bool = True) -> None:
     """What comes after them waits for their fix only."""
+    explained = {(one.app, batch) for one in culprits for batch in _went_wrong_with(tx, one)}
     for culprit in culprits:
         if seen:
             tx.commits.refute(culprit)
         bar_locked(tx, culprit, who=who, why=why)
     guilty = [culprit.id for culprit in culprits]
-    for app, batch in {(one.app, one.suspect_of) for one in culprits if one.suspect}:
-        if batch is not None:
-            tx.commits.clear_suspects(app, batch, guilty=guilty)
+    for app, batch in explained:
+        tx.commits.clear_suspects(app, batch, guilty=guilty)
+
+
+def _went_wrong_with(tx: Transaction, commit: Commit) -> list[RolloutId]:
+    """The rollouts of which somebody is suspect still, and it may be what was wrong with them, or was barred when they went past it."""
+    return [
+        batch
+        for batch in tx.commits.suspected_of(commit.app)
+        if (commit.suspect and commit.suspect_of == batch) or commit.sha in tx.rollouts.get(batch).commits
+    ]
 
 
 def after_success(tx: Transaction, rollout: Rollout, *, who: str) -> None:
-    """A suspect is out and well: the only one of its batch that is left is the culprit, and costs no canary of its own."""
+    """One of a batch is out and well: the only suspect of it that is left is the culprit, and costs no canary of its own."""
     tx.apps.lock(rollout.app)
     shipped = tx.commits.get(rollout.app, rollout.commit)
     if shipped is None:
@@ -214,15 +224,14 @@ def after_success(tx: Transaction, rollout: Rollout, *, who: str) -> None:
 
 
 def last_left(tx: Transaction, shipped: Commit) -> Commit | None:
-    """Which one of a suspect's batch is the culprit when that suspect is out and well; None while nothing follows."""
-    if not shipped.suspect or shipped.suspect_of is None:
-        return None
-    suspects = tx.commits.suspects(shipped.app, shipped.suspect_of)
-    left = [one for one in suspects if not is_in(tx.commits.on_line(one), shipped)]
-    culprit = selection.last_suspect([candidate(commit, tx) for commit in left])
-    if culprit is None or _was_spoken_of(tx, shipped, shipped.suspect_of):
-        return None
-    return next(one for one in left if one.sha == culprit)
+    """Which one of its batch is the culprit when this one of it is out and well; None while nothing follows."""
+    for batch in _went_wrong_with(tx, shipped):
+        suspects = tx.commits.suspects(shipped.app, batch)
+        left = [one for one in suspects if not is_in(tx.commits.on_line(one), shipped)]
+        culprit = selection.last_suspect([candidate(commit, tx) for commit in left])
+        if culprit is not None and not _was_spoken_of(tx, shipped, batch):
+            return next(one for one in left if one.sha == culprit)
+    return None
 
 
 def _was_spoken_of(tx: Transaction, shipped: Commit, batch: RolloutId) -> bool:

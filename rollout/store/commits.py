@@ -556,6 +556,12 @@ class Commits:
         )
         return load_all(Commit, rows, state=CommitState)
 
+    def suspected_of(self, app: AppName) -> list[RolloutId]:
+        """The rollouts that went wrong, and of which somebody is suspect still."""
+        its = (commits.c.app == app, _IS_SUSPECT, commits.c.suspect_of.is_not(None))
+        rows = self._tx.connection.execute(select(commits.c.suspect_of).where(*its).distinct())
+        return sorted(rows.scalars())
+
     def suspect_with(self, commit: Commit) -> Commit | None:
         """One who is suspected still, has left the branch, and has the same release as this one, or the same in it."""
         return self._one(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, bindparam, delete, func, insert, select, update
+from sqlalchemy import and_, bindparam, delete, func, insert, or_, select, update
 
 from rollout.domain.deliveries import End, Outcome, Told
 from rollout.domain.model import AppName, Delivery, Event, Notice, Push, RolloutId
@@ -82,6 +82,19 @@ class Events:
         its = events.c.rollout.in_(ids) & (events.c.what == "plan")
         rows = self._tx.connection.execute(select(events.c.rollout, events.c.why).where(its))
         return {RolloutId(number): why or "" for number, why in rows}
+
+    def was_barred(self, rollout: RolloutId, subject: str) -> bool:
+        """Whether this commit was when the rollout was planned."""
+        self.write()
+        planned = (
+            select(events.c.id, events.c.app)
+            .where(events.c.rollout == rollout, events.c.what == "plan")
+            .subquery()
+        )
+        its = (events.c.app == planned.c.app, events.c.subject == subject, events.c.id < planned.c.id)
+        said = or_(events.c.what.startswith("bar"), events.c.what == "unbar")
+        last = select(events.c.what).where(*its, said).order_by(events.c.id.desc()).limit(1)
+        return (self._tx.connection.execute(last).scalar() or "unbar") != "unbar"
 
     def _list(self, *where: Any) -> list[Event]:
         self.write()

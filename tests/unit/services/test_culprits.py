@@ -1114,7 +1114,7 @@ def inside_a_merge(world):
 
 @pytest.mark.parametrize("barred", [by_its_canary, inside_a_merge])
 def test_what_was_barred_before_explains_why_a_batch_went_wrong(world, barred):
-    """A person ships what comes after it, which fails: nobody else is barred or suspect, and the fix lets all of them go."""
+    """A person ships what comes after it, which fails: nobody else is barred, and the fix lets all of them go."""
     bad = barred(world)
     later = world.push()
     world.run(seconds=30)
@@ -1128,10 +1128,10 @@ def test_what_was_barred_before_explains_why_a_batch_went_wrong(world, barred):
     failed = world.newest()
     assert failed.commit == later
     assert len(failed.commits) == 2
-    assert (commit_of(world, later).state, commit_of(world, later).suspect) == (CommitState.PASSED, False)
+    assert (commit_of(world, later).state, commit_of(world, later).suspect) == (CommitState.PASSED, True)
     with world.store.reading() as tx:
         told = [event.why for event in tx.events.of_rollout(failed.id) if event.what == "explained"]
-    assert told == [f"nobody else is to blame: {bad[:12]}, which it brought, was barred before"]
+    assert told == [f"nobody else is barred: {bad[:12]}, which it brought, was barred before"]
     world.metrics.share_of = lambda *_: 1.0
     fix = world.push(f"Mend it\n\nThis reverts commit {bad}.")
     world.run(seconds=300)
@@ -1208,3 +1208,100 @@ def test_the_revert_of_what_rode_along_lets_the_innocent_go(world, monkeypatch, 
     fix = world.push(f"This reverts commit {named.popitem()[1]}.")
     world.run(until=lambda: set(world.runs().values()) == {fix}, seconds=300)
     assert (set(world.runs().values()) == {fix}) is (person is None)
+
+
+def hurried(world, sha):
+    wish = intake.Wish("hurry", "ann")
+    intake.enqueue(world.config.app(None), sha, world.deps, who="ann", now=wish)
+
+
+def barred_and_past_it(world, many=1):
+    """A person has barred a good commit, and another one ships what comes after it, the last of which is bad: it is taken back."""
+    good = world.push()
+    bars.bar("shop", good, world.deps, who="ann", why="not before Monday")
+    later = [world.push() for _ in range(many)]
+    world.run(seconds=30)
+    goes_bad(world, later[-1])
+    hurried(world, later[-1])
+    world.run(seconds=200, until=lambda: world.newest().state is RolloutState.ROLLED_BACK)
+    assert world.newest().commits == (good, *later)
+    return good, *later
+
+
+def test_what_went_wrong_past_a_bar_does_not_ship_again_when_the_bar_is_lifted(world):
+    """What was barred goes out alone, and is well: then nothing is left of what failed but the other one, and no canary has it again."""
+    good, bad = barred_and_past_it(world)
+    number = world.newest().id
+    bars.unbar("shop", good, world.deps, who="ann", why="it is Monday")
+    assert why(world, bad).expected_at is None
+    assert "once the others of its batch are out and well" in why(world, bad).because
+    world.run(seconds=600)
+    assert [one.commits for one in rollouts_of(world) if one.id > number] == [(good,)]
+    assert commit_of(world, bad).state is CommitState.BARRED
+
+
+def test_what_went_wrong_past_a_bar_goes_out_one_by_one_when_the_bar_is_lifted(world):
+    """Each could have been it: the one in between ships, and the last one is barred without a canary of its own."""
+    good, between, bad = barred_and_past_it(world, 2)
+    number = world.newest().id
+    bars.unbar("shop", good, world.deps, who="ann", why="it is Monday")
+    world.run(seconds=900)
+    assert [one.commits for one in rollouts_of(world) if one.id > number] == [(good,), (between,)]
+    assert commit_of(world, bad).state is CommitState.BARRED
+
+
+def test_what_was_barred_before_and_fails_alone_clears_those_that_were_brought_past_it(world):
+    """It explains the other failure too, as any culprit of a batch does."""
+    bad, later = barred_and_past_it(world)
+    goes_bad(world, bad)
+    assert commit_of(world, later).suspect
+    bars.unbar("shop", bad, world.deps, who="ann", why="it is Monday")
+    world.run(seconds=600)
+    assert commit_of(world, bad).state is CommitState.BARRED
+    assert (commit_of(world, later).state, commit_of(world, later).suspect) == (CommitState.PASSED, False)
+
+
+def test_a_bar_that_is_said_while_a_persons_rollout_is_on_its_way_explains_nothing(world, monkeypatch):
+    """It was no reason to expect anything of it: what fails is suspect, or barred, as ever."""
+    good, bad = world.workshop.push(), world.workshop.push()
+    read(world)
+    with monkeypatch.context() as patch:
+        patch.setattr(planning, "start_next", lambda *_, **__: None)
+        tested(world, good, bad)
+    goes_bad(world, bad)
+    hurried(world, bad)
+    world.run(seconds=200, until=lambda: world.newest().state is RolloutState.EVALUATING_CANARY)
+    assert world.newest().commits == (good, bad)
+    bars.bar("shop", good, world.deps, who="ann", why="the docs are not ready")
+    world.run(seconds=200, until=lambda: world.newest().state is RolloutState.ROLLED_BACK)
+    number = world.newest().id
+    bars.unbar("shop", good, world.deps, who="ann", why="they are")
+    world.run(seconds=600)
+    assert [one.commits for one in rollouts_of(world) if one.id > number] == [(good,)]
+    assert commit_of(world, bad).state is CommitState.BARRED
+
+
+def test_what_goes_wrong_past_a_bar_refutes_who_let_the_same_go_before(world):
+    """Who forces the branch back to the hash that was let go does not ship what was just taken back."""
+    good = world.push()
+    bars.bar("shop", good, world.deps, who="ann", why="not before Monday")
+    world.workshop.push(tree="b" * 40)
+    read(world)
+    world.run(seconds=30)
+    before = world.workshop.commits[-1]
+    for act in (bars.bar, bars.unbar):
+        act("shop", before.sha, world.deps, who="ann", why="odd")
+    amended = "f" * 40
+    world.workshop.commits[-1] = dataclasses.replace(before, sha=amended)
+    read(world)
+    world.run(seconds=30)
+    goes_bad(world, amended)
+    hurried(world, amended)
+    world.run(seconds=200, until=lambda: world.newest().state is RolloutState.ROLLED_BACK)
+    world.metrics.share_of = lambda *_: 1.0
+    world.workshop.commits[-1] = before
+    read(world)
+    bars.unbar("shop", good, world.deps, who="ann", why="it is Monday")
+    world.run(seconds=600)
+    assert set(world.runs().values()) == {good}
+    assert commit_of(world, before.sha).state is CommitState.BARRED
