@@ -17,7 +17,7 @@ from rollout.domain.model import AppName, Member, Rollout, RolloutHost
 from rollout.domain.pipeline import Ring, deploy_host, prepare_host
 from rollout.domain.states import CommitState, HostEvent, HostState
 from rollout.errors import OutcomeUnknown, Unreachable
-from rollout.services import freezes, notices, planning
+from rollout.services import bars, freezes, notices, planning
 from rollout.services.ports import Deps
 from rollout.services.rollouts import counters, limits
 from rollout.store.store import Transaction
@@ -149,8 +149,14 @@ def _held(tx: Transaction, app: AppConfig, goal: Rollout) -> str | None:
     """Why automation brings nothing to anybody now."""
     commit = tx.commits.get(goal.app, goal.commit)
     if commit is not None and commit.state is CommitState.PASSED:
-        return freezes.frozen(tx, app)
+        return _is_barred_inside(tx, goal) or freezes.frozen(tx, app)
     return planning.not_to_be_had(goal.commit, commit)
+
+
+def _is_barred_inside(tx: Transaction, goal: Rollout) -> str | None:
+    """As what follows it, hosts that are behind wait for what mends that, or for a person's word."""
+    barred = next(iter(bars.barred_below(tx, goal.app)), None)
+    return f"commit {barred[:12]}, which is inside of {goal.commit[:12]}, is barred" if barred else None
 
 
 def _step(

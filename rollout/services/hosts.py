@@ -46,7 +46,7 @@ from rollout.errors import (
     Unhealthy,
     Unreachable,
 )
-from rollout.services import freezes, planning, shares
+from rollout.services import bars, freezes, planning, shares
 from rollout.services.ports import Deps, Permit
 from rollout.services.rollouts import limits
 from rollout.services.targets import target_of
@@ -288,9 +288,9 @@ def deploy(rollout: RolloutId, host_id: HostId, deps: Deps) -> None:
 
 
 def _is_held(tx: Transaction, name: AppName, deps: Deps) -> bool:
-    """By a freeze, by a window of rollout.toml, or since that has the app no more."""
+    """By a freeze, by a window of rollout.toml, by a bar on what runs or is inside of it, or since rollout.toml has the app no more."""
     app = deps.config.apps.get(name)
-    return app is None or freezes.frozen(tx, app) is not None
+    return app is None or freezes.frozen(tx, app) is not None or bool(bars.barred_below(tx, name))
 
 
 def _read(host_id: HostId, deps: Deps) -> None:

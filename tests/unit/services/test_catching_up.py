@@ -9,6 +9,7 @@ from rollout.domain.model import FOREIGN, UNREAD
 from rollout.domain.states import CommitState, HostState, RolloutState
 from rollout.errors import ConfigError, Unreachable
 from rollout.services import bars, catching_up, freezes, halts, hosts, intake, stopping, verifying
+from tests.support import branch
 from tests.support.across import before_reports, recorded, row_of, state_of
 from tests.support.branch import commit_of
 from tests.support.checker import read
@@ -204,6 +205,55 @@ def test_nothing_is_brought_to_anybody_while_automation_stands_still(world, bar)
     assert world.fleet.hosts[A].current == sha
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_bar_on_what_is_inside_of_what_runs_keeps_hosts_from_it(world, fails):
+    """One that passed or was red, and went out with a later one; until it is let go."""
+    first_release(world)
+    inside, shipped = out_together(world, fails=fails)
+    bars.bar("shop", inside, world.deps, who="ann", why="slow")
+    back(world, A)
+    world.run(seconds=500)
+    assert world.fleet.hosts[A].current not in {inside, shipped}
+    assert late(world)[A].because.endswith(
+        f"waits: commit {inside[:12]}, which is inside of {shipped[:12]}, is barred"
+    )
+    bars.unbar("shop", inside, world.deps, who="ann", why="no")
+    world.run(seconds=120)
+    assert world.fleet.hosts[A].current == shipped
+
+
+def test_what_a_person_took_along_past_a_bar_is_brought_to_hosts_too(world):
+    """He said so of the fleet."""
+    first_release(world)
+    barred = world.push()
+    bars.bar("shop", barred, world.deps, who="ann", why="slow")
+    world.fleet.hosts[A].unreachable = True
+    shipped = world.push()
+    world.run(seconds=60)
+    wish = intake.Wish("hurry", "ann")
+    intake.enqueue(app(world), shipped, world.deps, who="ann", now=wish)
+    assert world.settle().commits == (barred, shipped)
+    back(world, A)
+    world.run(seconds=500)
+    assert world.fleet.hosts[A].current == shipped
+
+
+def out_together(world, *, fails=False):
+    """Two commits went out with one rollout while a host was down."""
+    world.fleet.hosts[A].unreachable = True
+    freezes.freeze(app(world), world.deps, who="ann", why="the sale", until=None)
+    both = world.workshop.push(fails=fails), world.workshop.push()
+    branch.read(world)
+    branch.tested(world, *both[:1] * (1 + fails), both[1])
+    with world.store.transaction() as tx:
+        for sha in both:
+            tx.commits.update(tx.commits.get("shop", sha), received_s=tx.now() - 1900)
+    freezes.unfreeze(app(world), world.deps, who="ann", why=None)
+    world.run(seconds=300, until=lambda: world.newest().commits == both and world.newest().state is R.DONE)
+    assert (world.newest().commits, world.newest().state) == (both, R.DONE)
+    return both
+
+
 def frozen_by_ann(world):
     freezes.freeze(app(world), world.deps, who="ann", why="the sale", until=None)
     return lambda: freezes.unfreeze(app(world), world.deps, who="ann", why="-")
@@ -213,6 +263,12 @@ def barred_by_ann(world):
     sha = world.newest().commit
     bars.bar("shop", sha, world.deps, who="ann", why="loses orders")
     return lambda: bars.unbar("shop", sha, world.deps, who="ann", why="it does not")
+
+
+def barred_inside(world):
+    inside = world.newest().commits[0]
+    bars.bar("shop", inside, world.deps, who="ann", why="loses orders")
+    return lambda: bars.unbar("shop", inside, world.deps, who="ann", why="it does not")
 
 
 def in_a_window(world):
@@ -235,16 +291,20 @@ def out_of_the_inventory(world):
     return lambda: has(members)
 
 
-@pytest.mark.parametrize("stood_still", [frozen_by_ann, barred_by_ann, in_a_window, out_of_the_inventory])
+@pytest.mark.parametrize(
+    "stood_still", [frozen_by_ann, barred_by_ann, barred_inside, in_a_window, out_of_the_inventory]
+)
 def test_a_late_message_switches_nothing_while_automation_stands_still(world, stood_still):
     """The host was prepared, and its message waited in the broker while somebody said freeze or bar, a window began, or it left the fleet."""
-    sha = done_without(world, A)
+    first_release(world)
+    _, sha = out_together(world)
     number = world.newest().id
     back(world, A)
     world.run(until=lambda: row_of(world, number).state is H.PREPARED, seconds=500)
+    before = world.fleet.hosts[A].current
     go_on = stood_still(world)
     hosts.deploy(row_of(world, number).rollout, row_of(world, number).id, world.deps)
-    assert (row_of(world, number).state, world.fleet.hosts[A].current) == (H.PREPARED, None)
+    assert (row_of(world, number).state, world.fleet.hosts[A].current) == (H.PREPARED, before)
     go_on()
     world.run(seconds=120)
     assert world.fleet.hosts[A].current == sha
