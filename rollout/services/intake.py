@@ -424,7 +424,10 @@ def enqueue(app: AppConfig, name: str | None, deps: Deps, *, who: str, now: Wish
             tx.commits.rung([placed.id], deps.settings.ring_again_s)  # a person's word ends a wait
         if placed.state is CommitState.FAILED:
             placed = tx.commits.test_again(placed, who=who, why="tried again by hand", reds=0)
-        if now is not None:
+        released = planning.released(tx, placed.app)
+        if now is not None and (
+            released is None or released.id != placed.id
+        ):  # else nothing is left to wish for
             placed = tx.commits.wish_now(placed, now.reason, now.by)
             tx.record(placed.app, f"commit {sha}", "deploy now", who=now.by, why=now.reason)
     if placed.state is CommitState.PASSED:

@@ -309,6 +309,17 @@ def set_aside(tx: Transaction, rollout: Rollout, why: str, *, who: str) -> Rollo
     return given_up
 
 
+def grant(tx: Transaction, rollout: Rollout) -> None:
+    """It begins: nobody waits any more for one of those that it brings to go before the queue.
+
+    A wish that is left would bring that one again after this is taken back, past a freeze, or backwards after a force-push.
+    """
+    shipped = tx.commits.get(rollout.app, rollout.commit)
+    for wished in tx.commits.wanted_now(rollout.app):
+        if wished.sha in rollout.commits or (shipped is not None and bars.is_inside(tx, wished, shipped)):
+            tx.commits.wish_now(wished, None, None)
+
+
 def make_way(tx: Transaction, app: AppName, why: str, *, who: str) -> None:
     """What was planned ahead, and nobody asked for, is not in the way of what a person says."""
     pending = tx.rollouts.pending(app)

@@ -124,8 +124,7 @@ def _start(tx: Transaction, rollout: Rollout, deps: Deps) -> Rollout:
     if rollout.requested_by == planning.AUTOMATION and tx.apps.unread(rollout.app, since_s=rollout.began_s):
         return rollout
     started = tx.rollouts.change(rollout, RE.START, who=deps.worker, due_at=0.0)
-    # A wish for one that goes along would bring it again after this is taken back, past a freeze.
-    tx.commits.grant(rollout.app, rollout.commits)
+    planning.grant(tx, started)
     deliveries.settle(tx, rollout.app)
     return _confirm(tx, started, CANARY_CONFIRM)
 

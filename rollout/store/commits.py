@@ -767,11 +767,6 @@ class Commits:
         )
         return replace(commit, now_reason=reason, now_by=by)
 
-    def grant(self, app: AppName, hashes: Sequence[str]) -> None:
-        """These go out: nobody waits any more for one of them to go before the queue. A test that runs keeps its claim."""
-        its = update(commits).where(commits.c.app == app, commits.c.sha.in_(hashes))
-        self._tx.connection.execute(its.values(now_reason=None, now_by=None))
-
     def renew(self, owner: str, ids: Sequence[CommitId], lease_s: float) -> None:
         """Leases that have not run out last `lease_s` from now."""
         now = self._tx.now()

@@ -1,15 +1,17 @@
 """A freeze binds automation, and nobody who repairs something."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from rollout.domain.model import RolloutId
+from rollout.domain.model import BranchCommit, RolloutId
 from rollout.domain.states import FINISHED, CommitState, RolloutState
 from rollout.errors import Conflict
 from rollout.services import bars, freezes, intake, planning, reconcile, stopping, views
 from rollout.services.intake import Wish
 from rollout.store.store import Transaction
+from tests.support.branch import read
 from tests.support.world import World
 
 NOW = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)  # a Saturday
@@ -229,6 +231,44 @@ def test_a_wish_is_granted_when_its_commit_goes_along_with_a_later_one(world):
     with world.store.reading() as tx:
         assert tx.commits.get("shop", wanted).state is CommitState.PASSED
     assert world.newest().commit == mended
+
+
+def test_a_wish_for_what_runs_leaves_nothing_to_wish_for(world):
+    """A script says it twice; when what came after that is forced off the branch, a person decides, and nothing goes back by itself."""
+    first = world.workshop.commits[-1].sha
+    intake.enqueue(app(world), first, world.deps, who="ann", now=Wish("to be sure", "ann"))
+    assert wishes(world) == []
+    lost = world.push()
+    world.settle()
+    world.workshop.commits[-1] = replace(world.workshop.commits[-1], sha="f" * 40)
+    read(world)
+    world.run(seconds=200)
+    assert set(world.runs().values()) == {lost}
+    assert planning.GONE in waits_for(world)
+
+
+def test_a_wish_is_granted_when_its_commit_goes_out_inside_a_merge(world):
+    """It was the branch's head when a person wanted it out; another one took its place, and it came in with a merge of the two."""
+    frozen(world)
+    wanted = world.workshop.push(fails=True)
+    intake.enqueue(app(world), wanted, world.deps, who="ann", now=Wish("the hotfix", "ann"))
+    world.run(seconds=30)
+    assert wishes(world) == [wanted]
+    head, other, merge = world.workshop.commits[0].sha, "e" * 40, "f" * 40
+    world.workshop.inner[wanted] = replace(world.workshop.commits.pop(), parents=(head,))
+    world.workshop.commits.append(BranchCommit(other, 2, "another", "Ann", "another"))
+    read(world)
+    world.workshop.commits.append(BranchCommit(merge, 3, "merge", "Ann", "merge", (other, wanted)))
+    read(world)
+    intake.enqueue(app(world), merge, world.deps, who="ann", now=Wish("the hotfix", "ann"))
+    world.run(seconds=200)
+    assert set(world.runs().values()) == {merge}
+    assert wishes(world) == []
+
+
+def wishes(world):
+    with world.store.reading() as tx:
+        return [one.sha for one in tx.commits.wanted_now("shop")]
 
 
 @pytest.mark.parametrize("fix", [False, True])
