@@ -35,11 +35,15 @@ def _ranged(given: str) -> str:
     return given
 
 
+def _own(given: str) -> str:
+    return _ranged(given) if given else given  # "" is what a rollout's policy keeps of a host that has none
+
+
 class Entry(Table):
     """A host, or several that differ by a range, as a table."""
 
     name: Annotated[StrictStr, AfterValidator(_ranged)]
-    address: Annotated[StrictStr, AfterValidator(_ranged)] = ""
+    address: Annotated[StrictStr, AfterValidator(_own)] = ""
     port: Port | None = None
     user: User | None = None
     vars: Annotated[dict[str, Annotated[str, BeforeValidator(_value)]], AfterValidator(_vars)] = Field(

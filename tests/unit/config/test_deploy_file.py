@@ -44,9 +44,10 @@ def test_only_the_required_keys_are_needed(loaded, tmp_path):
     assert config.notify.urls == ()
 
 
-def test_an_app_survives_being_stored(loaded):
+@pytest.mark.parametrize("host", ['"web1"', '{name = "web1"}', '{name = "web1", vars = {zone = "a"}}'])
+def test_an_app_survives_being_stored(with_line, host):
     """The policy that a rollout keeps is JSON, and reading it back gives the same configuration."""
-    app = loaded().app("shop")
+    app = with_line(FLEET, f"hosts = [{host}]").app("shop")
     assert AppConfig.model_validate(json.loads(json.dumps(app.model_dump(mode="json")))) == app
 
 
