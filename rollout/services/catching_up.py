@@ -3,8 +3,9 @@
 The rollout that is done goes on with them, one at a time, whatever calls this and however often (docs/decisions/0014).
 """
 
+import functools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,6 +19,7 @@ from rollout.domain.pipeline import Ring, deploy_host, prepare_host
 from rollout.domain.states import CommitState, HostEvent, HostState
 from rollout.errors import OutcomeUnknown, Unreachable
 from rollout.services import bars, freezes, notices, planning
+from rollout.services.policies import path_on, policy
 from rollout.services.ports import Deps
 from rollout.services.rollouts import counters, limits
 from rollout.store.store import Transaction
@@ -65,9 +67,10 @@ def go_on(app_name: str, deps: Deps) -> list[Ring]:
 
 
 def follow(app: AppName, members: list[Member], deps: Deps) -> None:
-    """Hosts that are at other addresses by now are looked for there, and read: each may be another machine, or the same."""
+    """Hosts of which the inventory says something else by now are looked for by that, and read where they are elsewhere: each may be another machine, or the same."""
     with deps.store.reading() as tx:
-        moved = tx.hosts.moved(app, members)
+        plan = functools.cache(lambda rollout: deps.plans.of(tx, rollout)[1])
+        moved = tx.hosts.moved(app, members, lambda rollout, its: path_on(plan(rollout), its))
     if moved:  # these rows alone: each may be one of another rollout
         with deps.store.transaction() as tx:
             tx.apps.lock(app)  # as whoever takes stock of the fleet: their hosts are in another order
@@ -178,7 +181,7 @@ def _step(
         if commit is not None and planning.is_built_again(tx, commit, deps):
             return []
     if step is Step.BEGIN:
-        host = _begin(tx, host, members[host.name], newer=found[1].newer)
+        host = _begin(tx, host, newer=found[1].newer)
         step = Step.PREPARE
     elif step is Step.PREPARE and not host.tries:  # it is new
         host = tx.hosts.update(host, tries=1)
@@ -196,12 +199,12 @@ def _join(tx: Transaction, goal: Rollout, members: Mapping[str, Member]) -> None
     excluded = {host.name for host in tx.hosts.fleet(goal.app) if host.excluded is not None}
     for name, member in members.items():
         if name not in known | excluded:
-            tx.catching_up.join(goal, member)
+            tx.catching_up.join(goal, replace(member, path=path_on(policy(goal), member)))
             why = "it is in the fleet, and was not when this was planned"
             tx.record(goal.app, f"host {name}", "join", who=AUTOMATION, why=why, rollout=goal.id)
 
 
-def _begin(tx: Transaction, host: RolloutHost, member: Member, *, newer: str | None = None) -> RolloutHost:
+def _begin(tx: Transaction, host: RolloutHost, *, newer: str | None = None) -> RolloutHost:
     gone_back = f"it runs {newer[:12]}, from which the fleet has gone back" if newer else None
     why = {
         H.FAILED: f"it failed, and answers: {host.error}",
@@ -221,9 +224,6 @@ def _begin(tx: Transaction, host: RolloutHost, member: Member, *, newer: str | N
         accepted=False,
         error=None,
         cause=None,
-        address=member.address,  # a replaced machine may have another one
-        port=member.port,
-        user=member.user,
         **values,
     )
     return begun

@@ -4,14 +4,24 @@ import functools
 import json
 from collections import OrderedDict
 
+from rollout.config import members
 from rollout.config.deploy_file import AppConfig
-from rollout.domain.model import Rollout, RolloutId
+from rollout.domain.model import Member, Rollout, RolloutId
+from rollout.errors import ConfigError
 from rollout.store.store import Transaction
 
 
 def policy(rollout: Rollout) -> AppConfig:
     """The app's configuration as it was when the rollout was planned; each is validated once."""
     return _validated(json.dumps(rollout.policy, sort_keys=True))
+
+
+def path_on(app: AppConfig, member: Member) -> str:
+    """Where a rollout of this policy has its releases on a host, by what is said of the host now; `release.path` may be another one since."""
+    try:
+        return members.path_of(app, member)
+    except ConfigError:  # its variables have other names since
+        return member.path
 
 
 class Plans:

@@ -9,6 +9,7 @@ anybody had heard the end of its last order.
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -19,7 +20,7 @@ from rollout.domain.pipeline import Ring, roll_back_host
 from rollout.domain.states import FINISHED, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.errors import Conflict, NotFound, RolloutError
 from rollout.services import bars, notices, planning, shares
-from rollout.services.policies import policy
+from rollout.services.policies import path_on, policy
 from rollout.services.ports import Deps
 from rollout.services.targets import target_of
 from rollout.store.store import Store, Transaction
@@ -283,7 +284,7 @@ def roll_back_done(app: AppConfig, deps: Deps, *, to: str | None, who: str, why:
         bars.taken_back(tx, rollout, who=who, why=why)
         if sha is not None:
             _bar_after(tx, rollout, sha, who=who, why=why)
-        tx.hosts.follow(rollout.id)
+        tx.hosts.follow(rollout.id, partial(path_on, policy(rollout)))
         tx.hosts.forget_waits(rollout.id)
         rings = roll_back_rings(tx, rollout, deps)
         crashpoints.reach("in-decision")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, bindparam, func, insert, or_, select, update
@@ -86,18 +87,15 @@ class CatchingUp:
         position = self._tx.connection.execute(
             select(last).where(rollout_hosts.c.rollout == goal.id)
         ).scalar_one()
-        its = {"address": member.address, "port": member.port, "user": member.user, "path": member.path}
         self._tx.connection.execute(
             insert(rollout_hosts).values(
                 rollout=goal.id,
                 app=goal.app,
-                name=member.name,
-                variables=dict(member.variables),
                 role=Role.OTHER,
                 position=position + 1,
                 state=H.PENDING,
                 due_at=0.0,
-                **its,
+                **asdict(member),
             )
         )
         self._tx.connection.execute(

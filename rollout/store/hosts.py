@@ -7,7 +7,8 @@ the claim's own, and one that was overtaken finds no row (StaleWrite).
 from __future__ import annotations
 
 import functools
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,7 @@ from rollout.domain.states import (
     next_host_state,
 )
 from rollout.errors import StaleWrite
-from rollout.store.rows import columns, load, load_all, load_one, rows_of
+from rollout.store.rows import columns, load, load_all, load_one, names, rows_of
 from rollout.store.straight import Prepared
 from rollout.store.tables import fleet_hosts, rollout_hosts, rollouts
 
@@ -639,34 +640,41 @@ class Hosts:
                     _FLEET_HOST.values(left_at=self._tx.today()), {"its_app": app, "its_name": row.name}
                 )
 
-    def moved(self, app: AppName, members: Iterable[Member]) -> list[Moved]:
-        """Where hosts are now that are known, or looked for, elsewhere.
+    def moved(
+        self, app: AppName, members: Iterable[Member], path_on: Callable[[RolloutId, Member], str]
+    ) -> list[Moved]:
+        """Where hosts are now that are known, or looked for, elsewhere, or with other variables.
 
         Of the newest rollout, of that whose release the fleet runs, of their last one if it was in neither, or to be read or
-        brought back after theirs.
+        brought back after theirs. `path_on`: where a rollout's releases are on a host.
         """
         now, goal = {member.name: member for member in members}, self._tx.rollouts.newest_done(app)
         asked = {"its_app": app, "now": self._tx.now(), "goal": goal and goal.id}
         found = [self._tx.connection.execute(query, asked) for query in (_OF_NEWEST, _OF_NEITHER, _AWAITED)]
-        rows = {row.id: row for row in chain.from_iterable(found)}
+        known = {row.id: (load_one(Member, row), row.rollout) for row in chain.from_iterable(found)}
         return [
-            (HostId(row.id), its, (its.address, its.port) != (row.address, row.port))
-            for row in rows.values()
-            if (its := now.get(row.name)) and (its.address, its.port, its.user) != tuple(row[2:])
+            (HostId(host), its, _place(its) != _place(was))
+            for host, (was, rollout) in known.items()
+            if (said := now.get(was.name)) and (its := _now(was, said, partial(path_on, rollout))) != was
         ]
 
     def move(self, app: AppName, moved: Iterable[Moved]) -> None:
         """They are looked for there, at once; a claim that somebody has keeps its way."""
         now, rows = self._tx.now(), sorted(moved, key=lambda one: one[0])
         for host, its, _ in rows:
-            where = {"address": its.address, "port": its.port, "user": its.user}
-            self._tx.connection.execute(_MOVED.values(where), {"host": host, "now": now})
+            self._tx.connection.execute(_MOVED.values(asdict(its)), {"host": host, "now": now})
         here = {its.name: its for _, its, elsewhere in rows if elsewhere}
-        self.know(app, here.values(), moved=True)  # by the port alone it may be another one, too
+        self.know(app, here.values(), moved=True)  # by the port or path alone it may be another one, too
 
-    def follow(self, rollout: RolloutId) -> None:
+    def follow(self, rollout: RolloutId, path_on: Callable[[Member], str]) -> None:
         """Its hosts are looked for where they were seen to be since: one that is taken back later may have moved meanwhile."""
-        self._tx.connection.execute(_FOLLOWED, {"its_rollout": rollout, "now": self._tx.now()})
+        now = self._tx.now()
+        found = self._tx.connection.execute(_SEEN_SINCE, {"its_rollout": rollout, "now": now}).all()
+        for row in found:
+            was, there = load_one(Member, row), load_one(Member, row[len(names(Member)) :])
+            said = there if row.there else replace(was, address=row.here)
+            if (its := _now(was, said, path_on)) != was:
+                self._tx.connection.execute(_PLACED.values(asdict(its)), {"host": row.id, "now": now})
 
     def fleet(self, app: AppName) -> list[FleetHost]:
         """Every host that is known of the app, by name."""
@@ -882,13 +890,29 @@ def _claim_of(host: RolloutHost) -> dict[str, Any]:
 
 
 _CONVERTERS = {"state": HostState, "role": Role}
-# A row, where its host is now, and whether that is more than another user.
+# A row, its host as it is now, and whether it may be another machine.
 Moved = tuple[HostId, Member, bool]
 Debtor = tuple[RolloutHost, dict[str, Any]]  # a host, and what an older rollout owes it, as values of its row
 
 
 def _debtor(row: Any) -> Debtor:
     return load_one(RolloutHost, row, **_CONVERTERS), {"owes": row.it_owes, "owed": row.it_owed}
+
+
+def _now(was: Member, said: Member, path_on: Callable[[Member], str]) -> Member:
+    """A host of a rollout by what is said of it now, its path as that rollout has it.
+
+    A variable that is not told any more stays: an inventory's are kept as rollout.toml mentions them, and the rollout's policy may mention others.
+    """
+    its = replace(said, variables={**was.variables, **said.variables}, path=was.path)
+    if (its.address, its.variables) == (was.address, was.variables):
+        return its
+    return replace(its, path=path_on(replace(its, path=said.path)))
+
+
+def _place(its: Member) -> tuple[str, int, str]:
+    """Behind another one may be another machine."""
+    return its.address, its.port, its.path
 
 
 def _needs_roll_back() -> Any:
@@ -1165,13 +1189,7 @@ _FREE = or_(
     rollout_hosts.c.state == H.ROLLBACK_FAILED,
 )
 # Of rollouts that are over; one that is under way has the addresses of its plan.
-_SOMEWHERE = select(
-    rollout_hosts.c.id,
-    rollout_hosts.c.name,
-    rollout_hosts.c.address,
-    rollout_hosts.c.port,
-    rollout_hosts.c.user,
-).where(
+_SOMEWHERE = select(*columns(Member, rollout_hosts), rollout_hosts.c.id, rollout_hosts.c.rollout).where(
     rollout_hosts.c.state.in_([*AFTERWARDS, H.ROLLBACK_FAILED]),
     _its_rollout_is(FINISHED),
     _FREE,
@@ -1202,45 +1220,39 @@ _AWAITED = _SOMEWHERE.join(
     # Of the many in which it was done the last one.
     or_(rollout_hosts.c.state != H.DONE, rollout_hosts.c.id == _LAST_OF_ITS),
 )
-_HERE = (
-    select(fleet_hosts.c.address)
-    .where(fleet_hosts.c.app == rollout_hosts.c.app, fleet_hosts.c.name == rollout_hosts.c.name)
+# By the last rollout that had the host at the address that it has now.
+_THERE = rollout_hosts.alias()
+_LAST_THERE = (
+    select(_OTHER.c.id)
+    .where(_SAME_HOST, _OTHER.c.address == fleet_hosts.c.address)
+    .order_by(_OTHER.c.rollout.desc())
+    .limit(1)
+    .correlate(rollout_hosts, fleet_hosts)
     .scalar_subquery()
 )
-
-
-def _seen_there(its: Any, own: Any) -> Any:
-    """By the last rollout that had the host at this address; its own, if none had."""
-    there = (
-        select(its)
-        .join(fleet_hosts, and_(fleet_hosts.c.app == _OTHER.c.app, fleet_hosts.c.name == _OTHER.c.name))
-        .where(_SAME_HOST, _OTHER.c.address == fleet_hosts.c.address)
+_SEEN_SINCE = (
+    select(
+        *columns(Member, rollout_hosts),
+        *columns(Member, _THERE),
+        _THERE.c.id.label("there"),
+        fleet_hosts.c.address.label("here"),
+        rollout_hosts.c.id,
     )
-    return func.coalesce(there.order_by(_OTHER.c.rollout.desc()).limit(1).scalar_subquery(), own)
-
-
-_PORT_HERE = _seen_there(_OTHER.c.port, rollout_hosts.c.port)
-_USER_HERE = _seen_there(_OTHER.c.user, rollout_hosts.c.user)
-_FOLLOWED = (
-    update(rollout_hosts)
+    .join(
+        fleet_hosts,
+        and_(fleet_hosts.c.app == rollout_hosts.c.app, fleet_hosts.c.name == rollout_hosts.c.name),
+    )
+    .outerjoin(_THERE, _THERE.c.id == _LAST_THERE)
     .where(
         rollout_hosts.c.rollout == bindparam("its_rollout"),
         _FREE,
-        or_(
-            rollout_hosts.c.address != _HERE,
-            rollout_hosts.c.port != _PORT_HERE,
-            rollout_hosts.c.user != _USER_HERE,
-        ),
+        _THERE.c.id.is_distinct_from(rollout_hosts.c.id),
     )
-    .values(address=_HERE, port=_PORT_HERE, user=_USER_HERE)
 )
-_MOVED = (
-    update(rollout_hosts)
-    .where(rollout_hosts.c.id == bindparam("host"), _FREE)
-    # What is not due any more stays so.
-    .values(
-        due_at=case((rollout_hosts.c.due_at.is_not(None), bindparam("now"))), lease_until=None, failures=0
-    )
+_PLACED = update(rollout_hosts).where(rollout_hosts.c.id == bindparam("host"), _FREE)
+# What is not due any more stays so.
+_MOVED = _PLACED.values(
+    due_at=case((rollout_hosts.c.due_at.is_not(None), bindparam("now"))), lease_until=None, failures=0
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Integer, and_, bindparam, func, insert, or_, select, update
@@ -617,12 +617,7 @@ def _host_rows(plan: Planned, rollout: int) -> list[dict[str, Any]]:
         {
             "rollout": rollout,
             "app": plan.app,
-            "name": member.name,
-            "address": member.address,
-            "port": member.port,
-            "user": member.user,
-            "variables": dict(member.variables),
-            "path": member.path,
+            **asdict(member),
             "role": role,
             "position": position,
             "state": HostState.PENDING,
