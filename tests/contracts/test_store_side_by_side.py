@@ -18,6 +18,7 @@ from rollout.domain.verdict import Interval
 from rollout.errors import StaleWrite
 from rollout.services import bars, catching_up, halts, hosts, intake, reconcile, rollouts, turns, watching
 from rollout.services.comparison import Reading
+from rollout.services.policies import Plans
 from rollout.services.together import Together
 from rollout.store import clock as store_clock
 from rollout.store import migrate, tables
@@ -249,6 +250,7 @@ def deps_of(store, **more):
         bell=Mock(),
         leases=Mock(),
         together=Together(),
+        plans=Plans(),
         **more,
     )
 
@@ -515,7 +517,7 @@ def test_several_apps_are_locked_in_the_order_of_their_names(store):
 
 def test_who_follows_hosts_and_who_takes_stock_of_them_do_not_wait_for_each_other(store):
     """A whole fleet has moved, and the inventory has another order than the rollout: both have the app's row first."""
-    rollout, _ = fanning_out(store)
+    rollout, _ = fanning_out(store, policy=an_app("/srv/shop.git").policy())
     fleet = [Member(f"web{n}", f"127.2.0.{n}", 22, "deploy", {}, "/srv/shop") for n in range(3)]
     with store.transaction() as tx:
         for host in tx.hosts.of(rollout.id):
