@@ -36,7 +36,8 @@ def fanning_out(store):
         (Member(f"web{n}", f"127.1.0.{n}", 22, "deploy", {}, "/srv/shop"), Role.OTHER if n else Role.CANARY)
         for n in range(3)
     ]
-    plan = Planned("shop", SHA, [SHA], None, "d" * 64, "ann", {}, 2, "ramp", 10, 3, fleet)
+    policy = an_app("/srv/shop.git").policy()
+    plan = Planned("shop", SHA, [SHA], None, "d" * 64, "ann", policy, 2, "ramp", 10, 3, fleet)
     with store.transaction() as tx:
         rollout = tx.rollouts.add(plan, why="test")
         for event in (RE.START, RE.CANARY_DEPLOYED, RE.CANARY_PASSED):
@@ -517,7 +518,7 @@ def test_several_apps_are_locked_in_the_order_of_their_names(store):
 
 def test_who_follows_hosts_and_who_takes_stock_of_them_do_not_wait_for_each_other(store):
     """A whole fleet has moved, and the inventory has another order than the rollout: both have the app's row first."""
-    rollout, _ = fanning_out(store, policy=an_app("/srv/shop.git").policy())
+    rollout, _ = fanning_out(store)
     fleet = [Member(f"web{n}", f"127.2.0.{n}", 22, "deploy", {}, "/srv/shop") for n in range(3)]
     with store.transaction() as tx:
         for host in tx.hosts.of(rollout.id):
