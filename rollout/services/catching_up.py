@@ -41,29 +41,36 @@ class Late:
 
 
 def go_on(app_name: str, deps: Deps) -> list[Ring]:
-    """The messages for the next step of one host that is behind."""
+    """Hosts that have moved are followed; the messages for the next step of one that is behind."""
     app = deps.config.app(app_name)
     name = AppName(app.name)
     with deps.store.reading() as tx:
-        goal = tx.catching_up.goal(name)
-        if goal is None:
+        if not _is_at_rest(tx, name):
             return []
-        pressing = _is_pressing(tx, app, goal)
-        if not tx.catching_up.members_due(name, PACE_S if pressing else MEMBERS_S):
+        goal = tx.catching_up.goal(name)
+        every_s = PACE_S if goal is not None and _is_pressing(tx, app, goal) else MEMBERS_S
+        if not tx.catching_up.members_due(name, every_s):
             return []
     with deps.store.transaction() as tx:
-        if not tx.catching_up.claim_members(name, PACE_S if pressing else MEMBERS_S):
+        if not tx.catching_up.claim_members(name, every_s):
             return []
     members = deps.fleet.members(app)  # an inventory may take its time, so outside the transaction
     follow(name, members, deps)
     with deps.store.transaction() as tx:
         tx.apps.lock(name)
-        goal = tx.catching_up.goal(name)
-        if goal is None:
+        if not _is_at_rest(tx, name):
             return []
-        rings = _step(tx, app, tx.rollouts.lock(goal.id), {member.name: member for member in members}, deps)
+        goal, rings = tx.catching_up.goal(name), []
+        if goal is not None:
+            here = {member.name: member for member in members}
+            rings = _step(tx, app, tx.rollouts.lock(goal.id), here, deps)
         tx.hosts.take_stock(name, members)  # after the rollout's hosts, as whoever reports on one
         return rings
+
+
+def _is_at_rest(tx: Transaction, app: AppName) -> bool:
+    """There was a rollout, and none is planned or under way; whoever owes a rollback is followed also when none is done."""
+    return tx.rollouts.newest(app) is not None and not tx.rollouts.unfinished(app)
 
 
 def follow(app: AppName, members: list[Member], deps: Deps) -> None:

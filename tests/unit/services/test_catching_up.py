@@ -538,6 +538,30 @@ def test_a_host_that_owes_a_rollback_is_followed_between_two_tries(world, monkey
     assert (row_of(world, world.newest().id).address, world.runs()[A]) == ("127.9.9.9", sha)
 
 
+@pytest.mark.parametrize("ended", ["stopped", "rolled back"])
+def test_a_host_that_owes_the_first_rollback_is_followed_too(world, monkeypatch, ended):
+    """No rollout is done, so nobody is behind; who is still on what was taken back is looked for where the inventory has it."""
+    for machine in world.fleet.hosts.values():
+        machine.use(FOREIGN)
+    if ended == "stopped":
+        bad = world.push()
+        world.run(until=lambda: world.runs()[A] == bad, seconds=300)
+        world.fleet.hosts[A].unreachable = True
+        stopping.stop(world.newest().id, world.deps, who="ann", why="slow")
+    else:
+        world.push()
+        assert world.settle().state is R.DONE
+        world.fleet.hosts[A].unreachable = True
+        stopping.roll_back_done(app(world), world.deps, to=None, who="ann", why="slow")
+    world.run(until=lambda: row_of(world, 1).state is H.ROLLBACK_FAILED, seconds=300)
+    moves(world, monkeypatch, A, address="127.9.9.9")
+    world.run(until=lambda: row_of(world, 1).address == "127.9.9.9", seconds=400)
+    assert (row_of(world, 1).address, recorded(world, A).address) == ("127.9.9.9",) * 2
+    back(world, A)
+    world.run(until=lambda: not recorded(world, A).owes, seconds=1000)
+    assert (set(world.runs().values()), recorded(world, A).owes) == ({FOREIGN}, False)
+
+
 @pytest.mark.parametrize("read", [True, False], ids=["inventory read", "just planned"])
 def test_what_was_taken_back_since_keeps_no_host_from_being_followed(world, monkeypatch, read):
     """A host moves after a newer rollout failed: a rollback of what runs reaches it where it is, and not who has its old address."""
