@@ -722,6 +722,24 @@ def test_what_a_host_goes_back_to_is_brought_to_it_where_it_lacks_it(world, monk
     assert (row_of(world, number).state, recorded(world, A).owes, late(world)) == (H.ROLLED_BACK, False, {})
 
 
+def test_a_machine_that_never_had_what_the_whole_fleet_goes_back_to_gets_it(world, monkeypatch):
+    """`rollback --to` means the host, by its name: the machine before had it, and this one was brought only what runs."""
+    older = first_release(world)
+    for _ in range(2):
+        sha = world.push()
+        assert world.settle().state is R.DONE
+    moves(world, monkeypatch, A, address="127.9.9.9")
+    machine, number = world.fleet.hosts[A], world.newest().id
+    machine.lose_disk()
+    world.run(until=lambda: machine.current == sha, seconds=1000)
+    assert [*machine.prepared] == [sha]
+    stopping.roll_back_done(app(world), world.deps, to=older, who="ann", why="slow")
+    world.run(until=lambda: machine.current == older, seconds=200)
+    assert (set(world.runs().values()), state_of(world, number)) == ({older}, R.ROLLED_BACK)
+    world.run(until=lambda: not recorded(world, A).owes, seconds=10)
+    assert (row_of(world, number).state, late(world)) == (H.ROLLED_BACK, {})
+
+
 def test_a_host_that_lost_only_its_way_back_goes_back_all_the_same(world):
     """What was stopped does not run on because its forerunner was removed from the host."""
     good, bad = owing(world)
