@@ -717,8 +717,6 @@ def _send_back(
         outcome = deps.fleet.roll_back(
             target_of(job.host, job.app), order, _permit(job.host, deps), timeout_s=_step_timeout(job.app)
         )
-    except LeaseLost:
-        raise
     except HostError as failure:
         return None, failure
     return outcome, _error_of(outcome, job.host)

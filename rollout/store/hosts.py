@@ -645,12 +645,12 @@ class Hosts:
     ) -> list[Moved]:
         """Where hosts are now that are known, or looked for, elsewhere, or with other variables.
 
-        Of the newest rollout, of that whose release the fleet runs, of their last one if it was in neither, or to be read or
+        Of the newest rollout, of that whose release the fleet runs, of their last one, by which they are read, or to be
         brought back after theirs. `path_on`: where a rollout's releases are on a host.
         """
         now, goal = {member.name: member for member in members}, self._tx.rollouts.newest_done(app)
         asked = {"its_app": app, "now": self._tx.now(), "goal": goal and goal.id}
-        found = [self._tx.connection.execute(query, asked) for query in (_OF_NEWEST, _OF_NEITHER, _AWAITED)]
+        found = [self._tx.connection.execute(query, asked) for query in (_OF_NEWEST, _LAST, _AWAITED)]
         known = {row.id: (load_one(Member, row), row.rollout) for row in chain.from_iterable(found)}
         return [
             (HostId(host), its, _place(its) != _place(was))
@@ -1199,17 +1199,8 @@ _NEWEST = select(func.max(rollouts.c.id)).where(rollouts.c.app == bindparam("its
 _OF_NEWEST = _SOMEWHERE.where(
     or_(rollout_hosts.c.rollout == _NEWEST, rollout_hosts.c.rollout == bindparam("goal"))
 )
-_IN_THOSE = (
-    select(_OTHER.c.id)
-    .where(
-        _OTHER.c.app == fleet_hosts.c.app,
-        _OTHER.c.name == fleet_hosts.c.name,
-        or_(_OTHER.c.rollout == _NEWEST, _OTHER.c.rollout == bindparam("goal")),
-    )
-    .exists()
-)
-_OF_NEITHER = _SOMEWHERE.where(
-    rollout_hosts.c.id.in_(select(_LAST_OF_ITS).where(fleet_hosts.c.app == bindparam("its_app"), ~_IN_THOSE))
+_LAST = _SOMEWHERE.where(
+    rollout_hosts.c.id.in_(select(_LAST_OF_ITS).where(fleet_hosts.c.app == bindparam("its_app")))
 )
 _AWAITED = _SOMEWHERE.join(
     fleet_hosts,

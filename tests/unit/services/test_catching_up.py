@@ -606,6 +606,31 @@ def test_a_rollback_follows_hosts_to_the_port_and_user_of_their_last_rollout(wor
     assert set(world.runs().values()) == {older}
 
 
+def test_a_host_is_read_at_its_new_port_when_its_last_rollout_is_neither_the_newest_nor_the_one_that_runs(
+    world, monkeypatch
+):
+    """It is read by its last row, which one that was taken back has left."""
+    first_release(world)
+    world.push()
+    assert world.settle().state is R.DONE
+    world.metrics.share = 0.2
+    bad = world.push()
+    assert world.settle().state is R.ROLLED_BACK
+    halts.exclude("shop", [A], world.deps, who="ann", why="its disk")
+    world.push(f"This reverts commit {bad}.")
+    assert world.settle().state is R.ROLLED_BACK
+    read, status = [], world.fleet.status
+
+    def watched(target, *words, **options):
+        read.extend([target.port] if target.name == A else [])
+        return status(target, *words, **options)
+
+    monkeypatch.setattr(world.fleet, "status", watched)
+    moves(world, monkeypatch, A, port=2222)
+    world.run(seconds=1500, until=lambda: bool(read))
+    assert read == [2222]
+
+
 def test_another_port_of_a_host_that_is_in_neither_rollout_is_seen(world, monkeypatch):
     """It was kept out of the newest one, and of that whose release the fleet runs: what was read at its old port is not known of it."""
     older = first_release(world)
