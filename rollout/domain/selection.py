@@ -463,7 +463,7 @@ def _why_nothing(queue: Sequence[Candidate], cap: int) -> str:
     if block is not None:
         return _why_blocked(queue, block)
     if broken:
-        return _why_reds(queue, end)
+        return _why_reds(queue, end, blocks)
     return _why_unknown(queue)
 
 
@@ -480,11 +480,19 @@ def _why_unknown(queue: Sequence[Candidate]) -> str:
     )
 
 
-def _why_reds(queue: Sequence[Candidate], end: int) -> str:
-    return (
+def _why_reds(queue: Sequence[Candidate], end: int, blocks: Sequence[_Block]) -> str:
+    """What leads past the reds must not ship what is barred with them."""
+    stopped = (
         f"{REDS_IN_A_ROW} commits in a row failed their tests, the first one {_first_red(queue[:end])}: automation has"
-        " stopped; repair the branch, then step over them with `rollout deploy COMMIT --now --reason …`"
+        " stopped; repair the branch"
     )
+    if barred := next((block for block in blocks if block.fix is None), None):
+        stopped += f"; besides, {_why_blocked(queue, barred)}; after that"
+    else:
+        stopped += ", then"
+    past = next((place for place in range(end, len(queue) + 1) if not _blocked(place, blocks)), end)
+    target = _name(queue[past - 1]) if past > end else "COMMIT"
+    return f"{stopped} step over them with `rollout deploy {target} --now --reason …`"
 
 
 def _why_beyond(queue: Sequence[Candidate], cap: int, beyond: int, blocks: Sequence[_Block]) -> str:

@@ -197,6 +197,27 @@ def test_three_reds_stop_automation_under_any_cap():
     assert "in a row failed" in choose(a_queue("fffp"), [], cap=9).reason
 
 
+def test_the_way_past_reds_names_what_is_barred_among_them():
+    """Who did as he was told shipped it with them."""
+    queue = a_queue("fffp")
+    queue[1] = replace(queue[1], barred=True)
+    reason = choose(queue, []).reason
+    assert reason.startswith(
+        "3 commits in a row failed their tests, the first one 000000000001: automation has stopped"
+    )
+    assert "besides, 000000000002 is barred, and so is all that comes after it" in reason
+    assert "until a person says `rollout unbar 000000000002`; after that step over them" in reason
+
+
+def test_the_way_past_reds_goes_to_what_mends_the_barred_one_among_them():
+    """Not to what lies before that."""
+    queue = a_queue("fffpp", reverts={5: [1]})
+    queue[0] = replace(queue[0], barred=True)
+    reason = choose(queue, []).reason
+    assert "besides" not in reason
+    assert reason.endswith("then step over them with `rollout deploy 000000000005 --now --reason …`")
+
+
 @pytest.mark.parametrize(
     ("letters", "position"),
     [("FFp", 3), ("FFFp", None), ("RRp", 3), ("ffFfp", None), ("FfFp", None), ("Rp", 2), ("pFFFp", 1)],

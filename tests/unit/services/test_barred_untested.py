@@ -211,3 +211,18 @@ def test_who_takes_the_revert_of_a_red_barred_commit_back_is_barred(world):
     read(world)
     tested(world, again)
     assert (commit_of(world, again).state, commit_of(world, again).same_as) == (CommitState.BARRED, bad)
+
+
+def test_behind_three_reds_everybody_tells_of_the_bar_on_one_of_them(world):
+    """`why`, `status` and `plan` name no way past the reds that ships it."""
+    bad, *others = [world.workshop.push(fails=True) for _ in range(3)]
+    good = world.workshop.push()
+    read(world)
+    tested(world, *(one for one in (bad, *others) for _ in range(2)), good)
+    bar(world, bad)
+    with world.store.reading() as tx:
+        stuck = foreseeing.forecast(tx, world.config.app(None)).stuck
+    for told in (why(world, good).because, coming(world).because, stuck):
+        assert "3 commits in a row failed their tests" in told
+        assert f"{bad[:12]} is barred" in told
+        assert f"rollout unbar {bad[:12]}" in told
