@@ -297,7 +297,8 @@ class Check:
     attempt: int = 0  # a later one's run takes its place; 0 where the server does not say
     since: float | None = None  # by the server's clock: when it began
     until: float | None = None  # by the same: when it was over
-    reported_at: datetime | None = None  # by ours: when it was said; None before it is kept
+    # By ours: when it was said, whatever it says; None before it is kept.
+    reported_at: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
