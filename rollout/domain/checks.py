@@ -181,10 +181,22 @@ def came_late(check: Check, known: Sequence[Check]) -> bool:
     return check.state is CheckState.PENDING and before.url == check.url != "" and before.state in _RESULTS
 
 
-def was_run_again(check: Check, known: Sequence[Check]) -> bool:
-    """Whether another run has its place already. Its word is kept all the same, as the one of a namesake may come."""
-    its = [one for one in known if one.name == check.name and one is not _of_its_run(check, known)]
-    return check not in _standing([*its, check])
+def says_nothing(check: Check, known: Sequence[Check]) -> bool:
+    """Whether what stands is what stood before it: another run has its place. It is kept all the same, as the word of a namesake may come."""
+    its = [one for one in known if one.name == check.name]
+    return _standing(_with(check, its)) == _standing(its)
+
+
+def turns_red(check: Check, known: Sequence[Check]) -> bool:
+    """Whether its check is red by this word: by itself, or since one that stood in for a red one stands in for it now."""
+    before, now = ({one.name: one.state for one in by_name(words)} for words in (known, _with(check, known)))
+    red = CheckState.FAILURE
+    return now[check.name] is red and (check.state is red or before.get(check.name) is not red)
+
+
+def _with(check: Check, known: Sequence[Check]) -> list[Check]:
+    before = _of_its_run(check, known)
+    return [*(one for one in known if one is not before), check]
 
 
 def _of_its_run(check: Check, known: Sequence[Check]) -> Check | None:

@@ -120,18 +120,19 @@ def _keep(tx: Transaction, app: AppConfig, sha: str, check: Check) -> str | None
     check = checks.timed(check, known, tx.today(), came_at)
     if not tx.checks.put(name, sha, check):
         return None
-    if checks.was_run_again(check, known):
+    if checks.says_nothing(check, known):
         return LATE
-    return "kept until the commit is known" if commit is None else _follow(tx, app, commit, check)
+    return "kept until the commit is known" if commit is None else _follow(tx, app, commit, check, known)
 
 
 def _too_many(sha: str) -> str:
     return f"commit {sha[:12]} has reports of {MOST_NAMES} checks already, or of {MOST_WORDS} runs of them"
 
 
-def _follow(tx: Transaction, app: AppConfig, commit: Commit, check: Check) -> str:
+def _follow(tx: Transaction, app: AppConfig, commit: Commit, check: Check, known: Sequence[Check]) -> str:
+    """`known`: what was said before it."""
     if _is_a_request(commit):
-        (check,) = checks.of_a_request([check])
+        check, *known = checks.of_a_request([check, *known])
     if check.name not in app.tests.required:
         return "kept; not a required check"
     lifted = _lift(tx, app, commit, check)
@@ -141,7 +142,7 @@ def _follow(tx: Transaction, app: AppConfig, commit: Commit, check: Check) -> st
         # It came late, or was run again over there.
         case CommitState.FAILED if decision(tx, app, commit).word is Word.PASS:
             tx.commits.test_again(commit, who=check.source, why=_after_all(check))
-        case CommitState.PASSED | CommitState.BARRED if check.state is CheckState.FAILURE:
+        case CommitState.PASSED | CommitState.BARRED if checks.turns_red(check, known):
             _contradicted(tx, app, commit, check)
         case _ if not lifted:
             return f"kept; the commit is {commit.state}"

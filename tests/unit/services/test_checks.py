@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import permutations
 
 import pytest
 
@@ -166,11 +167,11 @@ def test_a_pipeline_of_its_own_branch_decides_on_the_head_of_a_request(gitlab, m
     assert [state_of(gitlab, sha).state for sha in (good, bad)] == [CommitState.PASSED, CommitState.FAILED]
 
 
-def github(world, sha, event, number, at, conclusion):
+def github(world, sha, event, number, at, conclusion, **more):
     """A GitHub webhook about a run of this kind, called `unit`, that was over at this minute."""
     run = {"name": "unit", "head_sha": sha, "id": number, "status": "completed", "conclusion": conclusion}
     times = {"updated_at": at} if event == "workflow_run" else {"completed_at": at}
-    body = {event: run | times, "repository": {"full_name": "ann/shop"}}
+    body = {event: run | times | more, "repository": {"full_name": "ann/shop"}}
     headers = {"Content-Type": "application/json", "X-GitHub-Event": event}
     push = PROVIDERS["github"].parse(headers, json.dumps(body).encode())
     (received,) = checks.receive_all([(push, [world.config.app("shop")])], world.deps)
@@ -206,6 +207,19 @@ def test_a_word_on_a_run_that_was_run_again_is_a_duplicate(world):
     assert late.outcome == Outcome.DUPLICATE
     world.run(seconds=20)
     assert state_of(world, sha).state is CommitState.PASSED
+
+
+@pytest.mark.parametrize("order", [*permutations([(1, 1, "failure"), (2, 1, "failure"), (3, 2, "success")])])
+def test_a_late_word_that_leaves_a_red_one_without_its_repetition_is_heard(world, order):
+    """Of two red jobs of one name one was run again: in whatever order that comes the other one is red, and the commit does not pass."""
+    freezes.freeze(world.config.app("shop"), world.deps, who="ann", why="nothing goes out", until=None)
+    sha = world.push()
+    report(world, sha, "lint", "success")
+    for run, attempt, said in order:
+        at = f"2026-11-30T01:0{run}:00Z"
+        github(world, sha, "workflow_job", run, at, said, run_id=9, run_attempt=attempt)
+        world.run(seconds=20)
+    assert state_of(world, sha).state in {CommitState.FAILED, CommitState.BARRED}
 
 
 def planned(sha):
