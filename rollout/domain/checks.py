@@ -149,7 +149,7 @@ def _standing(words: Sequence[Check]) -> list[Check]:
     Jobs of one suite may have one name, and nothing tells which of them a run repeats: it takes the place of one, a red one first.
     """
     left: list[Check] = []
-    for run in sorted(words, key=lambda one: (one.attempt, _since(one), one.run)):
+    for run in sorted(words, key=_place):
         if before := [one for one in left if _is_again(run, one)]:
             left.remove(max(before, key=_badness))
         left.append(run)
@@ -158,16 +158,18 @@ def _standing(words: Sequence[Check]) -> list[Check]:
 
 
 def _is_again(run: Check, before: Check) -> bool:
-    """Of a later attempt; where the server counts none, it began when the other one was over."""
+    """Of a later attempt; where the server counts none, it is known to have begun when the other one was over."""
     if run.thing != before.thing:
         return False
     if run.attempt or before.attempt:
         return run.attempt > before.attempt
-    return before.until is not None and before.until <= _since(run)
+    return before.until is not None and run.since is not None and before.until <= run.since
 
 
-def _since(run: Check) -> float:
-    return inf if run.since is None else run.since
+def _place(run: Check) -> tuple[int, float, int]:
+    """Before whatever repeats it."""
+    at = next((time for time in (run.since, run.until) if time is not None), inf)
+    return run.attempt, at, run.run
 
 
 def came_late(check: Check, known: Sequence[Check]) -> bool:
@@ -181,10 +183,20 @@ def came_late(check: Check, known: Sequence[Check]) -> bool:
     return check.state is CheckState.PENDING and before.url == check.url != "" and before.state in _RESULTS
 
 
+def begun_by(late: Check, known: Sequence[Check]) -> Check:
+    """The word on its run that overtook it, with when that began: where its server counts no attempts, that tells what it repeats."""
+    newest = _of_its_run(late, known) or late
+    since = [one.since for one in (newest, late) if one.since is not None]
+    return newest if newest.attempt else replace(newest, since=min(since, default=None))
+
+
 def says_nothing(check: Check, known: Sequence[Check]) -> bool:
     """Whether what stands is what stood before it: another run has its place. It is kept all the same, as the word of a namesake may come."""
     its = [one for one in known if one.name == check.name]
-    return _standing(_with(check, its)) == _standing(its)
+    before, now = (
+        [replace(one, since=None) for one in _standing(words)] for words in (its, _with(check, its))
+    )
+    return before == now
 
 
 def turns_red(check: Check, known: Sequence[Check]) -> bool:

@@ -113,11 +113,12 @@ def _keep(tx: Transaction, app: AppConfig, sha: str, check: Check) -> str | None
     """As `report`, for whoever holds the app's row; None when the commit has reports of too many checks."""
     name = AppName(app.name)
     known = tx.checks.of(name, sha)
-    if checks.came_late(check, known):
+    late = checks.came_late(check, known)
+    if late and (check := checks.begun_by(check, known)) in known:
         return LATE
     commit = tx.commits.lock(name, sha)
-    came_at = None if commit is None else commit.received_at
-    check = checks.timed(check, known, tx.today(), came_at)
+    if not late:
+        check = checks.timed(check, known, tx.today(), None if commit is None else commit.received_at)
     if not tx.checks.put(name, sha, check):
         return None
     if checks.says_nothing(check, known):

@@ -109,7 +109,8 @@ def _of_its_run(event: str, run: payload.Table, check: Check) -> Check:
     """With which run of which suite it is about: run again it has another number, but a workflow's keeps its own.
 
     A check run of another CI server has times of that one's clock, and GitHub's where that says none: its result comes after
-    its beginning whatever they say, and a higher number is a later attempt. Actions has one clock, and jobs of one name.
+    its beginning whatever they say, and a higher number is a later attempt. Actions has one clock, and jobs of one name; its results
+    tell when a job got its runner, and not when it began to wait for one.
     """
     number, times = _number(run.get("id"), 15), _times(run)
     if event == "workflow_run":
@@ -125,7 +126,7 @@ def _of_its_run(event: str, run: payload.Table, check: Check) -> Check:
         thing=f"{event} {_number(suite, 15)}",
         run=number,
         attempt=attempt,
-        since=min(times, default=None),
+        since=None if is_over else min(times, default=None),
         until=max(times, default=None) if is_over else None,
         stamp=f"{is_over:d} {check.stamp}" if check.stamp else "",
     )

@@ -1,6 +1,7 @@
 """Reports of CI servers in webhooks, and JUnit XML: what they come to, and what is refused."""
 
 import json
+from datetime import UTC, datetime
 from itertools import permutations
 
 import pytest
@@ -13,6 +14,7 @@ from rollout.store import tables
 from rollout.webhooks import PROVIDERS, junit
 
 SHA = "a" * 40
+NOW = datetime(2026, 11, 20, 9, 5, tzinfo=UTC)
 OURS = {"full_name": "acme/shop", "clone_url": "https://github.com/acme/shop.git"}
 PROJECT = {"path_with_namespace": "acme/shop", "git_http_url": "https://gitlab.example.com/acme/shop.git"}
 
@@ -170,8 +172,11 @@ def kept(words):
     """What is known of a check after these words of webhooks, as the store keeps them."""
     known = {}
     for word in (push.check for push in words):
-        if not checks.came_late(word, list(known.values())):
-            known[word.thing, word.run] = word
+        before = list(known.values())
+        late = checks.came_late(word, before)
+        known[word.thing, word.run] = (
+            checks.begun_by(word, before) if late else checks.timed(word, before, NOW, None)
+        )
     return list(known.values())
 
 
@@ -234,7 +239,8 @@ def test_a_check_is_as_good_as_the_worst_that_anything_says_of_it(words, state):
 @pytest.mark.parametrize(
     ("words", "state"),
     [
-        ([*RED, action(950, T60, T90, good=True), job(950, 2, T90, good=True)], "success"),
+        ([*RED, action(950, T60), action(950, T60, T90, good=True), job(950, 2, T90, good=True)], "success"),
+        ([*RED, action(950, T60, T90, good=True), job(950, 2, T90, good=True)], "failure"),  # nobody told when it began
         ([*RED, job(950, 2, T90, good=True)], "failure"),
         ([*RED, action(950, T60)], "failure"),
         ([RED[0], action(950, T60)], "pending"),
@@ -253,9 +259,11 @@ def test_a_run_takes_the_place_of_the_one_that_it_repeats(words, state):
     [
         ([action(900, T0), action(901, T0), action(901, T0, T30, good=True), action(900, T0, T50)], "failure"),
         ([job(900, 1), job(901, 1), job(901, 1, T30, good=True), job(900, 1, T50)], "failure"),
-        ([action(900, T0, T50), action(901, T0, T30, good=True), action(950, T60, T90, good=True)], "success"),
+        ([action(900, T0, T50), action(901, T0, T30, good=True), action(950, T60), action(950, T60, T90, good=True)], "success"),
+        ([action(900, T0, T30), action(901, T0), action(901, T50, T60, good=True)], "failure"),  # it waited for a runner
+        ([action(900, T0, T30), action(901, T50, T60, good=True)], "failure"),  # the same, and its beginning was lost
         ([job(900, 1, T50), job(901, 1, T30, good=True), job(950, 2, T90, good=True)], "success"),
-        ([action(900, T0, T50), action(901, T0, T30, good=True), action(950, T60, T90, good=True), action(951, T60)], "pending"),
+        ([action(900, T0, T50), action(901, T0, T30, good=True), action(950, T60), action(950, T60, T90, good=True), action(951, T60)], "pending"),
         ([action(900, T0, T50), action(901, T0, T30), action(950, T60, T90, good=True)], "failure"),
         ([job(900, 1, T50), job(901, 1, T30), job(950, 2, T90, good=True)], "failure"),
         ([job(900, 1, T50), job(901, 1, T30), job(950, 2, T90, good=True), job(951, 2, T90, good=True)], "success"),
