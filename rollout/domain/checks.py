@@ -70,19 +70,21 @@ def decide(required: Sequence[str], reported: Sequence[Check], age_s: float, lim
     return Decision(Word.WAIT, f"waits for check {_names(missing)}{told}")
 
 
-def answered(required: Sequence[str], reported: Sequence[Check], came_at: datetime) -> dict[str, float]:
-    """The required checks that have a result, and how old the commit was then."""
+def answered(required: Sequence[str], reported: Sequence[Check]) -> dict[str, datetime]:
+    """The required checks that have a result, and when it was reported."""
     said = _of_these(required, reported)
-    return {one.name: _age_s(one, came_at) for one in said if one.state in _RESULTS}
+    return {
+        one.name: one.reported_at for one in said if one.state in _RESULTS and one.reported_at is not None
+    }
 
 
 def silent_from_s(
-    required: Sequence[str], reported: Sequence[Check], came_at: datetime, newer: Mapping[str, float]
+    required: Sequence[str], reported: Sequence[Check], came_at: datetime, newer: Mapping[str, datetime]
 ) -> float:
     """From which age on nobody is waited for who could say more of a commit that has no result yet; inf while somebody is.
 
-    Once a run of what is required was cancelled; and a minute after a check has a result on a newer commit (`newer`: at which age
-    it had one there) and still no word here, unless another one goes on: CI runs once for a push, and for its head.
+    Once a run of what is required was cancelled; and a minute after a check has a result on a newer commit (`newer`: since when)
+    and still no word here, unless another one goes on: CI runs once for a push, and for its head.
     """
     said = _of_these(required, reported)
     states = {one.state for one in said}
@@ -94,16 +96,16 @@ def silent_from_s(
     unheard = [newer[name] for name in required if name in newer and name not in heard]
     if CheckState.PENDING in states or not unheard:
         return inf
-    return max(min(unheard), *(_age_s(one, came_at) for one in said), 0.0) + UNHEARD_S
+    return max(_age_s(at, came_at) for at in (min(unheard), *(one.reported_at for one in said))) + UNHEARD_S
 
 
 def _of_these(required: Sequence[str], reported: Sequence[Check]) -> list[Check]:
     return [one for one in by_name(reported) if one.name in required]
 
 
-def _age_s(check: Check, came_at: datetime) -> float:
-    """How old its commit was when it was reported, by our clock."""
-    return 0.0 if check.reported_at is None else max(0.0, (check.reported_at - came_at).total_seconds())
+def _age_s(at: datetime | None, came_at: datetime) -> float:
+    """How old a commit was when something was reported, by our clock."""
+    return 0.0 if at is None else max(0.0, (at - came_at).total_seconds())
 
 
 def of_its_branch(check: Check, ran_for: str, branch: str) -> Check:

@@ -84,6 +84,13 @@ def at(name, state, minute):
 def test_what_ci_said_of_a_newer_commit_and_not_of_this_one_is_not_to_come(here, newer, minute):
     """A minute later, counted from that word and from the last one here, as jobs follow each other; what goes on is waited for."""
     required = ("unit", "lint")
-    of_newer = answered(required, [at(name, state, 5) for name, state in newer], CAME)
+    of_newer = answered(required, [at(name, state, 5) for name, state in newer])
     from_s = silent_from_s(required, [at(name, state, 7) for name, state in here], CAME, of_newer)
     assert from_s == (inf if minute is None else 60.0 * minute + (UNHEARD_S if minute else 0.0))
+
+
+def test_a_commit_has_its_minute_after_a_newer_one_that_was_pushed_later_was_red_at_once():
+    """How fast a check has failed there says nothing of how long it takes here."""
+    came_at = CAME - timedelta(minutes=9)
+    of_newer = answered(["unit"], [at("unit", F, 0.5)])
+    assert silent_from_s(["unit"], [], came_at, of_newer) == 60.0 * 9.5 + UNHEARD_S
