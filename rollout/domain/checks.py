@@ -17,9 +17,6 @@ NAME = re.compile(
 )  # of a check: with what is not seen, too
 PIPELINE = "pipeline"  # the name of a GitLab pipeline's check
 ELSEWHERE = "pipeline of another branch"  # the same, where it ran for a branch or a merge request
-HEARD_BEFORE = (
-    "heard before"  # the thing of a word that an older version kept: which one said it is not known
-)
 
 
 class Word(StrEnum):
@@ -155,8 +152,13 @@ def _standing(words: Sequence[Check]) -> list[Check]:
         if before := [one for one in left if _is_again(run, one)]:
             left.remove(max(before, key=_badness))
         left.append(run)
-    now = {one.source for one in left if one.thing != HEARD_BEFORE}
-    return [one for one in left if one.thing != HEARD_BEFORE or one.source not in now]
+    now = {one.source for one in left if not _is_of_before(one)}
+    return [one for one in left if not (_is_of_before(one) and one.source in now)]
+
+
+def _is_of_before(check: Check) -> bool:
+    """Whether an older version kept it, which did not say what said it."""
+    return check.source != "api" and not check.thing
 
 
 def _is_again(run: Check, before: Check) -> bool:
@@ -180,9 +182,24 @@ def came_late(check: Check, known: Sequence[Check]) -> bool:
     Where the server does not say when: a run is under way of which the result is known. A run is known by its address.
     """
     before = _of_its_run(check, known)
-    if before is None or check.stamp:
-        return before is not None and (check.stamp, _badness(check)) <= (before.stamp, _badness(before))
+    if before is None:
+        return any(_has_overtaken(check, one) for one in known)
+    if check.stamp:
+        return (check.stamp, _badness(check)) <= (before.stamp, _badness(before))
     return check.state is CheckState.PENDING and before.url == check.url != "" and before.state in _RESULTS
+
+
+def _has_overtaken(check: Check, before: Check) -> bool:
+    """Whether an older version kept a later word of that server in its place, or this one."""
+    if not _is_of_before(before) or (before.name, before.source) != (check.name, check.source):
+        return False
+    at, later = _time(check), _time(before)
+    return "" not in {at, later} and (at, _badness(check)) <= (later, _badness(before))
+
+
+def _time(check: Check) -> str:
+    """The one word of each kind of stamp that is a time."""
+    return next((word for word in check.stamp.split() if "." in word), "")
 
 
 def begun_by(late: Check, known: Sequence[Check]) -> Check:

@@ -291,7 +291,7 @@ class Check:
     stamp: str = ""  # its place among the server's words on this run, by its time and number there; "" where it says none
     began_at: datetime | None = None  # when its run was first told of
     took_s: float | None = None  # from then to its result; None: not known
-    # Which of its source's things says so: a kind of event, and the suite where that has some; "" over the API.
+    # Which of its source's things says so: a kind of event, and the suite where that has some; "" over the API, and of a version before 0019.
     thing: str = ""
     run: int = 0  # its number among the runs of that thing; 0 where that has one word
     attempt: int = 0  # a later one's run takes its place; 0 where the server does not say

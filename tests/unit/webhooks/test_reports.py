@@ -1,6 +1,7 @@
 """Reports of CI servers in webhooks, and JUnit XML: what they come to, and what is refused."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import permutations
 
@@ -8,7 +9,7 @@ import pytest
 
 from rollout.config.app import TestsConfig
 from rollout.domain import checks
-from rollout.domain.model import CheckState
+from rollout.domain.model import Check, CheckState
 from rollout.errors import Unreadable
 from rollout.store import tables
 from rollout.webhooks import PROVIDERS, junit
@@ -273,6 +274,25 @@ def test_a_run_takes_the_place_of_the_one_that_it_repeats(words, state):
 def test_jobs_of_one_workflow_that_have_one_name_all_count(words, state):
     """Of a matrix, say: a red one is not overtaken by the green one with the higher number, and run again one takes one's place."""
     assert {comes_to(order) for order in permutations(words)} == {state}
+
+
+@pytest.mark.parametrize("stamp", ["{time} {number} 1", "run 4 {number} 1 {time}"])
+def test_a_word_that_an_older_version_had_overtaken_is_late_when_it_comes_again(stamp):
+    """It said a red later under that name: the green of before is sent again after the upgrade; what is newer takes the red's place."""
+    time = STATUS.check.stamp.split()[0]
+    red = Check(
+        "unit", CheckState.FAILURE, source="github", stamp=stamp.format(time=time, number=f"{7:020d}")
+    )
+    early, late = (status(updated_at=at).check for at in (T0, T50))
+    job_then, job_now = (job(900, 1, at, good=True).check for at in (T0, T50))
+    assert [checks.came_late(one, [red]) for one in (early, job_then, late, job_now)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert not checks.came_late(replace(early, source="gitlab"), [red])
+    assert [one.state for one in checks.by_name([red, late])] == [CheckState.SUCCESS]
 
 
 def test_who_says_so_is_named_where_several_speak():

@@ -1,6 +1,6 @@
 """Which of a CI server's things says something of a check, and of which run: each is kept, and counts.
 
-Of what an older version heard in a webhook nobody knows what said it: the next word of that server under its name takes its place.
+Of what an older version heard in a webhook nobody knows what said it, and its `thing` is empty: the next word of that server under its name takes its place.
 
 Revision: 0019, after 0018.
 """
@@ -26,4 +26,3 @@ def upgrade() -> None:
         checks.create_unique_constraint(
             "uq_checks_app_sha_name_thing_run", ["app", "sha", "name", "thing", "run"]
         )
-    op.execute("UPDATE checks SET thing = 'heard before' WHERE source <> 'api'")
