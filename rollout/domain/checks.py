@@ -130,7 +130,7 @@ def _together(words: Sequence[Check]) -> Check:
     reported_at = max((one.reported_at for one in words if one.reported_at is not None), default=None)
     if len(words) == 1:
         return replace(worst, thing="")
-    says = ", ".join(dict.fromkeys(_who(one) for one in words if one.state is worst.state))
+    says = ", ".join(dict.fromkeys(_who(one, words) for one in words if one.state is worst.state))
     return replace(worst, source=says, thing=says, took_s=took_s, reported_at=reported_at)
 
 
@@ -138,8 +138,14 @@ def _badness(check: Check) -> int:
     return _WORST_LAST.index(check.state)
 
 
-def _who(check: Check) -> str:
-    return f"{check.source} {check.thing.partition(' ')[0]}".rstrip()
+def _who(check: Check, words: Sequence[Check]) -> str:
+    """With its kind, and with which one of it (a suite, a branch) where several of these words are of one kind."""
+    alike = {one.thing for one in words if (one.source, _kind(one)) == (check.source, _kind(check))}
+    return f"{check.source} {_kind(check) if len(alike) == 1 else check.thing}".rstrip()
+
+
+def _kind(check: Check) -> str:
+    return check.thing.partition(" ")[0]
 
 
 def _standing(words: Sequence[Check]) -> list[Check]:
