@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from itertools import groupby
 from math import inf
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 
 from rollout.domain.model import Check, CheckState
 
@@ -222,6 +222,21 @@ def says_nothing(check: Check, known: Sequence[Check]) -> bool:
         [replace(one, since=None) for one in _standing(words)] for words in (its, _with(check, its))
     )
     return before == now
+
+
+def makes_room(required: Sequence[str], known: Sequence[Check]) -> Check | None:
+    """The oldest word that decides nothing: its check is not required; if all are, another run has its place."""
+    names = {*required, *([ELSEWHERE] if PIPELINE in required else [])}
+    name = attrgetter("name")
+    decide = [
+        one
+        for _, its in groupby(sorted((one for one in known if one.name in names), key=name), name)
+        for one in _standing(list(its))
+    ]
+    others = [
+        (one.name in names, one.reported_at, one) for one in known if one.reported_at and one not in decide
+    ]
+    return min(others, key=itemgetter(0, 1), default=(True, None, None))[2]
 
 
 def turns_red(check: Check, known: Sequence[Check]) -> bool:

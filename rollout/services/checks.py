@@ -119,6 +119,8 @@ def _keep(tx: Transaction, app: AppConfig, sha: str, check: Check) -> str | None
     commit = tx.commits.lock(name, sha)
     if not late:
         check = checks.timed(check, known, tx.today(), None if commit is None else commit.received_at)
+    if len(known) >= MOST_WORDS and (old := checks.makes_room(app.tests.required, known)):
+        tx.checks.drop(name, sha, old)
     if not tx.checks.put(name, sha, check):
         return None
     if checks.says_nothing(check, known):

@@ -57,6 +57,11 @@ class Checks:
             self._tx.connection.execute(delete(checks).where(checks.c.id <= int(key_of[0]) - KEPT_CHECKS))
         return True
 
+    def drop(self, app: AppName, sha: str, check: Check) -> None:
+        """What was said of this run makes room."""
+        run = and_(checks.c.name == check.name, checks.c.thing == check.thing, checks.c.run == check.run)
+        self._tx.connection.execute(delete(checks).where(checks.c.app == app, checks.c.sha == sha, run))
+
     def of(self, app: AppName, sha: str) -> list[Check]:
         """All words, by name; `domain.checks.by_name` says what they come to."""
         return self.of_each(app, [sha]).get(sha, [])

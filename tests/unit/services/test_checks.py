@@ -12,6 +12,7 @@ from rollout.domain.model import BranchCommit, Check, CheckState, Member, Pull, 
 from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import Conflict
 from rollout.services import bars, checks, explaining, freezes, intake, planning, stopping, telling, views
+from rollout.store import checks as rows
 from rollout.store.checks import MOST_NAMES
 from rollout.store.rollouts import Planned
 from rollout.store.store import Transaction
@@ -827,6 +828,30 @@ def test_reports_are_bounded_and_refused_where_nobody_reads_them(world, tmp_path
     report(world, "b" * 40, "check 1", "failure")  # a known one has its newest word
     with pytest.raises(Conflict):
         report(World(tmp_path / "own", monkeypatch), "b" * 40, "unit", "success")
+
+
+def test_a_required_check_is_heard_however_much_is_said_of_others(world, monkeypatch):
+    """A schedule that reports all day on a branch's head: the oldest word that decides nothing makes room, and none that does."""
+    for module in (checks, rows):
+        monkeypatch.setattr(module, "MOST_WORDS", 4)
+    sha = passed(world)
+    for run in range(1, 9):
+        github(
+            world,
+            sha,
+            "workflow_job",
+            run,
+            f"2026-11-30T01:0{run}:00Z",
+            "success",
+            name="nightly",
+            run_id=run,
+        )
+    assert (
+        github(world, sha, "workflow_job", 9, "2026-11-30T01:09:00Z", "failure").outcome == Outcome.REPORTED
+    )
+    with world.store.reading() as tx:
+        kept = [(one.name, one.run) for one in tx.checks.of("shop", sha)]
+    assert sorted(kept) == [("lint", 0), ("nightly", 8), ("unit", 0), ("unit", 9)]
 
 
 def test_a_red_one_that_a_person_has_barred_is_barred_when_its_check_is_a_success_after_all(world):
