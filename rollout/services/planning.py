@@ -186,9 +186,16 @@ def waiting(tx: Transaction, app: AppName) -> list[Commit]:
 
 
 def untested(tx: Transaction, app: AppName) -> list[Commit]:
-    """Received or in test, oldest first; without those that are out, taken along by a later one: nothing waits for them."""
+    """Received or in test, oldest first; without those that are out, taken along by a later one: nothing waits for them.
+
+    What is built again is waited for wherever it is: by what goes out, or by a host that lacks it.
+    """
     runs = released(tx, app)
-    return [commit for commit in tx.commits.unfinished(app) if runs is None or not is_out(commit, runs)]
+    return [
+        commit
+        for commit in tx.commits.unfinished(app)
+        if runs is None or commit.is_built_again or not is_out(commit, runs)
+    ]
 
 
 def is_out(commit: Commit, runs: Commit) -> bool:

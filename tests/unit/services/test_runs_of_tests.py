@@ -226,3 +226,15 @@ def test_a_suite_that_becomes_slow_is_told_once(tmp_path):
         notices = tx.notices.claim(1.0, limit=10)
     assert [notice.title for notice in notices] == ["shop: the tests took 5.0 min"]
     assert telling.told_of_tests(commit) == ["the tests took 301.0 s, more than 5 min"]
+
+
+def test_what_runs_and_is_built_again_is_seen_as_under_way(world):
+    """For a host that lacks it: `status` says that its archive is built, and nobody is told that nothing will start."""
+    sha = world.push()
+    world.settle()
+    with world.store.transaction() as tx:
+        tx.apps.lock("shop")
+        world.workshop.gone.add(sha)
+        assert planning.is_built_again(tx, tx.commits.get("shop", sha), world.deps)
+        assert [one.sha for one in planning.untested(tx, "shop")] == [sha]
+        assert planning.stuck(world.config.app(None), tx) is None
