@@ -114,7 +114,7 @@ def not_to_be_had(sha: str, commit: Commit | None) -> str:
     return f"commit {short} is {state or 'gone'}"
 
 
-def lacks_archive(tx: Transaction, app: AppName, sha: str, deps: Deps) -> str:
+def lacks_archive(tx: Transaction, app: AppName, sha: str, deps: Deps) -> str:  # noqa: PLR0911  # one reason a line
     """What becomes of a release that a host lacks and whose archive is not there, or what a person does about it.
 
     Built again is only what the fleet runs: that hosts have by its digest, so no other bytes come of it.
@@ -122,17 +122,17 @@ def lacks_archive(tx: Transaction, app: AppName, sha: str, deps: Deps) -> str:
     if sha == FOREIGN:
         return f"rollout has not brought it; put it there by hand, or {TAKES_ALONG}"
     commit, runs, short = tx.commits.get(app, sha), tx.rollouts.newest_done(app), sha[:12]
-    match commit.state if commit else None:
-        case CommitState.PASSED if runs is None or runs.commit != sha:
-            return f"the archive of commit {short} has made room for those of newer commits; {TAKES_ALONG}"
-        case CommitState.PASSED if commit is not None:
-            is_built_again(tx, commit, deps)
-            return not_to_be_had(sha, tx.commits.get(app, sha))
-        case CommitState.BARRED:
-            unbar = f"`rollout unbar {short} --reason …` has it built again"
-            return f"{not_to_be_had(sha, commit)}; {unbar}, or {TAKES_ALONG}"
-        case None:
-            return f"{not_to_be_had(sha, None)}; {TAKES_ALONG}"
+    if commit is None:
+        return f"{not_to_be_had(sha, None)}; {TAKES_ALONG}"
+    if not commit.is_built_again and (runs is None or runs.commit != sha):
+        return f"the archive of commit {short} has made room for those of newer commits; {TAKES_ALONG}"
+    if commit.state is CommitState.PASSED:
+        if not is_built_again(tx, commit, deps):
+            return f"the archive of commit {short} was not there, and is now; it is tried again"
+        return not_to_be_had(sha, tx.commits.get(app, sha))
+    if commit.state is CommitState.BARRED:
+        unbar = f"`rollout unbar {short} --reason …` has it built again"
+        return f"{not_to_be_had(sha, commit)}; {unbar}, or {TAKES_ALONG}"
     return not_to_be_had(sha, commit)
 
 
