@@ -158,9 +158,8 @@ def taken_back(tx: Transaction, rollout: Rollout, *, who: str, why: str) -> None
 
 def take_back_with(tx: Transaction, commit: Commit, *, who: str, why: str) -> None:
     """One of what a person takes back, for whoever holds the app's row."""
-    withdraw_wishes(tx, commit, who=who, why=why)
     tx.commits.refute(commit)
-    bar_locked(tx, commit, who=who, why=_one_reason(why))
+    _bar_by_word(tx, commit, who=who, why=why)
 
 
 def _or(others: Sequence[str]) -> str:
@@ -534,9 +533,16 @@ def bar(app: str, name: str, deps: Deps, *, who: str, why: str) -> Commit:
     """Automation must not ship this commit, neither by itself nor inside of a later one, whatever its tests say or will say."""
     with deps.store.transaction() as tx:
         tx.apps.lock(AppName(app))
-        commit = named(tx, app, name)
-        withdraw_wishes(tx, commit, who=who, why=why)
-        return bar_locked(tx, commit, who=who, why=_one_reason(why))
+        return _bar_by_word(tx, named(tx, app, name), who=who, why=why)
+
+
+def _bar_by_word(tx: Transaction, commit: Commit, *, who: str, why: str) -> Commit:
+    """A person's bar reaches what has the same in it too, and withdraws what would take either along."""
+    withdraw_wishes(tx, commit, who=who, why=why)
+    barred = bar_locked(tx, commit, who=who, why=_one_reason(why))
+    for twin in tx.commits.barred_as(barred):
+        withdraw_wishes(tx, twin, who=who, why=why)
+    return barred
 
 
 def brought_by(tx: Transaction, commit: Commit) -> tuple[Rollout, Commit] | None:
@@ -555,7 +561,8 @@ def withdraw_wishes(tx: Transaction, commit: Commit, *, who: str, why: str) -> N
     for wished in tx.commits.wanted_now(commit.app):
         if not is_in(line, tx.commits.on_line(wished)):
             continue
-        if selection.is_fix_of(candidate(wished, tx), commit.sha):
+        fix = candidate(wished, tx)
+        if any(selection.is_fix_of(fix, sha) for sha in (commit.sha, commit.same_as) if sha):
             continue
         said = f"{who} said later of {commit.sha[:12]}, which it would take along: {why}"
         tx.commits.wish_now(wished, None, None)

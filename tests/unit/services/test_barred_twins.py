@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from rollout.domain.states import CommitState, RolloutState
-from rollout.services import bars, explaining, foreseeing, freezes, planning, stopping
+from rollout.services import bars, explaining, foreseeing, freezes, intake, planning, stopping
 from tests.support.branch import commit_of, read, tested, why
 from tests.support.released import released
 from tests.support.world import World
@@ -278,3 +278,21 @@ def test_the_files_of_a_batch_that_was_taken_back_ride_with_no_later_commit(worl
     assert world.newest().id == before
     assert commit_of(world, squashed).is_barred
     assert not commit_of(world, later).is_barred
+
+
+@pytest.mark.parametrize("fix", [False, True])
+def test_a_bar_withdraws_what_would_take_its_twin_along(world, fix):
+    """`deploy --now` of before, of what follows the amended commit, goes past no bar that is said of the first one; its fix does."""
+    frozen(world)
+    first = pushed(world, fails=True)
+    amended(world, fails=True)
+    message = f"the hotfix\n\nRollout-Fixes: {first}" if fix else "the hotfix"
+    wanted = world.workshop.push(message)
+    read(world)
+    wish = intake.Wish("we need it", "ben")
+    intake.enqueue(world.config.app(None), wanted, world.deps, who="ben", now=wish)
+    bar(world, first)
+    world.run(seconds=200)
+    told = [title for title, _ in world.notifier.sent if "withdrawn" in title]
+    assert told == [f"shop: `deploy --now` of {wanted[:12]} is withdrawn"] * (not fix)
+    assert (set(world.runs().values()) == {wanted}) is fix
