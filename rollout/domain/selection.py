@@ -416,8 +416,8 @@ def _mends(later: Candidate, sha: str, line: str, candidate: Candidate) -> bool:
         return True
     if sha != line:
         return is_fix_of(later, line) and _takes_back(later, line)
-    instead = [candidate.same_as] if candidate.same_as is not None else candidate.took_along
-    return sha == candidate.sha and any(is_fix_of(later, one) for one in instead)
+    instead = {candidate.same_as, *candidate.took_along}
+    return sha == candidate.sha and any(is_fix_of(later, one) for one in instead if one)
 
 
 def _takes_back(later: Candidate, sha: str) -> bool:

@@ -48,18 +48,18 @@ def candidate(commit: Commit, tx: Transaction) -> selection.Candidate:
 def _took_along(tx: Transaction, commit: Commit, reverts: Collection[str]) -> frozenset[str]:
     """Of one that is barred for failed rollouts and for nothing else: what each of these took along that may have been bad in its place.
 
-    That is what has no passed test, or was barred itself, and this one does not mend.
+    That is what has no passed test, or was barred itself, and this one does not mend. Of one that is barred for being the same
+    as another: what that one took along.
     """
-    its = reasons(commit.reason) if commit.state is CommitState.BARRED else []
-    stopped = (
-        [one for one in tx.rollouts.of_commit(commit.app, commit.sha) if one.stop_epoch is not None]
-        if its
-        else []
-    )
+    shipped = commit if commit.same_as is None else tx.commits.get(commit.app, commit.same_as)
+    if shipped is None or shipped.state is not CommitState.BARRED:
+        return frozenset()
+    its = reasons(shipped.reason)
+    stopped = [one for one in tx.rollouts.of_commit(shipped.app, shipped.sha) if one.stop_epoch is not None]
     cited = [one for one in stopped if any(why.endswith(_show(one.id)) for why in its)]
     if not cited or not all(why.endswith(tuple(_show(one.id) for one in cited)) for why in its):
         return frozenset()
-    shared = frozenset(cited[0].commits).intersection(*(one.commits for one in cited)) - {commit.sha}
+    shared = frozenset(cited[0].commits).intersection(*(one.commits for one in cited)) - {shipped.sha}
     rows = (tx.commits.get(commit.app, sha) for sha in shared if not _are_in(sha, reverts))
     return frozenset(one.sha for one in rows if one is not None and one.state is not CommitState.PASSED)
 

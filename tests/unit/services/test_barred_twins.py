@@ -296,3 +296,18 @@ def test_a_bar_withdraws_what_would_take_its_twin_along(world, fix):
     told = [title for title, _ in world.notifier.sent if "withdrawn" in title]
     assert told == [f"shop: `deploy --now` of {wanted[:12]} is withdrawn"] * (not fix)
     assert (set(world.runs().values()) == {wanted}) is fix
+
+
+def test_the_fix_of_what_rode_along_lets_go_the_twin_of_what_was_barred_for_it(world):
+    """[red, head] fails, and head is amended: the revert of the red one takes both along."""
+    red = pushed(world, fails=True, tree="a" * 40)
+    good = []
+    world.metrics.share_of = lambda _name, role, _at: float(role != "canary" or world.newest().commit in good)
+    head = pushed(world)
+    world.run(seconds=300, until=lambda: commit_of(world, head).state is CommitState.BARRED)
+    amended(world)
+    assert commit_of(world, AMENDED).same_as == head
+    good.append(world.workshop.push(f"This reverts commit {red}."))
+    read(world)
+    world.run(seconds=300, until=lambda: set(world.runs().values()) == set(good))
+    assert set(world.runs().values()) == set(good)
