@@ -212,6 +212,7 @@ def after_success(tx: Transaction, rollout: Rollout, *, who: str) -> None:
         return
     why = (
         f"its batch went wrong, and all others of it are out and well, the last one with rollout {rollout.id}"
+        f"{_or_with_it(tx, commit, shipped)}"
     )
     _found(tx, [commit], who=who, why=why)
     tx.notices.add(
@@ -220,6 +221,17 @@ def after_success(tx: Transaction, rollout: Rollout, *, who: str) -> None:
         f"{rollout.app}: commit {commit.sha[:12]} is barred",
         f"{commit.subject}, by {commit.author}: {why}.\nNext: revert it and push, or rollout unbar {commit.sha[:12]} --reason …",
     )
+
+
+def _or_with_it(tx: Transaction, culprit: Commit, shipped: Commit) -> str:
+    """That it may have been what its batch took along without a passed test, and is not out."""
+    batch = tx.rollouts.get(culprit.suspect_of) if culprit.suspect_of is not None else None
+    if batch is None:
+        return ""
+    commits = _commits(tx, batch)
+    out = {one.sha for one in commits if is_in(tx.commits.on_line(one), shipped)}
+    left = [sha for sha in selection.rode_along([candidate(one, tx) for one in commits]) if sha not in out]
+    return f"{_or(left)} {_show(batch.id)}" if left else ""
 
 
 def last_left(tx: Transaction, shipped: Commit) -> Commit | None:

@@ -8,7 +8,7 @@ from rollout.domain import model
 from rollout.domain.model import BranchCommit, Push, Release
 from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import Conflict
-from rollout.services import bars, explaining, halts, intake, planning, reconcile, stopping, testing
+from rollout.services import bars, explaining, freezes, halts, intake, planning, reconcile, stopping, testing
 from tests.support.branch import commit_of, read, tested, why
 from tests.support.world import World
 
@@ -1183,6 +1183,29 @@ def test_a_red_one_that_was_taken_along_is_named_with_who_is_barred(world, rever
     assert barred.state is CommitState.BARRED
     along = f", or what it took along without a passed test did: {red[:12]} (rollout show {failed.id})"
     assert barred.reason.endswith(along) is not reverted
+
+
+def test_who_is_left_of_a_batch_is_barred_with_the_red_one_that_was_taken_along(world):
+    """[good, red, last] fails, and the good one goes out alone: the revert of the red one lets the last one go too."""
+    good_ones = []
+    world.metrics.share_of = lambda _name, role, _at: float(
+        role != "canary" or world.newest().commit in good_ones
+    )
+    freezes.freeze(world.config.app(None), world.deps, who="ann", why="lunch", until=None)
+    good, red, last = world.push(), world.push(fails=True), world.push()
+    good_ones.append(good)
+    world.run(seconds=60)
+    world.seconds += 2000
+    freezes.unfreeze(world.config.app(None), world.deps, who="ann", why="back")
+    world.run(seconds=900, until=lambda: commit_of(world, last).state is CommitState.BARRED)
+    batch = next(one.id for one in rollouts_of(world) if one.commits == (good, red, last))
+    barred = commit_of(world, last)
+    assert barred.reason.endswith(
+        f", or what it took along without a passed test did: {red[:12]} (rollout show {batch})"
+    )
+    good_ones.append(world.push(f"This reverts commit {red}."))
+    world.run(seconds=400, until=lambda: set(world.runs().values()) == {good_ones[-1]})
+    assert set(world.runs().values()) == {good_ones[-1]}
 
 
 @pytest.mark.parametrize(("first", "person"), [("head", None), ("red", None), ("head", "ann")])
