@@ -66,8 +66,8 @@ class Conversation:
             raise self._translate(exc) from exc
 
     def send(self, data: bytes) -> None:
-        """Send some bytes; returns early when the host has answered or hung up, which reading will tell."""
-        self._send(memoryview(data), _always, self._stall())
+        """Send some bytes, whatever the host says meanwhile: its login shell may print; less when it has hung up, which reading will tell."""
+        self._send(memoryview(data), _always, self._stall(), lambda: self._hung_up)
 
     def stream(self, source: Source, go_on: Callable[[], bool]) -> int:
         """Send all of it; how many bytes were sent: fewer when the host answered first or `go_on` said no."""
@@ -79,7 +79,7 @@ class Conversation:
                     return size - left
                 asked = Deadline.after(_TICK_S)
             data = source.read(size - left, min(_CHUNK, left))
-            sent = self._send(memoryview(data), go_on, stall)
+            sent = self._send(memoryview(data), go_on, stall, lambda: self._answered)
             left -= sent
             crashpoints.reach("mid-upload")
             if sent < len(data) or not data:
@@ -186,19 +186,24 @@ class Conversation:
 
     @property
     def _answered(self) -> bool:
-        channel = self._channel
-        return bool(channel.recv_ready() or channel.eof_received or channel.closed)
+        return bool(self._channel.recv_ready() or self._hung_up)
+
+    @property
+    def _hung_up(self) -> bool:
+        return bool(self._channel.eof_received or self._channel.closed)
 
     def _stall(self) -> Deadline:
         return self.deadline.within(self._limits.stall_s)
 
-    def _send(self, view: memoryview, go_on: Callable[[], bool], stall: Deadline) -> int:
-        """How many bytes the host's window took before it answered, hung up, or `go_on` said no."""
+    def _send(
+        self, view: memoryview, go_on: Callable[[], bool], stall: Deadline, is_over: Callable[[], bool]
+    ) -> int:
+        """How many bytes the host's window took before it hung up, it `is_over`, or `go_on` said no."""
         sent = 0
         while sent < len(view):
             try:
                 self._connection.transport.make_room(self._channel, Deadline.after(_TICK_S))
-                if self._answered:
+                if is_over():
                     break
                 step = self._channel.send(bytes(view[sent:]))
             except TimeoutError:

@@ -34,6 +34,8 @@ from rollout.errors import (
 )
 from rollout.fleet.commands import Program
 from rollout.fleet.connection import HostConnection, RejectUnknownKeys
+from rollout.fleet.conversation import Conversation
+from rollout.fleet.deadline import Deadline
 from rollout.fleet.limits import Limits
 from rollout.fleet.ssh import SshFleet
 from rollout.fleet.transport import PatientTransport
@@ -214,6 +216,23 @@ def test_noise_of_a_login_script_is_ignored(server, numbers, fleet_of):
     """What a login script prints before the first known key changes nothing."""
     number = next(numbers)
     server.hosts[number].login("echo Welcome; echo 'motd=1'; echo last=never")
+    assert fleet_of().status(server.target(number), timeout_s=20).current is None
+
+
+def test_noise_of_a_login_script_that_comes_first_ends_no_sending(server, numbers, fleet_of, monkeypatch):
+    """It is there before the first byte of ours is sent: host.sh is installed all the same, and asked."""
+    number, send = next(numbers), Conversation.send
+    server.hosts[number].login("echo Welcome")
+
+    def noise_has_come(talk):
+        talk._connection.transport.make_room(talk._channel, Deadline.after(0))
+        return talk._channel.recv_ready()
+
+    def send_late(talk, data):
+        until(lambda: noise_has_come(talk))
+        send(talk, data)
+
+    monkeypatch.setattr(Conversation, "send", send_late)
     assert fleet_of().status(server.target(number), timeout_s=20).current is None
 
 
