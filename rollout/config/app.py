@@ -85,9 +85,14 @@ class TestsConfig(Table):
     required: tuple[CheckName, ...] = ()
     deadline: SomeTime = 3600.0
 
+    @property
+    def external(self) -> bool:
+        """Whether CI servers decide."""
+        return self.source == "external"
+
     def clashes(self) -> Iterator[Clash]:
         """Which reports decide is said by name: a guess could ship what nobody tested."""
-        if self.source == "external" and not self.required:
+        if self.external and not self.required:
             yield Clash("required", [], 'the names of the checks that decide (source is "external")')
         if self.source == "command" and self.required:
             yield Clash("source", "command", '"external", as there are required checks')

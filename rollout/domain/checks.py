@@ -120,8 +120,13 @@ def by_name(words: Iterable[Check]) -> list[Check]:
 
     Where several say something, its `thing` and its source name those who say the worst.
     """
+    return [_together(its) for its in _of_each_name(words)]
+
+
+def _of_each_name(words: Iterable[Check]) -> list[list[Check]]:
+    """The words that stand, by name."""
     name = attrgetter("name")
-    return [_together(_standing(list(its))) for _, its in groupby(sorted(words, key=name), name)]
+    return [_standing(list(its)) for _, its in groupby(sorted(words, key=name), name)]
 
 
 def _together(words: Sequence[Check]) -> Check:
@@ -227,12 +232,7 @@ def says_nothing(check: Check, known: Sequence[Check]) -> bool:
 def makes_room(required: Sequence[str], known: Sequence[Check]) -> Check | None:
     """The oldest word that decides nothing: its check is not required; if all are, another run has its place."""
     names = {*required, *([ELSEWHERE] if PIPELINE in required else [])}
-    name = attrgetter("name")
-    decide = [
-        one
-        for _, its in groupby(sorted((one for one in known if one.name in names), key=name), name)
-        for one in _standing(list(its))
-    ]
+    decide = [one for its in _of_each_name(one for one in known if one.name in names) for one in its]
     others = [
         (one.name in names, one.reported_at, one) for one in known if one.reported_at and one not in decide
     ]

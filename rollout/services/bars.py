@@ -93,7 +93,7 @@ def tested(tx: Transaction, app: AppConfig, queue: Sequence[Commit]) -> list[sel
 def _heard(
     tx: Transaction, app: AppConfig, queue: Sequence[Commit], seen: list[selection.Candidate]
 ) -> list[selection.Candidate]:
-    if app.tests.source != "external":
+    if not app.tests.external:
         return seen
     from_s = silence.silent_from_s(tx, app, queue)
     return [

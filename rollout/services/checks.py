@@ -20,11 +20,6 @@ LATE = "it was told of before, or what came later was"
 AGAIN = "it was sent before"
 
 
-def external(app: AppConfig) -> bool:
-    """Whether CI servers decide."""
-    return app.tests.source == "external"
-
-
 def decision(tx: Transaction, app: AppConfig, commit: Commit) -> Decision:
     """What the reports so far say of the commit."""
     reported = _reported(tx, commit)
@@ -53,7 +48,7 @@ def put_off(tx: Transaction, app: AppConfig, commit: Commit, why: str) -> None:
 
 def receive_all(told: ToldOf, deps: Deps) -> list[Received]:
     """Verified webhooks with reports: each is kept for every app of its repository that lets CI servers decide."""
-    taking = {AppName(app.name): app for _, apps in told for app in apps if external(app)}
+    taking = {AppName(app.name): app for _, apps in told for app in apps if app.tests.external}
     with deps.store.transaction() as tx:
         tx.apps.lock_all(taking)
         came: set[tuple[str, str]] = set()
@@ -67,7 +62,7 @@ def _end_of_report(
     tx: Transaction, push: Push, apps: Sequence[AppConfig], came: set[tuple[str, str]]
 ) -> Ended:
     """`came`: the reports without a time that came together with it, and before it; it is added to them."""
-    taking = [app for app in apps if external(app)]
+    taking = [app for app in apps if app.tests.external]
     if not apps:
         return push, apps, End(Outcome.IGNORED, NOT_OURS)
     if not taking:
@@ -93,7 +88,7 @@ def _for(app: AppConfig, push: Push, check: Check) -> Check:
 
 def report(app: AppConfig, sha: str, check: Check, deps: Deps) -> str:
     """Keep the report, and do what follows from it; what that is, in words. Conflict when CI servers do not decide."""
-    if not external(app):
+    if not app.tests.external:
         raise Conflict(
             f"{app.name} runs its own tests",
             remedy='to let reports decide: [apps.X.tests] source = "external"',

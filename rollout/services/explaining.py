@@ -413,7 +413,7 @@ def _begins_at(tx: Transaction, app: AppConfig, commit: Commit, foreseen: Foreca
     asks = rollout is not None and foreseeing.is_healthy(rollout) and _asks(rollout)
     if app.fan_out.confirm or asks:
         return None
-    if foreseen.untested and app.tests.source == "external":
+    if foreseen.untested and app.tests.external:
         return None
     turns = max(1.0, foreseen.untested / app.tests.parallel) if foreseen.untested else 0.0
     tested_at = tx.today() + timedelta(seconds=turns * (tx.commits.last_took(commit) or TESTS_S))

@@ -117,7 +117,7 @@ def _first_of_each_app(tx: Transaction, new: Sequence[Commit], deps: Deps) -> li
     in_hand = tx.commits.in_hand(of_app, deps.settings.ring_again_s)
     tests = {app: deps.config.app(app).tests for app in of_app}
     most = {
-        app: None if its.source == "external" else max(0, its.parallel - in_hand.get(app, 0))
+        app: None if its.external else max(0, its.parallel - in_hand.get(app, 0))
         for app, its in tests.items()
     }
     return [one for app, its in of_app.items() for one in its[: most[app]]]

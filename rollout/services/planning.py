@@ -114,7 +114,7 @@ def not_to_be_had(sha: str, commit: Commit | None) -> str:
     return f"commit {short} is {state or 'gone'}"
 
 
-def lacks_archive(tx: Transaction, app: AppName, sha: str, deps: Deps) -> str:  # noqa: PLR0911  # one reason a line
+def lacks_archive(tx: Transaction, app: AppName, sha: str, deps: Deps) -> str:
     """What becomes of a release that a host lacks and whose archive is not there, or what a person does about it.
 
     Built again is only what the fleet runs: that hosts have by its digest, so no other bytes come of it.
@@ -126,14 +126,18 @@ def lacks_archive(tx: Transaction, app: AppName, sha: str, deps: Deps) -> str:  
         return f"{not_to_be_had(sha, None)}; {TAKES_ALONG}"
     if not commit.is_built_again and (runs is None or runs.commit != sha):
         return f"the archive of commit {short} has made room for those of newer commits; {TAKES_ALONG}"
-    if commit.state is CommitState.PASSED:
-        if not is_built_again(tx, commit, deps):
-            return f"the archive of commit {short} was not there, and is now; it is tried again"
-        return not_to_be_had(sha, tx.commits.get(app, sha))
+    return _built_for_a_host(tx, commit, deps)
+
+
+def _built_for_a_host(tx: Transaction, commit: Commit, deps: Deps) -> str:
+    """What becomes of the release that the fleet runs."""
+    short = commit.sha[:12]
+    if commit.state is CommitState.PASSED and not is_built_again(tx, commit, deps):
+        return f"the archive of commit {short} was not there, and is now; it is tried again"
+    why = not_to_be_had(commit.sha, tx.commits.get(commit.app, commit.sha))
     if commit.state is CommitState.BARRED:
-        unbar = f"`rollout unbar {short} --reason …` has it built again"
-        return f"{not_to_be_had(sha, commit)}; {unbar}, or {TAKES_ALONG}"
-    return not_to_be_had(sha, commit)
+        return f"{why}; `rollout unbar {short} --reason …` has it built again, or {TAKES_ALONG}"
+    return why
 
 
 def no_commit(app: AppConfig) -> str:

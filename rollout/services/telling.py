@@ -100,7 +100,7 @@ def _until(red: Commit) -> str:
 def red_at_last(name: str, deps: Deps) -> None:
     """As `red_branch`, when no report does it: nobody is waited for any more who could speak of what lies before the red commit."""
     app = deps.config.app(name)
-    if app.tests.source != "external":
+    if not app.tests.external:
         return
     with deps.store.reading() as tx:
         found = _first_red(tx, app)
@@ -129,7 +129,7 @@ def slow(tx: Transaction, app: AppConfig, commit: Commit, result: TestResult) ->
     took_s, before_s = result.took_s or 0.0, tx.commits.last_took(commit, pulls=True) or 0.0
     if took_s > SLOW_S >= before_s:
         faster = "Make them faster, split them, or raise tests.parallel."
-        if app.tests.source == "external":
+        if app.tests.external:
             faster = "Make them faster, or split them into checks that run side by side."
         tx.notices.add(
             commit.app,

@@ -49,7 +49,7 @@ def _claim(commit_id: CommitId, deps: Deps) -> Commit | None:
         if known.is_pull and not app.tests.pull_requests:
             tx.commits.current_pulls(known.app, [])
             return None
-        told = checks.decision(tx, app, known) if checks.external(app) and not _passed_before(known) else None
+        told = checks.decision(tx, app, known) if app.tests.external and not _passed_before(known) else None
         if told is not None and told.word is Word.WAIT and known.state is CommitState.RECEIVED:
             checks.put_off(tx, app, tx.commits.lock(known.app, known.sha) or known, told.why)
             return None
@@ -112,7 +112,7 @@ def _test_and_build(commit: Commit, app: AppConfig, deps: Deps) -> tuple[TestRes
     if _passed_before(commit):
         told = f"passed as pull request {commit.pull}" if _passed_as_pull(commit) else "passed before"
         tests = TestResult(True, told, commit.output, commit.took_s)
-    elif checks.external(app):
+    elif app.tests.external:
         tests = _reported(commit, app, deps)
     else:
         began = time.monotonic()
@@ -252,7 +252,7 @@ def _settle(
     """
     app = deps.config.app(commit.app)
     told = None
-    if release is not None and checks.external(app) and not _passed_before(commit):
+    if release is not None and app.tests.external and not _passed_before(commit):
         told = checks.decision(tx, app, commit)
     if told is not None and told.word is Word.WAIT:  # a run began again while it was built
         _put_off(tx, commit, error=ServiceUnavailable(told.why), worker=deps.worker)
@@ -260,7 +260,7 @@ def _settle(
     if told is not None and told.word is Word.FAIL:  # or failed
         result, release, final, late = replace(result, passed=False, reason=told.why), None, True, told.late
     _write(tx, commit, result=result, release=release, deps=deps, final=final, late=late)
-    if _passed_before(commit) and checks.external(app):
+    if _passed_before(commit) and app.tests.external:
         checks.look_back(tx, app, commit)
 
 

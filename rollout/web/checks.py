@@ -57,7 +57,7 @@ class Checks:
         config, given = self._service.deps.config, request.query_params.get("app")
         if given:
             return [config.app(given)]
-        taking = [app for app in config.apps.values() if checks.external(app)]
+        taking = [app for app in config.apps.values() if app.tests.external]
         if not taking:
             raise Conflict(
                 "every app runs its own tests",
