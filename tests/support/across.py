@@ -1,9 +1,21 @@
 """A host that an old rollout's rollback did not reach, while the next rollout goes on."""
 
+from dataclasses import replace
+
 from rollout.domain.states import HostState, RolloutState
 from rollout.services import stopping
 
 SLOW = "web05"
+
+
+def inventory_says(world, monkeypatch, name, **its):
+    """Of this host, from now on."""
+    members = world.fleet.members
+    monkeypatch.setattr(
+        world.fleet,
+        "members",
+        lambda config: [replace(one, **its) if one.name == name else one for one in members(config)],
+    )
 
 
 def row_of(world, number, name=SLOW):

@@ -20,6 +20,12 @@ def commit_of(world, sha):
         return tx.commits.get("shop", sha)
 
 
+def coming(world):
+    """What `rollout status` and the page say of the next rollout."""
+    with world.store.reading() as tx:
+        return explaining.coming(tx, world.config.app(None))
+
+
 def why(world, sha):
     """What `rollout why` tells of it."""
     with world.store.reading() as tx:

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from rollout.domain.states import CommitState, RolloutState
-from rollout.services import bars, explaining, foreseeing, freezes, intake, planning, stopping
-from tests.support.branch import commit_of, read, tested, why
+from rollout.services import bars, foreseeing, freezes, intake, planning, stopping
+from tests.support.branch import coming, commit_of, read, tested, why
 from tests.support.released import released
 from tests.support.world import World
 from tests.unit.services.test_culprits import batch_of_three
@@ -21,11 +21,6 @@ AMENDED = "f" * 40
 def many(tmp_path, monkeypatch):
     """Ten hosts, so that something may be said while a rollout is on its way."""
     return released(tmp_path, monkeypatch, hosts=10)
-
-
-def coming(world):
-    with world.store.reading() as tx:
-        return explaining.coming(tx, world.config.app(None))
 
 
 def bar(world, sha):

@@ -4,8 +4,8 @@ import pytest
 
 from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import Conflict
-from rollout.services import bars, explaining, foreseeing, intake, planning, stopping, views
-from tests.support.branch import commit_of, read, tested, why
+from rollout.services import bars, foreseeing, intake, planning, stopping, views
+from tests.support.branch import coming, commit_of, read, tested, why
 from tests.support.world import World
 
 WHY = "it deletes customers"
@@ -15,11 +15,6 @@ WHY = "it deletes customers"
 def fresh(tmp_path, monkeypatch):
     """Nothing has been released."""
     return World(tmp_path, monkeypatch, hosts=2)
-
-
-def coming(world):
-    with world.store.reading() as tx:
-        return explaining.coming(tx, world.config.app(None))
 
 
 def bar(world, sha):

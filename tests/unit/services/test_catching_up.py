@@ -10,7 +10,7 @@ from rollout.domain.states import CommitState, HostState, RolloutState
 from rollout.errors import ConfigError, Unreachable
 from rollout.services import bars, catching_up, freezes, halts, hosts, intake, planning, stopping, verifying
 from tests.support import branch
-from tests.support.across import before_reports, recorded, row_of, state_of
+from tests.support.across import before_reports, inventory_says, recorded, row_of, state_of
 from tests.support.branch import commit_of
 from tests.support.checker import read
 from tests.support.checker.check import check
@@ -468,16 +468,6 @@ def test_a_host_that_comes_back_under_another_address_is_found_there(world, monk
     assert (row_of(world, world.newest().id).address, recorded(world, A).address) == ("127.9.9.9",) * 2
 
 
-def moves(world, monkeypatch, name, **where):
-    """The inventory has this host there from now on."""
-    members = world.fleet.members
-    monkeypatch.setattr(
-        world.fleet,
-        "members",
-        lambda its: [replace(one, **where) if one.name == name else one for one in members(its)],
-    )
-
-
 @pytest.mark.parametrize("where", [{"address": "127.9.9.9"}, {"port": 2222}], ids=["address", "port"])
 @pytest.mark.parametrize("has", ["nothing", "what ran before"])
 def test_another_machine_under_the_name_of_one_that_was_done_gets_the_release(world, monkeypatch, where, has):
@@ -485,7 +475,7 @@ def test_another_machine_under_the_name_of_one_that_was_done_gets_the_release(wo
     older = first_release(world)
     sha = world.push()
     assert world.settle().state is R.DONE
-    moves(world, monkeypatch, A, **where)
+    inventory_says(world, monkeypatch, A, **where)
     machine = world.fleet.hosts[A]
     machine.lose_disk()
     if has != "nothing":
@@ -511,7 +501,7 @@ def test_of_a_machine_that_has_only_moved_nothing_is_changed(world, monkeypatch,
         world.run(until=lambda: world.runs()[A] == sha, seconds=300)
         stopping.stop(world.newest().id, world.deps, who="ann", why="a look", keep=True)
         world.settle()
-    moves(world, monkeypatch, A, address="127.9.9.9")
+    inventory_says(world, monkeypatch, A, address="127.9.9.9")
     before, known = events(world, A), recorded(world, A)
     world.run(until=lambda: recorded(world, A).address == "127.9.9.9", seconds=400)
     world.run(seconds=700)
@@ -531,7 +521,7 @@ def test_a_host_that_owes_a_rollback_is_followed_between_two_tries(world, monkey
     stopping.stop(world.newest().id, world.deps, who="ann", why="slow")
     world.run(until=lambda: row_of(world, world.newest().id).failures > 8, seconds=3000)
     assert row_of(world, world.newest().id).state is H.ROLLBACK_FAILED
-    moves(world, monkeypatch, A, address="127.9.9.9")
+    inventory_says(world, monkeypatch, A, address="127.9.9.9")
     back(world, A)
     catching_up.follow("shop", world.fleet.members(app(world)), world.deps)
     world.run(seconds=20)
@@ -554,7 +544,7 @@ def test_a_host_that_owes_the_first_rollback_is_followed_too(world, monkeypatch,
         world.fleet.hosts[A].unreachable = True
         stopping.roll_back_done(app(world), world.deps, to=None, who="ann", why="slow")
     world.run(until=lambda: row_of(world, 1).state is H.ROLLBACK_FAILED, seconds=300)
-    moves(world, monkeypatch, A, address="127.9.9.9")
+    inventory_says(world, monkeypatch, A, address="127.9.9.9")
     world.run(until=lambda: row_of(world, 1).address == "127.9.9.9", seconds=400)
     assert (row_of(world, 1).address, recorded(world, A).address) == ("127.9.9.9",) * 2
     back(world, A)
@@ -573,7 +563,7 @@ def test_what_was_taken_back_since_keeps_no_host_from_being_followed(world, monk
     world.push()
     assert world.settle().state is R.ROLLED_BACK
     if read:
-        moves(world, monkeypatch, A, address="127.9.9.9")
+        inventory_says(world, monkeypatch, A, address="127.9.9.9")
         world.run(seconds=700)
         assert row_of(world, runs).address == "127.9.9.9"
     else:
@@ -592,8 +582,8 @@ def test_a_rollback_follows_hosts_to_the_port_and_user_of_their_last_rollout(wor
     world.push()
     assert world.settle().state is R.DONE
     runs, there = world.newest().id, {"address": "127.9.9.9", "port": 2222, "user": "ops"}
-    moves(world, monkeypatch, A, port=2222)
-    moves(world, monkeypatch, B, **there)
+    inventory_says(world, monkeypatch, A, port=2222)
+    inventory_says(world, monkeypatch, B, **there)
     monkeypatch.setattr(catching_up, "follow", lambda *_: None)  # nobody has looked for them since
     world.metrics.share = 0.2
     world.push()
@@ -626,7 +616,7 @@ def test_a_host_is_read_at_its_new_port_when_its_last_rollout_is_neither_the_new
         return status(target, *words, **options)
 
     monkeypatch.setattr(world.fleet, "status", watched)
-    moves(world, monkeypatch, A, port=2222)
+    inventory_says(world, monkeypatch, A, port=2222)
     world.run(seconds=1500, until=lambda: bool(read))
     assert read == [2222]
 
@@ -637,7 +627,7 @@ def test_another_port_of_a_host_that_is_in_neither_rollout_is_seen(world, monkey
     halts.exclude("shop", [A], world.deps, who="ann", why="disk")
     sha = world.push()
     assert world.settle().state is R.DONE
-    moves(world, monkeypatch, A, port=2222)
+    inventory_says(world, monkeypatch, A, port=2222)
     world.fleet.hosts[A].unreachable = True
     world.run(seconds=700)
     assert (recorded(world, A).release, row_of(world, 1).port) == (UNREAD, 2222)
@@ -671,7 +661,7 @@ def test_another_machine_owes_no_rollback(world, monkeypatch, where, has):
     machine.lose_disk()
     machine.use(has)
     if where:
-        moves(world, monkeypatch, A, **where)
+        inventory_says(world, monkeypatch, A, **where)
     world.run(seconds=400)
     assert (recorded(world, A).owes, recorded(world, A).release) == (True, UNREAD)
     back(world, A)
@@ -696,7 +686,7 @@ def test_a_machine_from_an_older_image_owes_no_rollback(world, monkeypatch):
     machine.journal += journal
     machine.prepared |= prepared
     machine.use(older)
-    moves(world, monkeypatch, A, address="127.9.9.9")
+    inventory_says(world, monkeypatch, A, address="127.9.9.9")
     back(world, A)
     world.run(until=lambda: machine.current == good, seconds=1000)
     assert (set(world.runs().values()), late(world), recorded(world, A).owes) == ({good}, {}, False)
@@ -731,7 +721,7 @@ def test_what_a_host_goes_back_to_is_brought_to_it_where_it_lacks_it(world, monk
     bad = world.push()
     world.settle()
     machine, number = is_from_an_image(world, good, bad), world.newest().id
-    moves(world, monkeypatch, A, address="127.9.9.9")
+    inventory_says(world, monkeypatch, A, address="127.9.9.9")
     world.run(until=lambda: row_of(world, number).address == "127.9.9.9" and not late(world), seconds=400)
     true, when = world.fleet.prepare, []
 
@@ -753,7 +743,7 @@ def test_a_machine_that_never_had_what_the_whole_fleet_goes_back_to_gets_it(worl
     for _ in range(2):
         sha = world.push()
         assert world.settle().state is R.DONE
-    moves(world, monkeypatch, A, address="127.9.9.9")
+    inventory_says(world, monkeypatch, A, address="127.9.9.9")
     machine, number = world.fleet.hosts[A], world.newest().id
     machine.lose_disk()
     world.run(until=lambda: machine.current == sha, seconds=1000)
@@ -871,7 +861,7 @@ def test_a_fleet_that_has_moved_as_a_whole_keeps_its_baseline(world, monkeypatch
     """Planning is the first to see the new addresses: the canary is compared with hosts that are most likely what they were."""
     first_release(world)
     for name in world.fleet.hosts:
-        moves(world, monkeypatch, name, address=f"127.9.9.{name[-1]}")
+        inventory_says(world, monkeypatch, name, address=f"127.9.9.{name[-1]}")
     world.push()
     world.run(
         until=lambda: world.newest().id == 2 and world.newest().state is R.EVALUATING_CANARY, seconds=200
@@ -891,7 +881,7 @@ def test_who_goes_back_where_it_was_owes_nothing_where_it_is(world, monkeypatch,
     def moved(job):
         if job.host.name == A and machine.current == good and not reports:
             reports.append(job)
-            moves(world, monkeypatch, A, address="127.9.9.9")
+            inventory_says(world, monkeypatch, A, address="127.9.9.9")
             with world.store.transaction() as tx:
                 tx.hosts.take_stock("shop", world.fleet.members(app(world)))
 

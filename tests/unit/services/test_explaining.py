@@ -10,7 +10,7 @@ from rollout.services import bars, explaining, foreseeing, freezes, planning, st
 from rollout.store.apps import LOOK_S
 from rollout.store.rollouts import Rollouts
 from rollout.store.store import Transaction
-from tests.support.branch import commit_of, read, tested, why
+from tests.support.branch import coming, commit_of, read, tested, why
 from tests.support.fakes import a_commit, a_deps, a_rollout
 from tests.support.world import World
 
@@ -704,11 +704,6 @@ def test_with_nothing_under_way_the_next_commit_is_told_with_its_time(world, mon
     tested(world, sha)
     freezes.freeze(world.config.app(None), world.deps, who="ann", why="the sale", until=None)
     assert coming(world) == explaining.Why(f"commit {sha[:12]}: tested, frozen by ann: the sale")
-
-
-def coming(world):
-    with world.store.reading() as tx:
-        return explaining.coming(tx, world.config.app(None))
 
 
 def frozen(world, *, ends):

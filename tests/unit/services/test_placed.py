@@ -9,7 +9,7 @@ from rollout.domain.model import UNREAD
 from rollout.domain.states import RolloutState
 from rollout.services import catching_up, stopping
 from tests.support import world as worlds
-from tests.support.across import recorded, row_of
+from tests.support.across import inventory_says, recorded, row_of
 from tests.support.world import World
 
 A, WHERE = "web04", ("127.9.9.9", "/new/srv/shop")
@@ -34,19 +34,11 @@ def ship(world, ends=RolloutState.DONE):
     return sha
 
 
-def says(world, monkeypatch, name, **its):
-    """The inventory, of this host, from now on."""
-    members = world.fleet.members
-    monkeypatch.setattr(
-        world.fleet,
-        "members",
-        lambda config: [replace(one, **its) if one.name == name else one for one in members(config)],
-    )
-
-
 def moves(world, monkeypatch):
     """A has another address, and with it other variables."""
-    says(world, monkeypatch, A, address=WHERE[0], path=WHERE[1], variables={"root": "/new", "zone": "eu"})
+    inventory_says(
+        world, monkeypatch, A, address=WHERE[0], path=WHERE[1], variables={"root": "/new", "zone": "eu"}
+    )
 
 
 def file_says(world, tmp_path, path):
@@ -104,7 +96,7 @@ def test_other_variables_alone_are_heard_too(world, monkeypatch):
     """A path that is another one by them may be another disk, which is read; what only a command mentions changes nothing else."""
     sha = ship(world)
     known = recorded(world, A).verified_at
-    says(world, monkeypatch, A, variables={"root": "/old", "zone": "us"})
+    inventory_says(world, monkeypatch, A, variables={"root": "/old", "zone": "us"})
     catching_up.follow("shop", world.fleet.members(app(world)), world.deps)
     row, its = row_of(world, 1, A), recorded(world, A)
     assert (row.variables["zone"], row.path, its.release, its.verified_at) == (
@@ -113,7 +105,7 @@ def test_other_variables_alone_are_heard_too(world, monkeypatch):
         sha,
         known,
     )
-    says(world, monkeypatch, A, variables={"root": "/new"}, path=WHERE[1])
+    inventory_says(world, monkeypatch, A, variables={"root": "/new"}, path=WHERE[1])
     catching_up.follow("shop", world.fleet.members(app(world)), world.deps)
     row = row_of(world, 1, A)
     assert (row.variables, row.path) == ({"root": "/new", "zone": "us"}, WHERE[1])
@@ -125,7 +117,7 @@ def test_another_path_in_the_file_moves_nothing_that_is_out(world, monkeypatch, 
     older = ship(world)
     sha = ship(world)
     file_says(world, tmp_path, "{root}/srv/new")
-    says(world, monkeypatch, A, address=WHERE[0], path="/new/srv/new", variables={"root": "/new"})
+    inventory_says(world, monkeypatch, A, address=WHERE[0], path="/new/srv/new", variables={"root": "/new"})
     world.run(until=lambda: row_of(world, 2, A).address == WHERE[0], seconds=400)
     assert [row_of(world, 2, name).path for name in ("web03", A)] == ["/old/srv/shop", WHERE[1]]
     world.run(until=lambda: recorded(world, A).release == sha, seconds=100)
@@ -141,7 +133,7 @@ def test_a_rollback_fills_in_what_its_hosts_later_rollout_was_told(world, monkey
     ship(world)
     runs = world.newest().id
     file_says(world, tmp_path, "{root}/srv/new")
-    says(
+    inventory_says(
         world, monkeypatch, A, address=WHERE[0], path="/new/srv/new", variables={"root": "/new", "zone": "eu"}
     )
     monkeypatch.setattr(catching_up, "follow", lambda *_: None)  # nobody has looked for it since
