@@ -1,6 +1,8 @@
 """A real host that was down is brought to what the fleet runs when it is back."""
 
 import contextlib
+import json
+import re
 import sqlite3
 
 import pytest
@@ -11,6 +13,50 @@ from tests.support.system import System, wait_for
 pytestmark = [pytest.mark.e2e, pytest.mark.needs("sshd", "git"), pytest.mark.timeout(300)]
 
 DOWN = "kill -KILL $PPID; exit\n"  # whoever comes is hung up on
+
+
+class Listed(System):
+    """The fleet is what an inventory program says."""
+
+    def _configure(self):
+        super()._configure()
+        its = 'inventory = "./inventory"\n'
+        self.config.write_text(
+            re.sub(r"hosts = \[\n.*?\n\]\n", its, self.config.read_text(), flags=re.DOTALL)
+        )
+        program = self.folder / "inventory"
+        program.write_text("#!/bin/sh\ncat inventory.json\n")
+        program.chmod(0o755)
+        self.list()
+
+    def list(self, **elsewhere):
+        """From now on, whole; these hosts are at other addresses."""
+        its = {
+            host.name: {
+                "ansible_host": elsewhere.get(host.name, host.address),
+                "ansible_port": self.sshd.port,
+                "root": str(host.root),
+            }
+            for host in self.sshd.hosts
+        }
+        new = self.folder / "inventory.new"
+        new.write_text(json.dumps({"all": {"hosts": list(its)}, "_meta": {"hostvars": its}}))
+        new.rename(self.folder / "inventory.json")
+
+    def moves(self, host):
+        """The same machine, at another address; nobody lets anybody in at its old one."""
+        address = f"{self.sshd.network}.9.9"
+        (self.sshd.folder / "hosts" / address).mkdir()
+        self.sshd.know(address, self.sshd.port)
+        host.login(DOWN)
+        self.list(**{host.name: address})
+        return address
+
+    def read_inventory(self):
+        """Now, not in five minutes: how long that lasts is a unit test's truth."""
+        database = sqlite3.connect(f"{self.folder}/state/rollout.db", timeout=30)
+        with contextlib.closing(database), database:
+            database.execute("UPDATE apps SET members_read_at = NULL")
 
 
 def hurry(system, name):
@@ -49,6 +95,31 @@ def test_hosts_that_were_down_or_excluded_get_the_release_when_they_are_back():
         assert system.rollout_of(new)["counts"]["failed"] == 0
         assert {host["release"] for host in system.rollout("hosts")[1]} == {new}
 
+        assert system.rollout("rollback", "--reason", "slow", "--wait")[0] == 0
+        assert set(system.disks().values()) == {good}
+        assert check(system.history()) == []
+
+
+def test_a_host_that_moves_during_a_rollout_is_brought_along_and_taken_back_where_it_is():
+    """The rollout has the addresses of its plan; when it is done the host is looked for where the inventory has it, and so by a rollback."""
+    with Listed(hosts=4, fan_out='max_failed = 1\nhost_timeout = "3s"', bake="2s") as system:
+        good = system.push("good")
+        system.reaches(good, "done")
+        new = system.push("new")
+        system.reaches(new, "deploying_canary", "evaluating_canary")
+        name = system.sshd.hosts[3].name
+        address = system.moves(system.sshd.hosts[3])
+        assert system.reaches(new, "done")["counts"]["failed"] == 1
+        assert system.disks()[name] == good
+
+        def is_there():
+            system.read_inventory()
+            hurry(system, name)
+            return system.disks()[name] == new
+
+        wait_for(is_there, seconds=60, every=1.0, why="the host that has moved to be brought to it")
+        wait_for(lambda: system.rollout_of(new)["counts"]["done"] == 4, seconds=30, why="it to be counted")
+        assert {host["name"]: host["address"] for host in system.rollout("hosts")[1]}[name] == address
         assert system.rollout("rollback", "--reason", "slow", "--wait")[0] == 0
         assert set(system.disks().values()) == {good}
         assert check(system.history()) == []
