@@ -59,6 +59,14 @@ class Listed(System):
             database.execute("UPDATE apps SET members_read_at = NULL")
 
 
+def host_address(system, name):
+    """Where the newest rollout looks for it."""
+    database = sqlite3.connect(f"{system.folder}/state/rollout.db", timeout=30)
+    with contextlib.closing(database):
+        newest = "SELECT address FROM rollout_hosts WHERE name = ? ORDER BY rollout DESC"
+        return database.execute(newest, (name,)).fetchone()[0]
+
+
 def hurry(system, name):
     """What this failed host waits for, to be read and then for its try, is over: how long that lasts is a unit test's truth."""
     database = sqlite3.connect(f"{system.folder}/state/rollout.db", timeout=30)
@@ -112,12 +120,18 @@ def test_a_host_that_moves_during_a_rollout_is_brought_along_and_taken_back_wher
         assert system.reaches(new, "done")["counts"]["failed"] == 1
         assert system.disks()[name] == good
 
-        def is_there():
+        def is_followed():
             system.read_inventory()
-            hurry(system, name)
-            return system.disks()[name] == new
+            return host_address(system, name) == address
 
-        wait_for(is_there, seconds=60, every=1.0, why="the host that has moved to be brought to it")
+        # Not hurried before that: a host that is just being read is followed when the inventory is read again.
+        wait_for(is_followed, seconds=60, every=1.0, why="the host that has moved to be looked for there")
+        wait_for(
+            lambda: hurry(system, name) or system.disks()[name] == new,
+            seconds=60,
+            every=1.0,
+            why="the host that has moved to be brought to it",
+        )
         wait_for(lambda: system.rollout_of(new)["counts"]["done"] == 4, seconds=30, why="it to be counted")
         assert {host["name"]: host["address"] for host in system.rollout("hosts")[1]}[name] == address
         assert system.rollout("rollback", "--reason", "slow", "--wait")[0] == 0
