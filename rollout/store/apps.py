@@ -88,11 +88,8 @@ class Apps:
 
     def poll_is_due(self, app: AppName, every_s: float) -> bool:
         """Whether `claim_poll` may be true; for reading transactions."""
-        known = self._tx.connection.execute(_NAMED, {"its_name": app}).first() is not None
-        if not known:
-            return every_s > 0
-        due = _poll_is_due(polled=every_s > 0)
-        return self._tx.connection.execute(due, self._moments(app, every_s)).first() is not None
+        found = self._tx.run(_poll_is_due(polled=every_s > 0), self._moments(app, every_s)).first()
+        return every_s > 0 if found is None else bool(found.due)
 
     def claim_poll(self, app: AppName, every_s: float) -> bool:
         """True for one caller an interval; without an interval (0) only for what `look` asked for."""
@@ -239,8 +236,8 @@ def _is_due(*, polled: bool) -> Any:
 
 
 @functools.cache
-def _poll_is_due(*, polled: bool) -> Any:
-    return _NAMED.where(_is_due(polled=polled))
+def _poll_is_due(*, polled: bool) -> Prepared:
+    return Prepared(select(_is_due(polled=polled).label("due")).where(apps.c.name == bindparam("its_name")))
 
 
 @functools.cache

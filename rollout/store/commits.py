@@ -642,7 +642,9 @@ class Commits:
         place = case(
             (commits.c.on_branch, commits.c.position)
         )  # of one that has left the branch it says nothing
-        rows = self._tx.connection.execute(select(commits.c.id, place).where(due))
+        rows = self._tx.connection.execute(select(commits.c.id, place).where(due)).all()
+        if not rows:
+            return []
         tried = self._tx.connection.execute(
             select(func.max(commits.c.position)).where(
                 commits.c.app == app, commits.c.on_branch, commits.c.state != CommitState.RECEIVED

@@ -161,12 +161,7 @@ class Hosts:
 
     def silent(self, limit: int = 500) -> list[RolloutHost]:
         """Whose worker's lease ran out, and that no message is under way for."""
-        return self._list(
-            rollout_hosts.c.state.in_(LEASED),
-            rollout_hosts.c.lease_until <= self._tx.now(),
-            self._is_due(),
-            limit=limit,
-        )
+        return self._load(_SILENT, most=limit)
 
     def to_read(self, limit: int = 500) -> list[RolloutHost]:
         """Unknown ones that are due to be read, in rollouts that are neither stopping nor over."""
@@ -174,8 +169,7 @@ class Hosts:
 
     def to_look_at(self, limit: int = 100) -> list[RolloutHost]:
         """Hosts that nobody could read to the end of their last rollout; one that is not over reads its own."""
-        rows = self._tx.connection.execute(_TO_LOOK_AT.limit(limit), {"now": self._tx.now()})
-        return load_all(RolloutHost, rows, **_CONVERTERS)
+        return self._load(_LOOKS, most=limit)
 
     def nobody_reads(self, app: AppName, name: str) -> RolloutHost | None:
         """This host, in the rollout for which it is to be looked at, now or later."""
@@ -238,14 +232,7 @@ class Hosts:
 
     def failed_roll_backs(self, limit: int = 200) -> list[RolloutHost]:
         """Of rollouts that are over: due to be tried again."""
-        return self._list(
-            rollout_hosts.c.state == H.ROLLBACK_FAILED,
-            rollout_hosts.c.due_at <= self._tx.now(),
-            rollout_hosts.c.rollout.in_(
-                select(rollouts.c.id).where(rollouts.c.state == RolloutState.ROLLED_BACK)
-            ),
-            limit=limit,
-        )
+        return self._load(_FAILED_ROLL_BACKS, most=limit)
 
     def touched_later(self, host: RolloutHost, *, for_good: bool = False) -> bool:
         """Another rollout of the app has this host now, or (for good) the host owes nothing since: this one's rollback is moot.
@@ -752,9 +739,6 @@ class Hosts:
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
-    def _is_due(self) -> Any:
-        return or_(rollout_hosts.c.due_at.is_(None), rollout_hosts.c.due_at <= self._tx.now())
-
     def _unleased(self, host: HostId, state: HostState) -> RolloutHost | None:
         found = self.get(host)
         if found is None or found.state is not state or (found.lease_until or 0.0) > self._tx.now():
@@ -853,9 +837,9 @@ class Hosts:
             )
         return changed
 
-    def _list(self, *where: Any, limit: int | None = None) -> list[RolloutHost]:
+    def _list(self, *where: Any) -> list[RolloutHost]:
         query = rows_of(RolloutHost, rollout_hosts).where(*where).order_by(rollout_hosts.c.position)
-        rows = self._tx.connection.execute(query if limit is None else query.limit(limit))
+        rows = self._tx.connection.execute(query)
         return load_all(RolloutHost, rows, **_CONVERTERS)
 
     def _load(self, query: Prepared, **values: Any) -> list[RolloutHost]:
@@ -947,6 +931,24 @@ _NO_ROOM = (
     .values(due_at=None)
 )
 _IS_DUE = or_(rollout_hosts.c.due_at.is_(None), rollout_hosts.c.due_at <= bindparam("now"))
+_SILENT = Prepared(
+    rows_of(RolloutHost, rollout_hosts)
+    .where(
+        rollout_hosts.c.state.in_(sorted(LEASED)), rollout_hosts.c.lease_until <= bindparam("now"), _IS_DUE
+    )
+    .order_by(rollout_hosts.c.position)
+    .limit(bindparam("most"))
+)
+_FAILED_ROLL_BACKS = Prepared(
+    rows_of(RolloutHost, rollout_hosts)
+    .where(
+        rollout_hosts.c.state == H.ROLLBACK_FAILED,
+        rollout_hosts.c.due_at <= bindparam("now"),
+        _its_rollout_is({RolloutState.ROLLED_BACK}),
+    )
+    .order_by(rollout_hosts.c.position)
+    .limit(bindparam("most"))
+)
 _DUE_OF = (
     rows_of(RolloutHost, rollout_hosts)
     .where(rollout_hosts.c.rollout == bindparam("rollout"), _IS_DUE)
@@ -1181,6 +1183,7 @@ _TO_LOOK_AT = (
     )
     .order_by(rollout_hosts.c.id)
 )
+_LOOKS = Prepared(_TO_LOOK_AT.limit(bindparam("most")))
 
 # Nobody is at work on it; what failed to go back waits for its next try with a lease of nobody's.
 _FREE = or_(

@@ -311,7 +311,7 @@ class Notices:
 
     def any_due(self) -> bool:
         """Something waits to be sent."""
-        return self._tx.connection.execute(_ANY_NOTICE, {"now": self._tx.now()}).first() is not None
+        return self._tx.run(_ANY_NOTICE, {"now": self._tx.now()}).first() is not None
 
     def claim(self, hold_s: float, limit: int = 10) -> list[Notice]:
         """Due ones, taken for `hold_s`: if they are not settled by then, somebody else sends them."""
@@ -347,7 +347,7 @@ class Notices:
 
 
 # Asked every second, and built once.
-_ANY_NOTICE = (
+_ANY_NOTICE = Prepared(
     select(notices.c.id)
     .where(notices.c.due_at <= bindparam("now"), notices.c.attempts < NOTICE_ATTEMPTS)
     .limit(1)

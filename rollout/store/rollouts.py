@@ -131,13 +131,12 @@ class Rollouts:
 
     def pending(self, app: AppName) -> Rollout | None:
         """The app's one rollout that is planned and not begun."""
-        found = self._list(rollouts.c.app == app, rollouts.c.state == RolloutState.PENDING)
+        found = self._load(_PENDING, its_app=app)
         return found[0] if found else None
 
     def unfinished(self, app: AppName | None = None) -> list[Rollout]:
         """Pending and active ones, oldest first."""
-        where = [rollouts.c.state.not_in(FINISHED)]
-        return self._list(*where, *([rollouts.c.app == app] if app else []))
+        return self._load(_UNFINISHED) if app is None else self._load(_UNFINISHED_OF, its_app=app)
 
     def unfinished_commits(self, app: AppName) -> set[str]:
         """What pending and active rollouts ship."""
@@ -165,16 +164,7 @@ class Rollouts:
 
     def newest_done(self, app: AppName) -> Rollout | None:
         """The rollout whose release the fleet runs: after `rollback --to`, the one that brought that commit."""
-        row = self._tx.connection.execute(
-            rows_of(Rollout, rollouts)
-            .where(
-                rollouts.c.app == app,
-                rollouts.c.state == RolloutState.DONE,
-                rollouts.c.commit == self.released(app),
-            )
-            .order_by(rollouts.c.id.desc())
-            .limit(1)
-        ).first()
+        row = self._tx.run(_NEWEST_DONE, {"its_app": app, "its_commit": self.released(app)}).first()
         return load(Rollout, row, **_CONVERTERS)
 
     def since(self, commit: str, rollout: Rollout) -> list[Rollout]:
@@ -195,18 +185,7 @@ class Rollouts:
 
     def released(self, app: AppName) -> str | None:
         """The commit that the fleet runs: of the last done rollout, or where `rollback` went from it, and on from there."""
-        row = self._tx.connection.execute(
-            select(func.coalesce(rollouts.c.rollback_to, rollouts.c.commit), rollouts.c.stop_epoch)
-            .where(
-                rollouts.c.app == app,
-                or_(
-                    rollouts.c.state == RolloutState.DONE,
-                    and_(rollouts.c.state == RolloutState.ROLLED_BACK, rollouts.c.rollback_to.is_not(None)),
-                ),
-            )
-            .order_by(rollouts.c.id.desc())
-            .limit(1)
-        ).first()
+        row = self._tx.run(_RELEASED, {"its_app": app}).first()
         if row is None:
             return None
         sha, since = row
@@ -434,13 +413,8 @@ class Rollouts:
 
     def unwatched(self, late_s: float) -> list[RolloutId]:
         """Those whose fan-out should have been looked at `late_s` ago."""
-        rows = self._tx.connection.execute(
-            select(rollouts.c.id).where(
-                rollouts.c.state == RolloutState.FANNING_OUT,
-                or_(rollouts.c.watch_due_at.is_(None), rollouts.c.watch_due_at <= self._tx.now() - late_s),
-            )
-        )
-        return [RolloutId(number) for (number,) in rows]
+        found = self._tx.run(_UNWATCHED, {"late": self._tx.now() - late_s})
+        return [RolloutId(number) for number in found.scalars()]
 
     def recount(self, rollout: RolloutId) -> dict[str, int]:
         """The counters as the host rows say; those that differed, repaired."""
@@ -470,10 +444,11 @@ class Rollouts:
         return counts
 
     def _list(self, *where: Any) -> list[Rollout]:
-        return self._load(_OLDEST_FIRST.where(*where))
+        rows = self._tx.connection.execute(_OLDEST_FIRST.where(*where))
+        return load_all(Rollout, rows, **_CONVERTERS)
 
-    def _load(self, query: Any, **values: Any) -> list[Rollout]:
-        return load_all(Rollout, self._tx.connection.execute(query, values), **_CONVERTERS)
+    def _load(self, query: Prepared, **values: Any) -> list[Rollout]:
+        return load_all(Rollout, self._tx.run(query, values), **_CONVERTERS)
 
     def _write(self, rollout: Rollout, **values: Any) -> Rollout:
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
@@ -515,10 +490,39 @@ def _differences(before: Count, after: Count) -> dict[str, int]:
 _THIS = rollouts.c.id == bindparam("rollout")
 _BY_ID = Prepared(rows_of(Rollout, rollouts).where(_THIS))
 _OLDEST_FIRST = rows_of(Rollout, rollouts).order_by(rollouts.c.id)
-_IN_STATE = _OLDEST_FIRST.where(rollouts.c.state == bindparam("its_state"))
-_ACTIVE = _OLDEST_FIRST.where(rollouts.c.app == bindparam("its_app"), rollouts.c.state.in_(sorted(ACTIVE)))
-_DUE = _OLDEST_FIRST.where(
-    rollouts.c.state.not_in(sorted(FINISHED)), or_(rollouts.c.due_at <= bindparam("now"), rollouts.c.counting)
+_IS_UNFINISHED = rollouts.c.state.not_in(sorted(FINISHED))
+_IN_STATE = Prepared(_OLDEST_FIRST.where(rollouts.c.state == bindparam("its_state")))
+_UNFINISHED = Prepared(_OLDEST_FIRST.where(_IS_UNFINISHED))
+_DUE = Prepared(
+    _OLDEST_FIRST.where(_IS_UNFINISHED, or_(rollouts.c.due_at <= bindparam("now"), rollouts.c.counting))
+)
+_UNWATCHED = Prepared(
+    select(rollouts.c.id).where(
+        rollouts.c.state == RolloutState.FANNING_OUT,
+        or_(rollouts.c.watch_due_at.is_(None), rollouts.c.watch_due_at <= bindparam("late")),
+    )
+)
+_OF_APP = rollouts.c.app == bindparam("its_app")
+_UNFINISHED_OF = Prepared(_OLDEST_FIRST.where(_OF_APP, _IS_UNFINISHED))
+_ACTIVE = Prepared(_OLDEST_FIRST.where(_OF_APP, rollouts.c.state.in_(sorted(ACTIVE))))
+_PENDING = Prepared(_OLDEST_FIRST.where(_OF_APP, rollouts.c.state == RolloutState.PENDING))
+_NEWEST_DONE = Prepared(
+    rows_of(Rollout, rollouts)
+    .where(_OF_APP, rollouts.c.state == RolloutState.DONE, rollouts.c.commit == bindparam("its_commit"))
+    .order_by(rollouts.c.id.desc())
+    .limit(1)
+)
+_RELEASED = Prepared(
+    select(func.coalesce(rollouts.c.rollback_to, rollouts.c.commit), rollouts.c.stop_epoch)
+    .where(
+        _OF_APP,
+        or_(
+            rollouts.c.state == RolloutState.DONE,
+            and_(rollouts.c.state == RolloutState.ROLLED_BACK, rollouts.c.rollback_to.is_not(None)),
+        ),
+    )
+    .order_by(rollouts.c.id.desc())
+    .limit(1)
 )
 _IDENTITY = Prepared(
     select(rollouts.c.id, rollouts.c.commit, rollouts.c.digest, rollouts.c.started_at).where(_THIS)
@@ -547,11 +551,7 @@ _HOLD = Prepared(select(rollouts.c.id).where(_THIS).with_for_update())
 _STATE = Prepared(select(rollouts.c.state).where(_THIS))
 _WINDOW = Prepared(select(rollouts.c.window).where(_THIS))
 _ROLLBACK_TO = Prepared(select(rollouts.c.rollback_to).where(_THIS))
-_UNFINISHED_COMMITS = Prepared(
-    select(rollouts.c.commit).where(
-        rollouts.c.app == bindparam("its_app"), rollouts.c.state.not_in(sorted(FINISHED))
-    )
-)
+_UNFINISHED_COMMITS = Prepared(select(rollouts.c.commit).where(_OF_APP, _IS_UNFINISHED))
 # A message is under way for it, or somebody works on it.
 _BUSY_HOST = or_(
     rollout_hosts.c.state.in_([HostState.PREPARING, HostState.ACTIVATING, HostState.ROLLING_BACK]),

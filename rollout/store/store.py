@@ -13,13 +13,16 @@ from sqlalchemy import (
     Column,
     Connection,
     Engine,
+    Float,
     and_,
+    bindparam,
     case,
     create_engine,
     delete,
     event,
     func,
     insert,
+    or_,
     select,
     update,
 )
@@ -54,11 +57,26 @@ _DUE = [
     tables.rollouts.c.watch_due_at,
     *(table.c.due_at for table in (tables.commits, tables.rollout_hosts, tables.notices)),
 ]
+_NOW: Any = bindparam("now", type_=Float())
+_READY_AT = func.coalesce(tables.rollouts.c.ready_at, _NOW)
+_LONGEST: dict[Column[Any], Any] = {
+    tables.rollouts.c.due_at: bindparam("stage_s", type_=Float()),
+    tables.rollouts.c.watch_due_at: bindparam("stage_s", type_=Float())
+    + bindparam("pace", type_=Float()) * case((_READY_AT < _NOW, _NOW - _READY_AT), else_=0.0),
+}
 _MOMENTS = [
     *(tables.rollouts.c[name] for name in ("ready_at", "accepted_at", "stop_started")),
     *(tables.rollout_hosts.c[name] for name in ("lost_at", "touched_at", "switched_at", "busy_since")),
 ]
 _LEASES = [table.c.lease_until for table in (tables.commits, tables.rollout_hosts)]
+_TOO_LATE = {
+    column: column > _NOW + _LONGEST.get(column, bindparam("longest_s", type_=Float()))
+    for column in (*_DUE, *_LEASES, tables.apps.c.told_s)
+}
+# Every worker asks every few seconds, and hardly ever finds one.
+_ANY_TOO_LATE = Prepared(
+    select(or_(*(select(column).where(its).exists() for column, its in _TOO_LATE.items())))
+)
 
 
 class Transaction:
@@ -183,23 +201,18 @@ class Store:
         """
         if self._engine.dialect.name == "sqlite":  # its clock is never set
             return 0
+        waits = {"longest_s": longest_s, "stage_s": stage_s, "pace": pace}
+        with self.reading() as tx:
+            if not tx.run(_ANY_TOO_LATE, {"now": tx.now(), **waits}).scalar_one():
+                return 0
         with self.transaction() as tx:
-            now = tx.now()
-            ready_at = func.coalesce(tables.rollouts.c.ready_at, now)
-            watched_s = case((ready_at < now, now - ready_at), else_=0.0)
-            longest: dict[Column[Any], Any] = {
-                tables.rollouts.c.due_at: stage_s,
-                tables.rollouts.c.watch_due_at: stage_s + pace * watched_s,
-            }
-            healed = [
+            its = {"now": tx.now(), **waits}
+            return sum(
                 tx.connection.execute(
-                    update(column.table)
-                    .where(column > now + longest.get(column, longest_s))
-                    .values({column: 0.0})
+                    update(column.table).where(too_late).values({column: 0.0}), its
                 ).rowcount
-                for column in (*_DUE, *_LEASES, tables.apps.c.told_s)
-            ]
-        return sum(healed)
+                for column, too_late in _TOO_LATE.items()
+            )
 
     def ready(self) -> bool:
         """The schema is there."""

@@ -17,7 +17,7 @@ from sqlalchemy.exc import (
 
 from rollout.domain.model import Member, Role
 from rollout.errors import Conflict, ServiceUnavailable
-from rollout.store import apps, hosts, journal, rollouts, straight
+from rollout.store import apps, hosts, journal, rollouts, store, straight
 from rollout.store.rollouts import Planned
 from rollout.store.straight import Prepared
 from rollout.store.tables import facts, fleet_hosts, rollout_hosts
@@ -28,6 +28,7 @@ CLAIM = {"its_id": 1, "its_version": 1}
 REPORT = {"its_app": "shop", "its_name": "web1", "its_epoch": 7}
 ADDRESS = "127.1.0.1"
 DUE = {"now": 1e12, "rollout": 1}
+POLL = {"its_name": "shop", "now": 5.0, "just_now": 0.0, "never": 1e12}
 EVENT = {"at": TODAY, "app": "shop", "rollout": 1, "subject": "rollout 1", "what": "plan", "before": None}
 EVENT |= {"after": "pending", "who": "ann", "why": "it's 100 % :new"}
 SAMPLE = {"rollout": 1, "t": 1.5, "dt": 0.5, "host": "web1", "role": Role.CANARY, "observed": True}
@@ -90,6 +91,25 @@ RUNS = {
         {"rollout": 1, "its_window": 2, "new_window": 3, "passed": 2, "given_back": 1},
     ),
     "a state": (rollouts._STATE, {"rollout": 1}),
+    "those in a state": (rollouts._IN_STATE, {"its_state": "pending"}),
+    "unfinished": (rollouts._UNFINISHED, {}),
+    "unfinished ones of an app": (rollouts._UNFINISHED_OF, {"its_app": "shop"}),
+    "the active one": (rollouts._ACTIVE, {"its_app": "shop"}),
+    "the pending one": (rollouts._PENDING, {"its_app": "shop"}),
+    "the newest done": (rollouts._NEWEST_DONE, {"its_app": "shop", "its_commit": None}),
+    "what is released": (rollouts._RELEASED, {"its_app": "shop"}),
+    "due ones": (rollouts._DUE, {"now": 1e12}),
+    "unwatched ones": (rollouts._UNWATCHED, {"late": 1e12}),
+    "silent hosts": (hosts._SILENT, {"now": 1e12, "most": 2}),
+    "failed rollbacks": (hosts._FAILED_ROLL_BACKS, {"now": 1e12, "most": 2}),
+    "to be looked at": (hosts._LOOKS, {"now": 1e12, "most": 2}),
+    "a notice": (journal._ANY_NOTICE, {"now": 1e12}),
+    "a poll": (apps._poll_is_due(polled=True), POLL),
+    "what was asked for": (apps._poll_is_due(polled=False), POLL),
+    "what waits too long": (
+        store._ANY_TOO_LATE,
+        {"now": 1.0, "longest_s": 900.0, "stage_s": 60.0, "pace": 0.1},
+    ),
     "a stop": (hosts._STOP, {"rollout": 1}),
     "counts": (
         rollouts._move_counts(("done", "in_flight"), window=True),
