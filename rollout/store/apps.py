@@ -19,15 +19,27 @@ if TYPE_CHECKING:
     from rollout.store.store import Transaction
 
 _NAMED = select(apps.c.name).where(apps.c.name == bindparam("its_name"))
+_HAS_ROW = Prepared(_NAMED)
+_NOTE = Prepared(select(apps.c.note).where(apps.c.name == bindparam("its_name")))
+_SET_NOTE = Prepared(
+    update(apps).where(
+        apps.c.name == bindparam("its_name"),
+        apps.c.note.is_distinct_from(bindparam("its_note", type_=apps.c.note.type)),
+    )
+)
 _ALL_NAMED = select(apps.c.name).where(apps.c.name.in_(bindparam("names", expanding=True)))
 _LOOK = update(apps).where(apps.c.name.in_(bindparam("names", expanding=True))).values(poll_due_at=-1.0)
 _TOLD = _LOOK.values(told_s=bindparam("now"))
-_FROZEN = select(apps.c.frozen_at, apps.c.frozen_until, apps.c.frozen_by, apps.c.frozen_reason).where(
-    apps.c.name == bindparam("its_name")
+_FROZEN = Prepared(
+    select(apps.c.frozen_at, apps.c.frozen_until, apps.c.frozen_by, apps.c.frozen_reason).where(
+        apps.c.name == bindparam("its_name")
+    )
 )
 # A head was told of, and no reading of the branch began since: it may have taken away what was to go out.
 HEAD_UNREAD = and_(apps.c.told_s.is_not(None), or_(apps.c.read_s.is_(None), apps.c.read_s < apps.c.told_s))
-_HEARD = select(apps.c.told_s, apps.c.read_s, apps.c.answered_s).where(apps.c.name == bindparam("its_name"))
+_HEARD = Prepared(
+    select(apps.c.told_s, apps.c.read_s, apps.c.answered_s).where(apps.c.name == bindparam("its_name"))
+)
 HOLD_S = 60.0  # whoever looks at a branch has this long before another one does
 LOOK_S = 5.0  # a flood of webhooks costs the git server one question in so long
 LONGEST_BACKOFF_S = 600.0  # of a poll while the git server does not answer
@@ -41,7 +53,7 @@ class Apps:
 
     def ensure(self, app: AppName) -> None:
         """The app has its row."""
-        if self._tx.connection.execute(_NAMED, {"its_name": app}).first() is None:
+        if self._tx.run(_HAS_ROW, {"its_name": app}).first() is None:
             self._add([app])
 
     def _add(self, some: Iterable[AppName]) -> None:
@@ -136,7 +148,7 @@ class Apps:
         But what counts: `lately`, what git answered within `LOOK_S` (by its end: a slow answer in a flood would never do);
         `since_s`, what it was asked after this moment.
         """
-        its, now = self._tx.connection.execute(_HEARD, {"its_name": app}).first(), self._tx.now()
+        its, now = self._tx.run(_HEARD, {"its_name": app}).first(), self._tx.now()
         if its is None or its.told_s is None:
             return False
         if its.read_s is None or its.read_s > now:  # the store's clock was set back
@@ -169,10 +181,8 @@ class Apps:
     def note(self, app: AppName, text: str | None) -> bool:
         """Keep why nothing is being started; True when it is news."""
         self.ensure(app)
-        changed = self._tx.connection.execute(
-            update(apps).where(apps.c.name == app, apps.c.note.is_distinct_from(text)).values(note=text)
-        )
-        return changed.rowcount == 1
+        its = {"its_name": app, "its_note": text, "note": text}
+        return self._tx.run(_SET_NOTE, its).rowcount == 1
 
     def tell_red(self, app: AppName, sha: str | None) -> bool:
         """Keep which commit people were told to have made the branch red, None for a green one; True when it is news."""
@@ -201,12 +211,13 @@ class Apps:
 
     def frozen(self, app: AppName) -> Freeze | None:
         """What a person said; its end may be over."""
-        row = self._tx.connection.execute(_FROZEN, {"its_name": app}).first()
+        row = self._tx.run(_FROZEN, {"its_name": app}).first()
         return None if row is None or row.frozen_at is None else Freeze(*row)
 
     def noted(self, app: AppName) -> str | None:
         """Why nothing is being started."""
-        return self._tx.connection.execute(select(apps.c.note).where(apps.c.name == app)).scalar_one_or_none()
+        found: str | None = self._tx.run(_NOTE, {"its_name": app}).scalar_one_or_none()
+        return found
 
 
 @functools.cache

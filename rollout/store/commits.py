@@ -21,17 +21,31 @@ from rollout.domain.model import (
 from rollout.domain.states import CommitEvent, CommitState, RolloutState, next_commit_state
 from rollout.errors import StaleWrite
 from rollout.store.rows import load, load_all, load_one, rows_of
+from rollout.store.straight import Prepared
 from rollout.store.tables import apps, commits, releases, rollouts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from rollout.store.store import Transaction
+    from rollout.store.straight import Answer
 
-_RELEASE = rows_of(Release, releases).where(
-    releases.c.app == bindparam("app"), releases.c.commit == bindparam("sha")
+_RELEASE = Prepared(
+    rows_of(Release, releases).where(
+        releases.c.app == bindparam("its_app"), releases.c.commit == bindparam("its_sha")
+    )
 )
-_OF_SHA = rows_of(Commit, commits).where(commits.c.app == bindparam("app"), commits.c.sha == bindparam("sha"))
+_OF_APP = commits.c.app == bindparam("its_app")
+_OF_SHA = Prepared(rows_of(Commit, commits).where(_OF_APP, commits.c.sha == bindparam("its_sha")))
+_BY_ID = Prepared(rows_of(Commit, commits).where(commits.c.id == bindparam("its_id")))
+_AFTER = Prepared(
+    rows_of(Commit, commits)
+    .where(_OF_APP, commits.c.on_branch, commits.c.position > bindparam("its_position"))
+    .order_by(commits.c.position)
+)
+_WANTED_NOW = Prepared(
+    rows_of(Commit, commits).where(_OF_APP, commits.c.now_reason.is_not(None)).order_by(commits.c.id.desc())
+)
 _OF_SHAS = rows_of(Commit, commits).where(
     commits.c.app.in_(bindparam("apps", expanding=True)),
     commits.c.sha.in_(bindparam("hashes", expanding=True)),
@@ -46,7 +60,7 @@ def _newest_of(app: Any, what: str) -> Any:
     return select(line.c[what]).where(*its).order_by(line.c.position.desc()).limit(1).scalar_subquery()
 
 
-_NEWEST = rows_of(Commit, commits).where(commits.c.id == _newest_of(bindparam("app"), "id"))
+_NEWEST = Prepared(rows_of(Commit, commits).where(commits.c.id == _newest_of(bindparam("its_app"), "id")))
 _HEADS = select(apps.c.name, _newest_of(apps.c.name, "sha").label("sha")).where(
     apps.c.name.in_(bindparam("apps", expanding=True))
 )
@@ -95,6 +109,35 @@ _IS_BUILT_AGAIN = and_(  # `Commit.is_built_again`
 _IS_SUSPECT = and_(commits.c.suspect, not_(_BARRED))
 _SUSPECT_ELSEWHERE = and_(_IS_SUSPECT, not_(commits.c.on_branch))
 IS_PULL = and_(commits.c.pull.is_not(None), commits.c.position.is_(None))  # `Commit.is_pull`
+_CAME_IN = (
+    select(commits.c.sha, commits.c.merged_into, _BARRED.label("barred"))
+    .where(_OF_APP, commits.c.merged_into.in_(bindparam("line", expanding=True)))
+    .order_by(commits.c.id)
+)
+_CAME_IN_BARRED = _CAME_IN.where(_BARRED)
+_GUARDED = Prepared(update(commits).where(_ONE, commits.c.version == bindparam("its_version")))
+# Whose turn it is to be tested, asked for every app every few seconds.
+_IS_DUE = commits.c.due_at <= bindparam("now")
+_ITS_IDS = select(commits.c.id).where(_OF_APP).order_by(commits.c.id)
+_SILENT = Prepared(
+    _ITS_IDS.where(
+        commits.c.state == CommitState.TESTING,
+        commits.c.lease_until <= bindparam("now"),
+        or_(commits.c.due_at.is_(None), _IS_DUE),
+    )
+)
+_WAITS = and_(ITSELF, commits.c.state == CommitState.RECEIVED, _IS_DUE)
+_WAITING = Prepared(  # of one that has left the branch its position says nothing
+    select(commits.c.id, case((commits.c.on_branch, commits.c.position))).where(
+        _OF_APP, _WAITS, not_(IS_PULL)
+    )
+)
+_WAITING_PULLS = Prepared(_ITS_IDS.where(_WAITS, IS_PULL))
+_TRIED = Prepared(
+    select(func.max(commits.c.position)).where(
+        _OF_APP, commits.c.on_branch, commits.c.state != CommitState.RECEIVED
+    )
+)
 
 
 class Commits:
@@ -105,7 +148,7 @@ class Commits:
 
     def get(self, app: AppName, sha: str) -> Commit | None:
         """The commit of this hash."""
-        row = self._tx.connection.execute(_OF_SHA, {"app": app, "sha": sha}).first()
+        row = self._tx.run(_OF_SHA, {"its_app": app, "its_sha": sha}).first()
         return load(Commit, row, state=CommitState)
 
     def lock(self, app: AppName, sha: str) -> Commit | None:
@@ -114,7 +157,7 @@ class Commits:
 
     def by_id(self, commit: CommitId) -> Commit | None:
         """The commit of this id."""
-        return self._one(commits.c.id == commit)
+        return load(Commit, self._tx.run(_BY_ID, {"its_id": commit}).first(), state=CommitState)
 
     def starting_with(self, app: AppName, prefix: str) -> list[Commit]:
         """Commits whose hash starts so; at most two are read."""
@@ -294,12 +337,8 @@ class Commits:
         self, app: AppName, line: Sequence[str], undone: Collection[str]
     ) -> dict[str, list[tuple[str, bool]]]:
         """Of what came in with these: each that is barred, or whose hash begins as one of `undone`; and whether it is barred."""
-        its = and_(commits.c.app == app, commits.c.merged_into.in_(line))
-        rows = self._tx.connection.execute(
-            select(commits.c.sha, commits.c.merged_into, _BARRED.label("barred"))
-            .where(its if undone else and_(its, _BARRED))
-            .order_by(commits.c.id)
-        )
+        came_in = _CAME_IN if undone else _CAME_IN_BARRED
+        rows = self._tx.connection.execute(came_in, {"its_app": app, "line": list(line)})
         digits = {len(name) for name in undone}
         found: dict[str, list[tuple[str, bool]]] = {}
         for row in rows:
@@ -402,11 +441,7 @@ class Commits:
 
     def after(self, app: AppName, position: int) -> list[Commit]:
         """The branch's commits above this position, oldest first."""
-        rows = self._tx.connection.execute(
-            rows_of(Commit, commits)
-            .where(commits.c.app == app, commits.c.on_branch, commits.c.position > position)
-            .order_by(commits.c.position)
-        )
+        rows = self._tx.run(_AFTER, {"its_app": app, "its_position": position})
         return load_all(Commit, rows, state=CommitState)
 
     def after_the_last_good(self, app: AppName) -> list[Commit]:
@@ -421,7 +456,7 @@ class Commits:
 
     def newest(self, app: AppName) -> Commit | None:
         """The branch's newest placed commit."""
-        row = self._tx.connection.execute(_NEWEST, {"app": app}).first()
+        row = self._tx.run(_NEWEST, {"its_app": app}).first()
         return load(Commit, row, state=CommitState)
 
     def heads(self, of: Collection[AppName]) -> dict[AppName, str]:
@@ -589,12 +624,7 @@ class Commits:
 
     def wanted_now(self, app: AppName) -> list[Commit]:
         """Commits that a person wants out before the queue, newest wish first."""
-        rows = self._tx.connection.execute(
-            rows_of(Commit, commits)
-            .where(commits.c.app == app, commits.c.now_reason.is_not(None))
-            .order_by(commits.c.id.desc())
-        )
-        return load_all(Commit, rows, state=CommitState)
+        return load_all(Commit, self._tx.run(_WANTED_NOW, {"its_app": app}), state=CommitState)
 
     def unfinished(self, app: AppName) -> list[Commit]:
         """Received or in test, oldest first, without pull requests and what is inside merges."""
@@ -618,17 +648,12 @@ class Commits:
         room = parallel - self.in_hand([app], again_s).get(app, 0)
         if room <= 0:
             return []
-        now, of_app = self._tx.now(), commits.c.app == app
-        waits = and_(of_app, ITSELF, commits.c.state == CommitState.RECEIVED)
-        tests = and_(of_app, commits.c.state == CommitState.TESTING)
-        silent = and_(
-            tests, commits.c.lease_until <= now, or_(commits.c.due_at.is_(None), commits.c.due_at <= now)
-        )
-        ids = self._ids(silent)
+        its = {"its_app": app, "now": self._tx.now()}
+        ids = self._tx.run(_SILENT, its).scalars()
         if len(ids) < room:
-            ids += self._in_turn(app, and_(waits, commits.c.due_at <= now, not_(IS_PULL)), most)
+            ids += self._in_turn(app, self._tx.run(_WAITING, its), most)
         if len(ids) < room:  # nothing of the branch waits
-            ids += self._ids(and_(waits, commits.c.due_at <= now, IS_PULL))
+            ids += self._tx.run(_WAITING_PULLS, its).scalars()
         return self._in_order(ids[:room])
 
     def in_hand(self, apps: Collection[AppName], again_s: float) -> dict[AppName, int]:
@@ -638,27 +663,14 @@ class Commits:
         )
         return {row.app: row.many for row in rows}
 
-    def _in_turn(self, app: AppName, due: Any, most: int) -> list[int]:
-        place = case(
-            (commits.c.on_branch, commits.c.position)
-        )  # of one that has left the branch it says nothing
-        rows = self._tx.connection.execute(select(commits.c.id, place).where(due)).all()
-        if not rows:
+    def _in_turn(self, app: AppName, rows: Answer, most: int) -> list[int]:
+        waiting = [turn.Waiting(*row) for row in rows]
+        if not waiting:
             return []
-        tried = self._tx.connection.execute(
-            select(func.max(commits.c.position)).where(
-                commits.c.app == app, commits.c.on_branch, commits.c.state != CommitState.RECEIVED
-            )
-        ).scalar_one()
+        tried = self._tx.run(_TRIED, {"its_app": app}).scalar_one()
         active = self._tx.rollouts.active(app)
         runs = self.get(app, active.commit if active else self._tx.rollouts.released(app) or "")
-        waiting = [turn.Waiting(*row) for row in rows]
         return [one.id for one in turn.in_turn(waiting, tried, runs.position if runs else None, most)]
-
-    def _ids(self, where: Any) -> list[int]:
-        return list(
-            self._tx.connection.execute(select(commits.c.id).where(where).order_by(commits.c.id)).scalars()
-        )
 
     def _in_order(self, ids: Sequence[int]) -> list[Commit]:
         if not ids:
@@ -799,7 +811,7 @@ class Commits:
 
     def release(self, app: AppName, sha: str) -> Release | None:
         """The release of this commit."""
-        row = self._tx.connection.execute(_RELEASE, {"app": app, "sha": sha}).first()
+        row = self._tx.run(_RELEASE, {"its_app": app, "its_sha": sha}).first()
         return load(Release, row)
 
     def _one(self, *where: Any) -> Commit | None:
@@ -814,11 +826,8 @@ class Commits:
         return None if row is None else load_one(Commit, row, state=CommitState)
 
     def _write(self, commit: Commit, **values: Any) -> Commit:
-        changed = self._tx.connection.execute(
-            update(commits)
-            .where(commits.c.id == commit.id, commits.c.version == commit.version)
-            .values(version=commit.version + 1, **values)
-        )
+        its = {"its_id": commit.id, "its_version": commit.version}
+        changed = self._tx.run(_GUARDED, {**its, "version": commit.version + 1, **values})
         if changed.rowcount != 1:
             raise StaleWrite(
                 f"commit {commit.sha[:12]} has changed meanwhile", remedy="look again and repeat"

@@ -88,8 +88,7 @@ class Hosts:
 
     def of(self, rollout: RolloutId, *states: HostState) -> list[RolloutHost]:
         """The rollout's hosts in the order of activation, all or those in these states."""
-        where = [rollout_hosts.c.state.in_(states)] if states else []
-        return self._list(rollout_hosts.c.rollout == rollout, *where)
+        return self._found(_of(states), rollout=rollout)
 
     def may_still_act(self, rollout: RolloutId) -> list[RolloutHost]:
         """Those that an order may reach, or be at work on, whose end nobody has heard of; also failed or excluded ones."""
@@ -98,7 +97,7 @@ class Hosts:
 
     def canaries(self, rollout: RolloutId) -> list[RolloutHost]:
         """The hosts that get the release first."""
-        return self._list(rollout_hosts.c.rollout == rollout, rollout_hosts.c.role == Role.CANARY)
+        return self._found(_CANARIES, rollout=rollout)
 
     def compared(self, rollout: Rollout, positions: Sequence[int] = ()) -> list[RolloutHost]:
         """The baseline: hosts that are not switched yet, and run what the canary ran before, as far as is recorded.
@@ -107,17 +106,8 @@ class Hosts:
         Of the baseline's role, or at these positions. Empty when the canary ran nothing before: there is no old release to compare with.
         """
         before = {rollout.previous, *(host.previous for host in self.canaries(rollout.id))} - {None}
-        its = and_(fleet_hosts.c.app == rollout_hosts.c.app, fleet_hosts.c.name == rollout_hosts.c.name)
-        # What a host runs that we never shipped to is not recorded: it is the foreign release, like the canary's.
-        runs = case((fleet_hosts.c.release.is_(None), FOREIGN), else_=fleet_hosts.c.release)
-        has_moved = and_(fleet_hosts.c.release == UNREAD, IS_ANOTHER)
-        return self._list(
-            rollout_hosts.c.rollout == rollout.id,
-            or_(rollout_hosts.c.role == Role.BASELINE, rollout_hosts.c.position.in_(positions)),
-            rollout_hosts.c.state.in_(UNSWITCHED),
-            ~rollout_hosts.c.touched,
-            select(fleet_hosts.c.name).where(its, or_(runs.in_(before), has_moved)).exists(),
-        )
+        its = {"rollout": rollout.id, "positions": list(positions), "before": list(before)}
+        return load_all(RolloutHost, self._tx.connection.execute(_COMPARED, its), **_CONVERTERS)
 
     def sampled(self, rollout: RolloutId, positions: Sequence[int]) -> list[RolloutHost]:
         """The canary's hosts, the baseline's, and those at these positions, in the order of activation."""
@@ -156,7 +146,7 @@ class Hosts:
 
     def under_way(self, rollout: RolloutId) -> tuple[int, int]:
         """How many prepares, and how many token-less activations, run or have a message under way."""
-        row = self._tx.connection.execute(_UNDER_WAY, {"rollout": rollout, "now": self._tx.now()}).one()
+        row = self._tx.run(_UNDER_WAY, {"rollout": rollout, "now": self._tx.now()}).one()
         return int(row[0]), int(row[1])
 
     def silent(self, limit: int = 500) -> list[RolloutHost]:
@@ -169,7 +159,7 @@ class Hosts:
 
     def to_look_at(self, limit: int = 100) -> list[RolloutHost]:
         """Hosts that nobody could read to the end of their last rollout; one that is not over reads its own."""
-        return self._load(_LOOKS, most=limit)
+        return self._load(_FIRST_TO_LOOK_AT, most=limit)
 
     def nobody_reads(self, app: AppName, name: str) -> RolloutHost | None:
         """This host, in the rollout for which it is to be looked at, now or later."""
@@ -557,12 +547,8 @@ class Hosts:
 
     def move_cursor(self, host: RolloutHost, cursor: str | None) -> bool:
         """Where the metric source goes on reading; False when somebody else has read on from the same place."""
-        moved = self._tx.connection.execute(
-            update(rollout_hosts)
-            .where(rollout_hosts.c.id == host.id, rollout_hosts.c.cursor.is_not_distinct_from(host.cursor))
-            .values(cursor=cursor)
-        )
-        return moved.rowcount == 1
+        its = {"its_id": host.id, "its_cursor": host.cursor, "cursor": cursor}
+        return self._tx.run(_CURSOR, its).rowcount == 1
 
     def set_role(self, host: RolloutHost, role: Role) -> None:
         """Canary or not; a claim that runs on the host keeps its right."""
@@ -838,13 +824,14 @@ class Hosts:
         return changed
 
     def _list(self, *where: Any) -> list[RolloutHost]:
-        query = rows_of(RolloutHost, rollout_hosts).where(*where).order_by(rollout_hosts.c.position)
-        rows = self._tx.connection.execute(query)
+        rows = self._tx.connection.execute(_IN_ORDER.where(*where))
         return load_all(RolloutHost, rows, **_CONVERTERS)
 
     def _load(self, query: Prepared, **values: Any) -> list[RolloutHost]:
-        rows = self._tx.run(query, {"now": self._tx.now(), **values})
-        return load_all(RolloutHost, rows, **_CONVERTERS)
+        return self._found(query, now=self._tx.now(), **values)
+
+    def _found(self, query: Prepared, **values: Any) -> list[RolloutHost]:
+        return load_all(RolloutHost, self._tx.run(query, values), **_CONVERTERS)
 
     def _write(self, host: RolloutHost, **values: Any) -> RolloutHost:
         return self._write_all([(host, values)])[0]
@@ -912,6 +899,11 @@ def _needs_first_try() -> Any:
     return and_(_needs_roll_back(), rollout_hosts.c.state != H.ROLLBACK_FAILED)
 
 
+@functools.cache
+def _of(states: tuple[HostState, ...]) -> Prepared:
+    return Prepared(_ITS_OWN.where(rollout_hosts.c.state.in_(states)) if states else _ITS_OWN)
+
+
 def _its_rollout_is(states: Iterable[RolloutState]) -> Any:
     return rollout_hosts.c.rollout.in_(select(rollouts.c.id).where(rollouts.c.state.in_(list(states))))
 
@@ -931,29 +923,10 @@ _NO_ROOM = (
     .values(due_at=None)
 )
 _IS_DUE = or_(rollout_hosts.c.due_at.is_(None), rollout_hosts.c.due_at <= bindparam("now"))
-_SILENT = Prepared(
-    rows_of(RolloutHost, rollout_hosts)
-    .where(
-        rollout_hosts.c.state.in_(sorted(LEASED)), rollout_hosts.c.lease_until <= bindparam("now"), _IS_DUE
-    )
-    .order_by(rollout_hosts.c.position)
-    .limit(bindparam("most"))
-)
-_FAILED_ROLL_BACKS = Prepared(
-    rows_of(RolloutHost, rollout_hosts)
-    .where(
-        rollout_hosts.c.state == H.ROLLBACK_FAILED,
-        rollout_hosts.c.due_at <= bindparam("now"),
-        _its_rollout_is({RolloutState.ROLLED_BACK}),
-    )
-    .order_by(rollout_hosts.c.position)
-    .limit(bindparam("most"))
-)
-_DUE_OF = (
-    rows_of(RolloutHost, rollout_hosts)
-    .where(rollout_hosts.c.rollout == bindparam("rollout"), _IS_DUE)
-    .order_by(rollout_hosts.c.position)
-)
+_IN_ORDER = rows_of(RolloutHost, rollout_hosts).order_by(rollout_hosts.c.position)
+_ITS_OWN = _IN_ORDER.where(rollout_hosts.c.rollout == bindparam("rollout"))
+_DUE_OF = _ITS_OWN.where(_IS_DUE)
+_CANARIES = Prepared(_ITS_OWN.where(rollout_hosts.c.role == Role.CANARY))
 _PENDING = _DUE_OF.where(rollout_hosts.c.state == H.PENDING).limit(bindparam("most"))
 _PREPARABLE = Prepared(_PENDING)
 # By position alone all of several states would be sorted.
@@ -992,12 +965,14 @@ _PREPARABLE_AHEAD = Prepared(
 )
 _TO_RETRY = Prepared(_DUE_OF.where(rollout_hosts.c.state == H.PREPARED, rollout_hosts.c.token))
 _IS_RUNG = rollout_hosts.c.due_at > bindparam("now")
-_UNDER_WAY = select(
-    func.count().filter(
-        or_(rollout_hosts.c.state == H.PREPARING, and_(rollout_hosts.c.state == H.PENDING, _IS_RUNG))
-    ),
-    func.count().filter(and_(rollout_hosts.c.state == H.PREPARED, ~rollout_hosts.c.token, _IS_RUNG)),
-).where(rollout_hosts.c.rollout == bindparam("rollout"))
+_UNDER_WAY = Prepared(
+    select(
+        func.count().filter(
+            or_(rollout_hosts.c.state == H.PREPARING, and_(rollout_hosts.c.state == H.PENDING, _IS_RUNG))
+        ),
+        func.count().filter(and_(rollout_hosts.c.state == H.PREPARED, ~rollout_hosts.c.token, _IS_RUNG)),
+    ).where(rollout_hosts.c.rollout == bindparam("rollout"))
+)
 _WITH_DEBT = select(
     *columns(RolloutHost, rollout_hosts),
     func.coalesce(fleet_hosts.c.owes, false()).label("it_owes"),
@@ -1043,15 +1018,32 @@ _NOT_SETTLED = (
     .limit(1)
 )
 _TO_READ = Prepared(
-    rows_of(RolloutHost, rollout_hosts)
-    .where(
+    _IN_ORDER.where(
         rollout_hosts.c.state == H.UNKNOWN,
         _IS_DUE,
         or_(rollout_hosts.c.lease_until.is_(None), rollout_hosts.c.lease_until <= bindparam("now")),
         _its_rollout_is(SWITCHING),
+    ).limit(bindparam("most"))
+)
+_SILENT = Prepared(
+    _IN_ORDER.where(
+        rollout_hosts.c.state.in_(LEASED), rollout_hosts.c.lease_until <= bindparam("now"), _IS_DUE
+    ).limit(bindparam("most"))
+)
+_FAILED_ROLL_BACKS = Prepared(
+    _IN_ORDER.where(
+        rollout_hosts.c.state == H.ROLLBACK_FAILED,
+        rollout_hosts.c.due_at <= bindparam("now"),
+        _its_rollout_is({RolloutState.ROLLED_BACK}),
+    ).limit(bindparam("most"))
+)
+_CURSOR = Prepared(
+    update(rollout_hosts).where(
+        rollout_hosts.c.id == bindparam("its_id"),
+        rollout_hosts.c.cursor.is_not_distinct_from(
+            bindparam("its_cursor", type_=rollout_hosts.c.cursor.type)
+        ),
     )
-    .order_by(rollout_hosts.c.position)
-    .limit(bindparam("most"))
 )
 # To one that is late nothing is sent: it is not touched.
 _IN_TIME = rollout_hosts.c.lease_until > bindparam("now")
@@ -1078,6 +1070,25 @@ _ANOTHER_MACHINE = _FLEET_HOST.values(
 )
 # The inventory has had it at another address since: perhaps the same machine, which then runs the same.
 IS_ANOTHER = fleet_hosts.c.operation == 0
+# What a host runs that we never shipped to is not recorded: it is the foreign release, like the canary's.
+_RAN_BEFORE = case((fleet_hosts.c.release.is_(None), FOREIGN), else_=fleet_hosts.c.release).in_(
+    bindparam("before", expanding=True)
+)
+_COMPARED = _ITS_OWN.where(
+    or_(
+        rollout_hosts.c.role == Role.BASELINE,
+        rollout_hosts.c.position.in_(bindparam("positions", expanding=True)),
+    ),
+    rollout_hosts.c.state.in_(UNSWITCHED),
+    ~rollout_hosts.c.touched,
+    select(fleet_hosts.c.name)
+    .where(
+        fleet_hosts.c.app == rollout_hosts.c.app,
+        fleet_hosts.c.name == rollout_hosts.c.name,
+        or_(_RAN_BEFORE, and_(fleet_hosts.c.release == UNREAD, IS_ANOTHER)),
+    )
+    .exists(),
+)
 _AT_ITS_ADDRESS = fleet_hosts.c.address == bindparam("its_address")  # else it is of who had the name before
 _UNTRIED = _FLEET_HOST.where(_AT_ITS_ADDRESS).values(operation=0)
 _NO_LATER = _FLEET_HOST.where(fleet_hosts.c.operation <= bindparam("its_epoch"))
@@ -1183,7 +1194,7 @@ _TO_LOOK_AT = (
     )
     .order_by(rollout_hosts.c.id)
 )
-_LOOKS = Prepared(_TO_LOOK_AT.limit(bindparam("most")))
+_FIRST_TO_LOOK_AT = Prepared(_TO_LOOK_AT.limit(bindparam("most")))
 
 # Nobody is at work on it; what failed to go back waits for its next try with a lease of nobody's.
 _FREE = or_(

@@ -27,6 +27,11 @@ NOTICE_ATTEMPTS = 8
 _MORE = Prepared(insert(events).inline())
 _ONE_OUTPUT = Prepared(insert(outputs).inline())
 _SAMPLES = Prepared(insert(samples).inline())
+_ITS_SAMPLES = Prepared(
+    rows_of(Interval, samples)
+    .where(samples.c.rollout == bindparam("rollout"))
+    .order_by(samples.c.t, samples.c.id)
+)
 
 
 class Events:
@@ -257,10 +262,7 @@ class Samples:
 
     def of(self, rollout: RolloutId) -> list[Interval]:
         """All of them, by time."""
-        rows = self._tx.connection.execute(
-            rows_of(Interval, samples).where(samples.c.rollout == rollout).order_by(samples.c.t, samples.c.id)
-        )
-        return load_all(Interval, rows, flags=tuple)
+        return load_all(Interval, self._tx.run(_ITS_SAMPLES, {"rollout": rollout}), flags=tuple)
 
     def newest_t(self, rollout: RolloutId) -> float:
         """Up to when something was measured; 0 when nothing was."""

@@ -136,7 +136,7 @@ class Rollouts:
 
     def unfinished(self, app: AppName | None = None) -> list[Rollout]:
         """Pending and active ones, oldest first."""
-        return self._load(_UNFINISHED) if app is None else self._load(_UNFINISHED_OF, its_app=app)
+        return self._load(_UNFINISHED_OF, its_app=app) if app else self._load(_UNFINISHED)
 
     def unfinished_commits(self, app: AppName) -> set[str]:
         """What pending and active rollouts ship."""
@@ -164,8 +164,8 @@ class Rollouts:
 
     def newest_done(self, app: AppName) -> Rollout | None:
         """The rollout whose release the fleet runs: after `rollback --to`, the one that brought that commit."""
-        row = self._tx.run(_NEWEST_DONE, {"its_app": app, "its_commit": self.released(app)}).first()
-        return load(Rollout, row, **_CONVERTERS)
+        found = self._load(_NEWEST_DONE, its_app=app, its_commit=self.released(app))
+        return found[0] if found else None
 
     def since(self, commit: str, rollout: Rollout) -> list[Rollout]:
         """What the fleet has gone through from this commit to that rollout, newest first, without it; nothing when it did not come from there."""
@@ -192,17 +192,7 @@ class Rollouts:
         while (
             since is not None and sha is not None
         ):  # the rollout that `--to` went to may have been taken back later
-            row = self._tx.connection.execute(
-                select(func.coalesce(rollouts.c.rollback_to, rollouts.c.previous), rollouts.c.stop_epoch)
-                .where(
-                    rollouts.c.app == app,
-                    rollouts.c.commit == sha,
-                    rollouts.c.state.in_([RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK]),
-                    rollouts.c.stop_epoch > since,
-                )
-                .order_by(rollouts.c.stop_epoch.desc())
-                .limit(1)
-            ).first()
+            row = self._tx.run(_TAKEN_BACK_SINCE, {"its_app": app, "its_commit": sha, "since": since}).first()
             if row is None:
                 break
             sha, since = row
@@ -210,13 +200,8 @@ class Rollouts:
 
     def newest(self, app: AppName | None) -> Rollout | None:
         """The last rollout of all."""
-        row = self._tx.connection.execute(
-            rows_of(Rollout, rollouts)
-            .where(*([rollouts.c.app == app] if app else []))
-            .order_by(rollouts.c.id.desc())
-            .limit(1)
-        ).first()
-        return load(Rollout, row, **_CONVERTERS)
+        found = self._load(_NEWEST_OF, its_app=app) if app else self._load(_NEWEST)
+        return found[0] if found else None
 
     def of_commit(self, app: AppName, sha: str) -> list[Rollout]:
         """Every rollout of this commit, oldest first."""
@@ -224,14 +209,7 @@ class Rollouts:
 
     def durations(self, app: AppName, limit: int = 50) -> list[float]:
         """How long the app's newest done rollouts were under way, in seconds; the time that they stood halted is left out."""
-        rows = self._tx.connection.execute(
-            select(rollouts.c.took_s, rollouts.c.started_at, rollouts.c.ended_at)
-            .where(
-                rollouts.c.app == app, rollouts.c.state == RolloutState.DONE, rollouts.c.ended_at.is_not(None)
-            )
-            .order_by(rollouts.c.id.desc())
-            .limit(limit)
-        )
+        rows = self._tx.run(_DURATIONS, {"its_app": app, "most": limit})
         return [
             (ended - started).total_seconds() if took is None else float(took)
             for took, started, ended in rows
@@ -377,17 +355,17 @@ class Rollouts:
 
     def set_counting(self, rollout: RolloutId, *, counting: bool) -> None:
         """Outcomes wait to be counted, or are being counted now."""
-        self._tx.connection.execute(_SET, {"rollout": rollout, "counting": counting})
+        self._tx.run(_SET, {"rollout": rollout, "counting": counting})
 
     def ring_again(self, rollout: RolloutId, after_s: float) -> None:
         """Nobody needs to look at this rollout again before `after_s`."""
-        self._tx.connection.execute(_SET, {"rollout": rollout, "due_at": self._tx.now() + after_s})
+        self._tx.run(_SET, {"rollout": rollout, "due_at": self._tx.now() + after_s})
 
     def claim_tick(self, rollout: RolloutId, state: RolloutState, next_s: float) -> bool:
         """True for one of all those who want to do this stage's next step now."""
         now = self._tx.now()
         values = {"rollout": rollout, "its_state": state, "now": now, "due_at": now + next_s}
-        return self._tx.connection.execute(_CLAIM_TICK, values).rowcount == 1
+        return self._tx.run(_CLAIM_TICK, values).rowcount == 1
 
     def claim_watch(self, rollout: RolloutId, next_s: float) -> bool:
         """As `claim_tick`, for the watch over a fan-out, whose own stage has another pace.
@@ -413,8 +391,8 @@ class Rollouts:
 
     def unwatched(self, late_s: float) -> list[RolloutId]:
         """Those whose fan-out should have been looked at `late_s` ago."""
-        found = self._tx.run(_UNWATCHED, {"late": self._tx.now() - late_s})
-        return [RolloutId(number) for number in found.scalars()]
+        rows = self._tx.run(_UNWATCHED, {"before": self._tx.now() - late_s})
+        return [RolloutId(number) for number in rows.scalars()]
 
     def recount(self, rollout: RolloutId) -> dict[str, int]:
         """The counters as the host rows say; those that differed, repaired."""
@@ -453,7 +431,7 @@ class Rollouts:
     def _write(self, rollout: Rollout, **values: Any) -> Rollout:
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
         its = {"rollout": rollout.id, "its_version": rollout.version, "its_state": rollout.state}
-        changed = self._tx.connection.execute(_GUARDED, {**its, "version": rollout.version + 1, **plain})
+        changed = self._tx.run(_GUARDED, {**its, "version": rollout.version + 1, **plain})
         if changed.rowcount != 1:
             raise StaleWrite(
                 f"rollout {rollout.id} is no longer {rollout.state}",
@@ -491,26 +469,20 @@ _THIS = rollouts.c.id == bindparam("rollout")
 _BY_ID = Prepared(rows_of(Rollout, rollouts).where(_THIS))
 _OLDEST_FIRST = rows_of(Rollout, rollouts).order_by(rollouts.c.id)
 _IS_UNFINISHED = rollouts.c.state.not_in(sorted(FINISHED))
+_OF_APP = rollouts.c.app == bindparam("its_app")
 _IN_STATE = Prepared(_OLDEST_FIRST.where(rollouts.c.state == bindparam("its_state")))
+_ACTIVE = Prepared(_OLDEST_FIRST.where(_OF_APP, rollouts.c.state.in_(sorted(ACTIVE))))
+_PENDING = Prepared(_OLDEST_FIRST.where(_OF_APP, rollouts.c.state == RolloutState.PENDING))
 _UNFINISHED = Prepared(_OLDEST_FIRST.where(_IS_UNFINISHED))
+_UNFINISHED_OF = Prepared(_OLDEST_FIRST.where(_OF_APP, _IS_UNFINISHED))
 _DUE = Prepared(
     _OLDEST_FIRST.where(_IS_UNFINISHED, or_(rollouts.c.due_at <= bindparam("now"), rollouts.c.counting))
 )
-_UNWATCHED = Prepared(
-    select(rollouts.c.id).where(
-        rollouts.c.state == RolloutState.FANNING_OUT,
-        or_(rollouts.c.watch_due_at.is_(None), rollouts.c.watch_due_at <= bindparam("late")),
-    )
-)
-_OF_APP = rollouts.c.app == bindparam("its_app")
-_UNFINISHED_OF = Prepared(_OLDEST_FIRST.where(_OF_APP, _IS_UNFINISHED))
-_ACTIVE = Prepared(_OLDEST_FIRST.where(_OF_APP, rollouts.c.state.in_(sorted(ACTIVE))))
-_PENDING = Prepared(_OLDEST_FIRST.where(_OF_APP, rollouts.c.state == RolloutState.PENDING))
+_LAST = rows_of(Rollout, rollouts).order_by(rollouts.c.id.desc()).limit(1)
+_NEWEST = Prepared(_LAST)
+_NEWEST_OF = Prepared(_LAST.where(_OF_APP))
 _NEWEST_DONE = Prepared(
-    rows_of(Rollout, rollouts)
-    .where(_OF_APP, rollouts.c.state == RolloutState.DONE, rollouts.c.commit == bindparam("its_commit"))
-    .order_by(rollouts.c.id.desc())
-    .limit(1)
+    _LAST.where(_OF_APP, rollouts.c.state == RolloutState.DONE, rollouts.c.commit == bindparam("its_commit"))
 )
 _RELEASED = Prepared(
     select(func.coalesce(rollouts.c.rollback_to, rollouts.c.commit), rollouts.c.stop_epoch)
@@ -524,17 +496,45 @@ _RELEASED = Prepared(
     .order_by(rollouts.c.id.desc())
     .limit(1)
 )
+_TAKEN_BACK_SINCE = Prepared(
+    select(func.coalesce(rollouts.c.rollback_to, rollouts.c.previous), rollouts.c.stop_epoch)
+    .where(
+        _OF_APP,
+        rollouts.c.commit == bindparam("its_commit"),
+        rollouts.c.state.in_([RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK]),
+        rollouts.c.stop_epoch > bindparam("since"),
+    )
+    .order_by(rollouts.c.stop_epoch.desc())
+    .limit(1)
+)
+_DURATIONS = Prepared(
+    select(rollouts.c.took_s, rollouts.c.started_at, rollouts.c.ended_at)
+    .where(_OF_APP, rollouts.c.state == RolloutState.DONE, rollouts.c.ended_at.is_not(None))
+    .order_by(rollouts.c.id.desc())
+    .limit(bindparam("most"))
+)
+_UNWATCHED = Prepared(
+    select(rollouts.c.id).where(
+        rollouts.c.state == RolloutState.FANNING_OUT,
+        or_(rollouts.c.watch_due_at.is_(None), rollouts.c.watch_due_at <= bindparam("before")),
+    )
+)
 _IDENTITY = Prepared(
     select(rollouts.c.id, rollouts.c.commit, rollouts.c.digest, rollouts.c.started_at).where(_THIS)
 )
 _STATES = select(rollouts.c.id, rollouts.c.state).where(rollouts.c.id.in_(bindparam("ids", expanding=True)))
-_SET = update(rollouts).where(_THIS)
-_CLAIM_TICK = _SET.where(
-    rollouts.c.state == bindparam("its_state"),
-    or_(rollouts.c.due_at.is_(None), rollouts.c.due_at <= bindparam("now")),
+_SET = Prepared(update(rollouts).where(_THIS))
+_CLAIM_TICK = Prepared(
+    update(rollouts).where(
+        _THIS,
+        rollouts.c.state == bindparam("its_state"),
+        or_(rollouts.c.due_at.is_(None), rollouts.c.due_at <= bindparam("now")),
+    )
 )
-_GUARDED = _SET.where(
-    rollouts.c.version == bindparam("its_version"), rollouts.c.state == bindparam("its_state")
+_GUARDED = Prepared(
+    update(rollouts).where(
+        _THIS, rollouts.c.version == bindparam("its_version"), rollouts.c.state == bindparam("its_state")
+    )
 )
 _KIND = (
     rollout_hosts.c.state,

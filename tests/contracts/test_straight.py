@@ -15,9 +15,11 @@ from sqlalchemy.exc import (
     PendingRollbackError,
 )
 
-from rollout.domain.model import Member, Role
+from rollout.domain.model import BranchCommit, Member, Release, Role
+from rollout.domain.states import CommitState, HostState, RolloutState
+from rollout.domain.verdict import Interval
 from rollout.errors import Conflict, ServiceUnavailable
-from rollout.store import apps, hosts, journal, rollouts, store, straight
+from rollout.store import apps, commits, hosts, journal, rollouts, store, straight
 from rollout.store.rollouts import Planned
 from rollout.store.straight import Prepared
 from rollout.store.tables import facts, fleet_hosts, rollout_hosts
@@ -77,7 +79,66 @@ RUNS = {
         hosts._RUNS,
         {**REPORT, "its_address": ADDRESS, "its_release": SHA, "its_time": TODAY, "stays": True},
     ),
+    "its canaries": (hosts._CANARIES, {"rollout": 1}),
+    "its hosts": (hosts._of(()), {"rollout": 1}),
+    "its hosts in some states": (hosts._of((HostState.PENDING, HostState.PREPARED)), {"rollout": 1}),
+    "under way": (hosts._UNDER_WAY, {"rollout": 1, "now": 1.0}),
+    "silent": (hosts._SILENT, {"now": 1e12, "most": 2}),
+    "nobody could read": (hosts._FIRST_TO_LOOK_AT, {"now": 1e12, "most": 2}),
+    "failed to go back": (hosts._FAILED_ROLL_BACKS, {"now": 1e12, "most": 2}),
+    "a first cursor": (hosts._CURSOR, {"its_id": 1, "its_cursor": None, "cursor": "12"}),
+    "another one's cursor": (hosts._CURSOR, {"its_id": 1, "its_cursor": "7", "cursor": "12"}),
     "a rollout": (rollouts._BY_ID, {"rollout": 1}),
+    "in a state": (rollouts._IN_STATE, {"its_state": "fanning_out"}),
+    "active": (rollouts._ACTIVE, {"its_app": "shop"}),
+    "planned": (rollouts._PENDING, {"its_app": "shop"}),
+    "unfinished": (rollouts._UNFINISHED, {}),
+    "the app's unfinished": (rollouts._UNFINISHED_OF, {"its_app": "shop"}),
+    "due": (rollouts._DUE, {"now": 1e12}),
+    "newest": (rollouts._NEWEST, {}),
+    "the app's newest": (rollouts._NEWEST_OF, {"its_app": "shop"}),
+    "the newest done": (rollouts._NEWEST_DONE, {"its_app": "third", "its_commit": SHA}),
+    "what runs": (rollouts._RELEASED, {"its_app": "third"}),
+    "taken back since": (rollouts._TAKEN_BACK_SINCE, {"its_app": "other", "its_commit": SHA, "since": 4}),
+    "how long they took": (rollouts._DURATIONS, {"its_app": "third", "most": 3}),
+    "unwatched": (rollouts._UNWATCHED, {"before": 1.0}),
+    "a due time": (rollouts._SET, {"rollout": 1, "due_at": 2.5}),
+    "a tick": (rollouts._CLAIM_TICK, {"rollout": 1, "its_state": "fanning_out", "now": 1.0, "due_at": 3.0}),
+    "a change": (
+        rollouts._GUARDED,
+        {
+            "rollout": 1,
+            "its_version": 1,
+            "its_state": "fanning_out",
+            "version": 2,
+            "state": RolloutState.HALTED,
+            "confirmed": ["web1"],
+            "ended_at": TODAY,
+            "stop_epoch": 2**62,
+        },
+    ),
+    "a commit": (commits._OF_SHA, {"its_app": "shop", "its_sha": SHA}),
+    "the same commit": (commits._BY_ID, {"its_id": 1}),
+    "its release": (commits._RELEASE, {"its_app": "shop", "its_sha": SHA}),
+    "what comes after": (commits._AFTER, {"its_app": "shop", "its_position": 1}),
+    "the line's newest": (commits._NEWEST, {"its_app": "shop"}),
+    "wanted": (commits._WANTED_NOW, {"its_app": "shop"}),
+    "tests that went silent": (commits._SILENT, {"its_app": "shop", "now": 1e12}),
+    "to be tested": (commits._WAITING, {"its_app": "shop", "now": 1e12}),
+    "pull requests to be tested": (commits._WAITING_PULLS, {"its_app": "shop", "now": 1e12}),
+    "how far tests came": (commits._TRIED, {"its_app": "shop"}),
+    "a commit's change": (
+        commits._GUARDED,
+        {**CLAIM, "version": 2, "state": CommitState.BARRED, "took_s": 1.25, "reason": None, "suspect": True},
+    ),
+    "an app": (apps._HAS_ROW, {"its_name": "shop"}),
+    "its note": (apps._NOTE, {"its_name": "shop"}),
+    "a first note": (apps._SET_NOTE, {"its_name": "shop", "its_note": "ä", "note": "ä"}),
+    "no note, as before": (apps._SET_NOTE, {"its_name": "shop", "its_note": None, "note": None}),
+    "its freeze": (apps._FROZEN, {"its_name": "shop"}),
+    "what it heard": (apps._HEARD, {"its_name": "shop"}),
+    "samples of it": (journal._ITS_SAMPLES, {"rollout": 1}),
+    "a notice": (journal._ANY_NOTICE, {"now": 1e12}),
     "its identity": (rollouts._IDENTITY, {"rollout": 1}),
     "its hold": (rollouts._HOLD, {"rollout": 1}),
     "its window": (rollouts._WINDOW, {"rollout": 1}),
@@ -91,19 +152,6 @@ RUNS = {
         {"rollout": 1, "its_window": 2, "new_window": 3, "passed": 2, "given_back": 1},
     ),
     "a state": (rollouts._STATE, {"rollout": 1}),
-    "those in a state": (rollouts._IN_STATE, {"its_state": "pending"}),
-    "unfinished": (rollouts._UNFINISHED, {}),
-    "unfinished ones of an app": (rollouts._UNFINISHED_OF, {"its_app": "shop"}),
-    "the active one": (rollouts._ACTIVE, {"its_app": "shop"}),
-    "the pending one": (rollouts._PENDING, {"its_app": "shop"}),
-    "the newest done": (rollouts._NEWEST_DONE, {"its_app": "shop", "its_commit": None}),
-    "what is released": (rollouts._RELEASED, {"its_app": "shop"}),
-    "due ones": (rollouts._DUE, {"now": 1e12}),
-    "unwatched ones": (rollouts._UNWATCHED, {"late": 1e12}),
-    "silent hosts": (hosts._SILENT, {"now": 1e12, "most": 2}),
-    "failed rollbacks": (hosts._FAILED_ROLL_BACKS, {"now": 1e12, "most": 2}),
-    "to be looked at": (hosts._LOOKS, {"now": 1e12, "most": 2}),
-    "a notice": (journal._ANY_NOTICE, {"now": 1e12}),
     "a poll": (apps._poll_is_due(polled=True), POLL),
     "what was asked for": (apps._poll_is_due(polled=False), POLL),
     "what waits too long": (
@@ -183,7 +231,7 @@ EACH = {
     "events": (journal._MORE, [EVENT, *(EVENT | {"why": word, "rollout": None} for word in WORDS), EVENT]),
     "samples": (journal._SAMPLES, [SAMPLE, SAMPLE | {"observed": False, "counts": {}}]),
 }
-TABLES = ("rollouts", "rollout_hosts", "fleet_hosts", "apps", "events", "outputs", "samples")
+TABLES = ("rollouts", "rollout_hosts", "fleet_hosts", "apps", "commits", "events", "outputs", "samples")
 
 
 @pytest.fixture
@@ -212,7 +260,18 @@ def seeded(store):
         to(its.where(rollout_hosts.c.id == 2).values(state="prepared"))
         to(its.where(rollout_hosts.c.id == 3).values(state="done", rollout=2, touched=True, operation=4))
         to(update(fleet_hosts).where(fleet_hosts.c.name == "web2").values(owes=True, owed=SHA))
-        tx.apps.ensure("shop")
+        tx.rollouts.add(
+            Planned("third", SHA, [SHA], SHA, "d" * 64, "ann", {}, 2, "ramp", 9, 1, fleet[:1]), why=""
+        )
+        its_end = {"state": "done", "started_at": TODAY, "ended_at": TODAY, "took_s": 2.5}
+        to(update(rollouts.rollouts).where(rollouts.rollouts.c.id == 3).values(its_end))
+        line = [BranchCommit(f"{n:x}" * 40, n, f"ä {n}", "Ann", "", tree=f"{n:x}" * 40) for n in (10, 11, 12)]
+        tx.commits.add_all("shop", line, who="ann", why="pushed")
+        tx.commits.add_release("shop", Release(SHA, "d" * 64, "/there", 12))
+        lost = {"state": "testing", "lease_until": 1.0, "now_reason": "hurry", "now_by": "ann"}
+        to(update(commits.commits).where(commits.commits.c.id == 2).values(lost))
+        tx.samples.add(1, [Interval(1.5, 0.5, "web1", "canary", True, {"2xx": 3}, "log", ("slow",))])
+        tx.notices.add("shop", 1, "a title", "its body")
     return store
 
 
@@ -284,7 +343,7 @@ def test_none_at_once_ask_nothing(seeded):
 def test_every_prepared_statement_is_compared():
     """A statement that is added to these modules is one that is compared here."""
     compared = {id(prepared.statement) for prepared, _ in [*RUNS.values(), *EACH.values()]}
-    known = [(m, name) for m in (apps, hosts, journal, rollouts) for name in vars(m)]
+    known = [(m, name) for m in (apps, commits, hosts, journal, rollouts) for name in vars(m)]
     missing = [
         f"{module.__name__}.{name}"
         for module, name in known
