@@ -81,7 +81,7 @@ def follow(app: AppName, members: list[Member], deps: Deps) -> None:
     if moved:  # these rows alone: each may be one of another rollout
         with deps.store.transaction() as tx:
             tx.apps.lock(app)  # as whoever takes stock of the fleet: their hosts are in another order
-            tx.hosts.move(app, moved)
+            tx.hosts.move(app, moved, members)
 
 
 def late(tx: Transaction, app: AppConfig) -> list[Late]:

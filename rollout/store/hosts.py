@@ -51,12 +51,12 @@ from rollout.domain.states import (
     next_host_state,
 )
 from rollout.errors import StaleWrite
-from rollout.store.rows import columns, load, load_all, load_one, names, rows_of
+from rollout.store.rows import columns, load, load_all, load_one, rows_of
 from rollout.store.straight import Prepared
 from rollout.store.tables import fleet_hosts, rollout_hosts, rollouts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
     from rollout.store.store import Transaction
 
@@ -580,34 +580,31 @@ class Hosts:
 
     # -- the fleet across rollouts ---------------------------------------------------------------------------------
 
-    def know(self, app: AppName, members: Iterable[Member], *, moved: bool = False) -> None:
-        """These hosts are in the fleet, with the addresses that they have now; what was seen at others says nothing of them (I5).
+    def know(self, app: AppName, members: Iterable[Member], *, moved: Container[str] = ()) -> None:
+        """These hosts are in the fleet, and are where they are said to be now; what was seen at other addresses says nothing of them (I5).
 
-        `moved`: nor does what was seen at the same ones, behind which they may be others.
+        `moved`: of these hosts nor does what was seen at the same ones, behind which they may be others.
         """
-        its = {row.name: row for row in self._tx.connection.execute(_ADDRESSES, {"its_app": app})}
+        its = {row.name: row for row in self._tx.connection.execute(_WHERE, {"its_app": app})}
         missing = [one for one in members if one.name not in its]
-        other = [
-            one
-            for one in members
-            if (row := its.get(one.name)) and (moved or row.address != one.address or row.left_at is not None)
-        ]
+        known = [(its[one.name], one) for one in members if one.name in its]
         if missing:
             self._tx.connection.execute(
-                insert(fleet_hosts),
-                [{"app": app, "name": one.name, "address": one.address} for one in missing],
+                insert(fleet_hosts), [{"app": app, "name": one.name, **_where(one)} for one in missing]
             )
-        for one in sorted(other, key=lambda it: it.name):  # as whoever reports on several
+        for was, one in sorted(known, key=lambda it: it[0].name):  # as whoever reports on several
             host = {"its_app": app, "its_name": one.name}
-            self._tx.connection.execute(_FLEET_HOST.values(address=one.address, left_at=None), host)
-            if moved or its[one.name].address != one.address:
+            if was.left_at is not None or _where(was) != _where(one):
+                self._tx.connection.execute(_FLEET_HOST.values(**_where(one), left_at=None), host)
+            if one.name in moved or was.address != one.address:
                 self._tx.connection.execute(_ANOTHER_MACHINE, host)
 
     def take_stock(self, app: AppName, members: Iterable[Member]) -> None:
         """As `know`, of the whole inventory: whoever is not in it has left the fleet."""
         here = {member.name: member for member in members}
         self.know(app, here.values())
-        for row in sorted(self._tx.connection.execute(_ADDRESSES, {"its_app": app})):
+        known = self._tx.connection.execute(_WHERE, {"its_app": app})
+        for row in sorted(known, key=lambda it: it.name):
             if row.name not in here and row.left_at is None:
                 self._tx.connection.execute(
                     _FLEET_HOST.values(left_at=self._tx.today()), {"its_app": app, "its_name": row.name}
@@ -631,21 +628,21 @@ class Hosts:
             if (said := now.get(was.name)) and (its := _now(was, said, partial(path_on, rollout))) != was
         ]
 
-    def move(self, app: AppName, moved: Iterable[Moved]) -> None:
-        """They are looked for there, at once; a claim that somebody has keeps its way."""
+    def move(self, app: AppName, moved: Iterable[Moved], members: Iterable[Member]) -> None:
+        """They are looked for there, at once; a claim that somebody has keeps its way. `members`: the inventory that says so."""
         now, rows = self._tx.now(), sorted(moved, key=lambda one: one[0])
         for host, its, _ in rows:
             self._tx.connection.execute(_MOVED.values(asdict(its)), {"host": host, "now": now})
-        here = {its.name: its for _, its, elsewhere in rows if elsewhere}
-        self.know(app, here.values(), moved=True)  # by the port or path alone it may be another one, too
+        elsewhere = {its.name for _, its, elsewhere in rows if elsewhere}
+        self.know(app, members, moved=elsewhere)  # by the port or path alone it may be another one, too
 
     def follow(self, rollout: RolloutId, path_on: Callable[[Member], str]) -> None:
-        """Its hosts are looked for where they were seen to be since: one that is taken back later may have moved meanwhile."""
+        """Its hosts are looked for where they are known to be by now: one that is taken back later may have moved meanwhile."""
         now = self._tx.now()
-        found = self._tx.connection.execute(_SEEN_SINCE, {"its_rollout": rollout, "now": now}).all()
+        found = self._tx.connection.execute(_KNOWN_NOW, {"its_rollout": rollout, "now": now}).all()
         for row in found:
-            was, there = load_one(Member, row), load_one(Member, row[len(names(Member)) :])
-            said = there if row.there else replace(was, address=row.here)
+            was = load_one(Member, row)
+            said = replace(was, **{what: getattr(row, f"now_{what}") for what in _WHERE_IT_IS})
             if (its := _now(was, said, path_on)) != was:
                 self._tx.connection.execute(_PLACED.values(asdict(its)), {"host": row.id, "now": now})
 
@@ -881,6 +878,11 @@ def _now(was: Member, said: Member, path_on: Callable[[Member], str]) -> Member:
     return replace(its, path=path_on(replace(its, path=said.path)))
 
 
+def _where(its: Any) -> dict[str, Any]:
+    """Of a host, or of a row of `fleet_hosts`."""
+    return {what: getattr(its, what) for what in _WHERE_IT_IS}
+
+
 def _place(its: Member) -> tuple[str, int, str]:
     """Behind another one may be another machine."""
     return its.address, its.port, its.path
@@ -1058,9 +1060,11 @@ _LEASE_LEFT = Prepared(select(rollout_hosts.c.lease_until).where(_CLAIMED))
 _FLEET_HOST = update(fleet_hosts).where(
     fleet_hosts.c.app == bindparam("its_app"), fleet_hosts.c.name == bindparam("its_name")
 )
-_ADDRESSES = select(fleet_hosts.c.name, fleet_hosts.c.address, fleet_hosts.c.left_at).where(
-    fleet_hosts.c.app == bindparam("its_app")
-)
+# What is said of where a host is, in a fleet's row as in a rollout's; where a rollout's releases are on it, its plan says.
+_WHERE_IT_IS = ("address", "port", "user", "variables")
+_WHERE = select(
+    fleet_hosts.c.name, *(fleet_hosts.c[what] for what in _WHERE_IT_IS), fleet_hosts.c.left_at
+).where(fleet_hosts.c.app == bindparam("its_app"))
 _RECORDED = select(fleet_hosts.c.release).where(
     fleet_hosts.c.app == bindparam("its_app"), fleet_hosts.c.name == bindparam("its_name")
 )
@@ -1225,33 +1229,20 @@ _AWAITED = _SOMEWHERE.join(
     # Of the many in which it was done the last one.
     or_(rollout_hosts.c.state != H.DONE, rollout_hosts.c.id == _LAST_OF_ITS),
 )
-# By the last rollout that had the host at the address that it has now.
-_THERE = rollout_hosts.alias()
-_LAST_THERE = (
-    select(_OTHER.c.id)
-    .where(_SAME_HOST, _OTHER.c.address == fleet_hosts.c.address)
-    .order_by(_OTHER.c.rollout.desc())
-    .limit(1)
-    .correlate(rollout_hosts, fleet_hosts)
-    .scalar_subquery()
-)
-_SEEN_SINCE = (
+_KNOWN_NOW = (
     select(
         *columns(Member, rollout_hosts),
-        *columns(Member, _THERE),
-        _THERE.c.id.label("there"),
-        fleet_hosts.c.address.label("here"),
+        *(fleet_hosts.c[what].label(f"now_{what}") for what in _WHERE_IT_IS),
         rollout_hosts.c.id,
     )
     .join(
         fleet_hosts,
         and_(fleet_hosts.c.app == rollout_hosts.c.app, fleet_hosts.c.name == rollout_hosts.c.name),
     )
-    .outerjoin(_THERE, _THERE.c.id == _LAST_THERE)
     .where(
         rollout_hosts.c.rollout == bindparam("its_rollout"),
         _FREE,
-        _THERE.c.id.is_distinct_from(rollout_hosts.c.id),
+        fleet_hosts.c.port.is_not(None),  # a process of before 0020 has written it
     )
 )
 _PLACED = update(rollout_hosts).where(rollout_hosts.c.id == bindparam("host"), _FREE)

@@ -3,7 +3,7 @@
 from sqlalchemy import text
 
 from rollout.services import bars, intake
-from tests.support.older import checks_of_0018
+from tests.support.older import checks_of_0018, hosts_of_0019
 from tests.support.world import World
 
 
@@ -27,6 +27,7 @@ def test_what_a_person_had_unbarred_stays_so(tmp_path, monkeypatch, database):
         tx.connection.execute(
             text("CREATE INDEX ix_rollout_hosts_rollout_state ON rollout_hosts (rollout, state)")
         )
+        hosts_of_0019(tx.connection)
         checks_of_0018(tx.connection)
         later = {
             "checks": ["stamp", "began_at", "took_s"],

@@ -12,3 +12,10 @@ def checks_of_0018(connection):
         for column in ("thing", "run", "attempt", "since", "until"):
             checks.drop_column(column)
         checks.create_unique_constraint("uq_checks_app_sha_name", ["app", "sha", "name"])
+
+
+def hosts_of_0019(connection):
+    """Of where a host is, `fleet_hosts` has the address only."""
+    operations = Operations(MigrationContext.configure(connection))
+    for column in ("port", "user", "variables"):
+        operations.drop_column("fleet_hosts", column)

@@ -596,6 +596,26 @@ def test_a_rollback_follows_hosts_to_the_port_and_user_of_their_last_rollout(wor
     assert set(world.runs().values()) == {older}
 
 
+def test_a_rollback_goes_by_what_was_heard_last_of_where_a_host_is(world, monkeypatch):
+    """The inventory was read while a newer rollout was under way with the ports of its plan, and that one was taken back."""
+    older = first_release(world)
+    world.push()
+    assert world.settle().state is R.DONE
+    runs = world.newest().id
+    world.metrics.share = 0.2
+    world.push()
+    world.run(until=lambda: world.newest().state is R.EVALUATING_CANARY, seconds=100)
+    inventory_says(world, monkeypatch, A, port=2222)
+    verifying.verify("shop", world.deps)
+    monkeypatch.setattr(catching_up, "follow", lambda *_: None)  # nobody has looked for it since
+    assert world.settle().state is R.ROLLED_BACK
+    newest = world.newest().id
+    stopping.roll_back_done(app(world), world.deps, to=None, who="ann", why="slow")
+    assert (row_of(world, runs, A).port, row_of(world, newest, A).port) == (2222, 22)
+    world.settle()
+    assert set(world.runs().values()) == {older}
+
+
 def test_a_host_is_read_at_its_new_port_when_its_last_rollout_is_neither_the_newest_nor_the_one_that_runs(
     world, monkeypatch
 ):
