@@ -577,15 +577,22 @@ def withdraw_wishes(tx: Transaction, commit: Commit, *, who: str, why: str) -> N
         if any(selection.is_fix_of(fix, sha) for sha in (commit.sha, commit.same_as) if sha):
             continue
         said = f"{who} said later of {commit.sha[:12]}, which it would take along: {why}"
-        tx.commits.wish_now(wished, None, None)
-        tx.record(commit.app, f"commit {wished.sha}", "deploy --now withdrawn", who=who, why=said)
-        tx.notices.add(
-            commit.app,
-            None,
-            f"{commit.app}: `deploy --now` of {wished.sha[:12]} is withdrawn",
-            f"{wished.now_by} said: {wished.now_reason}. {said}.\n"
-            f"Next: if it is to go out all the same, rollout deploy {wished.sha[:12]} --now --reason …",
-        )
+        end_wish(tx, wished, who=who, said=said)
+
+
+def end_wish(tx: Transaction, wished: Commit, *, who: str, said: str) -> None:
+    """A person's `deploy --now` counts no more, and people are told for what reason; nothing when there was none."""
+    if wished.now_reason is None:
+        return
+    tx.commits.wish_now(wished, None, None)
+    tx.record(wished.app, f"commit {wished.sha}", "deploy --now withdrawn", who=who, why=said)
+    tx.notices.add(
+        wished.app,
+        None,
+        f"{wished.app}: `deploy --now` of {wished.sha[:12]} is withdrawn",
+        f"{wished.now_by} said: {wished.now_reason}; {said}.\n"
+        f"Next: if it is to go out all the same, rollout deploy {wished.sha[:12]} --now --reason …",
+    )
 
 
 def bar_locked(tx: Transaction, commit: Commit, *, who: str, why: str, same_as: str | None = None) -> Commit:

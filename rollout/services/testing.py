@@ -302,7 +302,9 @@ def _write(
         tx.commits.change(commit, CommitEvent.TESTS_LOST, **values | {"due_at": tx.now()})
         return
     if red:
-        tx.commits.change(commit, CommitEvent.FAIL, reason=result.reason, digest=None, **values)
+        failed = tx.commits.change(commit, CommitEvent.FAIL, reason=result.reason, digest=None, **values)
+        # Else whoever has it tested again some day would ship it by that word, past the freeze of then.
+        bars.end_wish(tx, fresh or commit, who=deps.worker, said=telling.verdict(failed))
     else:
         _passed(tx, commit, release, values)
     if not _passed_before(commit):  # that was told when it passed

@@ -271,6 +271,25 @@ def wishes(world):
         return [one.sha for one in tx.commits.wanted_now("shop")]
 
 
+def test_a_wish_ends_when_its_tests_fail(world):
+    """Who has them run again later has not said that it may go past the freeze of then."""
+    runs = world.newest().commit
+    wanted = world.workshop.push("the hotfix", fails=True)
+    intake.enqueue(app(world), wanted, world.deps, who="ann", now=Wish("we need it", "ann"))
+    world.run(seconds=120)
+    told = [text for title, text in world.notifier.sent if "withdrawn" in title]
+    assert (wishes(world), len(told)) == ([], 1)
+    assert told[0].startswith("ann said: we need it; its tests failed: ")
+    frozen(world)
+    world.workshop.failing.discard(wanted)
+    intake.enqueue(app(world), wanted, world.deps, who="eve")
+    world.run(seconds=200)
+    assert set(world.runs().values()) == {runs}
+    intake.enqueue(app(world), wanted, world.deps, who="ann", now=Wish("we need it", "ann"))
+    world.run(seconds=200)
+    assert set(world.runs().values()) == {wanted}
+
+
 @pytest.mark.parametrize("fix", [False, True])
 def test_of_two_peoples_words_on_a_commit_the_later_one_counts(fix, world):
     """A bar said while a `deploy --now` that takes the commit along is in test withdraws that, and tells; a fix of it still goes out."""
