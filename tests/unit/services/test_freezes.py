@@ -7,7 +7,7 @@ import pytest
 
 from rollout.domain.model import BranchCommit, RolloutId
 from rollout.domain.states import FINISHED, CommitState, RolloutState
-from rollout.errors import Conflict
+from rollout.errors import Conflict, ServiceUnavailable
 from rollout.services import bars, freezes, intake, planning, reconcile, stopping, views
 from rollout.services.intake import Wish
 from rollout.store.store import Transaction
@@ -250,9 +250,8 @@ def test_a_wish_for_what_runs_leaves_nothing_to_wish_for(world):
 def test_a_wish_is_granted_when_its_commit_goes_out_inside_a_merge(world):
     """It was the branch's head when a person wanted it out; another one took its place, and it came in with a merge of the two."""
     frozen(world)
-    wanted = world.workshop.push(fails=True)
+    wanted = world.workshop.push()
     intake.enqueue(app(world), wanted, world.deps, who="ann", now=Wish("the hotfix", "ann"))
-    world.run(seconds=30)
     assert wishes(world) == [wanted]
     head, other, merge = world.workshop.commits[0].sha, "e" * 40, "f" * 40
     world.workshop.inner[wanted] = replace(world.workshop.commits.pop(), parents=(head,))
@@ -353,6 +352,14 @@ def wished_before(world):
     """A commit, and one above it that somebody wants out, and whose tests do not pass yet."""
     below = world.push()
     wanted = world.workshop.push("the hotfix", fails=True)
+    run_tests = world.workshop.run_tests
+
+    def tested(name, config, sha, **more):
+        if sha in world.workshop.failing:
+            raise ServiceUnavailable("there is no room for them yet")
+        return run_tests(name, config, sha, **more)
+
+    world.workshop.run_tests = tested
     intake.enqueue(app(world), wanted, world.deps, who="ann", now=Wish("we need it", "ann"))
     return below, wanted
 
