@@ -13,7 +13,7 @@ from pathlib import Path
 
 import structlog
 
-from rollout.domain import selection
+from rollout.domain import retry, selection
 from rollout.domain.model import BranchCommit, Pull
 from rollout.errors import NotFound, ServiceUnavailable
 from rollout.releases import filelock
@@ -21,6 +21,7 @@ from rollout.releases.git import Done, Git
 from rollout.releases.limits import (
     FETCH_LIMIT_S,
     LATE_PULL_S,
+    LATEST_PULL_S,
     LOCAL_LIMIT_S,
     MESSAGE_BYTES,
     PULL_LIMIT_S,
@@ -96,8 +97,8 @@ class Mirror:
         """The heads of these pull requests, as fetched; those of others are let go. One that cannot be fetched is left out.
 
         Beside the branch's own fetch, which does not wait for what strangers push. None is begun when `PULL_LIMIT_S` have
-        gone by: the next poll goes on; and one that takes longer than that is left out for `LATE_PULL_S`. ServiceUnavailable at
-        once while another process fetches them: who waited for it would keep others waiting.
+        gone by: the next poll goes on; and one that takes longer than that is left out for `LATE_PULL_S`, longer each time.
+        ServiceUnavailable at once while another process fetches them: who waited for it would keep others waiting.
         """
         if not self._made:
             with self._alone():
@@ -119,11 +120,21 @@ class Mirror:
 
     def _late_pulls(self) -> set[str]:
         """The heads that took too long a short while ago."""
-        marks = list(self._late.glob("*"))
-        for mark in marks:
-            if abs(time.time() - mark.stat().st_mtime) > LATE_PULL_S:
+        late = set()
+        for mark in self._late.glob("*"):
+            its = mark.stat()
+            age_s = abs(time.time() - its.st_mtime)
+            if age_s < retry.backoff_s(its.st_size, first=LATE_PULL_S, most=LATEST_PULL_S):
+                late.add(mark.name)
+            elif age_s > 2 * LATEST_PULL_S:  # nobody asks for it any more
                 mark.unlink()
-        return {mark.name for mark in marks if mark.exists()}
+        return late
+
+    def _was_late(self, sha: str) -> None:
+        """Each time a byte more: a server that was slow for once costs minutes, a pull request that is too big an hour."""
+        self._late.mkdir(exist_ok=True)
+        with (self._late / sha).open("ab") as mark:
+            mark.write(b".")
 
     def _fetch_pull(self, repository: Repository, pull: Pull) -> Pull | None:
         ours = f"{_PULLS}/{pull.number}"
@@ -150,8 +161,7 @@ class Mirror:
                 repository=repository, limit_s=PULL_LIMIT_S,
             )  # fmt: skip
         except ServiceUnavailable as error:
-            self._late.mkdir(exist_ok=True)
-            (self._late / pull.sha).touch()
+            self._was_late(pull.sha)
             log.warning("pull_takes_too_long", ref=pull.ref, error=str(error))
             return False
         if done.status:
