@@ -9,13 +9,16 @@ import shutil
 import sqlite3
 import tempfile
 import weakref
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from unittest import mock
 
 import psycopg
 from sqlalchemy import event
 from sqlalchemy.util import LRUCache
 
+from rollout.store import straight
 from rollout.store.store import Store
 from rollout.store.straight import Straight
 
@@ -53,6 +56,26 @@ def _template():
     store.prepare()
     store.close()  # the last connection: then all is in the one file
     return store._engine.dialect, folder / "rollout.db"
+
+
+@contextmanager
+def asked(store):
+    """What it is asked meanwhile, a statement each: those that go straight to the driver SQLAlchemy does not hear."""
+    told, sent = [], straight._sent
+
+    def heard(_connection, statement, *_):
+        told.append(str(statement))
+
+    def goes_straight(connection, way, *its, **more):
+        told.append(way.sql)
+        return sent(connection, way, *its, **more)
+
+    event.listen(store._engine, "before_execute", heard)
+    try:
+        with mock.patch.object(straight, "_sent", goes_straight):
+            yield told
+    finally:
+        event.remove(store._engine, "before_execute", heard)
 
 
 # SQLite counts what others commit. PostgreSQL logs whatever is written; that other things are logged too does no harm.

@@ -5,12 +5,12 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import event
 
 from rollout.domain import model
 from rollout.domain.model import AppName, Push
 from rollout.domain.pipeline import RUN_TESTS
 from rollout.services import intake, reconcile, testing
+from tests.support import stores
 from tests.support.world import World
 
 SHAS = [f"{number:040x}" for number in range(1, 5)]
@@ -151,17 +151,8 @@ def test_without_its_message_a_crowd_is_found_by_the_reconciler(world):
 
 
 def statements(world, pushes):
-    told = []
-
-    def count(_connection, statement, *_):
-        told.append(str(statement).split()[0])
-
-    engine = world.store._engine
-    event.listen(engine, "before_execute", count)
-    try:
+    with stores.asked(world.store) as told:
         receive(world, *pushes)
-    finally:
-        event.remove(engine, "before_execute", count)
     return len(told)
 
 

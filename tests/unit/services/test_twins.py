@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import event
 
 from rollout.domain.model import BranchCommit, Pull
 from rollout.domain.states import CommitState, RolloutState
 from rollout.services import bars, checks, freezes, intake, planning, stopping, testing
+from tests.support import stores
 from tests.support.branch import read
 from tests.support.world import World
 
@@ -431,17 +431,8 @@ def test_going_back_bars_what_ran_though_it_has_left_the_branch(world):
 
 def statements(world, ask):
     """How many the store is asked by this, in one transaction."""
-    told = []
-
-    def count(_connection, statement, *_):
-        told.append(statement)
-
-    with world.store.transaction() as tx:
-        event.listen(world.store._engine, "before_execute", count)
-        try:
-            ask(tx)
-        finally:
-            event.remove(world.store._engine, "before_execute", count)
+    with world.store.transaction() as tx, stores.asked(world.store) as told:
+        ask(tx)
     return len(told)
 
 
