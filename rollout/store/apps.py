@@ -27,6 +27,13 @@ _SET_NOTE = Prepared(
         apps.c.note.is_distinct_from(bindparam("its_note", type_=apps.c.note.type)),
     )
 )
+_RED_TOLD = Prepared(select(apps.c.red_told).where(apps.c.name == bindparam("its_name")))
+_SET_RED_TOLD = Prepared(
+    update(apps).where(
+        apps.c.name == bindparam("its_name"),
+        apps.c.red_told.is_distinct_from(bindparam("its_sha", type_=apps.c.red_told.type)),
+    )
+)
 _ALL_NAMED = select(apps.c.name).where(apps.c.name.in_(bindparam("names", expanding=True)))
 _LOOK = update(apps).where(apps.c.name.in_(bindparam("names", expanding=True))).values(poll_due_at=-1.0)
 _TOLD = _LOOK.values(told_s=bindparam("now"))
@@ -186,15 +193,13 @@ class Apps:
 
     def tell_red(self, app: AppName, sha: str | None) -> bool:
         """Keep which commit people were told to have made the branch red, None for a green one; True when it is news."""
-        changed = self._tx.connection.execute(
-            update(apps).where(apps.c.name == app, apps.c.red_told.is_distinct_from(sha)).values(red_told=sha)
-        )
-        return changed.rowcount == 1
+        its = {"its_name": app, "its_sha": sha, "red_told": sha}
+        return self._tx.run(_SET_RED_TOLD, its).rowcount == 1
 
     def red_told(self, app: AppName) -> str | None:
         """Which commit people were told to have made the branch red."""
-        told = select(apps.c.red_told).where(apps.c.name == app)
-        return self._tx.connection.execute(told).scalar_one_or_none()
+        found: str | None = self._tx.run(_RED_TOLD, {"its_name": app}).scalar_one_or_none()
+        return found
 
     def set_frozen(self, app: AppName, freeze: Freeze | None) -> None:
         """Automation stands still for the app, or not."""

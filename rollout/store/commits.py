@@ -116,6 +116,38 @@ _CAME_IN = (
 )
 _CAME_IN_BARRED = _CAME_IN.where(_BARRED)
 _GUARDED = Prepared(update(commits).where(_ONE, commits.c.version == bindparam("its_version")))
+
+
+def _has_the_same(digest: Any, tree: Any) -> Any:
+    """The same release, or the same files in git; what is not known is the same as nothing."""
+    return or_(
+        and_(commits.c.digest.is_not(None), commits.c.digest == digest),
+        and_(commits.c.tree.is_not(None), commits.c.tree == tree),
+    )
+
+
+_HAS_THE_SAME = _has_the_same(bindparam("its_digest"), bindparam("its_tree"))
+_BARRED_WITH = Prepared(
+    rows_of(Commit, commits)
+    .where(_OF_APP, commits.c.id != bindparam("its_id"), _BARRED, _HAS_THE_SAME)
+    .order_by(commits.c.id.desc())
+)
+_RAN_WELL = Prepared(
+    select(commits.c.id)
+    .join(rollouts, and_(rollouts.c.app == commits.c.app, rollouts.c.commit == commits.c.sha))
+    .where(
+        _OF_APP,
+        commits.c.state == CommitState.PASSED,
+        rollouts.c.state == RolloutState.DONE,
+        _HAS_THE_SAME,
+    )
+    .limit(1)
+)
+_TROUBLE = Prepared(
+    select(commits.c.digest, commits.c.tree, _BARRED.label("barred")).where(
+        _OF_APP, or_(_BARRED, _SUSPECT_ELSEWHERE)
+    )
+)
 # Whose turn it is to be tested, asked for every app every few seconds.
 _IS_DUE = commits.c.due_at <= bindparam("now")
 _ITS_IDS = select(commits.c.id).where(_OF_APP).order_by(commits.c.id)
@@ -482,18 +514,8 @@ class Commits:
 
     def ran_well(self, commit: Commit) -> bool:
         """A rollout of the same files, or of the same release, came to its end, and nobody has barred what it shipped."""
-        row = self._tx.connection.execute(
-            select(commits.c.id)
-            .join(rollouts, and_(rollouts.c.app == commits.c.app, rollouts.c.commit == commits.c.sha))
-            .where(
-                commits.c.app == commit.app,
-                commits.c.state == CommitState.PASSED,
-                rollouts.c.state == RolloutState.DONE,
-                _has_the_same_as(commit),
-            )
-            .limit(1)
-        ).first()
-        return row is not None
+        its = {"its_app": commit.app, "its_digest": commit.digest, "its_tree": commit.tree}
+        return self._tx.run(_RAN_WELL, its).first() is not None
 
     def taken_back_with(self, commit: Commit) -> RolloutId | None:
         """The newest rollout of the same files, or of the same release, that was stopped or rolled back; unless a person let go what it shipped.
@@ -515,20 +537,12 @@ class Commits:
 
     def barred_with(self, commit: Commit) -> list[Commit]:
         """Those that must not ship and have the same release, or the same in them; the newest first."""
-        rows = self._tx.connection.execute(
-            rows_of(Commit, commits)
-            .where(commits.c.app == commit.app, commits.c.id != commit.id, _BARRED, _has_the_same_as(commit))
-            .order_by(commits.c.id.desc())
-        )
-        return load_all(Commit, rows, state=CommitState)
+        its = {"its_app": commit.app, "its_digest": commit.digest, "its_tree": commit.tree}
+        return load_all(Commit, self._tx.run(_BARRED_WITH, {**its, "its_id": commit.id}), state=CommitState)
 
     def contents_of_trouble(self, app: AppName) -> tuple[set[str], set[str]]:
         """What is in those that must not ship, and in suspects that have left the branch: digests of releases, and trees."""
-        rows = self._tx.connection.execute(
-            select(commits.c.digest, commits.c.tree, _BARRED.label("barred")).where(
-                commits.c.app == app, or_(_BARRED, _SUSPECT_ELSEWHERE)
-            )
-        ).all()
+        rows = self._tx.run(_TROUBLE, {"its_app": app})
         barred, suspect = (
             {
                 content
@@ -856,11 +870,7 @@ def _placed(told: BranchCommit) -> dict[str, Any]:
 
 
 def _has_the_same_as(commit: Commit) -> Any:
-    """The same release, or the same files in git; what is not known is the same as nothing."""
-    return or_(
-        and_(commits.c.digest.is_not(None), commits.c.digest == commit.digest),
-        and_(commits.c.tree.is_not(None), commits.c.tree == commit.tree),
-    )
+    return _has_the_same(commit.digest, commit.tree)
 
 
 def _news(row: Any, told: dict[str, Any]) -> dict[str, Any] | None:

@@ -127,6 +127,19 @@ RUNS = {
     "to be tested": (commits._WAITING, {"its_app": "shop", "now": 1e12}),
     "pull requests to be tested": (commits._WAITING_PULLS, {"its_app": "shop", "now": 1e12}),
     "how far tests came": (commits._TRIED, {"its_app": "shop"}),
+    "what must not ship": (commits._TROUBLE, {"its_app": "shop"}),
+    "barred, and the same": (
+        commits._BARRED_WITH,
+        {"its_app": "shop", "its_id": 1, "its_digest": None, "its_tree": "c" * 40},
+    ),
+    "nothing that is the same": (
+        commits._BARRED_WITH,
+        {"its_app": "shop", "its_id": 1, "its_digest": None, "its_tree": None},
+    ),
+    "the same ran well": (
+        commits._RAN_WELL,
+        {"its_app": "third", "its_digest": "d" * 64, "its_tree": None},
+    ),
     "a commit's change": (
         commits._GUARDED,
         {**CLAIM, "version": 2, "state": CommitState.BARRED, "took_s": 1.25, "reason": None, "suspect": True},
@@ -135,6 +148,8 @@ RUNS = {
     "its note": (apps._NOTE, {"its_name": "shop"}),
     "a first note": (apps._SET_NOTE, {"its_name": "shop", "its_note": "ä", "note": "ä"}),
     "no note, as before": (apps._SET_NOTE, {"its_name": "shop", "its_note": None, "note": None}),
+    "who made it red": (apps._RED_TOLD, {"its_name": "shop"}),
+    "another one made it red": (apps._SET_RED_TOLD, {"its_name": "shop", "its_sha": SHA, "red_told": SHA}),
     "its freeze": (apps._FROZEN, {"its_name": "shop"}),
     "what it heard": (apps._HEARD, {"its_name": "shop"}),
     "samples of it": (journal._ITS_SAMPLES, {"rollout": 1}),
@@ -270,6 +285,9 @@ def seeded(store):
         tx.commits.add_release("shop", Release(SHA, "d" * 64, "/there", 12))
         lost = {"state": "testing", "lease_until": 1.0, "now_reason": "hurry", "now_by": "ann"}
         to(update(commits.commits).where(commits.commits.c.id == 2).values(lost))
+        to(update(commits.commits).where(commits.commits.c.id == 3).values(state="barred"))
+        its = {"app": "third", "sha": SHA, "state": "passed", "digest": "d" * 64}
+        to(insert(commits.commits).values(its | {"on_branch": True, "received_at": TODAY}))
         tx.samples.add(1, [Interval(1.5, 0.5, "web1", "canary", True, {"2xx": 3}, "log", ("slow",))])
         tx.notices.add("shop", 1, "a title", "its body")
     return store
