@@ -217,7 +217,11 @@ def unread(tx: Transaction, app: AppName) -> bool:
     would ship unseen; or what runs is inside a merge, and not on the line.
     """
     base = _base(tx, app)
-    return tx.apps.unread(app, lately=True) or _is_inside(tx, base) or _has_gaps(base, _behind(tx, app, base))
+    return _unread(tx, app, base, _behind(tx, app, base))
+
+
+def _unread(tx: Transaction, app: AppName, base: Commit | None, queue: list[Commit]) -> bool:
+    return tx.apps.unread(app, lately=True) or _is_inside(tx, base) or _has_gaps(base, queue)
 
 
 def floor(tx: Transaction, app: AppName) -> int | None:
@@ -417,7 +421,7 @@ def _choose(tx: Transaction, app: AppConfig) -> tuple[Commit | None, str]:
     name = AppName(app.name)
     base = _base(tx, name)
     queue, gone = _behind(tx, name, base), base is not None and _is_gone(base)
-    if unread(tx, name):
+    if _unread(tx, name, base, queue):
         return None, UNREAD
     for wanted in tx.commits.wanted_now(name):
         reachable = wanted.on_branch if gone else any(commit.id == wanted.id for commit in queue)
