@@ -31,7 +31,7 @@ def candidate(commit: Commit, tx: Transaction) -> selection.Candidate:
     reverts = selection.mended(commit.message) | (undone - perhaps)
     return selection.Candidate(
         sha=commit.sha,
-        state=CommitState.PASSED if commit.is_built_again else commit.state,
+        state=CommitState.PASSED if _has_passed(commit) else commit.state,
         built=commit.is_built_again,
         barred=commit.is_barred,
         age_s=age_s(commit, tx),
@@ -61,7 +61,12 @@ def _took_along(tx: Transaction, commit: Commit, reverts: Collection[str]) -> fr
         return frozenset()
     shared = frozenset(cited[0].commits).intersection(*(one.commits for one in cited)) - {shipped.sha}
     rows = (tx.commits.get(commit.app, sha) for sha in shared if not _are_in(sha, reverts))
-    return frozenset(one.sha for one in rows if one is not None and one.state is not CommitState.PASSED)
+    return frozenset(one.sha for one in rows if one is not None and (one.is_barred or not _has_passed(one)))
+
+
+def _has_passed(commit: Commit) -> bool:
+    """Its tests say that it is good; it may lack its archive meanwhile."""
+    return commit.state is CommitState.PASSED or commit.is_built_again
 
 
 def _show(rollout: RolloutId) -> str:

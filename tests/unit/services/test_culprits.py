@@ -1233,6 +1233,31 @@ def test_the_revert_of_what_rode_along_lets_the_innocent_go(world, monkeypatch, 
     assert (set(world.runs().values()) == {fix}) is (person is None)
 
 
+@pytest.mark.parametrize("meanwhile", ["passed", "built again"])
+def test_what_has_passed_since_explains_no_bar_any_more(world, meanwhile):
+    """Also while its archive is built again: a revert of it lets nobody go that went wrong together with it."""
+    red = world.push(fails=True)
+    world.run(seconds=60)
+    world.metrics.share_of = lambda _name, role, _at: 0.0 if role == "canary" else 1.0
+    head = world.push()
+    world.settle()
+    world.metrics.share_of = lambda *_: 1.0
+
+    def may_be_bad_instead():
+        with world.store.reading() as tx:
+            return bars.candidate(tx.commits.get("shop", head), tx).took_along
+
+    assert may_be_bad_instead() == {red}
+    world.workshop.failing.clear()
+    intake.enqueue(world.config.app(None), red, world.deps, who="ann")
+    tested(world, red)
+    if meanwhile == "built again":
+        world.workshop.gone.add(red)
+        with world.store.transaction() as tx:
+            assert planning.is_built_again(tx, tx.commits.get("shop", red), world.deps)
+    assert may_be_bad_instead() == frozenset()
+
+
 def hurried(world, sha):
     wish = intake.Wish("hurry", "ann")
     intake.enqueue(world.config.app(None), sha, world.deps, who="ann", now=wish)
