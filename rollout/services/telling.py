@@ -18,7 +18,14 @@ def first_red(tx: Transaction, app: AppConfig) -> Commit | None:
 
 
 def _first_red(tx: Transaction, app: AppConfig) -> tuple[Commit, bool] | None:
-    """With whether it is certain that it was the first one."""
+    """With whether it is certain that it was the first one.
+
+    Who was told to be it stays it until a newer one is good: a branch that is red for thousands of commits is not read again and again.
+    """
+    told = tx.apps.red_told(AppName(app.name))
+    if told is not None and told == tx.commits.oldest_red(AppName(app.name)):
+        commit = tx.commits.get(AppName(app.name), told)
+        return None if commit is None else (commit, True)
     queue = tx.commits.after_the_last_good(AppName(app.name))
     found = selection.first_red(bars.tested(tx, app, queue))
     return None if found is None else (queue[found.position - 1], found.certain)

@@ -478,13 +478,29 @@ class Commits:
 
     def after_the_last_good(self, app: AppName) -> list[Commit]:
         """The branch's line, as far as it is known, above the newest commit that passed its tests; oldest first."""
+        return self.after(app, self._last_good(app))
+
+    def oldest_red(self, app: AppName) -> str | None:
+        """The first one of these that failed by a red test, else the first that failed; without reading the others."""
+        its = (
+            commits.c.app == app,
+            commits.c.on_branch,
+            commits.c.position > self._last_good(app),
+            commits.c.state == CommitState.FAILED,
+        )
+        oldest = select(commits.c.sha).where(*its).order_by(commits.c.reds == 0, commits.c.position).limit(1)
+        return self._tx.connection.execute(oldest).scalar_one_or_none()
+
+    def _last_good(self, app: AppName) -> int:
+        built_again = and_(
+            commits.c.state.in_([CommitState.RECEIVED, CommitState.TESTING]), commits.c.digest.is_not(None)
+        )
         good = and_(
             commits.c.app == app,
             commits.c.on_branch,
-            commits.c.state.in_([CommitState.PASSED, CommitState.BARRED]),
+            or_(commits.c.state.in_([CommitState.PASSED, CommitState.BARRED]), built_again),
         )
-        last = self._tx.connection.execute(select(func.max(commits.c.position)).where(good)).scalar_one()
-        return self.after(app, last or 0)
+        return self._tx.connection.execute(select(func.max(commits.c.position)).where(good)).scalar() or 0
 
     def newest(self, app: AppName) -> Commit | None:
         """The branch's newest placed commit."""

@@ -6,8 +6,9 @@ from rollout.cli.commits import Way
 from rollout.domain import model
 from rollout.domain.pipeline import run_tests
 from rollout.domain.states import CommitState
-from rollout.services import explaining, freezes, planning, reconcile, telling, testing, turns, views
+from rollout.services import explaining, freezes, intake, planning, reconcile, telling, testing, turns, views
 from rollout.services.testing import MOST_LOST
+from rollout.store.commits import Commits
 from tests.support.branch import commit_of
 from tests.support.fakes import a_commit, a_deps
 from tests.support.world import World
@@ -164,6 +165,32 @@ def test_a_red_branch_names_its_first_red_commit_and_author_once(world):
     world.settle()
     with world.store.reading() as tx:
         assert telling.first_red(tx, world.config.app("shop")) is None
+
+
+def test_who_was_told_to_have_made_the_branch_red_is_found_without_reading_the_others(world, monkeypatch):
+    """However many came on top, and until it is good itself or a newer one is."""
+    world.push()
+    world.settle()
+    red, other = world.push(fails=True), world.push(fails=True)
+    world.run(seconds=60)
+    app = world.config.app("shop")
+
+    def first_red():
+        with world.store.reading() as tx:
+            found = telling.first_red(tx, app)
+        return found and found.sha
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Commits, "after_the_last_good", lambda *_: pytest.fail("all of them are read"))
+        assert first_red() == red
+    world.workshop.failing.discard(red)
+    intake.enqueue(app, red, world.deps, who="ann")
+    assert first_red() == other
+    world.run(seconds=60)
+    assert first_red() == other
+    world.push()
+    world.run(seconds=60)
+    assert first_red() is None
 
 
 def test_what_is_built_again_is_told_of_as_good(world):
