@@ -4,11 +4,19 @@ import functools
 import json
 from collections import OrderedDict
 
+import structlog
+
 from rollout.config import members
 from rollout.config.deploy_file import AppConfig
 from rollout.domain.model import Member, Rollout, RolloutId
 from rollout.errors import ConfigError
 from rollout.store.store import Transaction
+
+log = structlog.get_logger()
+UNREADABLE = (
+    "its hosts that have moved are not followed: a newer rollout brings them (rollout deploy); one that is"
+    " kept out of it: rollout include HOST"
+)
 
 
 def policy(rollout: Rollout) -> AppConfig:
@@ -35,6 +43,7 @@ class Plans:
 
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[object, ...], tuple[Rollout, AppConfig]] = OrderedDict()
+        self._unreadable: set[RolloutId] = set()
 
     def of(self, tx: Transaction, rollout: RolloutId) -> tuple[Rollout, AppConfig]:
         """The rollout as planned, and its policy."""
@@ -46,6 +55,16 @@ class Plans:
             if len(self._known) > self.MOST:
                 self._known.popitem(last=False)
         return found
+
+    def path_on(self, tx: Transaction, rollout: RolloutId, member: Member) -> str | None:
+        """As the function, of a rollout; None when its policy is of a version whose words are no longer known: that is logged once."""
+        try:
+            return path_on(self.of(tx, rollout)[1], member)
+        except (ConfigError, ValueError) as error:  # pydantic's is a ValueError
+            if rollout not in self._unreadable:
+                self._unreadable.add(rollout)
+                log.warning("policy_unreadable", rollout=rollout, error=str(error), remedy=UNREADABLE)
+            return None
 
 
 @functools.lru_cache(maxsize=64)

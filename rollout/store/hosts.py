@@ -611,12 +611,12 @@ class Hosts:
                 )
 
     def moved(
-        self, app: AppName, members: Iterable[Member], path_on: Callable[[RolloutId, Member], str]
+        self, app: AppName, members: Iterable[Member], path_on: Callable[[RolloutId, Member], str | None]
     ) -> list[Moved]:
         """Where hosts are now that are known, or looked for, elsewhere, or with other variables.
 
         Of the newest rollout, of that whose release the fleet runs, of their last one, by which they are read, or to be
-        brought back after theirs. `path_on`: where a rollout's releases are on a host.
+        brought back after theirs. `path_on`: where a rollout's releases are on a host; None where nobody can tell: it stays where it was.
         """
         now, goal = {member.name: member for member in members}, self._tx.rollouts.newest_done(app)
         asked = {"its_app": app, "now": self._tx.now(), "goal": goal and goal.id}
@@ -867,7 +867,7 @@ def _debtor(row: Any) -> Debtor:
     return load_one(RolloutHost, row, **_CONVERTERS), {"owes": row.it_owes, "owed": row.it_owed}
 
 
-def _now(was: Member, said: Member, path_on: Callable[[Member], str]) -> Member:
+def _now(was: Member, said: Member, path_on: Callable[[Member], str | None]) -> Member:
     """A host of a rollout by what is said of it now, its path as that rollout has it.
 
     A variable that is not told any more stays: an inventory's are kept as rollout.toml mentions them, and the rollout's policy may mention others.
@@ -875,7 +875,8 @@ def _now(was: Member, said: Member, path_on: Callable[[Member], str]) -> Member:
     its = replace(said, variables={**was.variables, **said.variables}, path=was.path)
     if (its.address, its.variables) == (was.address, was.variables):
         return its
-    return replace(its, path=path_on(replace(its, path=said.path)))
+    path = path_on(replace(its, path=said.path))
+    return was if path is None else replace(its, path=path)
 
 
 def _where(its: Any) -> dict[str, Any]:

@@ -4,11 +4,15 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import update
+from structlog.testing import capture_logs
 
 from rollout.domain.model import FOREIGN, UNREAD
 from rollout.domain.states import CommitState, HostState, RolloutState
 from rollout.errors import ConfigError, Unreachable
 from rollout.services import bars, catching_up, freezes, halts, hosts, intake, planning, stopping, verifying
+from rollout.services.policies import Plans
+from rollout.store.tables import rollouts
 from tests.support import branch
 from tests.support.across import before_reports, inventory_says, recorded, row_of, state_of
 from tests.support.branch import commit_of
@@ -639,6 +643,24 @@ def test_a_host_is_read_at_its_new_port_when_its_last_rollout_is_neither_the_new
     inventory_says(world, monkeypatch, A, port=2222)
     world.run(seconds=1500, until=lambda: bool(read))
     assert read == [2222]
+
+
+def test_a_rollout_whose_policy_cannot_be_read_keeps_no_other_host_from_being_followed(world, monkeypatch):
+    """An older version has stored it: the host that it had last stays where it was, which is logged once, and the others are followed."""
+    first_release(world)
+    halts.exclude("shop", [A], world.deps, who="ann", why="disk")
+    world.push()
+    assert world.settle().state is R.DONE
+    with world.store.transaction() as tx:
+        tx.connection.execute(update(rollouts).where(rollouts.c.id == 1).values(policy={"of": "before"}))
+    world.deps = replace(world.deps, plans=Plans())
+    inventory_says(world, monkeypatch, A, address="127.9.9.8")
+    inventory_says(world, monkeypatch, B, address="127.9.9.9")
+    with capture_logs() as logged:
+        for _ in range(2):
+            catching_up.follow("shop", world.fleet.members(app(world)), world.deps)
+    assert (row_of(world, 1, A).address, row_of(world, 2, B).address) == (A, "127.9.9.9")
+    assert [line["rollout"] for line in logged if line["event"] == "policy_unreadable"] == [1]
 
 
 def test_another_port_of_a_host_that_is_in_neither_rollout_is_seen(world, monkeypatch):
