@@ -155,12 +155,21 @@ def waits_for(app: AppConfig, tx: Transaction) -> str:
 
 def stuck(app: AppConfig, tx: Transaction) -> str | None:
     """Why nothing will start until a person acts or somebody pushes; None while something is under way or about to be."""
-    if _busy(tx, app) or untested(tx, AppName(app.name)):
+    if _busy(tx, app) or _are_tested(tx, app):
         return None
     if freezes.over_at(tx, app) is not None:
         return None
     chosen, why = _choose(tx, app)
     return why if chosen is None else None
+
+
+def _are_tested(tx: Transaction, app: AppConfig) -> bool:
+    """Whether tests are to come to an end; not of one on which CI servers say no more, and nobody waits for."""
+    found = untested(tx, AppName(app.name))
+    if not found or not app.tests.external:
+        return bool(found)
+    seen = bars.tested(tx, app, waiting(tx, AppName(app.name)))
+    return bool({commit.sha for commit in found} - {one.sha for one in seen if one.silent})
 
 
 def hindered(tx: Transaction, app: AppName) -> str | None:

@@ -366,21 +366,27 @@ def red_ones(world):
     return [title for title, _ in world.notifier.sent if "red since" in title]
 
 
+def stuck(world):
+    with world.store.reading() as tx:
+        return planning.stuck(world.config.app("shop"), tx)
+
+
 def test_a_push_of_which_the_head_is_red_is_told_of_a_minute_later(world):
-    """Of what was pushed with it CI says nothing, and nobody waits for that: its author is named, once, and `status` says so."""
+    """Of what was pushed with it CI says nothing, and nobody waits for that, `deploy --wait` neither: its author is named, once, and `status` says so."""
     passed(world)
     world.settle()
     inner = world.workshop.push()
     head = world.push()
     report(world, head, "unit", "failure")
     world.run(seconds=30)
-    assert red_ones(world) == []
+    assert (red_ones(world), stuck(world)) == ([], None)
     world.run(seconds=90)
     assert red_ones(world) == [f"shop: main is red since {head[:12]} by Ann <ann@example.com>"]
     with world.store.reading() as tx:
         why_not = planning.waits_for(world.config.app("shop"), tx)
         assert telling.first_red(tx, world.config.app("shop")).sha == head
     assert why_not.startswith(f"{head[:12]} by Ann <ann@example.com> failed its tests")
+    assert stuck(world) == why_not
     assert why(world, inner).because == (
         "waits for check unit, lint, on which CI reports nothing, though it did on a newer commit: have it run, then goes out by itself"
     )
