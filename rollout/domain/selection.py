@@ -557,7 +557,12 @@ def _why_blocked(queue: Sequence[Candidate], block: _Block) -> str:
         bad = f"{bad}, which came in with {_name(first)},"
     if block.fix is not None:
         fix = queue[block.fix - 1]
-        undone = f"{bad} ships only together with {_name(fix)}, which undoes it"
+        # Else that is what went along with it, and may have been wrong in its place.
+        instead = block.sha == first.sha and not any(
+            is_fix_of(fix, one) for one in (first.sha, first.same_as) if one
+        )
+        what = "what may have been wrong in its place" if instead else "it"
+        undone = f"{bad} ships only together with {_name(fix)}, which undoes {what}"
         if _is_red(fix):
             return f"{undone} and failed its tests, and no commit after it has passed"
         if fix.silent:

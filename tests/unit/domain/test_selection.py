@@ -780,6 +780,16 @@ def test_who_is_waited_for_no_more_makes_no_red_uncertain(letters, certain):
     assert selection.first_red(a_queue(letters)) == selection.Red(len(letters), certain)
 
 
+def test_of_who_undoes_what_rode_along_is_not_said_that_it_undoes_the_barred_one():
+    """It undoes what may have been wrong in its place."""
+    queue = a_queue("bf", reverts={2: [9]})
+    queue[0] = replace(queue[0], took_along=frozenset({sha(9)}))
+    assert choose(queue, []).reason == (
+        f"{sha(1)[:12]} ships only together with {sha(2)[:12]}, which undoes what may have been wrong in its place and failed"
+        " its tests, and no commit after it has passed"
+    )
+
+
 def test_the_fix_of_what_a_barred_one_took_along_mends_it():
     """The canary that failed may have been the fault of that; of who was barred for something else it mends nothing."""
     queue = a_queue("Rbp", reverts={3: [1]})
