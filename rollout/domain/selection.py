@@ -231,7 +231,7 @@ def choose(
     """
     if not queue:
         return Choice(None, "there is nothing new: the last release is the newest commit")
-    possible = [position for position in _shippable(queue) if position <= cap]
+    possible = list(_shippable(queue, cap))
     if not possible:
         return Choice(None, _why_nothing(queue, cap))
     if any(one.is_suspect for one in queue[:cap]):
@@ -258,6 +258,8 @@ def need(queue: Sequence[Candidate], durations_s: Sequence[float], goal_s: float
     for position, candidate in enumerate(queue, start=1):
         rollouts_left = max(1, int((goal_s - candidate.age_s) // lasts))
         most = max(most, ceil(position / rollouts_left))
+        if most >= cap:
+            break
     return min(cap, most)
 
 
@@ -369,10 +371,10 @@ def reaches(batch: Sequence[Candidate]) -> list[int]:
     return [position for position in range(1, len(batch) + 1) if not _blocked(position, undone)]
 
 
-def _shippable(queue: Sequence[Candidate]) -> Iterator[int]:
-    """Positions that passed, are not blocked, and do not lie behind too many reds in a row; rising."""
-    blocks = _blocks(queue)
-    for position in range(1, _end(queue) + 1):
+def _shippable(queue: Sequence[Candidate], most: int) -> Iterator[int]:
+    """Of the first `most` positions those that passed, are not blocked, and do not lie behind too many reds in a row; rising."""
+    blocks = _blocks(queue, most)
+    for position in range(1, _end(queue[:most]) + 1):
         if queue[position - 1].state is CommitState.PASSED and not _blocked(position, blocks):
             yield position
 
@@ -387,15 +389,15 @@ def _end(queue: Sequence[Candidate]) -> int:
     return len(queue)
 
 
-def _blocks(queue: Sequence[Candidate]) -> list[_Block]:
-    """What must not ship without its fix: every barred commit, and every one that a later commit undoes.
+def _blocks(queue: Sequence[Candidate], most: int | None = None) -> list[_Block]:
+    """What must not ship without its fix: every barred commit, and every one that a later commit undoes; `most`: of the first ones.
 
     Also inside a merge, where what mends it may have come in with it: nobody names a hash that is not there yet. Behind what
     is out, and was barred then, the first of the queue may be what mends it.
     """
     fixes_at = [position for position, candidate in enumerate(queue, start=1) if candidate.reverts]
     blocks = []
-    for position, candidate in enumerate(queue, start=1):
+    for position, candidate in enumerate(queue[:most], start=1):
         itself = (candidate.sha, candidate.is_barred)
         own = [(sha, barred, candidate.sha) for sha, barred in (itself, *candidate.inner)]
         for sha, barred, line in (*own, *((sha, True, line) for sha, line in candidate.below)):
@@ -455,7 +457,7 @@ def _why_nothing(queue: Sequence[Candidate], cap: int) -> str:
     for position, candidate in enumerate(queue[: min(cap, end)], start=1):
         if _is_on_its_way(candidate) and not _blocked(position, blocks):
             return f"waits for the tests of {_name(candidate)}"
-    beyond = next(_shippable(queue), None)
+    beyond = next(_shippable(queue, len(queue)), None)
     if beyond is not None:
         return _why_beyond(queue, cap, beyond, blocks)
     broken = _reds_end_at(queue, end)

@@ -36,6 +36,7 @@ class Forecast:
     # When those before it are out, who is silent was waited for, and a freeze of now is over if it binds it.
     free_at: datetime | None = None
     stuck: str = ""  # why none is foreseen
+    is_far: bool = False  # as more rollouts go before it than are foreseen
 
     @property
     def is_wish(self) -> bool:
@@ -63,8 +64,9 @@ def forecast(tx: Transaction, app: AppConfig, wanted: Commit | None = None) -> F
     if place is None:
         # A freeze is told beside it, by who asks: a person decides when that is over, too.
         return Forecast(stuck=planning.gone_then(tx, app) or planning.waits_for(app, tx))
-    foreseen = _Rounds(tx, app, queue, wanted).until(place)
-    if foreseen.commits or wanted is None:
+    rounds = _Rounds(tx, app, queue, wanted)
+    foreseen = rounds.until(place)
+    if foreseen.commits or foreseen.is_far or wanted is None or not rounds.is_unheard(place):
         return foreseen
     return _Rounds(tx, app, queue, wanted, again=True).until(place)
 
@@ -125,7 +127,13 @@ class _Rounds:
             self._bar_the_last(self._queue[end - 1])
             self._free_at = (free_at if is_wish else freezes.free_at(self._app, free_at)) + self._each
             start = end
-        return Forecast(stuck=f"more than {MOST_ROUNDS} rollouts go before it")
+        not_before = freezes.text(self._app, freezes.free_at(self._app, self._thawed()))
+        stuck = f"more than {MOST_ROUNDS} rollouts go before it, so not before {not_before}"
+        return Forecast(stuck=stuck, is_far=True)
+
+    def is_unheard(self, place: int) -> bool:
+        """Whether nobody is expected to speak of that one, but when its checks are run again."""
+        return is_silent(self._known[place])
 
     def _as_hoped(self, seen: Candidate) -> Candidate:
         """When its tests are over, and went well; or nobody is waited for any more who could speak of it."""
@@ -182,12 +190,12 @@ class _Rounds:
         """As planning would when the rollouts before it are out, and of what it knows then: what waits has grown older."""
         if at_once:
             known = self._known[start:]
-            choice = _choose(self._app, self._queue[start:], known, self._durations_s)
+            choice = _choose(self._app, self._queue[start:], known, self._durations_s, 0.0)
             if choice.position is not None:
                 return choice, known
         later_s = (freezes.free_at(self._app, self._thawed()) - self._tx.today()).total_seconds()
-        older = [replace(one, age_s=one.age_s + later_s) for one in self._hoped[start:]]
-        return _choose(self._app, self._queue[start:], older, self._durations_s), older
+        hoped = self._hoped[start:]
+        return _choose(self._app, self._queue[start:], hoped, self._durations_s, later_s), hoped
 
     def _thawed(self) -> datetime:
         return max(self._free_at, self._thawed_at or self._free_at)
@@ -222,9 +230,17 @@ def _goes_alone(wanted: Commit, queue: Sequence[Commit]) -> bool:
 
 
 def _choose(
-    app: AppConfig, queue: Sequence[Commit], candidates: Sequence[Candidate], durations_s: Sequence[float]
+    app: AppConfig,
+    queue: Sequence[Commit],
+    candidates: Sequence[Candidate],
+    durations_s: Sequence[float],
+    later_s: float,
 ) -> selection.Choice:
-    """As planning would: what a person wants out before the queue, the newest wish first; else by selection."""
+    """As planning would: what a person wants out before the queue, the newest wish first; else by selection.
+
+    `later_s`: from now. All are older by that then, which is as if the goal were that much shorter: a long queue is not written
+    anew for each rollout that is foreseen.
+    """
     wishes = [
         (commit.id, position)
         for position, (commit, seen) in enumerate(zip(queue, candidates, strict=True), start=1)
@@ -232,7 +248,7 @@ def _choose(
     ]
     if wishes:
         return selection.Choice(max(wishes)[1], "a person wants it")
-    return selection.choose(candidates, durations_s, app.queue.goal, app.queue.most)
+    return selection.choose(candidates, durations_s, app.queue.goal - later_s, app.queue.most)
 
 
 def is_healthy(rollout: Rollout) -> bool:

@@ -818,3 +818,26 @@ def test_the_first_of_three_reds_is_red():
 def test_what_is_barred_below_the_head_is_kept_back_until_one_of_them_mends_it(letters, reverts, kept):
     """Before the first release only the head is in the queue, and has in it what all the others are."""
     assert selection.kept_back(a_queue(letters, reverts=reverts)) == [sha(one) for one in kept]
+
+
+def test_how_long_the_queue_is_does_not_matter_to_what_goes_out_next():
+    """Beyond what goes out at once only the hashes that are undone are looked at: a push of thousands is foreseen round by round."""
+
+    class Watched(Candidate):
+        """Counts who looks at the state of those that cannot go out yet."""
+
+        looks = 0
+
+        def __getattribute__(self, name):
+            Watched.looks += name == "state"
+            return super().__getattribute__(name)
+
+    far = [Watched(sha(at), LETTERS["p"], 0.0, suspect=False, reverts=frozenset()) for at in range(4, 2000)]
+    assert choose([*a_queue("ppp"), *far], []).position == 3
+    assert Watched.looks == 0
+
+
+def test_what_undoes_one_far_behind_it_keeps_it_back_all_the_same():
+    """The one that is reverted a thousand commits later, and all between them, do not go out by themselves."""
+    assert choose(a_queue("p" * 1001, reverts={1001: [1]}), []).position is None
+    assert choose(a_queue("p" * 1001, reverts={1001: [3]}), [], cap=5).position == 2

@@ -1,5 +1,6 @@
 """`rollout why`: every state of a commit has its sentence, and a time where one can be known."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -441,13 +442,21 @@ def test_where_a_person_is_asked_there_is_no_time(tmp_path):
 
 
 def test_beyond_what_is_foreseen(world, monkeypatch):
-    """A commit behind very many says that, and no time."""
+    """A commit behind very many says that, and before when nothing comes of it, and no time; the queue is written anew once only."""
     monkeypatch.setattr(foreseeing, "MOST_ROUNDS", 2)
     monkeypatch.setattr(planning, "start_next", lambda *_, **__: None)
+    written = []
+    monkeypatch.setattr(
+        foreseeing, "replace", lambda one, **values: written.append(one) or replace(one, **values)
+    )
     hashes = [world.workshop.push() for _ in range(9)]
     read(world)
     tested(world, *hashes)
-    assert why(world, hashes[-1]) == explaining.Why("tested; more than 2 rollouts go before it")
+    told = why(world, hashes[-1])
+    with world.store.reading() as tx:
+        then = freezes.text(world.config.app(None), tx.today() + 2 * timedelta(seconds=typical_s(world)))
+    assert told == explaining.Why(f"tested; more than 2 rollouts go before it, so not before {then}")
+    assert [one.sha for one in written] == hashes
 
 
 C, R = CommitState, RolloutState
