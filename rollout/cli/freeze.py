@@ -23,19 +23,21 @@ def freeze(call: Call, *, until: Until = None, reason: NeededReason) -> int:
     """Let automation start nothing for now.
 
     What is under way goes on; stop and rollback are never frozen; `rollout deploy COMMIT --now --reason …` still goes out.
+    It may be made longer; to make it shorter, unfreeze first.
     """
     from rollout.services import freezes
 
     app = call.app()
     now = datetime.now(app.queue.zone)
     end = None if until is None else moment(until, now)
-    frozen = freezes.freeze(app, call.deps, who=who(), why=reason, until=end)
+    frozen, before = freezes.freeze(app, call.deps, who=who(), why=reason, until=end)
     if call.json:
         ended = None if frozen.until is None else frozen.until.astimezone(UTC).isoformat()
         output.document({"app": app.name, "frozen": True, "until": ended, "reason": frozen.reason})
         return 0
     last = f"until {end:%a %Y-%m-%d %H:%M %Z}" if end else "until somebody says rollout unfreeze"
-    output.say(f"{app.name} is frozen {last}; what is under way goes on")
+    prolongs = f"; it was {before}" if before else ""
+    output.say(f"{app.name} is frozen {last}{prolongs}; what is under way goes on")
     return 0
 
 

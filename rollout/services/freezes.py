@@ -12,18 +12,39 @@ from rollout.store.store import Transaction
 HOTFIX = "hotfix, although "  # so begins why a rollout was planned past a freeze
 
 
-def freeze(app: AppConfig, deps: Deps, *, who: str, why: str, until: datetime | None) -> Freeze:
-    """From now on, until then or until somebody says `unfreeze`; a second one replaces the first."""
+def freeze(
+    app: AppConfig, deps: Deps, *, who: str, why: str, until: datetime | None
+) -> tuple[Freeze, str | None]:
+    """From now on, until then or until somebody says `unfreeze`; and in words the one that it prolongs.
+
+    Conflict when another one lasts longer: only `unfreeze` shortens what a person has said.
+    """
     name = AppName(app.name)
     with deps.store.transaction() as tx:
         tx.apps.lock(name)
         if until is not None and until <= tx.today():
             raise Conflict(f"{text(app, until)} is over", remedy="give --until a moment in the future")
+        before = _prolonged(tx, app, until)
         its = Freeze(tx.today(), None if until is None else until.astimezone(UTC), who, why)
         tx.apps.set_frozen(name, its)
         end = f", until {text(app, until)}" if until else ""
-        tx.record(name, "automation", "freeze", who=who, why=why + end)
-    return its
+        instead = f"; instead of: {before}" if before else ""
+        tx.record(name, "automation", "freeze", who=who, why=why + end + instead)
+    return its, before
+
+
+def _prolonged(tx: Transaction, app: AppConfig, until: datetime | None) -> str | None:
+    """What a person has said, and this one outlasts; Conflict when it does not."""
+    found = _by_somebody(tx, app)
+    if found is None:
+        return None
+    if until is not None and (found.until is None or until < found.until):
+        longer = _told(app, found) + ("" if found.until else ", until somebody says `rollout unfreeze`")
+        raise Conflict(
+            f"{app.name} is {longer}; that lasts longer, and stays as it is",
+            remedy="if it is to end earlier: `rollout unfreeze`, and then freeze",
+        )
+    return _told(app, found)
 
 
 def unfreeze(app: AppConfig, deps: Deps, *, who: str, why: str) -> datetime | None:
@@ -48,8 +69,7 @@ def frozen(tx: Transaction, app: AppConfig) -> str | None:
     """In words for people, until when, by whom and why; None when automation may start something."""
     found = _by_somebody(tx, app)
     if found is not None:
-        end = f" until {text(app, found.until)}" if found.until else ""
-        return f"frozen{end} by {found.by}: {found.reason}"
+        return _told(app, found)
     over = _by_a_window(tx, app)
     return f"frozen until {text(app, over)}, by a window of rollout.toml" if over else None
 
@@ -76,6 +96,11 @@ def _by_somebody(tx: Transaction, app: AppConfig) -> Freeze | None:
     """A person's freeze that is not over."""
     found = tx.apps.frozen(AppName(app.name))
     return found if found is not None and found.binds(tx.today()) else None
+
+
+def _told(app: AppConfig, found: Freeze) -> str:
+    end = f" until {text(app, found.until)}" if found.until else ""
+    return f"frozen{end} by {found.by}: {found.reason}"
 
 
 def _by_a_window(tx: Transaction, app: AppConfig) -> datetime | None:

@@ -56,6 +56,16 @@ def test_a_freeze_is_told_and_shown_and_ended(cli, deps):
     assert "the sale" not in cli("status").out
 
 
+def test_a_shorter_freeze_is_a_conflict_and_a_longer_one_is_told_as_such(cli):
+    """Nobody's freeze ends because somebody else froze: 4, with whose it is; what is prolonged is named."""
+    cli("freeze", "--until", "2h", "--reason", "the sale")
+    assert "the sale" in (longer := cli("freeze", "--reason", "audit")).out
+    assert longer.code == 0
+    refused = cli("freeze", "--until", "1h", "--reason", "lunch")
+    assert refused.code == 4
+    assert "audit" in refused.err
+
+
 def test_a_hotfix_is_shown_as_one(cli, deps):
     """`status` and `show` say which freeze it went past, and why; of what was planned as always they say nothing."""
     usual = a_rollout(deps, state="done")
@@ -69,6 +79,7 @@ def test_the_documents_of_both(cli):
     """Programs read whether it is frozen, until when in UTC, and why."""
     told = cli("freeze", "--reason", "audit", "--json").json
     assert told == {"app": "shop", "frozen": True, "until": None, "reason": "audit"}
+    cli("unfreeze")
     assert cli("freeze", "--until", "2027-01-01T00:00:00+01:00", "--reason", "audit", "--json").json[
         "until"
     ] == ("2026-12-31T23:00:00+00:00")

@@ -232,6 +232,7 @@ def test_frozen_dropped_and_outrun(world):
     assert why(world, held) == explaining.Why("waits for its tests, frozen by ann: the sale")
     world.run(seconds=30)
     assert why(world, held) == explaining.Why("tested, frozen by ann: the sale")
+    freezes.unfreeze(world.config.app(None), world.deps, who="ann", why="it has an end")
     freezes.freeze(
         world.config.app(None), world.deps, who="ann", why="the sale", until=datetime(2100, 1, 1, tzinfo=UTC)
     )

@@ -73,6 +73,31 @@ def test_without_an_end_it_lasts_until_somebody_ends_it(world):
     assert told == [("freeze", "ann"), ("unfreeze", "bob")]
 
 
+@pytest.mark.parametrize("until", [None, NOW + timedelta(hours=8)])
+def test_a_freeze_ends_no_longer_one(world, until):
+    """Who freezes for lunch does not let automation go on in the middle of somebody's audit: it is refused, and says whose it is."""
+    freezes.freeze(app(world), world.deps, who="ann", why="the audit", until=until)
+    with pytest.raises(Conflict, match=r"by ann: the audit.*stays as it is") as refused:
+        freezes.freeze(app(world), world.deps, who="bob", why="lunch", until=NOW + timedelta(hours=1))
+    assert "unfreeze" in refused.value.remedy
+    world.today += timedelta(hours=2)
+    assert "by ann: the audit" in waits_for(world)
+
+
+def test_a_freeze_prolongs_a_shorter_one_and_says_so(world):
+    """The later end holds; whose freeze it was stands in the answer and in the audit. What is over is no freeze."""
+    frozen(world, until=NOW + timedelta(hours=1))
+    its, before = freezes.freeze(app(world), world.deps, who="bob", why="the audit", until=None)
+    assert (its.until, before) == (None, "frozen until Sat 2026-11-28 13:00 UTC by ann: the sale")
+    with world.store.reading() as tx:
+        assert before in tx.events.of_subject("shop", "automation")[-1].why
+    freezes.unfreeze(app(world), world.deps, who="ann", why="over")
+    frozen(world, until=NOW + timedelta(hours=1))
+    world.today += timedelta(hours=1)
+    until = NOW + timedelta(hours=2)
+    assert freezes.freeze(app(world), world.deps, who="bob", why="-", until=until)[1] is None
+
+
 def test_a_hotfix_goes_out_and_says_that_it_is_one(world):
     """`deploy --now` with a reason is the way past a freeze, and stands in the audit as that."""
     frozen(world)
@@ -207,6 +232,7 @@ def test_when_a_freeze_is_over_counts_the_windows_that_go_on_with_it(world):
     assert over_at() is None
     frozen(world)
     assert over_at() is None
+    freezes.unfreeze(app(world), world.deps, who="ann", why="it has an end")
     frozen(world, until=NOW + timedelta(minutes=30))
     assert over_at() == NOW + timedelta(minutes=30)
     frozen(world, until=NOW + timedelta(hours=2))
