@@ -30,7 +30,7 @@ def why(call: Call, commit: Name = None) -> int:
         document = {
             "commit": found.sha,
             "state": str(found.state),
-            "because": told.because,
+            "because": told.in_full,
             "expected_at": expected,
         }
         output.document(document)

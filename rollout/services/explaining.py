@@ -1,7 +1,7 @@
 """Where a commit is, what it waits for, and when it should be out: one sentence and a time for every state."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from rollout.config.deploy_file import AppConfig
@@ -9,7 +9,7 @@ from rollout.domain import selection
 from rollout.domain.model import NOT_ON_BRANCH, AppName, Commit, Rollout
 from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import NotFound
-from rollout.services import bars, foreseeing, freezes, planning, telling, views
+from rollout.services import bars, foreseeing, freezes, outages, planning, telling, views
 from rollout.services.foreseeing import UNTESTED, Forecast, forecast, is_silent, is_tested, typical_s
 from rollout.services.policies import policy
 from rollout.services.rollouts import CANARY_CONFIRM, FAN_OUT_CONFIRM
@@ -27,6 +27,12 @@ class Why:
 
     because: str
     expected_at: datetime | None = None
+    beside: str = ""  # why there may be more to know
+
+    @property
+    def in_full(self) -> str:
+        """Without the time."""
+        return f"{self.because}; {self.beside}" if self.beside else self.because
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +55,18 @@ def lasts(tx: Transaction, app: AppName) -> Lasts:
 def sentence(app: AppConfig, told: Why, now: datetime) -> str:
     """The answer with its time, if it has one: on the clock of the app's time zone, with the day when it is far."""
     if told.expected_at is None:
-        return told.because
-    away = told.expected_at - now
+        return told.in_full
+    at_about = f"{told.because}, at about {_clock(app, told.expected_at, now)}"
+    return replace(told, because=at_about).in_full
+
+
+def _clock(app: AppConfig, moment: datetime, now: datetime) -> str:
+    away = moment - now
     if away > timedelta(days=6):  # the name of the day may be that of today
-        return f"{told.because}, at about {freezes.text(app, told.expected_at)}"
-    wall = told.expected_at.astimezone(app.queue.zone)
+        return freezes.text(app, moment)
+    wall = moment.astimezone(app.queue.zone)
     day = "%a %H:%M" if away > timedelta(hours=12) else "%H:%M"
-    return f"{told.because}, at about {wall:{day}} {wall:%Z}"
+    return f"{wall:{day}} {wall:%Z}"
 
 
 def asked_for(tx: Transaction, app: AppConfig, name: str | None) -> Commit:
@@ -66,11 +77,22 @@ def asked_for(tx: Transaction, app: AppConfig, name: str | None) -> Commit:
                 f"{name!r} is neither a commit's hash nor {app.branch}, the branch that {app.name} ships",
                 remedy=f"git rev-parse {name} tells its hash",
             )
-        return bars.named(tx, app.name, name)
+        return _named(tx, app, name)
     head = tx.commits.newest(AppName(app.name))
     if head is None:
-        raise NotFound(planning.no_commit(app), remedy=planning.FIRST_COMMIT)
+        unread = outages.unread(tx, app)
+        raise NotFound(
+            planning.no_commit(app) + (f"; {unread}" if unread else ""), remedy=planning.FIRST_COMMIT
+        )
     return head
+
+
+def _named(tx: Transaction, app: AppConfig, name: str) -> Commit:
+    try:
+        return bars.named(tx, app.name, name)
+    except NotFound as error:
+        unread = outages.unread(tx, app)
+        raise NotFound(f"{error}; {unread}" if unread else str(error), remedy=error.remedy) from error
 
 
 def may_go(commit: Commit) -> bool:
@@ -79,7 +101,13 @@ def may_go(commit: Commit) -> bool:
 
 
 def why(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
-    """What becomes of the commit."""
+    """What becomes of the commit; of the branch's head as it is known, also why a newer one may not be."""
+    told, unread = _becomes(tx, app, commit), outages.unread(tx, app)
+    head = tx.commits.newest(commit.app) if unread else None
+    return replace(told, beside=unread) if unread and head is not None and head.id == commit.id else told
+
+
+def _becomes(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
     if commit.is_pull and commit.merged_into is None:
         return Why(_as_pull(tx, app, commit))
     rollout = views.carrying(tx, commit.app, commit.sha)
@@ -97,7 +125,11 @@ def why(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
 
 
 def coming(tx: Transaction, app: AppConfig) -> Why:
-    """What goes out next, also while something is under way; or why nothing does."""
+    """What goes out next, also while something is under way; or why nothing does; and why there may be newer commits than are known."""
+    return replace(_coming(tx, app), beside=outages.unread(tx, app) or "")
+
+
+def _coming(tx: Transaction, app: AppConfig) -> Why:
     name, frozen = AppName(app.name), freezes.frozen(tx, app)
     rollout, following = planning.under_way(tx, name), planning.planned_ahead(tx, app)
     if rollout is not None and rollout.state is R.HALTED:

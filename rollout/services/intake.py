@@ -14,8 +14,8 @@ from rollout.domain.model import AppName, BranchCommit, Commit, CommitId, Delive
 from rollout.domain.pipeline import run_tests
 from rollout.domain.retry import backoff_s, spread
 from rollout.domain.states import CommitState
-from rollout.errors import Conflict, NotFound, RolloutError, ServiceUnavailable
-from rollout.services import deliveries, planning, pulls, telling, turns
+from rollout.errors import Conflict, NotFound, RolloutError
+from rollout.services import deliveries, outages, planning, pulls, telling, turns
 from rollout.services.ports import Deps
 from rollout.store.apps import LONGEST_BACKOFF_S
 from rollout.store.store import Transaction
@@ -245,6 +245,7 @@ def _read(
                 continue  # somebody else has read the branch meanwhile, and may have seen a newer head
             _write(tx, name, head, known, branch, who=who, why=why)
             tx.apps.read(name, began_s)
+            outages.ends(tx, app, who=who)
             deliveries.settle(tx, name)
             telling.red_branch(tx, app)  # CI servers may have said red before git was asked whose it is
             rings = turns.take(tx, app, deps)
@@ -356,8 +357,9 @@ def poll(app_name: str, deps: Deps, *, force: bool = False, look: pulls.Look = p
     with deps.store.transaction() as tx:
         if not tx.apps.claim_poll(name, app.poll) and not force:
             return
-        failures, began_s = tx.apps.poll_failures(name), tx.now()
+        began_s = tx.now()
     heads: list[Pull] | None = None
+    trouble: RolloutError | None = None
     try:
         head, heads = _ask(app, deps)
         with deps.store.reading() as tx:
@@ -365,23 +367,33 @@ def poll(app_name: str, deps: Deps, *, force: bool = False, look: pulls.Look = p
         # A force-push may have left the branch with an old head
         if known is None or known.sha != head or unread:
             read_branch(app, deps, who="poll", why="found on the branch")
-        failures = 0
     except RolloutError as error:
-        failures = failures + 1 if isinstance(error, ServiceUnavailable) else 0  # else it does answer
-        log.warning("poll_failed", app=app.name, failures=failures, error=str(error))
+        trouble = error
         if isinstance(error, NotFound | Conflict):  # asking again would say no more
             with deps.store.transaction() as tx:
                 tx.apps.read(name, began_s)
     with deps.store.transaction() as tx:
+        tx.apps.lock(name)
+        failures = _noted(tx, app, trouble)
         wait = (
             app.poll
-            if failures == 0
+            if failures <= 0  # it does answer
             else max(app.poll, backoff_s(failures, first=app.poll or 30.0, most=LONGEST_BACKOFF_S))
         )
         # The apps of one git server ask it neither all at once nor, when it is back, all together again.
         tx.apps.polled(name, next_s=spread(wait, app.name, failures), failures=failures)
-    if failures == 0 and heads is not None and app.tests.pull_requests:
+    if trouble is not None:
+        log.warning("poll_failed", app=app.name, failures=failures, error=str(trouble))
+    if failures <= 0 and heads is not None and app.tests.pull_requests:
         look(app, heads, deps)
+
+
+def _noted(tx: Transaction, app: AppConfig, trouble: RolloutError | None) -> int:
+    """How often in a row the branch could not be read."""
+    if trouble is not None:
+        return outages.begins(tx, app, trouble, who="poll")
+    outages.ends(tx, app, who="poll")
+    return 0
 
 
 def _ask(app: AppConfig, deps: Deps) -> tuple[str, list[Pull]]:

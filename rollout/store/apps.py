@@ -176,8 +176,12 @@ class Apps:
             )
         )
 
+    def answers(self, app: AppName) -> None:
+        """Its git server does: none of its last polls failed."""
+        self._tx.connection.execute(update(apps).where(apps.c.name == app).values(poll_failures=0))
+
     def poll_failures(self, app: AppName) -> int:
-        """How often in a row the git server did not answer."""
+        """How often in a row the git server did not answer; below zero, how often it did, and not with what the branch is."""
         return (
             self._tx.connection.execute(
                 select(apps.c.poll_failures).where(apps.c.name == app)

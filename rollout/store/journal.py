@@ -81,6 +81,13 @@ class Events:
         """Everything that happened to one thing, in order."""
         return self._list(events.c.app == app, events.c.subject == subject)
 
+    def newest(self, app: AppName, subject: str) -> Event | None:
+        """What happened to one thing last, beside all rollouts."""
+        self.write()
+        its = (events.c.rollout.is_(None), events.c.app == app, events.c.subject == subject)
+        query = rows_of(Event, events).where(*its).order_by(events.c.id.desc()).limit(1)
+        return next(iter(load_all(Event, self._tx.connection.execute(query))), None)
+
     def planned_because(self, ids: Sequence[RolloutId]) -> dict[RolloutId, str]:
         """Why each of these rollouts was planned."""
         self.write()

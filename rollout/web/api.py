@@ -76,7 +76,7 @@ class Reads:
         def look(tx: Transaction) -> dict[str, Any]:
             found = _commit(tx, apps, sha)
             told = explaining.why(tx, config.app(found.app), found)
-            its = {"because": told.because, "expected_at": views.moment(told.expected_at)}
+            its = {"because": told.in_full, "expected_at": views.moment(told.expected_at)}
             return views.commit(tx, found) | its
 
         return Json(await self._service.read(look))
