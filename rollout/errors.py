@@ -133,6 +133,10 @@ class DeliveryFailed(ProviderError):
 
     retryable = True
 
+    def __init__(self, message: str = "", *, remedy: str = "", numbers: tuple[int, ...] = ()) -> None:
+        super().__init__(message, remedy=remedy)
+        self.numbers = numbers  # of the addresses that did not take it, from 1; none: nobody knows
+
 
 class ReleaseError(RolloutError):
     """A commit that cannot be checked out, built or packed."""

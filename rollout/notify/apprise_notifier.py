@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from rollout.errors import DeliveryFailed
@@ -20,25 +20,32 @@ class AppriseNotifier:
     timeout_s: float = TIMEOUT_S
     _free: threading.Semaphore = field(default_factory=lambda: threading.BoundedSemaphore(MOST_AT_ONCE))
 
-    def send(self, urls: Sequence[str], title: str, body: str) -> None:
-        """Deliver to every address; DeliveryFailed says which ones, by number and kind, did not take it."""
+    def send(
+        self, urls: Sequence[str], title: str, body: str, *, only: Collection[int] | None = None
+    ) -> None:
+        """Deliver to every address, or to those with these numbers only; DeliveryFailed says which ones, by number and kind, did not take it."""
         _silence()
-        deliveries = [_Delivery(url, title[:LONGEST_TITLE], body[:LONGEST_BODY]) for url in urls]
+        deliveries = {
+            number: _Delivery(url, title[:LONGEST_TITLE], body[:LONGEST_BODY])
+            for number, url in enumerate(urls, start=1)
+            if only is None or number in only
+        }
         deadline = time.monotonic() + self.timeout_s
-        for delivery in deliveries:
+        for delivery in deliveries.values():
             if self._free.acquire(timeout=max(0.0, deadline - time.monotonic())):
                 threading.Thread(target=delivery.run, args=(self._free,), name="notify", daemon=True).start()
-        for delivery in deliveries:
+        for delivery in deliveries.values():
             delivery.ended.wait(max(0.0, deadline - time.monotonic()))
-        failed = [
-            f"{number} ({delivery.kind}: {delivery.outcome})"
-            for number, delivery in enumerate(deliveries, start=1)
+        failed = {
+            number: f"{number} ({delivery.kind}: {delivery.outcome})"
+            for number, delivery in deliveries.items()
             if delivery.outcome
-        ]
+        }
         if failed:
             raise DeliveryFailed(
-                f"{len(failed)} of {len(deliveries)} addresses in notify.urls did not take it: no. {', no. '.join(failed)}",
+                f"{len(failed)} of {len(deliveries)} addresses in notify.urls did not take it: no. {', no. '.join(failed.values())}",
                 remedy="try the address with Apprise's own command: apprise -vv -b test ADDRESS",
+                numbers=tuple(failed),
             )
 
 

@@ -25,7 +25,7 @@ def add(tx: Transaction, rollout: Rollout, what: str, why: str, command: str) ->
 
 
 def send_due(deps: Deps) -> None:
-    """Send what waits; a receiver that does not answer is tried again later, and not for ever."""
+    """Send what waits; an address that does not take it is tried again later, by itself, and not for ever."""
     urls = deps.config.notify.urls
     with deps.store.reading() as tx:
         if not tx.notices.any_due():
@@ -35,13 +35,14 @@ def send_due(deps: Deps) -> None:
     for notice in claimed:
         try:
             if urls:
-                deps.notifier.send(urls, notice.title, notice.body)
+                deps.notifier.send(urls, notice.title, notice.text, only=notice.owed)
         except DeliveryFailed as error:
             log.warning(
                 "notice_not_delivered", notice=notice.id, attempt=notice.attempts + 1, error=str(error)
             )
             with deps.store.transaction() as tx:
-                tx.notices.put_off(notice, backoff_s(notice.attempts + 1, first=10.0, most=600.0))
+                wait_s = backoff_s(notice.attempts + 1, first=10.0, most=600.0)
+                tx.notices.put_off(notice, wait_s, owed=error.numbers)
         else:
             with deps.store.transaction() as tx:
                 tx.notices.sent(notice)

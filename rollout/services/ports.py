@@ -167,8 +167,10 @@ class Bell(Protocol):
 class Notifier(Protocol):
     """Tells people."""
 
-    def send(self, urls: Sequence[str], title: str, body: str) -> None:
-        """Deliver to every address; DeliveryFailed."""
+    def send(
+        self, urls: Sequence[str], title: str, body: str, *, only: Collection[int] | None = None
+    ) -> None:
+        """Deliver to every address, or to those with these numbers only; DeliveryFailed, with the numbers of who did not take it."""
 
 
 @dataclass(frozen=True, slots=True)

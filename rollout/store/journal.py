@@ -349,10 +349,11 @@ class Notices:
             update(notices).where(notices.c.id == notice.id).values(due_at=None, sent_at=self._tx.today())
         )
 
-    def put_off(self, notice: Notice, wait_s: float) -> None:
-        """It was not delivered; again later, but not for ever."""
+    def put_off(self, notice: Notice, wait_s: float, owed: Collection[int] = ()) -> None:
+        """It was not delivered, or not to these addresses; again later, but not for ever."""
         due_at = None if notice.attempts + 1 >= NOTICE_ATTEMPTS else self._tx.now() + wait_s
-        self._tx.connection.execute(update(notices).where(notices.c.id == notice.id).values(due_at=due_at))
+        values = {"due_at": due_at, "body": notice.owed_to(owed)}
+        self._tx.connection.execute(update(notices).where(notices.c.id == notice.id).values(values))
 
 
 # Asked every second, and built once.

@@ -618,6 +618,27 @@ def test_a_notice_is_claimed_once_and_given_up_in_the_end(store, now):
     assert tries == 8
 
 
+def test_a_notice_keeps_which_addresses_have_not_taken_it(store, now):
+    """Its text stays as it was, also after several tries; without a word on who took it, it is owed to those of before."""
+    seen = []
+    with store.transaction() as tx:
+        tx.notices.add("shop", None, "title", "body\nNext: 7")
+    for owed in ((2, 3), (3,), ()):
+        with store.transaction() as tx:
+            (notice,) = tx.notices.claim(60.0)
+            seen.append((notice.text, notice.owed))
+            tx.notices.put_off(notice, 5.0, owed=owed)
+        now["s"] += 6
+    with store.transaction() as tx:
+        (notice,) = tx.notices.claim(60.0)
+    assert [*seen, (notice.text, notice.owed)] == [
+        ("body\nNext: 7", None),
+        ("body\nNext: 7", {2, 3}),
+        ("body\nNext: 7", {3}),
+        ("body\nNext: 7", {3}),
+    ]
+
+
 def test_a_delivery_keeps_its_one_outcome(store):
     """I4: what was answered 2xx is in the store with what came of it."""
     with store.transaction() as tx:

@@ -79,6 +79,14 @@ def test_a_refused_notice_is_an_error_without_the_address(receiver, caplog):
     assert TOKEN not in f"{caught.value!r} {caught.value.remedy} {caplog.text}"
 
 
+def test_who_has_taken_it_is_not_told_again(receiver):
+    """Only those with the given numbers get it, and who refuses it again has its number of before."""
+    with pytest.raises(DeliveryFailed, match=r"no\. 2 \(json: refused") as caught:
+        AppriseNotifier().send([url(receiver, 200), url(receiver, 500)], "title", "body", only={2})
+    assert caught.value.numbers == (2,)
+    assert [path.split("/")[1] for path, _ in receiver.got] == ["500"]
+
+
 def test_a_redirect_is_not_followed(receiver):
     """A receiver cannot send us anywhere else."""
     with pytest.raises(DeliveryFailed):

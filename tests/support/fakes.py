@@ -143,7 +143,7 @@ class FakeNotifier:
     def __init__(self):
         self.sent = []
 
-    def send(self, urls, title, body):
+    def send(self, urls, title, body, *, only=None):
         self.sent.append((tuple(urls), title, body))
 
 

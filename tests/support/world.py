@@ -284,7 +284,7 @@ class RecordingNotifier:
     def __init__(self):
         self.sent = []
 
-    def send(self, urls, title, body):
+    def send(self, urls, title, body, *, only=None):
         self.sent.append((title, body))
 
 
