@@ -27,7 +27,7 @@ def deploy(
     """Enqueue a commit by hand, as a webhook does: it is tested, then shipped when its turn comes.
 
     Exit codes: 0 stored (with --wait: done), 1 it failed, halted or was rolled back, 3 not on the branch,
-    4 barred or older than what runs, or --now while another rollout is active.
+    4 barred or older than what runs, or --now while another rollout is active that does not fan out yet.
     """
     from rollout.cli.commits import ship
 

@@ -10,7 +10,7 @@ from rollout import crashpoints
 from rollout.config.deploy_file import AppConfig
 from rollout.domain.branches import Branch, above
 from rollout.domain.deliveries import End, Outcome, known_before
-from rollout.domain.model import AppName, BranchCommit, Commit, CommitId, Delivery, Pull, Push
+from rollout.domain.model import AppName, BranchCommit, Commit, CommitId, Delivery, Pull, Push, Rollout
 from rollout.domain.pipeline import run_tests
 from rollout.domain.retry import backoff_s, spread
 from rollout.domain.states import CommitState
@@ -414,8 +414,8 @@ class Wish:
 def enqueue(app: AppConfig, name: str | None, deps: Deps, *, who: str, now: Wish | None = None) -> Commit:
     """By hand what a webhook does: `name` is a hash or its beginning, None the branch's head.
 
-    NotFound when the branch does not have it; Conflict when it is barred, older than what runs, or, with `now`, when
-    another rollout is active.
+    NotFound when the branch does not have it; Conflict when it is barred, older than what runs, or, with `now`, while
+    another rollout is active that does not fan out, or brings it.
     """
     head, branch = _read(app, deps, who=who, why="enqueued by hand")
     sha = head if name is None else deps.workshop.resolve(app.name, name)
@@ -431,7 +431,7 @@ def enqueue(app: AppConfig, name: str | None, deps: Deps, *, who: str, now: Wish
         deliveries.settle(tx, AppName(app.name))
         placed = tx.commits.get(AppName(app.name), sha)
         assert placed is not None
-        _refuse_conflicts(tx, app, placed, now=now is not None)
+        _refuse_conflicts(tx, placed, now=now is not None)
         if placed.state is CommitState.RECEIVED:
             tx.commits.rung([placed.id], deps.settings.ring_again_s)  # a person's word ends a wait
         if placed.state is CommitState.FAILED:
@@ -479,7 +479,7 @@ def _refuse_others(app: AppConfig, head: str, sha: str, deps: Deps) -> None:
     )
 
 
-def _refuse_conflicts(tx: Transaction, app: AppConfig, commit: Commit, *, now: bool) -> None:
+def _refuse_conflicts(tx: Transaction, commit: Commit, *, now: bool) -> None:
     short = commit.sha[:12]
     if commit.is_barred and (now or commit.state is CommitState.BARRED):  # its tests may be run again
         raise Conflict(
@@ -494,9 +494,22 @@ def _refuse_conflicts(tx: Transaction, app: AppConfig, commit: Commit, *, now: b
         )
     active = planning.under_way(tx, commit.app)
     if now and active is not None:
+        _refuse_beside(tx, commit, active)
+
+
+def _refuse_beside(tx: Transaction, commit: Commit, active: Rollout) -> None:
+    """A wish is kept while a rollout fans out, and goes out when that is done; while that may still fail its canary a person ends it first."""
+    shipped = tx.commits.get(active.app, active.commit)
+    on_its_way = f"rollout {active.id} of {active.app} is {active.state}"
+    if shipped is not None and (commit.id == shipped.id or planning.is_out(commit, shipped)):
         raise Conflict(
-            f"rollout {active.id} of {app.name} is {active.state}",
-            remedy=f"wait for it (`rollout status {active.id}`) or end it: `rollout stop {active.id}`",
+            f"commit {commit.sha[:12]} goes out already: {on_its_way}",
+            remedy=f"look: `rollout status {active.id}`",
+        )
+    if active.state not in planning.BEFORE_THE_NEXT:
+        raise Conflict(
+            on_its_way,
+            remedy=f"end it (`rollout stop {active.id}`), or say it again once it fans out: then the commit goes out when it is done",
         )
 
 

@@ -107,8 +107,8 @@ def test_an_older_commit_is_4_and_names_the_way(cli, deps):
 
 
 def test_now_while_another_rollout_is_active_is_4(cli, deps):
-    """`--now` skips the queue, not the rollout that is under way."""
-    active = a_rollout(deps)
+    """`--now` skips the queue, not the rollout that is under way and may still fail its canary."""
+    active = a_rollout(deps, state="evaluating_canary")
     deps.workshop.push()
     told = cli("deploy", "--now", "--reason", "hot fix", "--json")
     assert told.code == 4

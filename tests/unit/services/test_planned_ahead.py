@@ -263,12 +263,41 @@ def test_what_another_rollout_toml_will_make_of_it_is_what_why_tells(world, monk
     assert [rollout(world, number).commits for number in (4, 5, 6)] == [(sha,) for sha in hashes]
 
 
-def test_a_wish_is_in_conflict_with_what_fans_out_only(world):
-    """`deploy --now` names the rollout that fans out, and not the one that nobody asked for."""
+def wish(world, sha):
+    intake.enqueue(world.config.app("shop"), sha, world.deps, who="ann", now=intake.Wish("now", "ann"))
+
+
+def test_a_wish_that_is_said_while_one_fans_out_goes_before_what_was_planned_ahead(world):
+    """The hotfix waits for what fans out, which goes on, and not for the rollout that nobody asked for."""
     planned(world)
-    with pytest.raises(Conflict, match="rollout 2 of shop is fanning_out"):
-        intake.enqueue(world.config.app("shop"), None, world.deps, who="ann", now=intake.Wish("now", "ann"))
+    sha = world.push()
+    run_until(world, lambda: passed(world, sha))
+    wish(world, sha)
+    assert (states(world)[2], states(world)[3]) == (R.FANNING_OUT, R.ERROR)
+    to_the_end(world)
+    assert states(world)[2] is R.DONE
+    assert (rollout(world, 4).commit, rollout(world, 4).requested_by) == (sha, "ann")
+
+
+def test_a_wish_for_what_fans_out_is_refused_and_leaves_what_is_planned_ahead(world):
+    """Of what goes out already no wish is left that would bring it again later; and nothing is set aside for it."""
+    planned(world)
+    with pytest.raises(Conflict, match="goes out already: rollout 2 of shop is fanning_out"):
+        wish(world, rollout(world, 2).commit)
     assert states(world)[3] is R.PENDING
+    with world.store.reading() as tx:
+        assert tx.commits.wanted_now("shop") == []
+
+
+def test_before_a_canary_has_passed_a_wish_is_refused_with_what_works(world):
+    """That rollout may fail yet, and who is in a hurry ends it: the refusal says so, and that it may be said again later."""
+    world.push()
+    run_until(world, lambda: world.newest().state is R.EVALUATING_CANARY)
+    sha = world.push()
+    with pytest.raises(Conflict, match="rollout 2 of shop is evaluating_canary") as refused:
+        wish(world, sha)
+    assert "rollout stop 2" in refused.value.remedy
+    assert "once it fans out" in refused.value.remedy
 
 
 def test_a_wish_goes_before_what_waits(world):
