@@ -23,6 +23,8 @@ from rollout.store.store import Transaction
 log = structlog.get_logger()
 BRANCH_LIMIT = 500  # commits that are looked at of a branch of which nothing is known
 QUEUE_LIMIT = 10_000  # above what runs
+# For a poll to fetch what is new, twice as much after each failure: a fetch that hangs keeps the branch from being read.
+FETCH_S, LONGEST_FETCH_S = 60.0, 900.0
 PING, NOT_OURS = "a ping", "not a repository of ours"
 
 
@@ -364,9 +366,10 @@ def poll(app_name: str, deps: Deps, *, force: bool = False, look: pulls.Look = p
         head, heads = _ask(app, deps)
         with deps.store.reading() as tx:
             known, unread = tx.commits.newest(name), planning.unread(tx, name) or tx.apps.unread(name)
+            limit_s = None if known is None else _fetch_s(tx, name)  # the first one brings the whole history
         # A force-push may have left the branch with an old head
         if known is None or known.sha != head or unread:
-            read_branch(app, deps, who="poll", why="found on the branch")
+            read_branch(app, deps, who="poll", why="found on the branch", limit_s=limit_s)
     except RolloutError as error:
         trouble = error
         if isinstance(error, NotFound | Conflict):  # asking again would say no more
@@ -386,6 +389,10 @@ def poll(app_name: str, deps: Deps, *, force: bool = False, look: pulls.Look = p
         log.warning("poll_failed", app=app.name, failures=failures, error=str(trouble))
     if failures <= 0 and heads is not None and app.tests.pull_requests:
         look(app, heads, deps)
+
+
+def _fetch_s(tx: Transaction, name: AppName) -> float:
+    return backoff_s(max(0, tx.apps.poll_failures(name)) + 1, first=FETCH_S, most=LONGEST_FETCH_S)
 
 
 def _noted(tx: Transaction, app: AppConfig, trouble: RolloutError | None) -> int:

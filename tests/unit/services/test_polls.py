@@ -9,6 +9,7 @@ from rollout.domain.retry import spread
 from rollout.errors import NotFound, ServiceUnavailable
 from rollout.services import intake, testing
 from rollout.store.apps import LOOK_S
+from tests.support.branch import coming
 from tests.support.world import World
 
 
@@ -98,14 +99,14 @@ def test_a_git_server_that_does_not_answer_takes_no_place_for_tests(world, monke
 
 
 def test_what_takes_long_to_fetch_takes_no_place_for_tests(world, monkeypatch):
-    """The test gives it up before the server is known for silent; the poll that it asks for has the time of a first fetch."""
+    """The test gives it up before the server is known for silent; the polls that it asks for give it longer and longer."""
     world.push()
     world.settle()
     sha, fetch, limits, app = world.workshop.push(), world.workshop.fetch, [], world.config.app(None)
 
     def slow(app, config, *, limit_s=None):
         limits.append(limit_s)
-        if limit_s is not None:
+        if limit_s < 2 * intake.FETCH_S:
             world.seconds += LOOK_S + 1
             raise ServiceUnavailable("git fetch did not end in time")
         return fetch(app, config)
@@ -118,10 +119,32 @@ def test_what_takes_long_to_fetch_takes_no_place_for_tests(world, monkeypatch):
     world.run(seconds=1)
     assert limits == [testing.FETCH_S]
     intake.poll("shop", world.deps)
+    intake.poll("shop", world.deps, force=True)
     world.run(seconds=2)
-    assert limits == [testing.FETCH_S, None]
+    assert limits == [testing.FETCH_S, intake.FETCH_S, 2 * intake.FETCH_S]
     with world.store.reading() as tx:
         assert tx.commits.get("shop", sha).state == "passed"
+
+
+def test_a_fetch_that_hangs_is_cut_by_the_poll_and_told(world, monkeypatch):
+    """The branch is read again within a minute or two, not a quarter of an hour later, and meanwhile it is said why it is not; a first fetch has its time."""
+    limits = []
+
+    def hangs(_app, _config, *, limit_s=None):
+        limits.append(limit_s)
+        raise ServiceUnavailable(f"git fetch did not end within {limit_s} s")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.workshop, "fetch", hangs)
+        world.workshop.push()
+        intake.poll("shop", world.deps)
+    intake.poll("shop", world.deps, force=True)
+    monkeypatch.setattr(world.workshop, "fetch", hangs)
+    world.workshop.push()
+    for _ in range(7):
+        intake.poll("shop", world.deps, force=True)
+    assert limits == [None, 60.0, 120.0, 240.0, 480.0, 900.0, 900.0, 900.0]
+    assert "git fetch did not end within 900.0 s (asked in vain, 7 times in a row)" in coming(world).beside
 
 
 def test_apps_do_not_ask_together():
