@@ -1,5 +1,6 @@
 """The one module that picks the concrete classes."""
 
+import gc
 import os
 import socket
 import threading
@@ -43,3 +44,13 @@ def configured(path: Path | None = None, *, role: str) -> Deps:
     deps = wire(deploy_file.load(path), role=role)
     deps.store.prepare()
     return deps
+
+
+def collect_less() -> None:
+    """Of a process that stays: modules do too, and 1,000 connections stay long, so collections hardly walk through them.
+
+    That cost 8 % of what preparing a fleet does, and each time held up everybody for a tenth of a second.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 10, 2)  # a cycle waits longer, which costs some megabytes

@@ -1,7 +1,6 @@
 """The Celery application, as `celery -A workers.app` finds it. `rollout worker`, `beat` and `flower` start it."""
 
 import functools
-import gc
 from typing import Any
 
 from celery.signals import setup_logging, worker_init, worker_process_init, worker_ready, worker_shutdown
@@ -44,10 +43,7 @@ def _forked(**_: Any) -> None:
 
 @worker_init.connect  # type: ignore[untyped-decorator]
 def _collect_less(**_: Any) -> None:
-    """Modules stay, and 1,000 connections stay long: collections that walk through them cost 8 % of what preparing a fleet does."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 10, 2)  # a cycle waits longer, which costs some megabytes
+    wiring.collect_less()
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]

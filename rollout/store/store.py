@@ -32,7 +32,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from rollout.domain.model import AppName, Rollout, RolloutId
 from rollout.domain.states import RolloutState
 from rollout.errors import Conflict, ServiceUnavailable
-from rollout.store import clock, frozen, migrate, tables
+from rollout.store import checkpoints, clock, frozen, migrate, tables
 from rollout.store.apps import HEAD_UNREAD, Apps
 from rollout.store.catching_up import CatchingUp
 from rollout.store.checks import Checks
@@ -314,6 +314,7 @@ def _sqlite_connected(connection: Any, _record: Any) -> None:
     _switch_to_wal(cursor)
     cursor.execute("PRAGMA synchronous=FULL")  # a webhook that was answered survives a power cut
     cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute(f"PRAGMA wal_autocheckpoint={checkpoints.BY_ITSELF}")
     cursor.close()
 
 

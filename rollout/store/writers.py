@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
 from rollout.errors import ServiceUnavailable
+from rollout.store.checkpoints import Checkpoints
 
 TOGETHER_S = 0.05  # from the first one's beginning nobody more joins: others wait for the lock, in this process and elsewhere
 TOGETHER = 64
@@ -147,6 +148,7 @@ class Writers:
 
     def __init__(self, engine: Engine, wait_s: float) -> None:
         self._engine, self._wait_s = engine, wait_s
+        self._checkpoints = Checkpoints(engine)
         self._lock = threading.Lock()
         self._taken = False
         self._waiting: deque[threading.Lock] = deque()
@@ -189,6 +191,7 @@ class Writers:
                 group.end()
             self._let_go()
             self._leave()
+        self._checkpoints.close()
 
     def _begin(self) -> _Group:
         if self._connection is None:
@@ -252,10 +255,12 @@ class Writers:
                 return
         self._group = None
         came = group.end()
-        if came is not None:
+        if came is None:
+            self._checkpoints.committed()
+            if self._waiting:
+                time.sleep(PAUSE_S)
+        else:
             self._let_go()
-        elif self._waiting:
-            time.sleep(PAUSE_S)
         self._leave()
         if came is not None and not isinstance(came, Exception):
             raise came

@@ -1,6 +1,5 @@
 """Listening: uvicorn with limits on what a stranger can make it do."""
 
-import gc
 import os
 import socket
 from pathlib import Path
@@ -28,9 +27,7 @@ def serve(path: Path | None = None) -> None:
     logs.configure(deps.settings)
     app = build(deps)
     listening = listen(deps.config.server)
-    # What is here now stays: to look through it for garbage again and again would hold up everybody for a tenth of a second.
-    gc.collect()
-    gc.freeze()
+    wiring.collect_less()
     uvicorn.Server(configured(app)).run(sockets=[listening, *inside(deps.config.server)])
 
 

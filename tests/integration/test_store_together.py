@@ -3,6 +3,7 @@
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from sqlalchemy import event
@@ -276,3 +277,23 @@ def test_a_long_commit_takes_nobody_more(opened, commits, monkeypatch):
     assert told == [None] * 4
     assert len(commits) - before == 2
     assert known(opened, *"abcd") == list("abcd")
+
+
+def test_the_log_is_written_back_beside_the_writers(opened, monkeypatch):
+    """Long before a writer would have to do it, while all others wait for him."""
+    monkeypatch.setattr("rollout.store.checkpoints.EVERY", 5)
+    file = Path(opened.place.removeprefix("sqlite:///"))
+    before = file.stat().st_size
+    for number in range(5):
+        add(opened, f"{number}")
+    until(lambda: file.stat().st_size > before, what="its log written back into the file")
+
+
+def test_who_closes_a_store_waits_for_its_log_and_may_write_again(opened, monkeypatch):
+    """The thread ends with the store, and comes back with its next commits."""
+    monkeypatch.setattr("rollout.store.checkpoints.EVERY", 1)
+    for name in ("first", "second"):
+        add(opened, name)
+        opened.close()
+        assert "checkpoints" not in [one.name for one in threading.enumerate()]
+    assert known(opened, "first", "second") == ["first", "second"]

@@ -1,0 +1,66 @@
+"""SQLite's log is written back into its file beside the writers.
+
+Whoever finds the log long at his commit does that himself, and all others wait for him: 20 to 50 ms, once a second when a
+hundred webhooks come in one. So a thread does it sooner. What writers do by themselves stays, for when it cannot keep up.
+"""
+
+import sqlite3
+import threading
+from contextlib import closing, suppress
+from typing import cast
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+EVERY = 50  # commits; each is some ten pages
+BY_ITSELF = 4000  # pages, 16 MB, at which a writer does it
+TRIES = 5  # what was committed meanwhile is left, and only a log of which nothing is left begins anew
+
+
+class Checkpoints:
+    """Of one process."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._commits = 0
+        self._due = threading.Event()
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    def committed(self) -> None:
+        """One more. For whoever has the writers' turn."""
+        self._commits += 1
+        if self._commits < EVERY:
+            return
+        self._commits = 0
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._go_on, name="checkpoints", daemon=True)
+            self._thread.start()
+        self._due.set()
+
+    def close(self) -> None:
+        """Begin no other one; the next commits may."""
+        if self._thread is None:
+            return
+        self._closed = True
+        self._due.set()
+        self._thread.join()
+        self._closed, self._thread = False, None
+
+    def _go_on(self) -> None:
+        while True:
+            self._due.wait()
+            self._due.clear()
+            if self._closed:
+                return
+            # Of a disk that is full, or gone, the writers hear by their own commits.
+            with suppress(sqlite3.Error, SQLAlchemyError):
+                self._write_back()
+
+    def _write_back(self) -> None:
+        with closing(self._engine.raw_connection()) as connection:  # another one is in a transaction at once
+            driver = cast("sqlite3.Connection", connection.driver_connection)
+            for _ in range(TRIES):
+                busy, logged, written = driver.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                if busy or written == logged:
+                    return
