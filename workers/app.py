@@ -1,6 +1,7 @@
 """The Celery application, as `celery -A workers.app` finds it. `rollout worker`, `beat` and `flower` start it."""
 
 import functools
+import os
 from typing import Any
 
 from celery.signals import setup_logging, worker_init, worker_process_init, worker_ready, worker_shutdown
@@ -21,6 +22,8 @@ app.conf.include = ["workers.tasks"]
 app.steps["consumer"].add(EventsInBatches)
 app.conf.beat_schedule = SCHEDULE
 app.conf.beat_scheduler = "workers.ringer:Ringer"
+
+TESTS_NICE = 10  # what tests themselves run is nicer still
 
 _background: list[Background] = []
 
@@ -46,11 +49,22 @@ def _collect_less(**_: Any) -> None:
     wiring.collect_less()
 
 
+@worker_init.connect  # type: ignore[untyped-decorator]
+def _tests_come_last(sender: Any, **_: Any) -> None:
+    """Git, builds and archives take what nobody else wants: first is who waits for a webhook's answer, a stop, or a host."""
+    if _kind(sender) == "tests":
+        os.nice(TESTS_NICE)
+
+
 @worker_ready.connect  # type: ignore[untyped-decorator]
 def _ready(sender: Any, **_: Any) -> None:
-    kind = str(sender.hostname).partition("@")[0]
+    kind = _kind(sender)
     if kind in {"control", "hosts"}:  # the tests' worker forks, and threads do not survive that
         _background.append(Background(deps(), holds_connections=kind == "hosts"))
+
+
+def _kind(worker: Any) -> str:
+    return str(worker.hostname).partition("@")[0]
 
 
 @worker_shutdown.connect  # type: ignore[untyped-decorator]

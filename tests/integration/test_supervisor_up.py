@@ -121,6 +121,16 @@ def test_no_secret_is_in_a_process_list(up) -> None:
     assert not [command for command in commands for secret in secrets if secret in command]
 
 
+def test_builds_come_after_who_waits_for_an_answer(up) -> None:
+    """The worker of tests, which clones and packs, has a lower priority than all other parts; they have ours."""
+    priorities: dict[bool, set[int]] = {True: set(), False: set()}
+    for pid in up.pids():
+        builds = b"tests@" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        priorities[builds].add(os.getpriority(os.PRIO_PROCESS, pid))
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    assert priorities == {True: {min(ours + 10, 19)}, False: {ours}}
+
+
 def test_a_second_one_on_the_same_state_directory_is_refused(up) -> None:
     """The second `up` ends at once with exit code 4, names the first one's process, and hurts nothing."""
     second = subprocess.run(up.command, cwd=ROOT, capture_output=True, text=True, timeout=60)
