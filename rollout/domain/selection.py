@@ -353,6 +353,12 @@ def brought(line: Sequence[Candidate]) -> list[str]:
     return [one.sha for one in _blocks(line) if one.start <= len(line) < one.end]
 
 
+def undone_later(line: Sequence[Candidate], most: int) -> tuple[str, str] | None:
+    """Of the first `most` of these one that must not go out with them alone, and the later one that undoes or mends it."""
+    held = (block for block in _blocks(line, most) if block.start <= most < block.end)
+    return next(((block.sha, line[block.fix - 1].sha) for block in held if block.fix is not None), None)
+
+
 def ships_only_with(queue: Sequence[Candidate], sha: str) -> str | None:
     """The later commit that undoes or mends this one, and without which it does not ship."""
     fix = next((block.fix for block in _blocks(queue) if block.sha == sha and block.fix is not None), None)

@@ -266,13 +266,30 @@ def brought(tx: Transaction, rollout: Rollout) -> list[str]:
 
 
 def keeps_from_beginning(tx: Transaction, rollout: Rollout) -> str | None:
-    """What has been barred since it was planned: in it, or in what it follows, and nothing in it mends that."""
-    seen = _with_inner(tx, rollout.app, [candidate(commit, tx) for commit in _commits(tx, rollout)])
+    """What has been barred since it was planned: in it, or in what it follows, and nothing in it mends that.
+
+    Of one that waits for another rollout also what was reverted meanwhile: it goes out together with its revert, or not at all.
+    """
+    batch = _commits(tx, rollout)
+    seen = _with_inner(tx, rollout.app, [candidate(commit, tx) for commit in batch])
     kept = selection.brought(_with_below(tx, rollout.app, seen))
     if not kept:
-        return None
+        return _undone_since(tx, rollout, batch) if rollout.is_ahead else None
     way = "follow" if kept[0] in dict(seen[0].below) else "bring"
     return f"commit {kept[0][:12]}, which it would {way}, is barred since it was planned"
+
+
+def _undone_since(tx: Transaction, rollout: Rollout, batch: Sequence[Commit]) -> str | None:
+    place = tx.commits.on_line(batch[-1]).position
+    later = [] if place is None else tx.commits.undoing_after(rollout.app, place)
+    if not later:
+        return None
+    line = _with_inner(tx, rollout.app, [candidate(commit, tx) for commit in (*batch, *later)])
+    found = selection.undone_later(line, len(batch))
+    if found is None:
+        return None
+    bad, fix = found
+    return f"commit {bad[:12]}, which it would bring, ships only together with {fix[:12]}, which undoes it"
 
 
 def _with_below(tx: Transaction, app: AppName, seen: list[selection.Candidate]) -> list[selection.Candidate]:

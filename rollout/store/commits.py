@@ -476,6 +476,17 @@ class Commits:
         rows = self._tx.run(_AFTER, {"its_app": app, "its_position": position})
         return load_all(Commit, rows, state=CommitState)
 
+    def undoing_after(self, app: AppName, position: int) -> list[Commit]:
+        """As `after`, those only that may undo or mend something, by what their messages say or brought in."""
+        says = [commits.c.message.icontains(words) for words in ("reverts commit", "rollout-fixes:")]
+        rows = self._tx.connection.execute(
+            rows_of(Commit, commits)
+            .where(commits.c.app == app, commits.c.on_branch, commits.c.position > position)
+            .where(or_(commits.c.mends != "", *says))
+            .order_by(commits.c.position)
+        )
+        return load_all(Commit, rows, state=CommitState)
+
     def after_the_last_good(self, app: AppName) -> list[Commit]:
         """The branch's line, as far as it is known, above the newest commit that passed its tests; oldest first."""
         return self.after(app, self._last_good(app))

@@ -263,6 +263,31 @@ def test_what_another_rollout_toml_will_make_of_it_is_what_why_tells(world, monk
     assert [rollout(world, number).commits for number in (4, 5, 6)] == [(sha,) for sha in hashes]
 
 
+@pytest.mark.parametrize("passes", [True, False])
+def test_what_is_reverted_meanwhile_is_set_aside_at_once(world, passes):
+    """Nobody reads that what was just reverted goes out alone: it waits for its revert, and goes out with that."""
+    reverted = planned(world)
+    fix = world.push(f"Revert it\n\nThis reverts commit {reverted}.", fails=not passes)
+    run_until(world, lambda: states(world)[3] is R.ERROR)
+    assert states(world)[2] is R.FANNING_OUT
+    assert f"ships only together with {fix[:12]}" in rollout(world, 3).reason
+    if passes:
+        to_the_end(world)
+        assert rollout(world, 4).commits == (reverted, fix)
+    else:
+        run_until(world, lambda: states(world)[2] is R.DONE)
+        world.run(seconds=60)
+        assert 4 not in states(world)
+
+
+def test_a_later_revert_of_something_else_leaves_what_is_planned_ahead(world):
+    """Only what it would bring counts."""
+    planned(world)
+    world.push(f"Revert it\n\nThis reverts commit {rollout(world, 1).commit}.")
+    run_until(world, lambda: states(world)[2] is R.DONE)
+    run_until(world, lambda: states(world)[3] is R.DONE)
+
+
 def wish(world, sha):
     intake.enqueue(world.config.app("shop"), sha, world.deps, who="ann", now=intake.Wish("now", "ann"))
 
