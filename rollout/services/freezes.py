@@ -69,7 +69,9 @@ def frozen(tx: Transaction, app: AppConfig) -> str | None:
     """In words for people, until when, by whom and why; None when automation may start something."""
     found = _by_somebody(tx, app)
     if found is not None:
-        return _told(app, found)
+        window = None if found.until is None else _out_of_windows(app, found.until)
+        then = f", and then until {text(app, window)} by a window of rollout.toml" if window else ""
+        return _told(app, found) + then
     over = _by_a_window(tx, app)
     return f"frozen until {text(app, over)}, by a window of rollout.toml" if over else None
 

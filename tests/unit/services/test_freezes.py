@@ -220,6 +220,19 @@ def test_an_end_that_is_over_is_refused(world):
         frozen(world, until=NOW - timedelta(minutes=1))
 
 
+@pytest.mark.parametrize("window", ["Fri 16:00 - Mon 08:00", "Sat 13:00 - Mon 08:00"])
+def test_a_freeze_that_ends_in_a_window_is_told_with_the_end_of_that(world, window):
+    """Whoever reads until when it lasts does not wait for the end of a lunch on a Saturday; one that ends outside says its own end only."""
+    queue = app(world).queue.model_copy(update={"freeze": (window,)})
+    windowed = app(world).model_copy(update={"queue": queue})
+    frozen(world, until=NOW + timedelta(hours=1, minutes=10))
+    with world.store.reading() as tx:
+        told = freezes.frozen(tx, windowed)
+        own = freezes.frozen(tx, app(world))
+    assert own == "frozen until Sat 2026-11-28 13:10 UTC by ann: the sale"
+    assert told == f"{own}, and then until Mon 2026-11-30 08:00 UTC by a window of rollout.toml"
+
+
 def test_when_a_freeze_is_over_counts_the_windows_that_go_on_with_it(world):
     """Until the last of both has ended; of an open end, and without a freeze, nobody can say."""
     queue = app(world).queue.model_copy(update={"freeze": ("Sat 13:00 - Mon 08:00",)})
