@@ -386,7 +386,9 @@ def finish_roll_back(rollout_id: RolloutId, deps: Deps) -> None:
         bare = [host.name for host in tx.hosts.of(rollout_id, H.ROLLED_BACK) if host.release is None]
         why = rollout.reason or ""
         if left:
-            why += f"; not back yet: {_listed(left)} (tried again until they are)"
+            # This stays in the history, and they will be back: the row of each says whether it is.
+            again = f"tried again until they are; `rollout show {rollout_id}` says who is not"
+            why += f"; not back with the others: {_listed(left)} ({again})"
         if alone := _left_alone(tx, rollout):
             why += f"; not gone back with the others, since it never reached them: {_listed(alone)}"
         if bare:

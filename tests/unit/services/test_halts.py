@@ -260,7 +260,8 @@ def test_a_host_that_cannot_be_rolled_back_is_named_and_tried_again(world):
     stopping.stop(world.newest().id, world.deps, who="me", why="no good")
     ended = world.settle()
     assert ended.state is RolloutState.ROLLED_BACK
-    assert "not back yet: web01" in ended.reason
+    assert "not back with the others: web01" in ended.reason
+    assert f"`rollout show {ended.id}` says who is not" in ended.reason  # true also when it is, in the end
     canary.unreachable = False
     world.run(seconds=120, until=lambda: canary.current == good)
     assert canary.current == good

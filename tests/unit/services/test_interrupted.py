@@ -214,7 +214,7 @@ def test_a_stop_waits_for_a_restart_that_outlasts_every_permission(world, monkey
         world.run(until=lambda: of(world, "web05").busy_since is not None)
         assert of(world, "web05").state is HostState.ROLLING_BACK
         world.settle()
-        assert "not back yet" not in world.newest().reason
+        assert "not back" not in world.newest().reason
     assert (of(world, "web05").state, of(world, "web05").busy_since) == (HostState.ROLLED_BACK, None)
     assert (world.fleet.hosts["web05"].current, recorded(world, "web05")) == (old, old)
     assert check(told(world)) == []
@@ -226,7 +226,7 @@ def test_a_host_that_is_busy_beyond_all_its_time_has_failed(world, monkeypatch):
     began = world.seconds
     restarting(world, "web05", monkeypatch, free_at=began + 500)
     stopping.stop(world.newest().id, world.deps, who="me", why="enough")
-    assert "not back yet: web05" in world.settle().reason
+    assert "not back with the others: web05" in world.settle().reason
     assert 270 < world.seconds - began < 330
     world.run(until=lambda: of(world, "web05").state is HostState.ROLLED_BACK, seconds=900)
     assert of(world, "web05").state is HostState.ROLLED_BACK
