@@ -5,6 +5,7 @@ from rollout.cli.call import Call, who
 from rollout.cli.failures import OK
 from rollout.cli.tellers import teller
 from rollout.domain.model import Rollout, RolloutId
+from rollout.domain.states import RolloutState
 from rollout.services import halts
 
 
@@ -44,6 +45,9 @@ def _go_on(call: Call, rollout: Rollout, *, wait: bool, timeout_s: float | None)
             output.document(shapes.outcome(view))
         else:
             output.say(scene.headline(view))
+            if rollout.state is RolloutState.EVALUATING_CANARY:
+                accept = f"rollout resume {rollout.id} --accept-canary --reason …"
+                output.say(f"its canary is watched anew; should it be in doubt again: {accept}")
         return OK
     with teller(as_json=call.json) as told:
         ended = following.to_its_end(call, rollout.id, told, timeout_s)

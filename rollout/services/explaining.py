@@ -166,9 +166,8 @@ def _in_rollout(tx: Transaction, app: AppConfig, rollout: Rollout) -> Why | None
             words = f"in rollout {number}{_although(bars.barred_on_its_way(tx, rollout))}: {stage(rollout)}"
         case R.HALTED:
             barred = _although(bars.barred_on_its_way(tx, rollout))
-            return Why(
-                f"in rollout {number}, which is halted: {reason}{barred}; a person decides: rollout show {number}"
-            )
+            halted = f"in rollout {number}, which is halted: {(reason or '').rstrip('.')}{barred}"
+            return Why(f"{halted}; a person decides: rollout show {number}")
         case R.STOPPING | R.ROLLING_BACK:
             return Why(f"in rollout {number}, which is being taken back: {reason or 'a person said so'}")
         case R.DONE if not _is_past(tx, rollout):

@@ -3,6 +3,7 @@
 import pytest
 
 from rollout.domain.states import CommitState, RolloutEvent
+from rollout.services import rollouts
 from tests.support.fakes import Meanwhile, a_commit, a_rollout
 
 
@@ -92,6 +93,15 @@ def test_what_is_not_halted_is_4(cli, deps, command):
 def test_an_unknown_rollout_is_3(cli, command):
     """There is no such rollout."""
     assert cli(command, "9").code == 3
+
+
+def test_who_resumes_a_canary_in_doubt_is_told_how_to_go_on_without_it(cli, deps):
+    """It is watched anew, for as long as before, and may be as much in doubt then."""
+    rollout = a_rollout(deps, state="evaluating_canary", hosts={"shop01": "done"})
+    with deps.store.transaction() as tx:
+        rollouts.halt(tx, tx.rollouts.lock(rollout.id), "no traffic")
+    told = cli("resume", rollout.id)
+    assert (told.code, f"resume {rollout.id} --accept-canary --reason" in told.out) == (0, True)
 
 
 def test_excluded_hosts_leave_the_present_rollout_too(cli, deps):

@@ -200,7 +200,7 @@ def test_halted_and_taken_back(world):
     with world.store.transaction() as tx:
         from rollout.services import rollouts
 
-        rollouts.halt(tx, tx.rollouts.lock(world.newest().id), "too many failed")
+        rollouts.halt(tx, tx.rollouts.lock(world.newest().id), "too many failed.")  # a judge's are sentences
     assert why(world, sha) == explaining.Why(
         "in rollout 2, which is halted: too many failed; a person decides: rollout show 2"
     )
