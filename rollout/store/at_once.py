@@ -4,7 +4,7 @@ The server and its driver spend more on a statement than on most rows. So each p
 read side by side as rows of a table: what is sent, and so what the server has prepared, is the same for any number of them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from sqlalchemy import (
@@ -20,10 +20,29 @@ from sqlalchemy import (
     func,
     select,
 )
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql import visitors
 
+_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 PLACE = "place"  # of a row among those that were given, from 1
+
+
+def with_constants(statement: Any, names: Collection[str]) -> Any:
+    """The statement with all but the parameters of these names written into it.
+
+    A server that is to plan once for all runs knows then how many rows are in such a state; else it plans anew for each, which
+    costs more than most runs do, or it reads the whole table.
+    """
+
+    def written(element: Any, **_: Any) -> ColumnElement[Any] | None:
+        if not isinstance(element, BindParameter) or element.key in names:
+            return None
+        its = element.type.dialect_impl(_DIALECT)
+        has_words = element.value is not None and its.literal_processor(_DIALECT) is not None
+        return element.render_literal_execute() if has_words else None
+
+    return visitors.replacement_traverse(statement, {}, written)
 
 
 def over_many(statement: Any, kinds: Mapping[str, Any]) -> Any:
@@ -56,7 +75,11 @@ def _given(kinds: Mapping[str, Any]) -> Any:
     """The rows, as a table."""
     # A cast to so many characters would cut what has more.
     kinds = {name: Text() if isinstance(kind, String) else kind for name, kind in kinds.items()}
-    lists = (cast(bindparam(name, type_=Text()), ARRAY(kind)) for name, kind in kinds.items())
+    # From a query of its own: a planner that knew how many there are would plan anew for each run.
+    lists = (
+        cast(select(bindparam(name, type_=Text())).scalar_subquery(), ARRAY(kind))
+        for name, kind in kinds.items()
+    )
     columns = (column(name, kind) for name, kind in kinds.items())
     table = func.unnest(*lists).table_valued(*columns, with_ordinality=PLACE, name="given")
     return table.render_derived("given")

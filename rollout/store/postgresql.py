@@ -29,8 +29,6 @@ IDLE_S = 5  # in the middle of a transaction, whose locks a stop may be waiting 
 # The server gives up a client that is cut off just as the client gives up the server: its locks must not outlive it.
 _SESSION = {
     "lock_timeout": LOCK_S * 1000,
-    # Planning anew for each run's own values was a quarter of what a fan-out cost the server; none of its plans was better for it.
-    "plan_cache_mode": "force_generic_plan",
     "idle_in_transaction_session_timeout": IDLE_S * 1000,
     "tcp_keepalives_idle": LOST_S // 2,
     "tcp_keepalives_interval": LOST_S // 2,

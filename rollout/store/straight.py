@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from sqlalchemy import JSON, Insert
 from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 
-from rollout.store.at_once import as_list, over_many
+from rollout.store.at_once import as_list, over_many, with_constants
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -122,14 +122,16 @@ class _Way:
     """A statement with parameters of these names, in the words of one kind of database."""
 
     def __init__(self, statement: Any, dialect: Dialect, names: tuple[str, ...]) -> None:
-        self._dialect = dialect
+        self._dialect, self._statement = dialect, statement
+        if dialect.name == "postgresql":
+            statement = with_constants(statement, names)
         compiled = statement.compile(dialect=dialect, column_keys=list(names))
         assert not compiled.prefetch, "defaults that SQLAlchemy makes are for SQLAlchemy to run"
         its = compiled.construct_expanded_state(dict.fromkeys(names))
         if its.parameter_expansion.keys() & set(names):
             raise TypeError("a list for an IN is part of its statement: that is for `connection.execute`")
         self.sql: str = its.statement
-        self._statement, self._kinds = statement, {name: compiled.binds[name].type for name in names}
+        self._kinds = {name: compiled.binds[name].type for name in names}
         self._types = [column.type for column in statement.exported_columns]
         self.has_rows = bool(self._types)
         self._row: Any = None
