@@ -34,8 +34,10 @@ class Checkpoints:
             return
         self._commits = 0
         if self._thread is None:
-            self._thread = threading.Thread(target=self._go_on, name="checkpoints", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._go_on, name="checkpoints", daemon=True)
+            with suppress(RuntimeError):  # there is no room for one more: as if it could not keep up
+                thread.start()
+                self._thread = thread
         self._due.set()
 
     def close(self) -> None:

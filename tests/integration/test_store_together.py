@@ -297,3 +297,16 @@ def test_who_closes_a_store_waits_for_its_log_and_may_write_again(opened, monkey
         opened.close()
         assert "checkpoints" not in [one.name for one in threading.enumerate()]
     assert known(opened, "first", "second") == ["first", "second"]
+
+
+def test_without_a_thread_for_the_log_writers_write(opened, monkeypatch):
+    """A process that may have no more threads commits as before."""
+    monkeypatch.setattr("rollout.store.checkpoints.EVERY", 1)
+
+    def cannot(_thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading.Thread.start", cannot)
+    for name in ("first", "second"):
+        add(opened, name)
+    assert known(opened, "first", "second") == ["first", "second"]
