@@ -125,7 +125,7 @@ def after_failure(tx: Transaction, rollout: Rollout, *, who: str, why: str, seen
 
     Nobody is barred when it brought what was barred already (`deploy --now` goes past a bar): the others are suspect, and wait
     for its fix, as before. What is barred when it was on its way already explains nothing.
-    `seen`: on hosts, now, which refutes whatever a person said of one of them before.
+    `seen`: on hosts, now, which refutes whatever a person said of one of them before, and what he wanted out on top of it.
     """
     batch = _batch(tx, rollout)
     if not batch:
@@ -143,13 +143,25 @@ def after_failure(tx: Transaction, rollout: Rollout, *, who: str, why: str, seen
         its = f"{_first_sentence(why)}{_or(selection.rode_along(failed))} {_show(rollout.id)}"
         _found(tx, found, who=who, why=its, seen=seen)
         return
-    suspects = set(selection.suspects(failed, past))
+    suspects = selection.suspects(failed, past)
+    if seen:
+        _withdraw_what_brings(tx, rollout, past or suspects, who=who, why=why)
     for commit in (one for one in batch if one.sha in suspects):
         unbarred = commit.unbarred and not seen
         tx.commits.suspect(commit, rollout.id, unbarred=unbarred)
         if seen:
             tx.commits.refute(commit)
         tx.record(rollout.app, f"commit {commit.sha}", "suspect", who=who, why=why)
+
+
+def _withdraw_what_brings(
+    tx: Transaction, rollout: Rollout, shas: Iterable[str], *, who: str, why: str
+) -> None:
+    """Nobody is barred, and each of these may be what was wrong: it is not brought again by a word of before."""
+    its = f"{_first_sentence(why)} {_show(rollout.id)}"
+    for commit in (tx.commits.get(rollout.app, sha) for sha in shas):
+        if commit is not None:
+            withdraw_wishes(tx, commit, who=who, why=its)
 
 
 def taken_back(tx: Transaction, rollout: Rollout, *, who: str, why: str) -> None:
@@ -164,7 +176,7 @@ def taken_back(tx: Transaction, rollout: Rollout, *, who: str, why: str) -> None
 def take_back_with(tx: Transaction, commit: Commit, *, who: str, why: str) -> None:
     """One of what a person takes back, for whoever holds the app's row."""
     tx.commits.refute(commit)
-    _bar_by_word(tx, commit, who=who, why=why)
+    _bar_as_last_word(tx, commit, who=who, why=why)
 
 
 def _or(others: Sequence[str]) -> str:
@@ -191,7 +203,9 @@ def _found(tx: Transaction, culprits: Sequence[Commit], *, who: str, why: str, s
     for culprit in culprits:
         if seen:
             tx.commits.refute(culprit)
-        bar_locked(tx, culprit, who=who, why=why)
+            _bar_as_last_word(tx, culprit, who=who, why=why)
+        else:
+            bar_locked(tx, culprit, who=who, why=why)
     guilty = [culprit.id for culprit in culprits]
     for app, batch in explained:
         tx.commits.clear_suspects(app, batch, guilty=guilty)
@@ -567,11 +581,11 @@ def bar(app: str, name: str, deps: Deps, *, who: str, why: str) -> Commit:
     """Automation must not ship this commit, neither by itself nor inside of a later one, whatever its tests say or will say."""
     with deps.store.transaction() as tx:
         tx.apps.lock(AppName(app))
-        return _bar_by_word(tx, named(tx, app, name), who=who, why=why)
+        return _bar_as_last_word(tx, named(tx, app, name), who=who, why=why)
 
 
-def _bar_by_word(tx: Transaction, commit: Commit, *, who: str, why: str) -> Commit:
-    """A person's bar reaches what has the same in it too, and withdraws what would take either along."""
+def _bar_as_last_word(tx: Transaction, commit: Commit, *, who: str, why: str) -> Commit:
+    """What a person says, or hosts show: it reaches what has the same in it too, and withdraws what would take either along."""
     withdraw_wishes(tx, commit, who=who, why=why)
     barred = bar_locked(tx, commit, who=who, why=_one_reason(why))
     for twin in tx.commits.barred_as(barred):
@@ -590,7 +604,10 @@ def brought_by(tx: Transaction, commit: Commit) -> tuple[Rollout, Commit] | None
 
 
 def withdraw_wishes(tx: Transaction, commit: Commit, *, who: str, why: str) -> None:
-    """Of two people's words on this commit the later one counts: no `deploy --now` of before takes it along, but for its fix."""
+    """Of two words on this commit the later one counts: no `deploy --now` of before takes it along, but for its fix.
+
+    Automation's word too, when hosts have shown that it is bad: who wanted out what is above it had not seen that.
+    """
     line = tx.commits.on_line(commit)
     for wished in tx.commits.wanted_now(commit.app):
         if not is_in(line, tx.commits.on_line(wished)):

@@ -56,6 +56,22 @@ def suspects_of_a_batch(world, monkeypatch, digits="234"):
     return hashes
 
 
+@pytest.mark.parametrize("fixes", [1, 3])
+def test_what_brings_a_failed_batch_again_is_wished_anew(world, monkeypatch, fixes):
+    """Nobody is barred, and all three were taken back: a `deploy --now` of before is withdrawn, unless it undoes them all."""
+    hashes = batch_of_three(world, monkeypatch)
+    wanted = world.workshop.push("\n".join(f"This reverts commit {sha}." for sha in hashes[:fixes]))
+    world.run(until=lambda: world.newest().state is RolloutState.EVALUATING_CANARY)
+    read(world)
+    with world.store.transaction() as tx:
+        tx.commits.wish_now(tx.commits.get("shop", wanted), "we need it", "ann")
+    world.metrics.share_of = lambda _name, role, _at: 0.0 if role == "canary" else 1.0
+    world.run(seconds=300, until=lambda: all(commit_of(world, sha).suspect for sha in hashes))
+    with world.store.reading() as tx:
+        left = [one.sha for one in tx.commits.wanted_now("shop")]
+    assert left == ([wanted] if fixes == 3 else [])
+
+
 def rollouts_of(world):
     with world.store.reading() as tx:
         return [tx.rollouts.get(number) for number in range(2, world.newest().id + 1)]

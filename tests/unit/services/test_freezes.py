@@ -8,10 +8,11 @@ import pytest
 from rollout.domain.model import BranchCommit, RolloutId
 from rollout.domain.states import FINISHED, CommitState, RolloutState
 from rollout.errors import Conflict, ServiceUnavailable
-from rollout.services import bars, freezes, intake, planning, reconcile, stopping, views
+from rollout.services import bars, freezes, hosts, intake, planning, reconcile, stopping, views
 from rollout.services.intake import Wish
 from rollout.store.store import Transaction
 from tests.support.branch import read
+from tests.support.released import released
 from tests.support.world import World
 
 NOW = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)  # a Saturday
@@ -376,15 +377,45 @@ def test_a_rollback_withdraws_no_wish_for_what_mends_it(world):
     assert set(world.runs().values()) == {wanted}
 
 
-def test_what_its_canary_bars_a_wish_takes_along_all_the_same(world):
-    """Nobody has said anything since: a person's `deploy --now` goes past what automation bars."""
+def withdrawn(world):
+    world.run(seconds=5)
+    return [title for title, _ in world.notifier.sent if "withdrawn" in title]
+
+
+def test_what_a_canary_bars_later_no_wish_of_before_takes_along(world):
+    """Who wanted it out had not seen that: it is withdrawn, which is told, and when it is said again it goes past the bar."""
+    first = world.newest().commit
     below, wanted = wished_before(world)
     world.run(until=lambda: world.newest().state is RolloutState.EVALUATING_CANARY)
+    frozen(world)
     world.metrics.share = 0.0
     world.run(until=lambda: world.newest().commit == below and world.newest().state in FINISHED)
     world.metrics.share = 1.0
     passes(world, wanted)
+    assert set(world.runs().values()) == {first}
+    assert withdrawn(world) == [f"shop: `deploy --now` of {wanted[:12]} is withdrawn"]
+    intake.enqueue(app(world), wanted, world.deps, who="ann", now=Wish("all the same", "ann"))
+    world.run(seconds=240)
     assert set(world.runs().values()) == {wanted}
+
+
+@pytest.mark.parametrize("fix", [False, True])
+def test_what_automation_takes_back_no_wish_of_before_brings_again(fix, tmp_path, monkeypatch):
+    """Said while a rollout fanned out well that then fails and is rolled back by itself: only what mends it goes out past the freeze."""
+    monkeypatch.setattr(hosts, "IN_A_ROW", 1)
+    fan_out = 'mode = "strict"\nmax_failed = 0\non_halt = "roll-back"'
+    world = released(tmp_path, monkeypatch, hosts=6, fan_out=fan_out)
+    first = world.newest().commit
+    below = world.push()
+    world.fleet.hosts["web05"].unhealthy.add(below)
+    world.run(until=lambda: world.newest().state is RolloutState.FANNING_OUT)
+    wanted = world.push(f"the hotfix\n\nThis reverts commit {below}." if fix else "the hotfix")
+    intake.enqueue(app(world), wanted, world.deps, who="ann", now=Wish("we need it", "ann"))
+    assert world.newest().state is RolloutState.FANNING_OUT
+    frozen(world)
+    world.run(seconds=240)
+    assert set(world.runs().values()) == {wanted if fix else first}
+    assert withdrawn(world) == ([] if fix else [f"shop: `deploy --now` of {wanted[:12]} is withdrawn"])
 
 
 def wished_before(world):
