@@ -307,7 +307,9 @@ def outdated(tx: Transaction, app: AppConfig | None, rollout: Rollout) -> str | 
         return f"{frozen}: nothing was touched, and it is planned anew afterwards"
     if kept := bars.keeps_from_beginning(tx, rollout):
         return kept
-    return _not_as_now(tx, app, rollout) if rollout.is_ahead and active is None else None
+    if rollout.is_ahead:
+        return _not_as_now(tx, app, rollout) if active is None else _not_before_a_wish(tx, rollout)
+    return None
 
 
 def _not_as_now(tx: Transaction, app: AppConfig, rollout: Rollout) -> str | None:
@@ -320,8 +322,18 @@ def _not_as_now(tx: Transaction, app: AppConfig, rollout: Rollout) -> str | None
     if chosen is None:
         return f"{why}; it is planned anew"
     if chosen.now_by is not None or [commit.sha for commit in _taken(tx, chosen)] != list(rollout.commits):
-        return f"{chosen.sha[:12]} goes out in its place: {why}"
+        return _in_its_place(chosen, why)
     return None
+
+
+def _not_before_a_wish(tx: Transaction, rollout: Rollout) -> str | None:
+    """A person's wish has passed, and goes out next: nothing more is prepared, nor promised, that would come before it."""
+    wanted = _wanted(tx, rollout.app)
+    return None if wanted is None else _in_its_place(wanted, f"{wanted.now_by}: {wanted.now_reason}")
+
+
+def _in_its_place(chosen: Commit, why: str) -> str:
+    return f"{chosen.sha[:12]} goes out in its place: {why}"
 
 
 def set_aside(tx: Transaction, rollout: Rollout, why: str, *, who: str) -> Rollout:
@@ -432,13 +444,10 @@ def _choose(tx: Transaction, app: AppConfig) -> tuple[Commit | None, str]:
     queue, gone = _behind(tx, name, base), base is not None and _is_gone(base)
     if _unread(tx, name, base, queue):
         return None, UNREAD
-    for wanted in tx.commits.wanted_now(name):
-        reachable = wanted.on_branch if gone else any(commit.id == wanted.id for commit in queue)
-        if wanted.state is CommitState.PASSED and reachable:
-            frozen = freezes.frozen(tx, app)
-            past = f"{freezes.HOTFIX}{frozen}; " if frozen else ""
-            return wanted, f"{past}{wanted.now_by}: {wanted.now_reason}"
     frozen = freezes.frozen(tx, app)
+    if (wanted := _wanted(tx, name)) is not None:
+        past = f"{freezes.HOTFIX}{frozen}; " if frozen else ""
+        return wanted, f"{past}{wanted.now_by}: {wanted.now_reason}"
     if frozen is not None:  # who waits for its end is told at once what comes of it
         return None, f"{frozen}; {GONE}" if gone else frozen
     if gone:
@@ -448,6 +457,16 @@ def _choose(tx: Transaction, app: AppConfig) -> tuple[Commit | None, str]:
     candidates = bars.candidates(tx, app, queue)
     choice = selection.choose(candidates, tx.rollouts.durations(name), app.queue.goal, app.queue.most)
     return (None if choice.position is None else queue[choice.position - 1]), choice.reason
+
+
+def _wanted(tx: Transaction, app: AppName) -> Commit | None:
+    """What a person wants out before the queue, the newest wish first, and has passed: it goes out next."""
+    wishes = [one for one in tx.commits.wanted_now(app) if one.state is CommitState.PASSED]
+    if not wishes:
+        return None  # as nearly always, and whoever waits asks every second
+    base = _base(tx, app)
+    gone, behind = base is not None and _is_gone(base), {one.id for one in _behind(tx, app, base)}
+    return next((one for one in wishes if (one.on_branch if gone else one.id in behind)), None)
 
 
 def _is_inside(tx: Transaction, base: Commit | None) -> bool:

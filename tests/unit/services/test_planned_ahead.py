@@ -304,6 +304,25 @@ def test_a_wish_that_is_said_while_one_fans_out_goes_before_what_was_planned_ahe
     assert (rollout(world, 4).commit, rollout(world, 4).requested_by) == (sha, "ann")
 
 
+def test_a_wish_that_passes_meanwhile_sets_aside_what_is_planned_ahead_at_once(world):
+    """Said while its tests run, it does not wait for the end of the fan-out: nothing is prepared, or promised, that would go out before it."""
+    ahead = planned(world)
+    sha = world.workshop.push()
+    wish(world, sha)
+    with world.store.transaction() as tx:
+        tx.commits.rung([tx.commits.get("shop", sha).id], 60.0)  # its tests take their time
+    planning.start_next("shop", world.deps)
+    assert states(world)[4] is R.PENDING
+    run_until(world, lambda: passed(world, sha))
+    with world.store.reading() as tx:
+        told = explaining.why(tx, world.config.app("shop"), tx.commits.get("shop", ahead)).because
+    assert f"of which nothing comes: {sha[:12]} goes out in its place: ann: now" in told
+    run_until(world, lambda: states(world)[4] is R.ERROR)
+    assert states(world)[2] is R.FANNING_OUT
+    to_the_end(world)
+    assert rollout(world, 5).commits == (ahead, sha)
+
+
 def test_a_wish_for_what_fans_out_is_refused_and_leaves_what_is_planned_ahead(world):
     """Of what goes out already no wish is left that would bring it again later; and nothing is set aside for it."""
     planned(world)
