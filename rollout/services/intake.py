@@ -13,7 +13,7 @@ from rollout.domain.deliveries import End, Outcome, known_before
 from rollout.domain.model import AppName, BranchCommit, Commit, CommitId, Delivery, Pull, Push, Rollout
 from rollout.domain.pipeline import run_tests
 from rollout.domain.retry import backoff_s, spread
-from rollout.domain.states import CommitState
+from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import Conflict, NotFound, RolloutError
 from rollout.services import deliveries, outages, planning, pulls, telling, turns
 from rollout.services.ports import Deps
@@ -506,16 +506,27 @@ def _refuse_conflicts(tx: Transaction, commit: Commit, *, now: bool) -> None:
 
 def _refuse_beside(tx: Transaction, commit: Commit, active: Rollout) -> None:
     """A wish is kept while a rollout fans out, and goes out when that is done; while that may still fail its canary a person ends it first."""
-    shipped = tx.commits.get(active.app, active.commit)
-    on_its_way = f"rollout {active.id} of {active.app} is {active.state}"
-    if shipped is not None and (commit.id == shipped.id or planning.is_out(commit, shipped)):
+    it, short = f"rollout {active.id} of {active.app}", commit.sha[:12]
+    if active.state in {RolloutState.STOPPING, RolloutState.ROLLING_BACK}:
         raise Conflict(
-            f"commit {commit.sha[:12]} goes out already: {on_its_way}",
+            f"{it} is {active.state}",
+            remedy=f"wait until it is over: `rollout status {active.id}`",
+        )
+    shipped = tx.commits.get(active.app, active.commit)
+    brings = shipped is not None and (commit.id == shipped.id or planning.is_out(commit, shipped))
+    if brings and active.state is RolloutState.HALTED:
+        raise Conflict(
+            f"commit {short} is in {it}, which is halted",
+            remedy=f"a person decides: `rollout show {active.id}`",
+        )
+    if brings:
+        raise Conflict(
+            f"commit {short} goes out already: {it} is {active.state}",
             remedy=f"look: `rollout status {active.id}`",
         )
     if active.state not in planning.BEFORE_THE_NEXT:
         raise Conflict(
-            on_its_way,
+            f"{it} is {active.state}",
             remedy=f"end it (`rollout stop {active.id}`), or say it again once it fans out: then the commit goes out when it is done",
         )
 

@@ -344,6 +344,32 @@ def test_before_a_canary_has_passed_a_wish_is_refused_with_what_works(world):
     assert "once it fans out" in refused.value.remedy
 
 
+@pytest.mark.parametrize("its_own", [True, False])
+def test_while_a_rollout_is_taken_back_a_wish_is_refused_with_wait_until_it_is_over(world, its_own):
+    """Who has just stopped it is told neither to stop it, nor to wait until it fans out, nor that what it took along goes out."""
+    world.push()
+    run_until(world, lambda: world.newest().state is R.EVALUATING_CANARY)
+    sha = world.newest().commit if its_own else world.push()
+    stopping.stop(2, world.deps, **ME)
+    if its_own:
+        bars.unbar("shop", sha, world.deps, **ME)
+    assert states(world)[2] is R.STOPPING
+    with pytest.raises(Conflict) as refused:
+        wish(world, sha)
+    assert str(refused.value) == "rollout 2 of shop is stopping"
+    assert refused.value.remedy == "wait until it is over: `rollout status 2`"
+
+
+def test_of_what_is_halted_a_wish_is_refused_with_who_decides(world):
+    """A commit of a halted rollout does not go out until a person says so, and is not said to."""
+    planned(world)
+    with world.store.transaction() as tx:
+        rollouts.halt(tx, tx.rollouts.lock(2), "trouble")
+    with pytest.raises(Conflict, match="is in rollout 2 of shop, which is halted") as refused:
+        wish(world, rollout(world, 2).commit)
+    assert refused.value.remedy == "a person decides: `rollout show 2`"
+
+
 def test_a_wish_goes_before_what_waits(world):
     """When the one before is done, a person's wish is planned, as his."""
     between(world)
