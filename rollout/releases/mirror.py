@@ -75,6 +75,10 @@ class Mirror:
             self._local("-c", "gc.auto=6700", "-c", "gc.autoDetach=false", "gc", "--auto", "--quiet")
             return self._local("rev-parse", "--verify", "--end-of-options", f"refs/heads/{branch}^{{commit}}")
 
+    def has_branch(self, branch: str) -> bool:
+        """Whether it was fetched, here and since the mirror was made."""
+        return self._made and self._head(branch) is not None
+
     def remote_head(self, repository: Repository, branch: str) -> str:
         """The branch's head on the server, by one question."""
         if not self._made:
@@ -184,7 +188,7 @@ class Mirror:
 
     def branch(self, branch: str, limit: int) -> list[BranchCommit]:
         """The newest `limit` first-parent commits, oldest first. The root has position 1."""
-        if not self.directory.exists() or self._head(branch) is None:
+        if not self.has_branch(branch):
             raise NotFound(f"branch {branch!r} was not fetched yet")
         ref = f"refs/heads/{branch}"
         total = int(self._local("rev-list", "--count", "--first-parent", "--end-of-options", ref))

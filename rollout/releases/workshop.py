@@ -44,6 +44,10 @@ class GitWorkshop:
         with _room(self.state_dir):
             return self._mirror(app).fetch(Repository.parse(config.repository), config.branch, limit_s)
 
+    def has_branch(self, app: str, config: AppConfig) -> bool:
+        """Whether this machine's mirror does."""
+        return self._mirror(app).has_branch(config.branch)
+
     def remote_head(self, app: str, config: AppConfig) -> str:
         """The head of the branch by one `ls-remote`."""
         with _room(self.state_dir):

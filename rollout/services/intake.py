@@ -366,10 +366,13 @@ def poll(app_name: str, deps: Deps, *, force: bool = False, look: pulls.Look = p
         head, heads = _ask(app, deps)
         with deps.store.reading() as tx:
             known, unread = tx.commits.newest(name), planning.unread(tx, name) or tx.apps.unread(name)
-            limit_s = None if known is None else _fetch_s(tx, name)  # the first one brings the whole history
+            limit_s = _fetch_s(tx, name)
         # A force-push may have left the branch with an old head
         if known is None or known.sha != head or unread:
-            read_branch(app, deps, who="poll", why="found on the branch", limit_s=limit_s)
+            # Into a mirror that is new on this machine comes the whole history, however long the branch is known.
+            is_news = deps.workshop.has_branch(app.name, app)
+            limit = limit_s if is_news else None
+            read_branch(app, deps, who="poll", why="found on the branch", limit_s=limit)
     except RolloutError as error:
         trouble = error
         if isinstance(error, NotFound | Conflict):  # asking again would say no more

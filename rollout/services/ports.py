@@ -92,6 +92,9 @@ class Workshop(Protocol):
         take), NotFound when the branch does not exist.
         """
 
+    def has_branch(self, app: str, config: AppConfig) -> bool:
+        """Whether this machine's mirror does: then a fetch brings only what is new."""
+
     def remote_head(self, app: str, config: AppConfig) -> str:
         """The head of the branch by one `ls-remote`."""
 

@@ -41,6 +41,18 @@ def test_fetch_returns_the_head_of_the_configured_branch(source, workshop):
     assert workshop.fetch("shop", config) == newer
 
 
+def test_a_mirror_has_a_branch_once_it_was_fetched(source, workshop):
+    """Not when the server was only asked for its head, nor under a new name."""
+    source.commit({"a": "1"})
+    config = an_app(source.path)
+    assert not workshop.has_branch("shop", config)
+    workshop.remote_head("shop", config)
+    assert not workshop.has_branch("shop", config)
+    workshop.fetch("shop", config)
+    assert workshop.has_branch("shop", config)
+    assert not workshop.has_branch("shop", config.model_copy(update={"branch": "trunk"}))
+
+
 def test_fetch_brings_only_the_configured_branch(source, workshop):
     """Other branches and tags stay away."""
     source.commit({"a": "1"})

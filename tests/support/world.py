@@ -136,6 +136,7 @@ class ModelWorkshop:
         self.pulls: list[Pull] = []
         self.archives: list[str] = []  # the newest ones, and those that are needed
         self.room, self.gone = 20, set()
+        self.mirrored = True  # False: this machine has no mirror (any more)
 
     def push(self, message="a change", *, fails=False, tree=None):
         sha = f"{len(self.commits) + 1:040x}"
@@ -189,6 +190,9 @@ class ModelWorkshop:
 
     def fetch(self, app, config, *, limit_s=None):
         return self.commits[-1].sha
+
+    def has_branch(self, app, config):
+        return self.mirrored
 
     def remote_head(self, app, config):
         return self.commits[-1].sha

@@ -127,24 +127,39 @@ def test_what_takes_long_to_fetch_takes_no_place_for_tests(world, monkeypatch):
 
 
 def test_a_fetch_that_hangs_is_cut_by_the_poll_and_told(world, monkeypatch):
-    """The branch is read again within a minute or two, not a quarter of an hour later, and meanwhile it is said why it is not; a first fetch has its time."""
+    """The branch is read again within a minute or two, not a quarter of an hour later, and meanwhile it is said why it is not."""
     limits = []
 
     def hangs(_app, _config, *, limit_s=None):
         limits.append(limit_s)
         raise ServiceUnavailable(f"git fetch did not end within {limit_s} s")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(world.workshop, "fetch", hangs)
-        world.workshop.push()
-        intake.poll("shop", world.deps)
-    intake.poll("shop", world.deps, force=True)
+    world.push()
     monkeypatch.setattr(world.workshop, "fetch", hangs)
     world.workshop.push()
     for _ in range(7):
         intake.poll("shop", world.deps, force=True)
-    assert limits == [None, 60.0, 120.0, 240.0, 480.0, 900.0, 900.0, 900.0]
+    assert limits == [60.0, 120.0, 240.0, 480.0, 900.0, 900.0, 900.0]
     assert "git fetch did not end within 900.0 s (asked in vain, 7 times in a row)" in coming(world).beside
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_machine_without_a_mirror_has_the_time_of_a_first_fetch(world, monkeypatch, known):
+    """The whole history comes, be it that the branch is new, or that a worker machine is, or that its mirror was deleted."""
+    if known:
+        world.push()
+        world.settle()
+    fetch, limits = world.workshop.fetch, []
+
+    def counted(app, config, *, limit_s=None):
+        limits.append(limit_s)
+        return fetch(app, config)
+
+    monkeypatch.setattr(world.workshop, "fetch", counted)
+    world.workshop.mirrored = False
+    world.workshop.push()
+    intake.poll("shop", world.deps, force=True)
+    assert limits == [None]
 
 
 def test_apps_do_not_ask_together():
