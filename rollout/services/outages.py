@@ -22,21 +22,20 @@ def unread(tx: Transaction, app: AppConfig) -> str | None:
 
 
 def begins(tx: Transaction, app: AppConfig, error: RolloutError, *, who: str) -> int:
-    """Git was asked in vain once more: how often in a row now, below zero while it does answer, though not what the branch is."""
+    """Git was asked in vain once more: how often in a row now; below zero when it did answer this time, though not what the branch is."""
     name, before = AppName(app.name), tx.apps.poll_failures(AppName(app.name))
-    is_silent = isinstance(error, ServiceUnavailable)
-    failures = max(before, 0) + 1 if is_silent else min(before, 0) - 1
+    tries = abs(before) + 1
     why, last = str(error), tx.events.newest(name, SUBJECT) if before else None
     if last is None or last.why != why:
         tx.record(name, SUBJECT, "cannot be read", who=who, why=why)
-    if abs(failures) == LASTS:
+    if tries == LASTS:
         body = (
             f"{why}\n\nAsked in vain {LASTS} times in a row, and asked on. What is pushed is not known until git answers, and neither"
             " tested nor shipped."
         )
         step = error.remedy or "rollout check says more"
         tx.notices.add(name, None, f"{name}: branch {app.branch} cannot be read", f"{body}\nNext: {step}")
-    return failures
+    return tries if isinstance(error, ServiceUnavailable) else -tries
 
 
 def ends(tx: Transaction, app: AppConfig, *, who: str) -> None:

@@ -181,7 +181,7 @@ class Apps:
         self._tx.connection.execute(update(apps).where(apps.c.name == app).values(poll_failures=0))
 
     def poll_failures(self, app: AppName) -> int:
-        """How often in a row the git server did not answer; below zero, how often it did, and not with what the branch is."""
+        """How often in a row the git server was asked in vain; below zero when it did answer the last time, and not with what the branch is."""
         return (
             self._tx.connection.execute(
                 select(apps.c.poll_failures).where(apps.c.name == app)

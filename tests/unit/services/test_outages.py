@@ -81,6 +81,25 @@ def test_people_are_told_once_when_it_lasts_and_once_when_it_is_over(world, erro
     assert notices(world) == ["shop: branch main cannot be read", "shop: branch main is read again"]
 
 
+def test_tries_in_vain_are_counted_whatever_git_says(world):
+    """A server that now does not answer, and now has the branch no more, is told of once as what it is: not to be read; and its end too."""
+    world.push()
+    world.settle()
+    refuse(world, DEAD)
+    poll(world, times=LASTS - 1)
+    refuse(world, RENAMED)
+    poll(world)
+    assert notices(world) == ["shop: branch main cannot be read"]
+    assert f"asked in vain, {LASTS} times in a row" in coming(world).beside
+    refuse(world, DEAD)
+    poll(world, times=LASTS)
+    refuse(world, RENAMED)
+    poll(world)
+    refuse(world, None)
+    poll(world)
+    assert notices(world) == ["shop: branch main cannot be read", "shop: branch main is read again"]
+
+
 def test_the_audit_has_each_reason_once(world):
     """An outage of hours is a line for each thing that git said in a row, and one for its end."""
     world.push()
@@ -95,5 +114,5 @@ def test_the_audit_has_each_reason_once(world):
     assert told == [
         ("cannot be read", str(DEAD)),
         ("cannot be read", str(RENAMED)),
-        ("is read again", "after 30 tries in vain"),
+        ("is read again", "after 60 tries in vain"),
     ]
