@@ -373,7 +373,7 @@ def test_worker_without_rights_leaves_nothing_either(word):
         with workplace(folder) as place:
             place.hand_over()
             environment = {"PATH": PROGRAMS}
-            return command.run(line, place, environment, limit_s=20, go_on=lambda: True, bounds=SMALL)
+            return command.run(line, place, environment, limit_s=60, go_on=lambda: True, bounds=SMALL)
 
     def do():
         assert run(DAEMONS.format(word=word) + "sleep 0.2").cut is None
