@@ -176,7 +176,7 @@ def taken_back(tx: Transaction, rollout: Rollout, *, who: str, why: str) -> None
 def take_back_with(tx: Transaction, commit: Commit, *, who: str, why: str) -> None:
     """One of what a person takes back, for whoever holds the app's row."""
     tx.commits.refute(commit)
-    _bar_as_last_word(tx, commit, who=who, why=why)
+    bar_as_last_word(tx, commit, who=who, why=why)
 
 
 def _or(others: Sequence[str]) -> str:
@@ -203,7 +203,7 @@ def _found(tx: Transaction, culprits: Sequence[Commit], *, who: str, why: str, s
     for culprit in culprits:
         if seen:
             tx.commits.refute(culprit)
-            _bar_as_last_word(tx, culprit, who=who, why=why)
+            bar_as_last_word(tx, culprit, who=who, why=why)
         else:
             bar_locked(tx, culprit, who=who, why=why)
     guilty = [culprit.id for culprit in culprits]
@@ -581,11 +581,14 @@ def bar(app: str, name: str, deps: Deps, *, who: str, why: str) -> Commit:
     """Automation must not ship this commit, neither by itself nor inside of a later one, whatever its tests say or will say."""
     with deps.store.transaction() as tx:
         tx.apps.lock(AppName(app))
-        return _bar_as_last_word(tx, named(tx, app, name), who=who, why=why)
+        return bar_as_last_word(tx, named(tx, app, name), who=who, why=why)
 
 
-def _bar_as_last_word(tx: Transaction, commit: Commit, *, who: str, why: str) -> Commit:
-    """What a person says, or hosts show: it reaches what has the same in it too, and withdraws what would take either along."""
+def bar_as_last_word(tx: Transaction, commit: Commit, *, who: str, why: str) -> Commit:
+    """What a person says, hosts show, or a check after it had passed, for whoever holds the app's row.
+
+    It reaches what has the same in it too, and withdraws what would take either along.
+    """
     withdraw_wishes(tx, commit, who=who, why=why)
     barred = bar_locked(tx, commit, who=who, why=_one_reason(why))
     for twin in tx.commits.barred_as(barred):
@@ -606,7 +609,7 @@ def brought_by(tx: Transaction, commit: Commit) -> tuple[Rollout, Commit] | None
 def withdraw_wishes(tx: Transaction, commit: Commit, *, who: str, why: str) -> None:
     """Of two words on this commit the later one counts: no `deploy --now` of before takes it along, but for its fix.
 
-    Automation's word too, when hosts have shown that it is bad: who wanted out what is above it had not seen that.
+    Automation's word too, when hosts or a late check have shown that it is bad: who wanted out what is above it had not seen that.
     """
     line = tx.commits.on_line(commit)
     for wished in tx.commits.wanted_now(commit.app):

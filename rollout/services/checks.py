@@ -174,7 +174,7 @@ def _contradicted(tx: Transaction, app: AppConfig, commit: Commit, check: Check)
     """A failure after the commit had passed: it is kept in, or, when it is on its way, people are told and decide."""
     why = _late(check.name)
     if not _is_on_its_way(tx, commit):
-        bars.bar_locked(tx, commit, who=check.source, why=why)
+        bars.bar_as_last_word(tx, commit, who=check.source, why=why)
         return
     tx.record(commit.app, f"commit {commit.sha}", "check failed late", who=check.source, why=why)
     short = commit.sha[:12]

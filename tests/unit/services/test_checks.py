@@ -610,6 +610,26 @@ def test_a_check_that_is_a_success_after_all_takes_its_bar_back(world, person):
     assert set(world.runs().values()) == {first if person else sha}
 
 
+@pytest.mark.parametrize("above", [False, True], ids=["itself", "what takes it along"])
+def test_a_check_that_fails_late_withdraws_a_wish_of_before(world, above):
+    """When it is run again and is a success, weeks later, nothing goes out past the freeze of then by the old word; people were told."""
+    first = passed(world)
+    world.run(until=lambda: world.newest() is not None, seconds=60)
+    sha = passed(world)
+    wanted = passed(world) if above else sha
+    world.run(until=lambda: state_of(world, wanted).state is CommitState.PASSED, seconds=5)
+    with world.store.transaction() as tx:
+        tx.commits.wish_now(state_of(world, wanted), "we need it", "ann")
+    report(world, sha, "lint", "failure")
+    assert state_of(world, wanted).now_reason is None
+    freezes.freeze(world.config.app("shop"), world.deps, who="bob", why="the sale", until=None)
+    report(world, sha, "lint", "success")
+    world.run(seconds=300)
+    assert set(world.runs().values()) == {first}
+    told = [title for title, _ in world.notifier.sent if "withdrawn" in title]
+    assert told == [f"shop: `deploy --now` of {wanted[:12]} is withdrawn"]
+
+
 def test_a_check_that_fails_after_a_person_has_barred_the_commit_is_a_reason_too(world):
     """Who lifts the bar is told of both."""
     passed(world)
