@@ -43,7 +43,7 @@ class AppriseNotifier:
         }
         if failed:
             raise DeliveryFailed(
-                f"{len(failed)} of {len(deliveries)} addresses in notify.urls did not take it: no. {', no. '.join(failed.values())}",
+                f"{len(failed)} of {len(urls)} addresses in notify.urls did not take it: no. {', no. '.join(failed.values())}",
                 remedy="try the address with Apprise's own command: apprise -vv -b test ADDRESS",
                 numbers=tuple(failed),
             )

@@ -27,3 +27,9 @@ def test_an_address_that_apprise_does_not_know_is_told_by_its_number(url, caplog
 def test_no_address_is_no_delivery():
     """With no address there is nothing to do and nothing to fail."""
     AppriseNotifier().send([], "title", "body")
+
+
+def test_of_how_many_addresses_is_said_also_when_one_is_tried_again():
+    """It is one of those that the list has, and not of those that are tried."""
+    with pytest.raises(DeliveryFailed, match=r"^1 of 3 addresses in notify\.urls did not take it: no\. 2"):
+        AppriseNotifier().send([f"nothing://{number}" for number in "123"], "title", "body", only=[2])
