@@ -59,7 +59,7 @@ def _foreseen(tx: "Transaction", app: "AppConfig", wanted: "Commit | None") -> "
     told, foreseen = explaining.why(tx, app, wanted), foreseeing.forecast(tx, app, wanted)
     if not foreseen.commits or not explaining.may_go(tx.commits.on_line(wanted)):
         raise Conflict(
-            f"no rollout of commit {wanted.sha[:12]} is to come: {told.because}",
+            f"no rollout of commit {wanted.sha[:12]} is to come: {told.in_full}",
             remedy="`rollout plan` shows what goes out next",
         )
     return foreseen, told
@@ -80,7 +80,7 @@ def _document(
             for one in drafted.commits
         ],
         "previous": previous,
-        "because": told.because,
+        "because": told.in_full,
         "expected_at": views.moment(told.expected_at),
         "hosts": [{"name": member.name, "role": str(role)} for member, role in drafted.fleet],
         "budget": {

@@ -92,7 +92,9 @@ def _named(tx: Transaction, app: AppConfig, name: str) -> Commit:
         return bars.named(tx, app.name, name)
     except NotFound as error:
         unread = outages.unread(tx, app)
-        raise NotFound(f"{error}; {unread}" if unread else str(error), remedy=error.remedy) from error
+        if not unread:
+            raise
+        raise NotFound(f"{error}; {unread}", remedy=error.remedy) from error
 
 
 def may_go(commit: Commit) -> bool:

@@ -128,6 +128,17 @@ def test_when_there_is_nothing_it_says_why(cli, shipped):
     assert (told.code, set(told.json), told.json["commit"]) == (0, KEYS, None)
 
 
+def test_programs_and_refusals_say_too_that_newer_commits_are_not_known(cli, shipped):
+    """What git did not say is left out neither of the document nor of why nothing is to come."""
+    bad = a_commit(shipped)
+    with shipped.store.transaction() as tx:
+        tx.apps.ensure(AppName("shop"))
+        tx.apps.polled(AppName("shop"), next_s=60.0, failures=3)
+    assert "newer commits are not known" in cli("plan", "--json").json["because"]
+    bars.bar("shop", bad.sha, shipped, who="ann", why="slow")
+    assert "newer commits are not known" in cli("plan", bad.sha, "--json").json["message"]
+
+
 def test_a_freeze_stands_in_the_plan(cli, shipped):
     """What would go out, and what keeps it."""
     a_commit(shipped)
