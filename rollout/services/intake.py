@@ -381,16 +381,17 @@ def poll(app_name: str, deps: Deps, *, force: bool = False, look: pulls.Look = p
     with deps.store.transaction() as tx:
         tx.apps.lock(name)
         failures = _noted(tx, app, trouble)
+        answers = failures <= 0
         wait = (
             app.poll
-            if failures <= 0  # it does answer
-            else max(app.poll, backoff_s(failures, first=app.poll or 30.0, most=LONGEST_BACKOFF_S))
+            if answers and (app.poll or not failures)  # without an interval it is asked on all the same
+            else max(app.poll, backoff_s(abs(failures), first=app.poll or 30.0, most=LONGEST_BACKOFF_S))
         )
         # The apps of one git server ask it neither all at once nor, when it is back, all together again.
         tx.apps.polled(name, next_s=spread(wait, app.name, failures), failures=failures)
     if trouble is not None:
         log.warning("poll_failed", app=app.name, failures=failures, error=str(trouble))
-    if failures <= 0 and heads is not None and app.tests.pull_requests:
+    if answers and heads is not None and app.tests.pull_requests:
         look(app, heads, deps)
 
 

@@ -252,7 +252,7 @@ def _is_due(*, polled: bool) -> Any:
     just_now = and_(apps.c.looked_s > bindparam("just_now"), apps.c.looked_s <= now)
     asked = and_(apps.c.poll_due_at < 0, or_(apps.c.looked_s.is_(None), not_(just_now)))
     # Whoever was to read it may have died
-    return or_(asked, due) if polled else or_(asked, and_(or_(apps.c.poll_failures > 0, HEAD_UNREAD), due))
+    return or_(asked, due) if polled else or_(asked, and_(or_(apps.c.poll_failures != 0, HEAD_UNREAD), due))
 
 
 @functools.cache

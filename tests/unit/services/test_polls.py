@@ -1,5 +1,6 @@
 """How often the git server is asked."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -58,6 +59,28 @@ def test_a_server_that_is_down_is_asked_more_and_more_rarely(world):
     world.workshop.remote_head = answers
     world.seconds += 800
     assert len(asked(world, 80, callers=1)) == 3
+
+
+@pytest.mark.parametrize("error", [NotFound("no such branch"), ServiceUnavailable("no answer")])
+def test_what_was_asked_in_vain_is_asked_on_also_when_it_is_not_polled(world, error):
+    """Whatever git said: more and more rarely, until it says what the branch is, and then no more."""
+    world.push()
+    shop = world.config.app("shop").model_copy(update={"poll": 0.0})
+    world.deps = replace(world.deps, config=replace(world.config, apps={"shop": shop}))
+
+    def fails(_app, _config):
+        raise error
+
+    answers, world.workshop.remote_head = world.workshop.remote_head, fails
+    with world.store.transaction() as tx:
+        tx.apps.look(["shop"])
+    moments = asked(world, 1300, callers=1)
+    waits = [later - before for before, later in pairwise(moments)]
+    assert len(waits) == 5
+    for least, wait in zip([30, 60, 120, 240, 480], waits, strict=True):
+        assert least <= wait <= 1.2 * least + 1, waits
+    world.workshop.remote_head = answers
+    assert len(asked(world, 1300, callers=1)) == 1
 
 
 def test_a_branch_that_is_not_there_yet_is_looked_for_as_ever(world):
