@@ -503,13 +503,10 @@ class Commits:
         return self._tx.connection.execute(oldest).scalar_one_or_none()
 
     def _last_good(self, app: AppName) -> int:
-        built_again = and_(
-            commits.c.state.in_([CommitState.RECEIVED, CommitState.TESTING]), commits.c.digest.is_not(None)
-        )
         good = and_(
             commits.c.app == app,
             commits.c.on_branch,
-            or_(commits.c.state.in_([CommitState.PASSED, CommitState.BARRED]), built_again),
+            or_(commits.c.state.in_([CommitState.PASSED, CommitState.BARRED]), _IS_BUILT_AGAIN),
         )
         return self._tx.connection.execute(select(func.max(commits.c.position)).where(good)).scalar() or 0
 
