@@ -55,7 +55,7 @@ class Mirror:
 
         Another process is waited for as long as git may take.
         """
-        limit_s = limit_s or FETCH_LIMIT_S
+        limit_s = min(limit_s or FETCH_LIMIT_S, FETCH_LIMIT_S)
         with self._alone(limit_s):
             self._prepare(repository)
             self._sweep_locks()

@@ -1,5 +1,6 @@
 """From "there is a new commit" to its row: webhook, poll, or by hand. The row is what counts, the message is a hint."""
 
+import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,8 +24,9 @@ from rollout.store.store import Transaction
 log = structlog.get_logger()
 BRANCH_LIMIT = 500  # commits that are looked at of a branch of which nothing is known
 QUEUE_LIMIT = 10_000  # above what runs
-# For a poll to fetch what is new, twice as much after each failure: a fetch that hangs keeps the branch from being read.
-FETCH_S, LONGEST_FETCH_S = 60.0, 900.0
+# For a poll to fetch what is new, twice as much after each failure, up to what a first fetch may take: one that hangs
+# keeps the branch from being read.
+POLL_FETCH_S = 60.0
 PING, NOT_OURS = "a ping", "not a repository of ours"
 
 
@@ -396,7 +398,7 @@ def poll(app_name: str, deps: Deps, *, force: bool = False, look: pulls.Look = p
 
 
 def _fetch_s(tx: Transaction, name: AppName) -> float:
-    return backoff_s(max(0, tx.apps.poll_failures(name)) + 1, first=FETCH_S, most=LONGEST_FETCH_S)
+    return backoff_s(max(0, tx.apps.poll_failures(name)) + 1, first=POLL_FETCH_S, most=math.inf)
 
 
 def _noted(tx: Transaction, app: AppConfig, trouble: RolloutError | None) -> int:

@@ -88,8 +88,8 @@ class Workshop(Protocol):
     def fetch(self, app: str, config: AppConfig, *, limit_s: float | None = None) -> str:
         """Update the bare mirror; the head of the configured branch (40 hex digits).
 
-        ServiceUnavailable when the repository does not answer, or not within the limit (as it comes, what a first fetch may
-        take), NotFound when the branch does not exist.
+        ServiceUnavailable when the repository does not answer, or not within the limit (as it comes, and at most, what a first
+        fetch may take), NotFound when the branch does not exist.
         """
 
     def has_branch(self, app: str, config: AppConfig) -> bool:

@@ -83,10 +83,11 @@ def fetch(server, tmp_path):
     home = tmp_path / "home"
     home.mkdir()
 
-    def run(path, login=""):
+    def run(path, login="", limit_s=None):
         address = f"http://{login}127.0.0.1:{server.server_port}{path}"
         environment = {"PATH": os.environ["PATH"], "HOME": str(home)}
-        return Mirror(tmp_path / "mirrors/shop.git", environment).fetch(Repository.parse(address), "main")
+        its = Mirror(tmp_path / "mirrors/shop.git", environment)
+        return its.fetch(Repository.parse(address), "main", limit_s)
 
     run.home = home
     return run
@@ -128,11 +129,12 @@ def test_redirect_to_a_file_is_not_followed(fetch):
         fetch("/redirect/shop.git")
 
 
-def test_server_that_hangs_costs_its_limit_and_no_process(fetch, monkeypatch, tmp_path):
-    """Git and its helpers are killed at the limit."""
+@pytest.mark.parametrize("limit_s", [None, 60.0])
+def test_server_that_hangs_costs_its_limit_and_no_process(fetch, monkeypatch, tmp_path, limit_s):
+    """Git and its helpers are killed at the limit; whoever would give them longer than a first fetch may take does not."""
     monkeypatch.setattr(mirror, "FETCH_LIMIT_S", 1.0)
     with pytest.raises(ServiceUnavailable, match="git fetch did not end within 1 s"):
-        fetch("/hang/shop.git")
+        fetch("/hang/shop.git", limit_s=limit_s)
     until = time.monotonic() + 10
     while "/hang/shop.git" in _git_arguments():
         assert time.monotonic() < until
