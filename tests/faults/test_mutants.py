@@ -674,7 +674,7 @@ def two_at_a_time(patch):
     def unguarded(store):
         prepare(store)
         with closing(sqlite3.connect(store.url.removeprefix("sqlite:///"))) as database:
-            database.execute("DROP INDEX uq_rollouts_active")
+            database.execute("DROP INDEX IF EXISTS uq_rollouts_active")
 
     patch.setattr(Store, "prepare", unguarded)
     patch.setattr(planning, "_next", planning._choose)
