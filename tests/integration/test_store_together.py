@@ -292,10 +292,12 @@ def test_the_log_is_written_back_beside_the_writers(opened, monkeypatch):
 def test_who_closes_a_store_waits_for_its_log_and_may_write_again(opened, monkeypatch):
     """The thread ends with the store, and comes back with its next commits."""
     monkeypatch.setattr("rollout.store.checkpoints.EVERY", 1)
+    others = set(threading.enumerate())
     for name in ("first", "second"):
         add(opened, name)
+        assert [one.name for one in set(threading.enumerate()) - others] == ["checkpoints"]
         opened.close()
-        assert "checkpoints" not in [one.name for one in threading.enumerate()]
+        assert set(threading.enumerate()) <= others
     assert known(opened, "first", "second") == ["first", "second"]
 
 
