@@ -25,6 +25,14 @@ H, R = HostState, RolloutState
 A, B = "web05", "web06"
 
 
+def two_releases(world):
+    """Both done: the first one's commit, and the rollout of the one that runs."""
+    older = first_release(world)
+    world.push()
+    assert world.settle().state is R.DONE
+    return older, world.newest().id
+
+
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     """Six hosts, of which two may fail."""
@@ -559,10 +567,7 @@ def test_a_host_that_owes_the_first_rollback_is_followed_too(world, monkeypatch,
 @pytest.mark.parametrize("read", [True, False], ids=["inventory read", "just planned"])
 def test_what_was_taken_back_since_keeps_no_host_from_being_followed(world, monkeypatch, read):
     """A host moves after a newer rollout failed: a rollback of what runs reaches it where it is, and not who has its old address."""
-    older = first_release(world)
-    world.push()
-    assert world.settle().state is R.DONE
-    runs = world.newest().id
+    older, runs = two_releases(world)
     world.metrics.share = 0.2
     world.push()
     assert world.settle().state is R.ROLLED_BACK
@@ -602,10 +607,7 @@ def test_a_rollback_follows_hosts_to_the_port_and_user_of_their_last_rollout(wor
 
 def test_a_rollback_goes_by_what_was_heard_last_of_where_a_host_is(world, monkeypatch):
     """The inventory was read while a newer rollout was under way with the ports of its plan, and that one was taken back."""
-    older = first_release(world)
-    world.push()
-    assert world.settle().state is R.DONE
-    runs = world.newest().id
+    older, runs = two_releases(world)
     world.metrics.share = 0.2
     world.push()
     world.run(until=lambda: world.newest().state is R.EVALUATING_CANARY, seconds=100)
