@@ -21,6 +21,8 @@ PERHAPS = "?"  # before a hash: it may have been undone, and is no fix of anythi
 _UNTESTED = frozenset({CommitState.RECEIVED, CommitState.TESTING})
 _REVERT = re.compile(r"\bThis reverts commit ([0-9a-f]{7,40})\b", re.IGNORECASE)
 _TRAILER = re.compile(r"^Rollout-Fixes:(.*)$", re.IGNORECASE | re.MULTILINE)
+# In capitals or not, one of these is in each message in which those find something.
+UNDOING = ("this reverts commit", "rollout-fixes:")
 # Of the commits that a squashed one lists: as git's own `merge --squash` does it, and as git servers do.
 _HEADING = re.compile(r"commit ([0-9a-f]{40})\b", re.IGNORECASE)
 _TITLE = re.compile(r'[\s*-]*((?:Revert|Reapply) ".*")\s*$', re.IGNORECASE)

@@ -18,6 +18,7 @@ from rollout.domain.model import (
     Release,
     RolloutId,
 )
+from rollout.domain.selection import UNDOING
 from rollout.domain.states import CommitEvent, CommitState, RolloutState, next_commit_state
 from rollout.errors import StaleWrite
 from rollout.store.rows import load, load_all, load_one, rows_of
@@ -478,7 +479,7 @@ class Commits:
 
     def undoing_after(self, app: AppName, position: int) -> list[Commit]:
         """As `after`, those only that may undo or mend something, by what their messages say or brought in."""
-        says = [commits.c.message.icontains(words) for words in ("reverts commit", "rollout-fixes:")]
+        says = [commits.c.message.icontains(words) for words in UNDOING]
         rows = self._tx.connection.execute(
             rows_of(Commit, commits)
             .where(commits.c.app == app, commits.c.on_branch, commits.c.position > position)

@@ -15,8 +15,13 @@ def test_a_hosts_port_is_what_its_last_rollout_there_had(tmp_path, monkeypatch, 
     members = world.fleet.members
 
     def inventory(address, port):
-        there = lambda one: replace(one, address=address or one.address, port=port, user=f"at{port}")  # noqa: E731
-        monkeypatch.setattr(world.fleet, "members", lambda app: [there(one) for one in members(app)])
+        def there(app):
+            return [
+                replace(one, address=address or one.address, port=port, user=f"at{port}")
+                for one in members(app)
+            ]
+
+        monkeypatch.setattr(world.fleet, "members", there)
 
     for address, port in ((None, 22), (None, 2222), ("127.9.9.9", 24)):
         inventory(address, port)
