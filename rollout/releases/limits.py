@@ -15,10 +15,8 @@ KEPT_DELTAS = 20  # newest, per app; each at most half of its archive
 REMOTE_LIMIT_S = 20.0  # one question to the git server
 FETCH_LIMIT_S = 900.0  # the first fetch brings the whole history
 PULL_LIMIT_S = 120.0  # the head of a pull request: what strangers push holds up the others no longer
-LATE_PULL_S = (
-    300.0  # then one that took longer is tried again: it may have been the server. Twice as long each time,
-)
-LATEST_PULL_S = 3600.0  # and at most this long
+# Then one that took longer is tried again, as it may have been the server; twice as long each time, up to the second.
+LATE_PULL_S, LATEST_PULL_S = 300.0, 3600.0
 LOCAL_LIMIT_S = 120.0  # git on the mirror
 EXPORT_LIMIT_S = 600.0
 DELTA_WAIT_S = 60.0  # for the one who makes it; then hosts get the whole archive
