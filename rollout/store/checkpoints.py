@@ -23,41 +23,29 @@ class Checkpoints:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._commits = 0
-        self._due = threading.Event()
-        self._closed = False
         self._thread: threading.Thread | None = None
 
     def committed(self) -> None:
         """One more. For whoever has the writers' turn."""
         self._commits += 1
-        if self._commits < EVERY:
+        if self._commits < EVERY or (self._thread is not None and self._thread.is_alive()):
             return
         self._commits = 0
-        if self._thread is None:
-            thread = threading.Thread(target=self._go_on, name="checkpoints", daemon=True)
-            with suppress(RuntimeError):  # there is no room for one more: as if it could not keep up
-                thread.start()
-                self._thread = thread
-        self._due.set()
+        # One for each time: it keeps no store that nobody closes.
+        thread = threading.Thread(target=self._go, name="checkpoint", daemon=True)
+        with suppress(RuntimeError):  # there is no room for one more: as if it could not keep up
+            thread.start()
+            self._thread = thread
 
     def close(self) -> None:
-        """Begin no other one; the next commits may."""
-        if self._thread is None:
-            return
-        self._closed = True
-        self._due.set()
-        self._thread.join()
-        self._closed, self._thread = False, None
+        """When the one that is under way is over."""
+        if self._thread is not None:
+            self._thread.join()
 
-    def _go_on(self) -> None:
-        while True:
-            self._due.wait()
-            self._due.clear()
-            if self._closed:
-                return
-            # Of a disk that is full, or gone, the writers hear by their own commits.
-            with suppress(sqlite3.Error, SQLAlchemyError):
-                self._write_back()
+    def _go(self) -> None:
+        # Of a disk that is full, or gone, the writers hear by their own commits.
+        with suppress(sqlite3.Error, SQLAlchemyError):
+            self._write_back()
 
     def _write_back(self) -> None:
         with closing(self._engine.raw_connection()) as connection:  # another one is in a transaction at once

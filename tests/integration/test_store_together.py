@@ -1,7 +1,9 @@
 """Many writers of one process under one commit on SQLite: what each of them is promised."""
 
+import gc
 import signal
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -290,15 +292,30 @@ def test_the_log_is_written_back_beside_the_writers(opened, monkeypatch):
 
 
 def test_who_closes_a_store_waits_for_its_log_and_may_write_again(opened, monkeypatch):
-    """The thread ends with the store, and comes back with its next commits."""
+    """No thread is left of it, and the next commits have theirs."""
     monkeypatch.setattr("rollout.store.checkpoints.EVERY", 1)
     others = set(threading.enumerate())
     for name in ("first", "second"):
         add(opened, name)
-        assert [one.name for one in set(threading.enumerate()) - others] == ["checkpoints"]
         opened.close()
         assert set(threading.enumerate()) <= others
     assert known(opened, "first", "second") == ["first", "second"]
+
+
+def test_a_store_that_nobody_closes_goes_with_its_threads(tmp_path, monkeypatch):
+    """What wrote its log back does not keep it, nor its files."""
+    monkeypatch.setattr("rollout.store.checkpoints.EVERY", 1)
+    mine = rooms.Store(f"sqlite:///{tmp_path}/rollout.db")
+    mine.prepare()
+    add(mine, "first")
+    engine = weakref.ref(mine._engine)
+    del mine
+
+    def is_gone():
+        gc.collect()
+        return engine() is None
+
+    until(is_gone, what="the store's engine let go")
 
 
 def test_without_a_thread_for_the_log_writers_write(opened, monkeypatch):
