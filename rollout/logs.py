@@ -54,6 +54,6 @@ def configure(settings: Settings) -> None:
 
 def _redact(_logger: Any, _method: str, event: Any) -> Any:
     for key, value in event.items():
-        if isinstance(value, str):
+        if isinstance(value, str) and "://" in value:
             event[key] = _PASSWORD_IN_URL.sub(r"\1***@", value)
     return event

@@ -58,9 +58,10 @@ def receive_all(told: Told, deps: Deps) -> list[Received]:
         crashpoints.reach("in-report")
     if first:
         deps.bell.ring([run_tests(commit) for commit in first])
+    bound = log.bind()  # once, not for each
     for one, (push, _) in enumerate(told):
         stored = found[one]
-        log.info(
+        bound.info(
             "webhook_stored",
             delivery=stored.delivery,
             provider=push.provider,

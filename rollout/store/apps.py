@@ -6,7 +6,20 @@ import functools
 import time
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, and_, bindparam, case, collate, func, insert, not_, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    Float,
+    and_,
+    bindparam,
+    case,
+    collate,
+    func,
+    insert,
+    not_,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as insert_or_leave
 
 from rollout.domain.model import AppName, Epoch, Freeze
@@ -36,7 +49,6 @@ _SET_RED_TOLD = Prepared(
 )
 _ALL_NAMED = select(apps.c.name).where(apps.c.name.in_(bindparam("names", expanding=True)))
 _LOOK = update(apps).where(apps.c.name.in_(bindparam("names", expanding=True))).values(poll_due_at=-1.0)
-_TOLD = _LOOK.values(told_s=bindparam("now"))
 _FROZEN = Prepared(
     select(apps.c.frozen_at, apps.c.frozen_until, apps.c.frozen_by, apps.c.frozen_reason).where(
         apps.c.name == bindparam("its_name")
@@ -44,6 +56,12 @@ _FROZEN = Prepared(
 )
 # A head was told of, and no reading of the branch began since: it may have taken away what was to go out.
 HEAD_UNREAD = and_(apps.c.told_s.is_not(None), or_(apps.c.read_s.is_(None), apps.c.read_s < apps.c.told_s))
+_WAS_TOLD = (
+    update(apps)
+    .where(apps.c.name == bindparam("its_name"))
+    .values(poll_due_at=-1.0, told_s=bindparam("now", type_=Float()))
+)
+_TOLD, _TOLD_SAME = Prepared(_WAS_TOLD), Prepared(_WAS_TOLD.where(HEAD_UNREAD))
 _HEARD = Prepared(
     select(apps.c.told_s, apps.c.read_s, apps.c.answered_s).where(apps.c.name == bindparam("its_name"))
 )
@@ -79,11 +97,11 @@ class Apps:
         """As `lock`, for several: in the order of their names, as everyone does who locks more than one."""
         if not some:
             return
-        names = {"names": list(some)}
-        missing = set(some) - set(self._tx.connection.execute(_ALL_NAMED, names).scalars())
-        if missing:
+        has_row = self._tx.run_each(_HAS_ROW, [{"its_name": app} for app in some])
+        if missing := [app for app, row in zip(some, has_row, strict=True) if row.first() is None]:
             self._add(missing)
         if self._tx.is_postgresql:
+            names = {"names": list(some)}
             in_order = _ALL_NAMED.order_by(collate(apps.c.name, "C")).with_for_update()
             self._tx.connection.execute(in_order, names)
 
@@ -139,10 +157,8 @@ class Apps:
         reading may be under way, and have found what this one takes back.
         """
         now = self._tx.now()
-        if moved:
-            self._tx.connection.execute(_TOLD, {"names": list(moved), "now": now})
-        if rest := set(same) - set(moved):
-            self._tx.connection.execute(_TOLD.where(HEAD_UNREAD), {"names": list(rest), "now": now})
+        for statement, some in ((_TOLD, moved), (_TOLD_SAME, set(same) - set(moved))):
+            self._tx.run_each(statement, [{"its_name": app, "now": now} for app in some])
 
     def read(self, app: AppName, began_s: float) -> None:
         """Git answered what its branch is, to who began to ask at this moment."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, bindparam, case, func, insert, not_, or_, select, update
+from sqlalchemy import Float, and_, bindparam, case, func, insert, not_, or_, select, update
 
 from rollout.domain import turns as turn
 from rollout.domain.model import (
@@ -47,11 +47,8 @@ _AFTER = Prepared(
 _WANTED_NOW = Prepared(
     rows_of(Commit, commits).where(_OF_APP, commits.c.now_reason.is_not(None)).order_by(commits.c.id.desc())
 )
-_OF_SHAS = rows_of(Commit, commits).where(
-    commits.c.app.in_(bindparam("apps", expanding=True)),
-    commits.c.sha.in_(bindparam("hashes", expanding=True)),
-)
-_ADD = insert(commits)
+_ADD = Prepared(insert(commits).inline())
+_DEFAULTS: dict[str, Any] = {its.name: getattr(its.default, "arg", None) for its in commits.c if its.default}
 
 
 def _newest_of(app: Any, what: str) -> Any:
@@ -65,28 +62,24 @@ _NEWEST = Prepared(rows_of(Commit, commits).where(commits.c.id == _newest_of(bin
 _HEADS = select(apps.c.name, _newest_of(apps.c.name, "sha").label("sha")).where(
     apps.c.name.in_(bindparam("apps", expanding=True))
 )
-_LATER = and_(
-    commits.c.due_at > bindparam("now"), commits.c.due_at <= bindparam("now") + bindparam("again_s")
-)
+_NOW = bindparam("now", type_=Float())
+_LATER = and_(commits.c.due_at > _NOW, commits.c.due_at <= _NOW + bindparam("again_s", type_=Float()))
 _HAS_MESSAGE = and_(
     commits.c.state == CommitState.RECEIVED,
     commits.c.merged_into.is_(None),
     _LATER,
     commits.c.reason.is_(None),  # put off ones have a reason, and no message
 )
-_IS_TESTED = and_(
-    commits.c.state == CommitState.TESTING, or_(commits.c.lease_until > bindparam("now"), _LATER)
-)
-_IN_HAND = (
-    select(commits.c.app, func.count().label("many"))
-    .where(
-        commits.c.app.in_(bindparam("apps", expanding=True)),
-        commits.c.state.in_([CommitState.RECEIVED, CommitState.TESTING]),
-        or_(_HAS_MESSAGE, _IS_TESTED),
+_IS_TESTED = and_(commits.c.state == CommitState.TESTING, or_(commits.c.lease_until > _NOW, _LATER))
+_IN_HAND = Prepared(
+    select(
+        *(
+            select(func.count()).where(_OF_APP, its).scalar_subquery().label(name)
+            for name, its in (("rung", _HAS_MESSAGE), ("tested", _IS_TESTED))
+        )
     )
-    .group_by(commits.c.app)
 )
-_RUNG = update(commits).where(commits.c.id.in_(bindparam("ids", expanding=True)))
+_RUNG = Prepared(update(commits).where(commits.c.id == bindparam("its_id")))
 
 _PLACED = (
     commits.c.id, commits.c.sha, commits.c.state, commits.c.pull, commits.c.reason,
@@ -229,17 +222,15 @@ class Commits:
         return found | self._of(new), list(new)
 
     def _of(self, some: Collection[tuple[AppName, str]]) -> dict[tuple[AppName, str], Commit]:
-        if not some:
-            return {}
-        values = {"apps": list({app for app, _ in some}), "hashes": list({sha for _, sha in some})}
-        rows = load_all(Commit, self._tx.connection.execute(_OF_SHAS, values), state=CommitState)
-        return {head: one for one in rows if (head := (one.app, one.sha)) in some}
+        answers = self._tx.run_each(_OF_SHA, [{"its_app": app, "its_sha": sha} for app, sha in some])
+        rows = load_all(Commit, [row for answer in answers for row in answer], state=CommitState)
+        return {(one.app, one.sha): one for one in rows}
 
     def _receive(self, rows: Sequence[Mapping[str, Any]], told_by: Sequence[str], why: str) -> None:
         """New rows, each told of by somebody."""
         received, now = CommitState.RECEIVED, self._tx.now()
         first = {"state": received, "received_at": self._tx.today(), "received_s": now, "due_at": 0.0}
-        self._tx.connection.execute(_ADD, [first | dict(row) for row in rows])
+        self._tx.run_each(_ADD, [_DEFAULTS | first | dict(row) for row in rows])
         for row, who in zip(rows, told_by, strict=True):
             self._tx.record(
                 row["app"], f"commit {row['sha']}", "receive", who=who, why=why, states=(None, received)
@@ -697,10 +688,10 @@ class Commits:
 
     def in_hand(self, apps: Collection[AppName], again_s: float) -> dict[AppName, int]:
         """How many commits of each app are in test, or have a message that says they are to be; of those that have some."""
-        rows = self._tx.connection.execute(
-            _IN_HAND, {"apps": list(apps), "now": self._tx.now(), "again_s": again_s}
-        )
-        return {row.app: row.many for row in rows}
+        its = {"now": self._tx.now(), "again_s": again_s}
+        counts = self._tx.run_each(_IN_HAND, [{"its_app": app, **its} for app in apps])
+        many = {app: sum(count.one()[:2]) for app, count in zip(apps, counts, strict=True)}
+        return {app: those for app, those in many.items() if those}
 
     def _in_turn(self, app: AppName, rows: Answer, most: int) -> list[int]:
         waiting = [turn.Waiting(*row) for row in rows]
@@ -723,10 +714,8 @@ class Commits:
 
     def rung(self, ids: Sequence[CommitId], again_s: float) -> None:
         """A message is under way: do not ring again before `again_s`."""
-        if ids:
-            self._tx.connection.execute(
-                _RUNG, {"ids": list(ids), "due_at": self._tx.now() + again_s, "reason": None}
-            )
+        its = {"due_at": self._tx.now() + again_s, "reason": None}
+        self._tx.run_each(_RUNG, [{"its_id": one, **its} for one in ids])
 
     def claim_tests(
         self, commit: CommitId, owner: str, lease_s: float, *, parallel: int | None = None

@@ -114,7 +114,7 @@ class Events:
         return load_all(Event, rows)
 
 
-_ADD_DELIVERIES = insert(deliveries).returning(deliveries.c.id, sort_by_parameter_order=True)
+_ADD_DELIVERY = Prepared(insert(deliveries).returning(deliveries.c.id))
 _FIRST_OF = rows_of(Delivery, deliveries).where(
     deliveries.c.id.in_(
         select(func.min(deliveries.c.id))
@@ -158,8 +158,6 @@ class Deliveries:
 
     def add_all(self, told: Sequence[tuple[Push, AppName | None, End]]) -> list[int]:
         """As `add`, for many at once; their ids, in their order."""
-        if not told:
-            return []
         today = self._tx.today()
         values = [
             {
@@ -176,7 +174,7 @@ class Deliveries:
             }
             for push, app, end in told
         ]
-        numbers = list(self._tx.connection.execute(_ADD_DELIVERIES, values).scalars())
+        numbers = [int(one.scalar_one()) for one in self._tx.run_each(_ADD_DELIVERY, values)]
         for number in numbers:
             if number % 1000 == 0:
                 old = deliveries.c.id <= number - KEPT_DELIVERIES

@@ -77,7 +77,7 @@ class Straight:
     ) -> list[Answer]:
         """As `run`, for each of these, which all have the same names; PostgreSQL is sent one statement for all of them.
 
-        No two of them are for the same row. Of an INSERT no rows come.
+        No two of them are for the same row. Of an INSERT come its numbers alone, and only if it returns them.
         """
         if not values:
             return []
@@ -88,7 +88,7 @@ class Straight:
             return [_sent(connection, way, way.parameters(values[0]))]
         if connection.dialect.name != "sqlite":
             return way.at_once.sent(connection, values)
-        if isinstance(prepared.statement, Insert):
+        if isinstance(prepared.statement, Insert) and not way.has_rows:
             return [_sent(connection, way, [way.parameters(one) for one in values], many=True)]
         return [_sent(connection, way, way.parameters(one)) for one in values]
 
@@ -158,7 +158,8 @@ class _Way:
             for _, name, process in self._given
         }
         many = over_many(self._statement, self._kinds)
-        return _AtOnce(_Way(many, self._dialect, tuple(self._kinds)), processes)
+        inserts = isinstance(self._statement, Insert)
+        return _AtOnce(_Way(many, self._dialect, tuple(self._kinds)), processes, inserts=inserts)
 
     def parameters(self, values: Mapping[str, Any]) -> Any:
         """These, and the statement's own."""
@@ -195,8 +196,8 @@ class _Way:
 class _AtOnce:
     """One statement for many rows."""
 
-    def __init__(self, way: _Way, processes: Mapping[str, Any]) -> None:
-        self._way, self._processes = way, processes
+    def __init__(self, way: _Way, processes: Mapping[str, Any], *, inserts: bool) -> None:
+        self._way, self._processes, self._inserts = way, processes, inserts
 
     def sent(self, connection: Connection, values: Sequence[Mapping[str, Any]]) -> list[Answer]:
         """What came of each."""
@@ -204,6 +205,8 @@ class _AtOnce:
         rows = _sent(connection, self._way, self._way.parameters(lists))
         if not self._way.has_rows:
             return [Answer([], len(values))]
+        if self._inserts:  # it gives out numbers in the rows' order, and says them in any
+            return [Answer([row], 1) for row in sorted(rows)]
         found: list[list[Any]] = [[] for _ in values]
         for row in rows:
             found[row[-1] - 1].append(row)

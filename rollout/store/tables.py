@@ -139,7 +139,7 @@ commits = Table(
     UniqueConstraint("app", "sha"),
     Index(None, "app", "merged_into"),
     Index(None, "app", "position"),
-    Index(None, "app", "state"),
+    Index(None, "app", "state", "due_at"),
 )
 
 checks = Table(

@@ -16,7 +16,6 @@ from rollout.web.app import build
 from rollout.web.connection import Connection
 
 log = structlog.get_logger()
-HEAD_BYTES = 16_384  # request line and headers
 CONNECTIONS = 500
 GOODBYE_S = 5  # for requests that are under way when we are asked to end
 
@@ -36,6 +35,7 @@ def configured(app: ASGIApp) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=Connection,
+        loop="uvloop",
         ws="none",
         lifespan="on",
         log_config=None,
@@ -43,7 +43,6 @@ def configured(app: ASGIApp) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         limit_concurrency=CONNECTIONS,
-        h11_max_incomplete_event_size=HEAD_BYTES,
         timeout_keep_alive=10,
         timeout_graceful_shutdown=GOODBYE_S,
     )

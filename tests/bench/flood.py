@@ -3,7 +3,6 @@
 Each app is told of each head, again and again; of ten webhooks one is of another branch, and one a report on a check.
 """
 
-import asyncio
 import contextlib
 import json
 import random
@@ -15,8 +14,10 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import uvloop
+
 from tests.bench import processes
-from tests.bench.webhook import request, share
+from tests.bench.webhook import answers, request, share
 from tests.support.system import System, wait_for
 
 WEBHOOKS, SECONDS, APPS, HEADS = 10_000, 60, 50, 6
@@ -117,28 +118,14 @@ def _from_a_process_of_its_own(system, heads):
 
 
 async def _flood(requests, port):
-    answers, took, numbers = Counter(), [], []
-    begin = asyncio.get_running_loop().time() + 0.5
-
-    async def one(number, sent):
-        due = begin + number * SECONDS / WEBHOOKS
-        await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
-        answer = b""
-        with contextlib.suppress(OSError):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            try:
-                writer.write(sent)
-                answer = await reader.read()
-            finally:
-                writer.close()
-        took.append((asyncio.get_running_loop().time() - due) * 1000)
+    found, took, numbers = Counter(), [], []
+    async for answer, late in answers(requests, port, SECONDS / WEBHOOKS):
+        took.append(late)
         head = answer.split(b"\r\n\r\n")[0].lower()
         again = " with retry-after" if b"\r\nretry-after: " in head else ""
-        answers[head[9:12].decode() + again if head else "no answer"] += 1
-        numbers.extend(int(found) for found in re.findall(rb'"delivery": ?(\d+)', answer))
-
-    await asyncio.gather(*(one(number, sent) for number, sent in enumerate(requests)))
-    return {"answers": answers, "took": sorted(took), "numbers": numbers}
+        found[head[9:12].decode() + again if head else "no answer"] += 1
+        numbers.extend(int(number) for number in re.findall(rb'"delivery": ?(\d+)', answer))
+    return {"answers": found, "took": sorted(took), "numbers": numbers}
 
 
 if __name__ == "__main__":
@@ -155,4 +142,4 @@ if __name__ == "__main__":
         )
         for number in range(WEBHOOKS)
     ]
-    print(json.dumps(asyncio.run(_flood(_requests, int(_port)))))
+    print(json.dumps(uvloop.run(_flood(_requests, int(_port)))))

@@ -1,12 +1,15 @@
 """From a push to the answer that says it is stored: so many a second, each on a connection of its own, as a git server has it."""
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import json
 import sys
 import time
 from dataclasses import asdict, dataclass
+
+import uvloop
 
 from tests.support.system import SECRET
 
@@ -27,31 +30,60 @@ class Latency:
 def measure(folder, port, *, rate, seconds, first):
     """Push `rate` distinct commits a second. Every one is answered 202 or 503; the numbers count from `first`."""
     requests = [request(folder, port, first + number) for number in range(rate * seconds)]
-    return asyncio.run(_at_a_steady_pace(requests, port, rate))
+    return uvloop.run(_at_a_steady_pace(requests, port, rate))
 
 
 async def _at_a_steady_pace(requests, port, rate):
-    begin = time.monotonic() + 0.2
-    waits = [_one(request, port, begin + number / rate) for number, request in enumerate(requests)]
-    took = sorted(await asyncio.gather(*waits))
+    took = []
+    async for answer, late in answers(requests, port, 1 / rate):
+        refused = answer.startswith(b"HTTP/1.1 503 ")
+        assert refused or answer.startswith(b"HTTP/1.1 202 "), answer[:300]
+        assert refused or b'"accepted"' in answer, answer[-300:]
+        took.append(NEVER if refused else late)
+    took.sort()
     refused = sum(one == NEVER for one in took)
     return Latency(share(took, 0.5), share(took, 0.99), round(took[-1], 1), len(took), refused)
 
 
-async def _one(request, port, due):
-    """When a request goes out late, its lateness counts: a server that stalls is not excused."""
-    await asyncio.sleep(max(0.0, due - time.monotonic()))
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        writer.write(request)
-        answer = await reader.read()
-    finally:
-        writer.close()
-    if answer.startswith(b"HTTP/1.1 503 "):
-        return NEVER
-    assert answer.startswith(b"HTTP/1.1 202 "), answer[:300]
-    assert b'"accepted"' in answer, answer[-300:]
-    return (time.monotonic() - due) * 1000
+async def answers(requests, port, every_s):
+    """Each one's answer (nothing where there was none), and the milliseconds from when it was due until then.
+
+    When a request goes out late, its lateness counts: a server that stalls is not excused.
+    """
+    loop, done = asyncio.get_running_loop(), asyncio.Queue()
+    begin = time.monotonic() + 0.5  # the loop's own clock is a coarse one
+    for number, request in enumerate(requests):
+        due = begin + number * every_s
+        loop.call_later(
+            due - time.monotonic(), lambda *its: loop.create_task(_push(*its)), done, request, port, due
+        )
+    for _ in requests:
+        yield await done.get()
+
+
+async def _push(done, request, port, due):
+    answer = b""
+    with contextlib.suppress(OSError):
+        _, one = await asyncio.get_running_loop().create_connection(lambda: _Push(request), "127.0.0.1", port)
+        answer = await one.answer
+    done.put_nowait((answer, (time.monotonic() - due) * 1000))
+
+
+class _Push(asyncio.Protocol):
+    """Little beside the sockets: where the client is the slow one, its queue is measured."""
+
+    def __init__(self, request):
+        self._request, self._received = request, []
+        self.answer = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport):
+        transport.write(self._request)
+
+    def data_received(self, data):
+        self._received.append(data)
+
+    def connection_lost(self, exc):
+        self.answer.set_result(b"".join(self._received))
 
 
 def share(took, part):

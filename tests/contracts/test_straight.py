@@ -35,6 +35,22 @@ EVENT = {"at": TODAY, "app": "shop", "rollout": 1, "subject": "rollout 1", "what
 EVENT |= {"after": "pending", "who": "ann", "why": "it's 100 % :new"}
 SAMPLE = {"rollout": 1, "t": 1.5, "dt": 0.5, "host": "web1", "role": Role.CANARY, "observed": True}
 SAMPLE |= {"counts": {"good": 3}, "source": "prometheus", "flags": ["slow"]}
+COMMIT = commits._DEFAULTS | {
+    "app": "shop",
+    "sha": "9" * 40,
+    "state": "received",
+    "received_at": TODAY,
+    "due_at": 0.0,
+}
+DELIVERY = {
+    "received_at": TODAY,
+    "provider": "github",
+    "delivery": "ä",
+    "app": None,
+    "branch": "main",
+    "head": SHA,
+}
+DELIVERY |= {"outcome": "accepted", "ref": None, "settled_at": TODAY}
 
 # Each kind of statement that is converted, with values as its callers give them.
 RUNS = {
@@ -123,6 +139,8 @@ RUNS = {
     "what comes after": (commits._AFTER, {"its_app": "shop", "its_position": 1}),
     "the line's newest": (commits._NEWEST, {"its_app": "shop"}),
     "wanted": (commits._WANTED_NOW, {"its_app": "shop"}),
+    "in hand": (commits._IN_HAND, {"its_app": "shop", "now": 0.5, "again_s": 60.0}),
+    "a message under way": (commits._RUNG, {"its_id": 1, "due_at": 7.5, "reason": None}),
     "tests that went silent": (commits._SILENT, {"its_app": "shop", "now": 1e12}),
     "to be tested": (commits._WAITING, {"its_app": "shop", "now": 1e12}),
     "pull requests to be tested": (commits._WAITING_PULLS, {"its_app": "shop", "now": 1e12}),
@@ -150,6 +168,8 @@ RUNS = {
     "no note, as before": (apps._SET_NOTE, {"its_name": "shop", "its_note": None, "note": None}),
     "who made it red": (apps._RED_TOLD, {"its_name": "shop"}),
     "another one made it red": (apps._SET_RED_TOLD, {"its_name": "shop", "its_sha": SHA, "red_told": SHA}),
+    "a head was told of": (apps._TOLD, {"its_name": "shop", "now": 2.5}),
+    "the newest one was told of": (apps._TOLD_SAME, {"its_name": "shop", "now": 2.5}),
     "its freeze": (apps._FROZEN, {"its_name": "shop"}),
     "what it heard": (apps._HEARD, {"its_name": "shop"}),
     "samples of it": (journal._ITS_SAMPLES, {"rollout": 1}),
@@ -244,6 +264,29 @@ EACH = {
     ),
     "an event": (journal._MORE, [EVENT]),
     "events": (journal._MORE, [EVENT, *(EVENT | {"why": word, "rollout": None} for word in WORDS), EVENT]),
+    "a commit is told of": (commits._ADD, [COMMIT]),
+    "commits are told of": (
+        commits._ADD,
+        [COMMIT, *(COMMIT | {"sha": f"{n}" * 40, "subject": w} for n, w in enumerate(WORDS[:-1]))],
+    ),
+    "whose commits": (
+        commits._OF_SHA,
+        [{"its_app": app, "its_sha": SHA} for app in ("third", "nobody", "shop")],
+    ),
+    "in hand, of each": (
+        commits._IN_HAND,
+        [{"its_app": app, "now": 0.5, "again_s": 60.0} for app in ("third", "shop")],
+    ),
+    "messages under way": (commits._RUNG, [{"its_id": n, "due_at": 7.5, "reason": None} for n in (2, 99, 1)]),
+    "heads were told of": (
+        apps._TOLD,
+        [{"its_name": app, "now": 2.5} for app in ("shop", "nobody", "other")],
+    ),
+    "the newest ones were told of": (
+        apps._TOLD_SAME,
+        [{"its_name": app, "now": 2.5} for app in ("shop", "other")],
+    ),
+    "deliveries": (journal._ADD_DELIVERY, [DELIVERY | {"reason": word} for word in WORDS[:-1]]),
     "samples": (journal._SAMPLES, [SAMPLE, SAMPLE | {"observed": False, "counts": {}}]),
 }
 TABLES = ("rollouts", "rollout_hosts", "fleet_hosts", "apps", "commits", "events", "outputs", "samples")
@@ -293,7 +336,7 @@ def seeded(store):
     return store
 
 
-def outcome(store, work):
+def outcome(store, work, *, numbers=True):
     """What came of it, what is in the tables then, and the driver's words for it; all undone."""
     said, found = [], None
     with contextlib.suppress(KeyError), store.transaction() as tx:
@@ -303,7 +346,8 @@ def outcome(store, work):
         for name in TABLES:
             rows = tx.connection.exec_driver_sql(f"SELECT * FROM {name} ORDER BY 1, 2").all()
             # PostgreSQL gives no number twice, though it was undone.
-            said.append([row[1:] for row in rows] if name in {"events", "outputs", "samples"} else rows)
+            numbered = numbers and name not in {"events", "outputs", "samples"}
+            said.append(rows if numbered else [row[1:] for row in rows])
         raise KeyError
     return found, said
 
@@ -337,13 +381,22 @@ def test_many_at_once_are_as_one_after_another(seeded, name):
             found.append(rows if columns else [one.rowcount for one in answers])
             return straight.Answer([], 0)
 
-        return outcome(seeded, kept)[1]
+        return outcome(seeded, kept, numbers=not prepared.statement.is_insert)[1]
 
     tables = keeping(lambda tx: [tx.run(prepared, values) for values in each])
     for _ in range(7):  # PostgreSQL has prepared it at the last ones
         assert keeping(lambda tx: tx.run_each(prepared, each)) == tables
     if not prepared.statement.is_insert:  # of which nobody asks it
         assert found[1:] == 7 * found[:1]
+
+
+def test_numbers_of_many_at_once_are_in_their_order(seeded):
+    """Each row that is added is told its own number."""
+    rows = [DELIVERY | {"reason": f"{n}"} for n in range(300)]
+    with seeded.transaction() as tx:
+        numbers = [one.scalar_one() for one in tx.run_each(journal._ADD_DELIVERY, rows)]
+        found = {one.id: one.reason for one in tx.deliveries.newest(None, 300)}
+    assert [found[number] for number in numbers] == [row["reason"] for row in rows]
 
 
 def test_many_at_once_have_the_same_parameters(seeded):

@@ -166,6 +166,47 @@ def test_who_never_finishes_a_head_is_cut_off(configuration, monkeypatch):
         until(lambda: not serving.server_state.connections, what="every connection is gone")
 
 
+def test_who_never_finishes_a_second_request_is_cut_off(configuration, monkeypatch):
+    """The clock runs anew after an answer: for a head that drips in, and for what is left of a body that was refused."""
+    monkeypatch.setattr(Connection, "head_s", 0.5)
+    deps = wiring.configured(configuration(), role="web")
+    with listening(deps) as (port, serving):
+        for first, drop in (
+            (b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", b"\r\n"),
+            (b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", b"GET / HTTP/1.1\r\nX-Drip: "),
+            (b"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 40000000\r\n\r\n", b"x"),
+            (b"POST /webhooks/github HTTP/1.1\r\nHost: x\r\nContent-Length: 40000000\r\n\r\n", b"x"),
+        ):
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as one:
+                one.sendall(first + drop)
+                _drips_until_it_is_cut_off(serving, drop, one)
+
+
+def _drips_until_it_is_cut_off(serving, drop, one):
+    def over():
+        with suppress(ConnectionError):
+            one.sendall(drop[-1:])
+        return not serving.server_state.connections
+
+    until(over, what="it is cut off")
+
+
+def test_a_head_that_never_ends_is_refused(configuration):
+    """In small pieces, each in time: 400 beyond what a head may have, and the connection ends."""
+    deps = wiring.configured(configuration(), role="web")
+    with listening(deps) as (port, serving):
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as one:
+            one.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
+            sent = 0
+            with suppress(ConnectionError):
+                while sent < 10_000_000 and serving.server_state.connections:
+                    one.sendall(b"X-More: %d\r\n" % sent + b"x" * 10 + b": y\r\n")
+                    sent += 1
+            until(lambda: not serving.server_state.connections, what="it is cut off")
+            assert sent < 100_000
+        assert ask(port, "GET", "/healthz")[0] == 200
+
+
 def test_a_crowd_of_connections_is_told_when_to_come_again(configuration, monkeypatch):
     """Beyond the limit a webhook is 503 with Retry-After, as whatever else is put off; when they are gone it is stored."""
     monkeypatch.setattr(server, "CONNECTIONS", 4)
@@ -193,7 +234,8 @@ def test_a_crowd_of_connections_is_told_when_to_come_again(configuration, monkey
         b"//api/rollouts",
         b"/api/rollouts;/healthz",
         b"/api/rollouts?jsp=/healthz;.jsp",
-        b"http://127.0.0.1/healthz",
+        b"http://127.0.0.1/api/rollouts",
+        b"http://healthz/api/rollouts",
         b"/HEALTHZ",
         b"/healthz/",
         b"/%2e/healthz",

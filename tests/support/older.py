@@ -19,3 +19,10 @@ def hosts_of_0019(connection):
     operations = Operations(MigrationContext.configure(connection))
     for column in ("port", "user", "variables"):
         operations.drop_column("fleet_hosts", column)
+
+
+def commits_of_0020(connection):
+    """Those that have a message are counted among all that wait."""
+    operations = Operations(MigrationContext.configure(connection))
+    operations.drop_index("ix_commits_app_state_due_at", "commits")
+    operations.create_index("ix_commits_app_state", "commits", ["app", "state"])
