@@ -7,8 +7,9 @@ import signal
 import sys
 import time
 import traceback
+from dataclasses import asdict
 
-from tests.bench import report
+from tests.bench import machine, report
 from tests.bench.ask import Ask, say
 from tests.bench.report import Found
 from tests.support.sshd import path_of_sshd
@@ -40,6 +41,7 @@ def main() -> int:
     ask = Ask(hosts=given.hosts, rounds=given.rounds, huge=given.huge, judge_runs=given.judge_runs)
     load = os.getloadavg()[0]
     say(f"{ask.hosts} hosts, {os.cpu_count()} cores, load {load:.1f} before we begin")
+    slow = machine.slowness()
     found: dict[str, Found] = {}
     failed: dict[str, str] = {}
     took: dict[str, float] = {}
@@ -52,7 +54,15 @@ def main() -> int:
             traceback.print_exc()
             failed[part] = f"{type(error).__name__}: {str(error)[:300]}"
         took[part] = round(time.monotonic() - began, 1)
-    asked = {"hosts": ask.hosts, "rounds": ask.rounds, "load_before": load, "took_s": took}
+    asked = {
+        "hosts": ask.hosts,
+        "rounds": ask.rounds,
+        "load_before": load,
+        "slow_before": asdict(slow),
+        "took_s": took,
+    }
+    if slow.share > 0.02 and found:
+        found[next(iter(found))].notes.append(str(slow))
     if load > 0.5 and found:
         words = f"the load was {load:.1f} before we began: other programs ran, so only ratios mean something"
         found[next(iter(found))].notes.append(words)
