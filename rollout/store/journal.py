@@ -132,10 +132,19 @@ _TOLD = (
     commits.c.sha, commits.c.state, commits.c.position, commits.c.on_branch, commits.c.reason, commits.c.merged_into,
 )  # fmt: skip
 _ITS_COMMIT = and_(commits.c.app == deliveries.c.app, commits.c.sha == deliveries.c.head)
-_WAITING = (
+# Whoever decides over a commit asks for them, and of thousands in a flood git has hardly one on the branch yet.
+_WAITING = Prepared(
     select(*_TOLD, deliveries.c.id)
     .join_from(deliveries, commits, _ITS_COMMIT)
-    .where(deliveries.c.outcome == Outcome.ACCEPTED, deliveries.c.app == bindparam("app"))
+    .where(
+        deliveries.c.outcome == Outcome.ACCEPTED,
+        deliveries.c.app == bindparam("app"),
+        or_(
+            commits.c.position.is_not(None),
+            commits.c.merged_into.is_not(None),
+            commits.c.state.in_([CommitState.BARRED, CommitState.FAILED]),
+        ),
+    )
     .order_by(deliveries.c.id)
 )
 _OLDER = (
@@ -193,9 +202,11 @@ class Deliveries:
         )
 
     def waiting(self, app: AppName) -> list[tuple[int, Told]]:
-        """The app's that have no end yet, by their numbers, with the commit of each."""
-        rows = self._tx.connection.execute(_WAITING, {"app": app})
-        return [(row.id, _told(row)) for row in rows]
+        """The app's that have no end yet and may have one by now, by their numbers, with the commit of each.
+
+        Of a commit that git has not been seen to have, and that nothing is decided over, nothing can be said.
+        """
+        return [(row.id, _told(row)) for row in self._tx.run(_WAITING, {"app": app})]
 
     def older(self, before: datetime) -> list[tuple[int, str | None, Told | None]]:
         """Of any app, without an end though they came before then: number, app, and the commit if it has a row."""

@@ -42,7 +42,7 @@ from rollout.store.journal import Deliveries, Events, Notices, Outputs, Samples
 from rollout.store.retention import Retention
 from rollout.store.rollouts import Rollouts
 from rollout.store.straight import Answer, Prepared, Straight
-from rollout.store.writers import Readers, Writers, say
+from rollout.store.writers import TRY_S, Readers, Writers, say
 
 if TYPE_CHECKING:
     import sqlite3
@@ -337,7 +337,7 @@ def _sqlite_begins(connection: Connection) -> None:
     if not connection.get_execution_options().get("rollout_writes", False):
         say(driver, "BEGIN")
         return
-    deadline = time.monotonic() + BUSY_S
+    began = looked = time.monotonic()
     while True:
         try:
             # A transaction that reads first and writes later would fail at once when another one wrote in between.
@@ -345,9 +345,12 @@ def _sqlite_begins(connection: Connection) -> None:
         except OperationalError as error:
             if "locked" not in str(error):
                 raise
-            _make_way(Path(connection.engine.url.database or ""), waited=time.monotonic() > deadline)
         else:
             return
+        if (now := time.monotonic()) - looked > LOOK_S:
+            looked = now
+            _make_way(Path(connection.engine.url.database or ""), waited=now - began > BUSY_S)
+        time.sleep(TRY_S)
 
 
 def _make_way(database: Path, *, waited: bool) -> None:

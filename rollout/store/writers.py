@@ -24,6 +24,9 @@ from rollout.store.checkpoints import Checkpoints
 TOGETHER_S = 0.05  # from the first one's beginning nobody more joins: others wait for the lock, in this process and elsewhere
 TOGETHER = 64
 PAUSE_S = 0.002  # for writers of other processes, who look for a free lock now and then
+# So often. SQLite itself would look more and more rarely, up to every 100 ms: who comes again and again, as a worker with a
+# queue, then has the lock each time before one who has waited for a second.
+TRY_S = PAUSE_S / 2
 
 
 class _Group:
@@ -196,6 +199,8 @@ class Writers:
     def _begin(self) -> _Group:
         if self._connection is None:
             self._connection = self._engine.connect()
+            driver = cast("sqlite3.Connection", self._connection.connection.dbapi_connection)
+            say(driver, "PRAGMA busy_timeout=0")  # who begins looks for the lock by himself
         try:
             return _Group(self._connection)
         except BaseException:

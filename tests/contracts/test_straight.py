@@ -22,7 +22,7 @@ from rollout.errors import Conflict, ServiceUnavailable
 from rollout.store import apps, commits, hosts, journal, rollouts, store, straight
 from rollout.store.rollouts import Planned
 from rollout.store.straight import Prepared
-from rollout.store.tables import facts, fleet_hosts, rollout_hosts
+from rollout.store.tables import deliveries, facts, fleet_hosts, rollout_hosts
 
 SHA = "a" * 40
 TODAY = datetime(2026, 3, 4, 5, 6, 7, 890, tzinfo=UTC)
@@ -50,7 +50,7 @@ DELIVERY = {
     "branch": "main",
     "head": SHA,
 }
-DELIVERY |= {"outcome": "accepted", "ref": None, "settled_at": TODAY}
+DELIVERY |= {"outcome": "accepted", "reason": "pushed", "ref": None, "settled_at": TODAY}
 
 # Each kind of statement that is converted, with values as its callers give them.
 RUNS = {
@@ -172,6 +172,7 @@ RUNS = {
     "the newest one was told of": (apps._TOLD_SAME, {"its_name": "shop", "now": 2.5}),
     "its freeze": (apps._FROZEN, {"its_name": "shop"}),
     "what it heard": (apps._HEARD, {"its_name": "shop"}),
+    "deliveries that wait": (journal._WAITING, {"app": "third"}),
     "samples of it": (journal._ITS_SAMPLES, {"rollout": 1}),
     "a notice": (journal._ANY_NOTICE, {"now": 1e12}),
     "its identity": (rollouts._IDENTITY, {"rollout": 1}),
@@ -333,6 +334,7 @@ def seeded(store):
         to(insert(commits.commits).values(its | {"on_branch": True, "received_at": TODAY}))
         tx.samples.add(1, [Interval(1.5, 0.5, "web1", "canary", True, {"2xx": 3}, "log", ("slow",))])
         tx.notices.add("shop", 1, "a title", "its body")
+        to(insert(deliveries).values([DELIVERY | {"app": "third", "head": one} for one in (SHA, "f" * 40)]))
     return store
 
 

@@ -226,7 +226,7 @@ def test_ctrl_c_in_a_statement_undoes_its_own_part_alone(opened):
         with opened.transaction() as tx:
             tx.commits.add(APP, "b", who="test", why="test")
             armed.append(True)
-            tx.commits.add(APP, "x", who="test", why="test")
+            tx.commits.starting_with(APP, "x")
 
     event.listen(opened._engine, "do_execute", interrupt)
     told = together(opened, lambda begin: add(opened, "a", then=begin), second, lambda: add(opened, "c"))
