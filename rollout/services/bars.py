@@ -288,17 +288,19 @@ def keeps_from_beginning(tx: Transaction, rollout: Rollout) -> str | None:
     seen = _with_inner(tx, rollout.app, [candidate(commit, tx) for commit in batch])
     kept = selection.brought(_with_below(tx, rollout.app, seen))
     if not kept:
-        return _undone_since(tx, rollout, batch) if rollout.is_ahead else None
+        return undone_since(tx, batch) if rollout.is_ahead else None
     way = "follow" if kept[0] in dict(seen[0].below) else "bring"
     return f"commit {kept[0][:12]}, which it would {way}, is barred since it was planned"
 
 
-def _undone_since(tx: Transaction, rollout: Rollout, batch: Sequence[Commit]) -> str | None:
-    place = tx.commits.on_line(batch[-1]).position
-    later = [] if place is None else tx.commits.undoing_after(rollout.app, place)
+def undone_since(tx: Transaction, batch: Sequence[Commit], before: Collection[str] = ()) -> str | None:
+    """Which commit that these would bring is undone by what lies above them, and not in `before`."""
+    app, place = batch[-1].app, tx.commits.on_line(batch[-1]).position
+    above = [] if place is None else tx.commits.undoing_after(app, place)
+    later = [commit for commit in above if commit.sha not in before]
     if not later:
         return None
-    line = _with_inner(tx, rollout.app, [candidate(commit, tx) for commit in (*batch, *later)])
+    line = _with_inner(tx, app, [candidate(commit, tx) for commit in (*batch, *later)])
     found = selection.undone_later(line, len(batch))
     if found is None:
         return None
@@ -622,8 +624,11 @@ def withdraw_wishes(tx: Transaction, commit: Commit, *, who: str, why: str) -> N
         end_wish(tx, wished, who=who, said=said)
 
 
-def end_wish(tx: Transaction, wished: Commit, *, who: str, said: str) -> None:
-    """A person's `deploy --now` counts no more, and people are told for what reason; nothing when there was none."""
+def end_wish(tx: Transaction, wished: Commit, *, who: str, said: str, first: str = "") -> None:
+    """A person's `deploy --now` counts no more, and people are told for what reason; nothing when there was none.
+
+    `first`: what is to be done before it can be said again.
+    """
     if wished.now_reason is None:
         return
     tx.commits.wish_now(wished, None, None)
@@ -633,7 +638,7 @@ def end_wish(tx: Transaction, wished: Commit, *, who: str, said: str) -> None:
         None,
         f"{wished.app}: `deploy --now` of {wished.sha[:12]} is withdrawn",
         f"{wished.now_by} said: {wished.now_reason}; {said}.\n"
-        f"Next: if it is to go out all the same, rollout deploy {wished.sha[:12]} --now --reason …",
+        f"Next: if it is to go out all the same, {first}rollout deploy {wished.sha[:12]} --now --reason …",
     )
 
 

@@ -263,6 +263,7 @@ def _write(
     tx: Transaction, name: AppName, head: str, known: _Known, branch: Branch, *, who: str, why: str
 ) -> None:
     """Rows for the queue, which is what lies above all that runs, or before the first release above the first head that was seen; and for what came in with it."""
+    before = planning.above_wishes(tx, name)
     places = {told.sha: told.position for told in branch.line}
     last = min(
         (place for one in known.running if (place := places.get(one.sha, one.position)) is not None),
@@ -279,6 +280,7 @@ def _write(
     inner = [replace(told, into=brings[told.into or head]) for told in branch.inner]
     tx.commits.add_all(name, inner, who=who, why=why)
     tx.commits.place(name, branch.line, inner, since=branch.since)
+    planning.end_wishes(tx, name, before)
     planning.look_again(tx, name)
 
 

@@ -1,5 +1,6 @@
 """Which commit goes out next, and how: a pending rollout with its fleet and its limits frozen."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import structlog
@@ -354,6 +355,26 @@ def grant(tx: Transaction, rollout: Rollout) -> None:
     for wished in tx.commits.wanted_now(rollout.app):
         if wished.sha in rollout.commits or (shipped is not None and bars.is_inside(tx, wished, shipped)):
             tx.commits.wish_now(wished, None, None)
+
+
+def above_wishes(tx: Transaction, app: AppName) -> set[str]:
+    """What the branch has above the commits that people want out before the queue: whoever said so, said it in spite of that."""
+    places = [_position(wished) for wished in tx.commits.wanted_now(app)]
+    return {sha for _, sha in tx.commits.line(app, min(places))} if places else set()
+
+
+def end_wishes(tx: Transaction, app: AppName, before: Collection[str]) -> None:
+    """The branch was read: what has been pushed since is a later word than a `deploy --now`. `before`: as `above_wishes` told then.
+
+    A revert keeps in what it undoes, as a bar does. And what was forced off the branch, and is back weeks later, is not
+    wanted past the freeze of then.
+    """
+    for wished in tx.commits.wanted_now(app):
+        if not wished.on_branch:
+            said, first = "a force-push has taken it off the branch", "push it again, then "
+            bars.end_wish(tx, wished, who="git", said=said, first=first)
+        elif undone := bars.undone_since(tx, _taken(tx, wished), before):
+            bars.end_wish(tx, wished, who="git", said=f"pushed since: {undone}")
 
 
 def make_way(tx: Transaction, app: AppName, why: str, *, who: str) -> None:

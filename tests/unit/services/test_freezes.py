@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from rollout.domain.model import BranchCommit, RolloutId
+from rollout.domain.model import RolloutId
 from rollout.domain.states import FINISHED, CommitState, RolloutState
 from rollout.errors import Conflict, ServiceUnavailable
 from rollout.services import bars, freezes, hosts, intake, planning, reconcile, stopping, views
@@ -287,21 +287,40 @@ def test_a_wish_for_what_runs_leaves_nothing_to_wish_for(world):
     assert planning.GONE in waits_for(world)
 
 
-def test_a_wish_is_granted_when_its_commit_goes_out_inside_a_merge(world):
-    """It was the branch's head when a person wanted it out; another one took its place, and it came in with a merge of the two."""
+def test_a_wish_of_a_commit_that_is_forced_off_the_branch_is_withdrawn(world):
+    """When it is back on the branch weeks later, it does not go out past the freeze of then by the old word; people were told."""
+    first = world.newest().commit
     frozen(world)
     wanted = world.workshop.push()
     intake.enqueue(app(world), wanted, world.deps, who="ann", now=Wish("the hotfix", "ann"))
     assert wishes(world) == [wanted]
-    head, other, merge = world.workshop.commits[0].sha, "e" * 40, "f" * 40
-    world.workshop.inner[wanted] = replace(world.workshop.commits.pop(), parents=(head,))
-    world.workshop.commits.append(BranchCommit(other, 2, "another", "Ann", "another"))
+    last = world.workshop.commits.pop()
     read(world)
-    world.workshop.commits.append(BranchCommit(merge, 3, "merge", "Ann", "merge", (other, wanted)))
+    world.run(seconds=5)
+    assert wishes(world) == []
+    (told,) = (text for title, text in world.notifier.sent if "withdrawn" in title)
+    assert told == (
+        "ann said: the hotfix; a force-push has taken it off the branch.\nNext: if it is to go out all the same, push it again,"
+        f" then rollout deploy {wanted[:12]} --now --reason …"
+    )
+    world.workshop.commits.append(last)
     read(world)
-    intake.enqueue(app(world), merge, world.deps, who="ann", now=Wish("the hotfix", "ann"))
     world.run(seconds=200)
-    assert set(world.runs().values()) == {merge}
+    assert set(world.runs().values()) == {first}
+
+
+def test_a_wish_is_granted_when_its_commit_goes_out_below_another_one(world):
+    """What runs was forced off the branch, so only what people want goes out: of two that they want the newer one brings both."""
+    world.push()
+    world.settle()
+    world.workshop.commits[-1] = replace(world.workshop.commits[-1], sha="f" * 40)
+    frozen(world)
+    wanted = ["f" * 40, world.workshop.push()]
+    for sha in wanted:
+        intake.enqueue(app(world), sha, world.deps, who="ann", now=Wish("the hotfix", "ann"))
+    assert sorted(wishes(world)) == sorted(wanted)
+    world.run(seconds=200)
+    assert set(world.runs().values()) == {wanted[-1]}
     assert wishes(world) == []
 
 

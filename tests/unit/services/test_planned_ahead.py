@@ -323,6 +323,57 @@ def test_a_wish_that_passes_meanwhile_sets_aside_what_is_planned_ahead_at_once(w
     assert rollout(world, 5).commits == (ahead, sha)
 
 
+@pytest.mark.parametrize("its_own", [True, False], ids=["itself", "what it takes along"])
+def test_a_revert_that_is_pushed_later_withdraws_a_wish(world, its_own):
+    """Of two people's words the later one counts: what was just reverted does not go out without its revert, and who wanted it is told."""
+    below = planned(world)
+    sha = pushed(world)
+    wish(world, sha)
+    bad = sha if its_own else below
+    fix = pushed_as(world, f"Revert it\n\nThis reverts commit {bad}.")
+    (told,) = withdrawn(world)
+    assert told.startswith(
+        f"ann said: now; pushed since: commit {bad[:12]}, which it would bring, ships only together with {fix[:12]}, which"
+        f" undoes it.\nNext: if it is to go out all the same, rollout deploy {sha[:12]} --now"
+    )
+    to_the_end(world)
+    assert all(fix in one.commits for one in whole(world) if bad in one.commits)
+
+
+def test_a_wish_that_is_said_after_the_revert_goes_out_without_it(world):
+    """The later word is the wish; what else is pushed, or is read again, changes nothing of it."""
+    planned(world)
+    sha = pushed(world)
+    fix = pushed_as(world, f"Revert it\n\nThis reverts commit {sha}.")
+    wish(world, sha)
+    pushed_as(world, f"Revert the revert\n\nThis reverts commit {fix}.")
+    run_until(world, lambda: rollout_of(world, sha) is not None)
+    assert rollout_of(world, sha).requested_by == "ann"
+    assert withdrawn(world) == []
+
+
+def pushed_as(world, message):
+    sha = world.push(message)
+    run_until(world, lambda: passed(world, sha))
+    return sha
+
+
+def withdrawn(world):
+    world.run(seconds=5)
+    return [text for title, text in world.notifier.sent if "withdrawn" in title]
+
+
+def whole(world):
+    with world.store.reading() as tx:
+        return [one for one in tx.rollouts.finished("shop", 10) if one.state is R.DONE]
+
+
+def rollout_of(world, sha):
+    with world.store.reading() as tx:
+        active = tx.rollouts.active("shop")
+        return active if active is not None and active.commit == sha else None
+
+
 def test_a_wish_for_what_fans_out_is_refused_and_leaves_what_is_planned_ahead(world):
     """Of what goes out already no wish is left that would bring it again later; and nothing is set aside for it."""
     planned(world)
