@@ -609,19 +609,28 @@ def brought_by(tx: Transaction, commit: Commit) -> tuple[Rollout, Commit] | None
 
 
 def withdraw_wishes(tx: Transaction, commit: Commit, *, who: str, why: str) -> None:
-    """Of two words on this commit the later one counts: no `deploy --now` of before takes it along, but for its fix.
+    """Of two words on this commit the later one counts: no `deploy --now` of before takes it along, but together with its fix.
 
     Automation's word too, when hosts or a late check have shown that it is bad: who wanted out what is above it had not seen that.
     """
     line = tx.commits.on_line(commit)
     for wished in tx.commits.wanted_now(commit.app):
-        if not is_in(line, tx.commits.on_line(wished)):
-            continue
-        fix = candidate(wished, tx)
-        if any(selection.is_fix_of(fix, sha) for sha in (commit.sha, commit.same_as) if sha):
-            continue
-        said = f"{who} said later of {commit.sha[:12]}, which it would take along: {why}"
-        end_wish(tx, wished, who=who, said=said)
+        its = tx.commits.on_line(wished)
+        if is_in(line, its) and not _is_mended_up_to(tx, commit, line, its):
+            said = f"{who} said later of {commit.sha[:12]}, which it would take along: {why}"
+            end_wish(tx, wished, who=who, said=said)
+
+
+def _is_mended_up_to(tx: Transaction, commit: Commit, line: Commit, wished: Commit) -> bool:
+    """Whether what undoes or mends it, or what it is the same as, goes out with the wished one too. `line`: where the commit is."""
+    below = (line.position or 0) - (line.id != commit.id)  # what came in with a merge may be mended by that
+    later = [one for one in tx.commits.undoing_after(commit.app, below) if is_in(one, wished)]
+    if not later:
+        return False
+    seen = _with_inner(tx, commit.app, [candidate(one, tx) for one in later])
+    names = {sha for sha in (commit.sha, commit.same_as) if sha}
+    seen[0] = replace(seen[0], below=tuple((sha, line.sha) for sha in names))
+    return not names <= set(selection.brought(seen))
 
 
 def end_wish(tx: Transaction, wished: Commit, *, who: str, said: str, first: str = "") -> None:

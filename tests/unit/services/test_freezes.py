@@ -348,6 +348,23 @@ def test_a_wish_ends_when_its_tests_fail(world):
     assert set(world.runs().values()) == {wanted}
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_a_bar_withdraws_no_wish_that_takes_the_revert_along_too(again, world):
+    """What is barred goes out with its revert, which lies below the hotfix: nobody has to say it again; unless that is taken back in its turn."""
+    frozen(world)
+    below = world.push()
+    fix = world.push(f"Revert it\n\nThis reverts commit {below}.")
+    if again:
+        world.push(f"Revert the revert\n\nThis reverts commit {fix}.")
+    world.run(seconds=120)
+    wanted = world.workshop.push("the hotfix")
+    intake.enqueue(app(world), wanted, world.deps, who="ann", now=Wish("we need it", "ann"))
+    bars.bar("shop", below, world.deps, who="ben", why="it loses carts")
+    world.run(seconds=120)
+    assert (set(world.runs().values()) == {wanted}) is not again
+    assert bool(withdrawn(world)) is again
+
+
 @pytest.mark.parametrize("fix", [False, True])
 def test_of_two_peoples_words_on_a_commit_the_later_one_counts(fix, world):
     """A bar said while a `deploy --now` that takes the commit along is in test withdraws that, and tells; a fix of it still goes out."""
@@ -418,7 +435,7 @@ def test_what_a_canary_bars_later_no_wish_of_before_takes_along(world):
     assert set(world.runs().values()) == {wanted}
 
 
-@pytest.mark.parametrize("fix", [False, True])
+@pytest.mark.parametrize("fix", [None, "itself", "below it"])
 def test_what_automation_takes_back_no_wish_of_before_brings_again(fix, tmp_path, monkeypatch):
     """Said while a rollout fanned out well that then fails and is rolled back by itself: only what mends it goes out past the freeze."""
     monkeypatch.setattr(hosts, "IN_A_ROW", 1)
@@ -428,7 +445,10 @@ def test_what_automation_takes_back_no_wish_of_before_brings_again(fix, tmp_path
     below = world.push()
     world.fleet.hosts["web05"].unhealthy.add(below)
     world.run(until=lambda: world.newest().state is RolloutState.FANNING_OUT)
-    wanted = world.push(f"the hotfix\n\nThis reverts commit {below}." if fix else "the hotfix")
+    revert = f"Revert it\n\nThis reverts commit {below}."
+    if fix == "below it":
+        world.push(revert)
+    wanted = world.push(revert if fix == "itself" else "the hotfix")
     intake.enqueue(app(world), wanted, world.deps, who="ann", now=Wish("we need it", "ann"))
     assert world.newest().state is RolloutState.FANNING_OUT
     frozen(world)

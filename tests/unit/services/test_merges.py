@@ -191,6 +191,21 @@ def test_a_person_who_bars_a_merged_commit_bars_what_it_came_in_with(world):
     assert is_out(world, merge)
 
 
+@pytest.mark.parametrize("mended", [False, True])
+def test_a_bar_inside_of_a_merge_withdraws_the_wish_for_it_unless_the_merge_mends_that(world, mended):
+    """What mends a commit may have come in together with it: then whoever wanted the merge out need not say so again."""
+    feature = f"{1:04x}{'e' * 36}"
+    merge, told = world.workshop.merge(
+        "a feature", f"Mend it\n\nRollout-Fixes: {feature}" if mended else "more"
+    )
+    assert told[0] == feature
+    read(world)
+    with world.store.transaction() as tx:
+        tx.commits.wish_now(tx.commits.get("shop", merge), "we need it", "ann")
+    bars.bar("shop", feature, world.deps, who="ben", why="it loses carts")
+    assert (commit_of(world, merge).now_reason == "we need it") is mended
+
+
 def test_a_merge_whose_commit_is_undone_later_goes_out_with_what_undoes_it(world):
     """Commits between a change and its revert never ship alone, also when the change came in by a merge."""
     merge, (feature,) = world.workshop.merge("a feature")
