@@ -19,7 +19,7 @@ from rollout.domain.pipeline import Ring, deploy_host, prepare_host
 from rollout.domain.states import CommitState, HostEvent, HostState
 from rollout.errors import OutcomeUnknown, Unreachable
 from rollout.services import bars, freezes, notices, planning
-from rollout.services.policies import path_on, policy
+from rollout.services.policies import path_on, policy, unreadable
 from rollout.services.ports import Deps
 from rollout.services.rollouts import counters, limits
 from rollout.store.store import Transaction
@@ -94,6 +94,10 @@ def late(tx: Transaction, app: AppConfig) -> list[Late]:
 def _late_ones(tx: Transaction, app: AppConfig, goal: Rollout) -> dict[str, Late]:
     behind = [one for one in tx.catching_up.behind(goal) if one.wanted]
     held = _held(tx, app, goal)
+    if unreadable(goal):
+        here = [host.name for host in tx.hosts.fleet(goal.app) if host.left_at is None]
+        names = [*(one.host.name for one in behind), *_to_join(tx, goal, here)]
+        return {name: Late(name, f"waits: {held}", None) for name in names}
     # A newer rollout that was taken back may be the one for which a host is looked at.
     looked_at = {} if all(one.answers for one in behind) else tx.hosts.read_by_nobody(goal.app)
     return {
@@ -158,7 +162,7 @@ def _held(tx: Transaction, app: AppConfig, goal: Rollout) -> str | None:
     """Why automation brings nothing to anybody now."""
     commit = tx.commits.get(goal.app, goal.commit)
     if commit is not None and commit.state is CommitState.PASSED:
-        return _is_barred_inside(tx, goal) or freezes.frozen(tx, app)
+        return _is_barred_inside(tx, goal) or unreadable(goal) or freezes.frozen(tx, app)
     return planning.not_to_be_had(goal.commit, commit)
 
 
@@ -201,13 +205,19 @@ def _is_busy(host: RolloutHost) -> bool:
 
 
 def _join(tx: Transaction, goal: Rollout, members: Mapping[str, Member]) -> None:
+    if unreadable(goal):
+        return
+    for name in _to_join(tx, goal, members):
+        tx.catching_up.join(goal, replace(members[name], path=path_on(policy(goal), members[name])))
+        why = "it is in the fleet, and was not when this was planned"
+        tx.record(goal.app, f"host {name}", "join", who=AUTOMATION, why=why, rollout=goal.id)
+
+
+def _to_join(tx: Transaction, goal: Rollout, fleet: Iterable[str]) -> list[str]:
+    """Who is in the fleet, and was not, or was kept out, when this was planned."""
     known = {host.name for host in tx.hosts.of(goal.id)}
     excluded = {host.name for host in tx.hosts.fleet(goal.app) if host.excluded is not None}
-    for name, member in members.items():
-        if name not in known | excluded:
-            tx.catching_up.join(goal, replace(member, path=path_on(policy(goal), member)))
-            why = "it is in the fleet, and was not when this was planned"
-            tx.record(goal.app, f"host {name}", "join", who=AUTOMATION, why=why, rollout=goal.id)
+    return [name for name in fleet if name not in known | excluded]
 
 
 def _begin(tx: Transaction, host: RolloutHost, *, newer: str | None = None) -> RolloutHost:

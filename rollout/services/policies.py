@@ -5,8 +5,9 @@ import json
 from collections import OrderedDict
 
 import structlog
+from pydantic import ValidationError
 
-from rollout.config import members
+from rollout.config import members, problems
 from rollout.config.deploy_file import AppConfig
 from rollout.domain.model import Member, Rollout, RolloutId
 from rollout.errors import ConfigError
@@ -22,6 +23,20 @@ UNREADABLE = (
 def policy(rollout: Rollout) -> AppConfig:
     """The app's configuration as it was when the rollout was planned; each is validated once."""
     return _validated(json.dumps(rollout.policy, sort_keys=True))
+
+
+def unreadable(rollout: Rollout) -> str | None:
+    """Why this version can bring nobody else to a rollout whose policy another one has stored, and what does; None: it is readable."""
+    try:
+        policy(rollout)
+    except ValidationError as error:
+        its = str(next(problems.from_validation(error, AppConfig, "policy")))
+    except ConfigError as error:
+        its = str(error)
+    else:
+        return None
+    what = f"what rollout {rollout.id} was planned with is of another version of rollout, and cannot be read ({its})"
+    return f"{what}; whatever newer goes out brings this host along"
 
 
 def path_on(app: AppConfig, member: Member) -> str:

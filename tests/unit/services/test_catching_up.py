@@ -665,6 +665,32 @@ def test_a_rollout_whose_policy_cannot_be_read_keeps_no_other_host_from_being_fo
     assert [line["rollout"] for line in logged if line["event"] == "policy_unreadable"] == [1]
 
 
+def test_hosts_wait_with_the_reason_while_the_policy_of_what_runs_cannot_be_read(world, monkeypatch):
+    """Another version has stored it: who was kept out of it, or down, waits for a newer rollout, and says so; the fleet is looked at all the same."""
+    first_release(world)
+    halts.exclude("shop", [A], world.deps, who="ann", why="disk")
+    done_without(world, B)
+    with world.store.transaction() as tx:
+        tx.connection.execute(update(rollouts).where(rollouts.c.id == 2).values(policy={"of": "before"}))
+    world.deps = replace(world.deps, plans=Plans())
+    halts.include("shop", [A], world.deps, who="ann")
+    true = world.fleet.members
+    monkeypatch.setattr(world.fleet, "members", lambda its: [one for one in true(its) if one.name != "web04"])
+    assert catching_up.go_on("shop", world.deps) == []
+    assert recorded(world, "web04").left_at is not None
+    told = {name: one.because for name, one in late(world).items()}
+    what = "what rollout 2 was planned with is of another version of rollout, and cannot be read (policy."
+    assert all(why.startswith(f"waits: {what}") for why in told.values())
+    assert all(why.endswith("); whatever newer goes out brings this host along") for why in told.values())
+    with world.store.reading() as tx:
+        becomes = catching_up.prospects(tx, app(world), [A])
+    assert (set(told), becomes) == ({A, B}, {A: f"is behind what the fleet runs: {told[A]}"})
+    back(world, B)
+    newer = world.push()
+    assert world.settle().state is R.DONE
+    assert (world.fleet.hosts[A].current, world.fleet.hosts[B].current, late(world)) == (newer, newer, {})
+
+
 def test_another_port_of_a_host_that_is_in_neither_rollout_is_seen(world, monkeypatch):
     """It was kept out of the newest one, and of that whose release the fleet runs: what was read at its old port is not known of it."""
     older = first_release(world)
