@@ -6,7 +6,7 @@ from rollout.cli.scene import Bar
 from rollout.cli.tellers import teller
 from rollout.domain.model import AppName
 from rollout.domain.states import FINISHED
-from rollout.services import catching_up, explaining, planning, telling, views
+from rollout.services import catching_up, explaining, outages, planning, telling, views
 from rollout.store.store import Transaction
 
 SHOWN_COMMITS = 5
@@ -88,6 +88,8 @@ def _say_app(call: Call, tx: Transaction, app: AppName) -> None:
     if len(late) > SHOWN_LATE:
         output.say(f"  behind: {len(late) - SHOWN_LATE} more; all with rollout hosts")
     output.say(f"  next: {_next(call, tx, app)}")
+    if (idle := outages.unasked(tx, call.config.app(app))) is not None:
+        output.say(f"  {output.paint(output.clean(idle), 'red')}")
 
 
 def _say_rollout(view: scene.View, indent: str = "") -> None:

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from rollout.config.deploy_file import AppConfig
 from rollout.domain import selection
+from rollout.domain.judge.constants import UNSEEN_S
 from rollout.domain.model import NOT_ON_BRANCH, AppName, Commit, Rollout
 from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import NotFound
@@ -180,7 +181,7 @@ def _in_rollout(tx: Transaction, app: AppConfig, rollout: Rollout) -> Why | None
             return Why(f"went out with rollout {number}{on}, {now}{barred}")
         case _:
             return None
-    return _unless_asked(rollout, words, foreseeing.ends_at(tx, app, rollout))
+    return _unless_asked(tx, rollout, words, foreseeing.ends_at(tx, app, rollout))
 
 
 def _although(barred: str | None) -> str:
@@ -203,14 +204,18 @@ def _planned(tx: Transaction, app: AppConfig, rollout: Rollout) -> Why:
         return Why(f"{words}, of which nothing comes: {why_not}")
     active = tx.rollouts.active(rollout.app)
     if active is None:
-        return _unless_asked(rollout, f"{words}, which begins at once", foreseeing.ends_at(tx, app, rollout))
+        return _unless_asked(
+            tx, rollout, f"{words}, which begins at once", foreseeing.ends_at(tx, app, rollout)
+        )
     held = _held_then(app, foreseeing.ends_at(tx, app, active))
     return _unless_asked(
-        rollout, f"{words}, begins when {_is_done(active)}{held}", foreseeing.ends_at(tx, app, rollout)
+        tx, rollout, f"{words}, begins when {_is_done(active)}{held}", foreseeing.ends_at(tx, app, rollout)
     )
 
 
-def _unless_asked(rollout: Rollout, words: str, ends_at: datetime) -> Why:
+def _unless_asked(tx: Transaction, rollout: Rollout, words: str, ends_at: datetime) -> Why:
+    if unread := _unread(tx, rollout):
+        return Why(f"{words}, {unread}")
     if _asks(rollout):
         return Why(f"{words}; then a person is asked whether it goes on")
     return Why(words, ends_at)
@@ -227,6 +232,14 @@ def _asks(rollout: Rollout) -> bool:
     asked = set(policy(rollout).fan_out.confirm) - set(rollout.confirmed)
     ahead = {R.PENDING: {CANARY_CONFIRM, FAN_OUT_CONFIRM}, R.FANNING_OUT: set()}
     return bool(asked & ahead.get(rollout.state, {FAN_OUT_CONFIRM}))
+
+
+def _unread(tx: Transaction, rollout: Rollout) -> str:
+    """Of a canary that cannot be read: then it does not pass, and nobody can tell when that heals; "" of any other."""
+    unread_s = tx.samples.unread_s(rollout.id) if rollout.state is R.EVALUATING_CANARY else 0.0
+    if unread_s < UNSEEN_S:
+        return ""
+    return f"and could not be read for {unread_s:.0f} s; what cannot be read does not pass: rollout check says why it cannot"
 
 
 def stage(rollout: Rollout) -> str:
@@ -440,11 +453,11 @@ def _count(number: int, thing: str) -> str:
 def _begins_at(tx: Transaction, app: AppConfig, commit: Commit, foreseen: Forecast) -> datetime | None:
     """When its rollout could begin, but for a window that has begun by then. Tests run beside rollouts, so the later of the two counts.
 
-    Nobody can tell when a person says yes to a stage (`confirm`), or when somebody else's tests end.
+    Nobody can tell when a person says yes to a stage (`confirm`), when a canary can be read again, or when somebody else's tests end.
     """
     rollout = planning.under_way(tx, commit.app)
     asks = rollout is not None and foreseeing.is_healthy(rollout) and _asks(rollout)
-    if app.fan_out.confirm or asks:
+    if app.fan_out.confirm or asks or (rollout is not None and _unread(tx, rollout)):
         return None
     if foreseen.untested and app.tests.external:
         return None

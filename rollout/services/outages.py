@@ -1,5 +1,7 @@
 """While git does not say what the branch is nobody knows what was pushed: whoever asks what comes next is told, and all when it lasts."""
 
+from math import isinf
+
 from rollout.config.deploy_file import AppConfig
 from rollout.domain.model import AppName
 from rollout.errors import RolloutError, ServiceUnavailable
@@ -19,6 +21,15 @@ def unread(tx: Transaction, app: AppConfig) -> str | None:
     why = last.why if last is not None else f"{app.repository} does not answer"
     tries = f", {failures} times in a row" if failures > 1 else ""
     return f"newer commits are not known: {why} (asked in vain{tries})"
+
+
+def unasked(tx: Transaction, app: AppConfig) -> str | None:
+    """That nobody works here, by who should have asked git what the branch is; None while somebody does, and for a branch that is not polled."""
+    idle_s = tx.apps.unasked_s(AppName(app.name), app.poll)
+    if idle_s is None:
+        return None
+    since = "yet" if isinf(idle_s) else f"for {idle_s / 60:.0f} min"
+    return f"nothing goes on by itself: nobody has looked at branch {app.branch} {since}; is `rollout up` running?"
 
 
 def begins(tx: Transaction, app: AppConfig, error: RolloutError, *, who: str) -> int:

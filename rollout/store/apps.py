@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
@@ -191,6 +192,20 @@ class Apps:
                 poll_failures=failures,
             )
         )
+
+    def unasked_s(self, app: AppName, every_s: float) -> float | None:
+        """For how long nobody has asked the git server, though that is due; inf: nobody ever has. None: it is asked, or not polled."""
+        if every_s <= 0:
+            return None
+        due_at, looked_s = self._tx.connection.execute(
+            select(apps.c.poll_due_at, apps.c.looked_s).where(apps.c.name == app)
+        ).first() or (0.0, None)
+        if looked_s is None:
+            return inf
+        if due_at < 0:  # somebody asked for it, who knows when
+            due_at = looked_s + LONGEST_BACKOFF_S
+        now = self._tx.now()
+        return float(now - looked_s) if now - due_at > HOLD_S else None
 
     def answers(self, app: AppName) -> None:
         """Its git server does: none of its last polls failed."""

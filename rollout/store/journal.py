@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import and_, bindparam, case, delete, func, insert, or_, select, update
 
 from rollout.domain.deliveries import End, Outcome, Told
-from rollout.domain.model import AppName, Delivery, Event, Notice, Push, RolloutId
+from rollout.domain.model import AppName, Delivery, Event, Notice, Push, Role, RolloutId
 from rollout.domain.states import CommitState
 from rollout.domain.verdict import Interval
 from rollout.store.rows import load_all, rows_of
@@ -279,6 +279,13 @@ class Samples:
     def of(self, rollout: RolloutId) -> list[Interval]:
         """All of them, by time."""
         return load_all(Interval, self._tx.run(_ITS_SAMPLES, {"rollout": rollout}), flags=tuple)
+
+    def unread_s(self, rollout: RolloutId) -> float:
+        """For how long none of its canaries could be read; 0 while one can, and before anybody has tried."""
+        its = (samples.c.rollout == rollout, samples.c.role == Role.CANARY, samples.c.t > 0)
+        seen_t = func.max(case((samples.c.observed, samples.c.t)))
+        tried, seen = self._tx.connection.execute(select(func.max(samples.c.t), seen_t).where(*its)).one()
+        return float((tried or 0.0) - (seen or 0.0))
 
     def newest_t(self, rollout: RolloutId) -> float:
         """Up to when something was measured; 0 when nothing was."""

@@ -583,6 +583,22 @@ def test_stage_that_waits_for_a_clock_that_was_set_back_is_due(store, now):
         assert tx.rollouts.claim_tick(rollout.id, R.FANNING_OUT, 5.0)
 
 
+def test_for_how_long_no_canary_could_be_read(store):
+    """Since one of them was read last after the switch; what the baseline answered, and what was before the switch, says nothing of that."""
+    rollout = a_rollout(store)
+
+    def unread_s(*told):
+        with store.transaction() as tx:
+            its = [Interval(t, 2.0, host, role, seen, {}) for t, host, role, seen in told]
+            tx.samples.add(rollout.id, its)
+            return tx.samples.unread_s(rollout.id)
+
+    assert unread_s() == 0.0
+    assert unread_s((-2.0, "web1", "canary", True), (20.0, "web1", "canary", False)) == 20.0
+    assert unread_s((20.0, "web3", "baseline", True)) == 20.0
+    assert unread_s((18.0, "web2", "canary", True)) == 2.0
+
+
 def test_samples_come_back_as_they_went(store):
     """The judge gets what was measured, in the order of time."""
     rollout = a_rollout(store)

@@ -5,6 +5,7 @@ import pytest
 from rollout.domain.model import Push
 from rollout.errors import Unreachable
 from rollout.services import bars, intake, planning
+from rollout.store.store import Transaction
 from tests.support.fakes import a_commit, a_rollout
 
 COUNTS = {
@@ -128,6 +129,24 @@ def test_status_tells_people_what_runs_and_what_is_next(cli, deps):
     assert f"rollout {halted.id}  halted" in told
     assert "1 of 4 hosts done, 1 failed" in told
     assert f"rollout resume|retry|stop {halted.id}" in told
+
+
+def test_status_says_that_nobody_looks_at_the_branch(cli, deps, monkeypatch):
+    """Where `rollout up` does not run nothing goes on, whatever is next; of a branch that is not polled nobody can tell."""
+    app = deps.config.app("shop")
+    says = "nothing goes on by itself: nobody has looked at branch main"
+    assert f"  {says} yet; is `rollout up` running?\n" in cli("status").out
+    with deps.store.transaction() as tx:
+        assert tx.apps.claim_poll("shop", app.poll)
+    assert says not in cli("status").out
+    now = Transaction.now
+    monkeypatch.setattr(Transaction, "now", lambda tx: now(tx) + 60.0 * 5)
+    assert f"  {says} for 5 min; is `rollout up` running?\n" in cli("status").out
+    with deps.store.transaction() as tx:
+        tx.apps.look(["shop"])
+    assert says not in cli("status").out
+    deps.config.apps["shop"] = app.model_copy(update={"poll": 0.0})
+    assert says not in cli("status").out
 
 
 def test_status_tells_what_is_next_while_something_runs(cli, deps):

@@ -1,5 +1,6 @@
 """`rollout why`: every state of a commit has its sentence, and a time where one can be known."""
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -7,6 +8,7 @@ import pytest
 
 from rollout.domain.model import BranchCommit
 from rollout.domain.states import FINISHED, STAGES, CommitState, RolloutEvent, RolloutState
+from rollout.errors import MetricUnavailable
 from rollout.services import bars, explaining, foreseeing, freezes, planning, stopping, views
 from rollout.store.apps import LOOK_S
 from rollout.store.rollouts import Rollouts
@@ -151,6 +153,32 @@ def test_an_empty_installation_says_what_to_do_first(tmp_path, monkeypatch):
         "nothing was released yet, and no commit of branch main is known: push one, or have the branch's head looked up"
         " now with `rollout deploy`"
     )
+
+
+def test_while_a_canary_cannot_be_read_no_time_is_promised(world, monkeypatch):
+    """It does not pass before it can: neither its own commit, nor what comes behind, has a time until then."""
+    sha, true = world.push(), world.metrics.read
+
+    def read_nothing(target, role, *its, **more):
+        if role == "canary":
+            raise MetricUnavailable("there is no access log yet")
+        return true(target, role, *its, **more)
+
+    monkeypatch.setattr(world.metrics, "read", read_nothing)
+    until(world, RolloutState.EVALUATING_CANARY)
+    later = world.push()
+    world.run(seconds=20)
+    told = why(world, sha)
+    assert re.fullmatch(
+        r"in rollout 2: its canary is watched, and could not be read for \d+ s; what cannot be read does not pass: rollout check says"
+        r" why it cannot",
+        told.because,
+    )
+    assert (told.expected_at, why(world, later).expected_at, coming(world).expected_at) == (None, None, None)
+    monkeypatch.setattr(world.metrics, "read", true)
+    world.run(seconds=4)
+    assert why(world, sha).because == "in rollout 2: its canary is watched"
+    assert None not in {why(world, sha).expected_at, why(world, later).expected_at}
 
 
 def test_in_each_stage_of_its_rollout(world):
