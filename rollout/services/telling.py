@@ -20,13 +20,17 @@ def first_red(tx: Transaction, app: AppConfig) -> Commit | None:
 def _first_red(tx: Transaction, app: AppConfig) -> tuple[Commit, bool] | None:
     """With whether it is certain that it was the first one.
 
-    Who was told to be it stays it until a newer one is good: a branch that is red for thousands of commits is not read again and again.
+    A long branch is not read again and again: while none has failed none is red, and who was told to be it stays it until a newer one
+    is good. Between the two it is read until all before the red one have a result, or CI servers' `deadline` is over for them.
     """
-    told = tx.apps.red_told(AppName(app.name))
-    if told is not None and told == tx.commits.oldest_red(AppName(app.name)):
-        commit = tx.commits.get(AppName(app.name), told)
+    name = AppName(app.name)
+    oldest = tx.commits.oldest_red(name)
+    if oldest is None:
+        return None
+    if tx.apps.red_told(name) == oldest:
+        commit = tx.commits.get(name, oldest)
         return None if commit is None else (commit, True)
-    queue = tx.commits.after_the_last_good(AppName(app.name))
+    queue = tx.commits.after_the_last_good(name)
     found = selection.first_red(bars.tested(tx, app, queue))
     return None if found is None else (queue[found.position - 1], found.certain)
 

@@ -9,7 +9,7 @@ from rollout.domain.states import CommitState
 from rollout.services import explaining, freezes, intake, planning, reconcile, telling, testing, turns, views
 from rollout.services.testing import MOST_LOST
 from rollout.store.commits import Commits
-from tests.support.branch import commit_of
+from tests.support.branch import commit_of, read
 from tests.support.fakes import a_commit, a_deps
 from tests.support.world import World
 
@@ -191,6 +191,15 @@ def test_who_was_told_to_have_made_the_branch_red_is_found_without_reading_the_o
     world.push()
     world.run(seconds=60)
     assert first_red() is None
+
+
+def test_while_no_commit_has_failed_nobody_reads_the_branch_for_who_made_it_red(world, monkeypatch):
+    """However many wait for their tests: each sweep, status and page asks."""
+    world.workshop.push()
+    read(world)
+    monkeypatch.setattr(Commits, "after_the_last_good", lambda *_: pytest.fail("all of them are read"))
+    with world.store.reading() as tx:
+        assert telling.first_red(tx, world.config.app("shop")) is None
 
 
 def test_what_is_built_again_is_told_of_as_good(world):
