@@ -34,6 +34,20 @@ _WORST_LAST = [CheckState.SUCCESS, CheckState.CANCELLED, CheckState.PENDING, Che
 
 
 @dataclass(frozen=True, slots=True)
+class Summary:
+    """What a check comes to by all that is said of it: it is as good as the worst of that."""
+
+    name: str
+    state: CheckState
+    url: str = ""
+    source: str = ""  # who says so; where several say something, which of them say this
+    details: str = ""
+    took_s: float | None = None
+    reported_at: datetime | None = None
+    of_several: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """The word, and why, for people."""
 
@@ -49,7 +63,7 @@ def decide(required: Sequence[str], reported: Sequence[Check], age_s: float, lim
     is as good as none: somebody may start it again.
     """
     said = {check.name: check for check in by_name(reported)}
-    checks = [said.get(name, Check(name, CheckState.PENDING)) for name in required]
+    checks = [said.get(name, Summary(name, CheckState.PENDING)) for name in required]
     failed = [check for check in checks if check.state is CheckState.FAILURE]
     if failed:
         where = " ".join(check.url for check in failed if check.url)
@@ -96,7 +110,7 @@ def silent_from_s(
     return max(_age_s(at, came_at) for at in (min(unheard), *(one.reported_at for one in said))) + UNHEARD_S
 
 
-def _of_these(required: Sequence[str], reported: Sequence[Check]) -> list[Check]:
+def _of_these(required: Sequence[str], reported: Sequence[Check]) -> list[Summary]:
     return [one for one in by_name(reported) if one.name in required]
 
 
@@ -115,11 +129,8 @@ def of_a_request(reported: Sequence[Check]) -> list[Check]:
     return [replace(check, name=PIPELINE) if check.name == ELSEWHERE else check for check in reported]
 
 
-def by_name(words: Iterable[Check]) -> list[Check]:
-    """What each check comes to, by name: it is as good as the worst that anything says of it, in its newest word.
-
-    Where several say something, its `thing` and its source name those who say the worst.
-    """
+def by_name(words: Iterable[Check]) -> list[Summary]:
+    """What each check comes to, by name, in the newest word of whatever says something of it."""
     return [_together(its) for its in _of_each_name(words)]
 
 
@@ -129,14 +140,19 @@ def _of_each_name(words: Iterable[Check]) -> list[list[Check]]:
     return [_standing(list(its)) for _, its in groupby(sorted(words, key=name), name)]
 
 
-def _together(words: Sequence[Check]) -> Check:
+def _together(words: Sequence[Check]) -> Summary:
     worst = max(words, key=_badness)
-    took_s = max((one.took_s for one in words if one.took_s is not None), default=None)
-    reported_at = max((one.reported_at for one in words if one.reported_at is not None), default=None)
-    if len(words) == 1:
-        return replace(worst, thing="")
-    says = ", ".join(dict.fromkeys(_who(one, words) for one in words if one.state is worst.state))
-    return replace(worst, source=says, thing=says, took_s=took_s, reported_at=reported_at)
+    says = dict.fromkeys(_who(one, words) for one in words if one.state is worst.state)
+    return Summary(
+        worst.name,
+        worst.state,
+        worst.url,
+        source=", ".join(says) if len(words) > 1 else worst.source,
+        details=worst.details,
+        took_s=max((one.took_s for one in words if one.took_s is not None), default=None),
+        reported_at=max((one.reported_at for one in words if one.reported_at is not None), default=None),
+        of_several=len(words) > 1,
+    )
 
 
 def _badness(check: Check) -> int:
@@ -287,15 +303,15 @@ def took_s(required: Sequence[str], reported: Sequence[Check]) -> float | None:
     )
 
 
-def _names(checks: Sequence[Check]) -> str:
+def _names(checks: Sequence[Summary]) -> str:
     return ", ".join(map(_name, checks))
 
 
-def _name(check: Check) -> str:
+def _name(check: Summary) -> str:
     """With who says so, where several say something of it."""
-    return f"{check.name} ({check.thing})" if check.thing else check.name
+    return f"{check.name} ({check.source})" if check.of_several else check.name
 
 
-def _cancelled(check: Check) -> str:
+def _cancelled(check: Summary) -> str:
     where = f": {check.url}" if check.url else ""
     return f"{_name(check)} {check.details or 'was cancelled, run it again'}{where}"

@@ -282,7 +282,7 @@ class CheckState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A CI server's newest word on one run of a check of a commit; or what all of them come to."""
+    """A CI server's newest word on one run of a check of a commit."""
 
     name: str
     state: CheckState

@@ -141,7 +141,7 @@ def _follow(tx: Transaction, app: AppConfig, commit: Commit, check: Check, known
         case CommitState.FAILED if decision(tx, app, commit).word is Word.PASS:
             tx.commits.test_again(commit, who=check.source, why=_after_all(check))
         case CommitState.PASSED | CommitState.BARRED if checks.turns_red(check, known):
-            _contradicted(tx, app, commit, check)
+            _contradicted(tx, app, commit, check.name, who=check.source)
         case _ if not lifted:
             return f"kept; the commit is {commit.state}"
     return "taken"
@@ -170,13 +170,13 @@ def _late_ones(app: AppConfig, commit: Commit) -> set[str]:
     return set(its) & {_late(name) for name in app.tests.required}
 
 
-def _contradicted(tx: Transaction, app: AppConfig, commit: Commit, check: Check) -> None:
+def _contradicted(tx: Transaction, app: AppConfig, commit: Commit, name: str, *, who: str) -> None:
     """A failure after the commit had passed: it is kept in, or, when it is on its way, people are told and decide."""
-    why = _late(check.name)
+    why = _late(name)
     if not _is_on_its_way(tx, commit):
-        bars.bar_as_last_word(tx, commit, who=check.source, why=why)
+        bars.bar_as_last_word(tx, commit, who=who, why=why)
         return
-    tx.record(commit.app, f"commit {commit.sha}", "check failed late", who=check.source, why=why)
+    tx.record(commit.app, f"commit {commit.sha}", "check failed late", who=who, why=why)
     short = commit.sha[:12]
     tx.notices.add(
         commit.app,
@@ -193,7 +193,7 @@ def look_back(tx: Transaction, app: AppConfig, built: Commit) -> None:
         return
     for check in checks.by_name(tx.checks.of(commit.app, commit.sha)):
         if check.name in app.tests.required and check.state is CheckState.FAILURE:
-            _contradicted(tx, app, commit, check)
+            _contradicted(tx, app, commit, check.name, who=check.source)
             return
 
 

@@ -298,12 +298,12 @@ def test_a_word_that_an_older_version_had_overtaken_is_late_when_it_comes_again(
 def test_who_says_so_is_named_where_several_speak():
     """With its kind, and with its suite or branch where a kind has several."""
     (found,) = checks.by_name(kept([*RED, STATUS, suite(5, completed_at=T50, **GREEN)]))
-    assert found.source == found.thing == "github check_run 4, github status, github workflow_job"
+    assert found.source == "github check_run 4, github status, github workflow_job"
     nightly = gitlab("success", id=2, ref="main", source="schedule", finished_at=T50)
     (found,) = checks.by_name(kept([PIPELINE, nightly]))
-    assert found.thing == "gitlab pipeline push main"
+    assert found.source == "gitlab pipeline push main"
     (alone,) = checks.by_name(kept([STATUS]))
-    assert (alone.source, alone.thing) == ("github", "")
+    assert (alone.source, found.of_several, alone.of_several) == ("github", True, False)
 
 
 @pytest.mark.parametrize("at", [None, 7, "", "yesterday", "2026-13-41", "0000-00-00T00:00:00Z"])
