@@ -4,8 +4,7 @@ Times called `*_at` are UTC datetimes for people. Times called `*_until` and `du
 clock (see `store/clock.py`): only the store compares them.
 """
 
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -466,9 +465,6 @@ class BranchCommit:
     tree: str | None = None  # git's hash of all that is in it
 
 
-_OWED = re.compile(r"\n\x1e([0-9 ]+)\Z")  # of a notice's body; no column: it is there for some minutes
-
-
 @dataclass(frozen=True, slots=True)
 class Notice:
     """Something people are told."""
@@ -477,20 +473,8 @@ class Notice:
     app: AppName
     rollout: RolloutId | None
     title: str
-    body: str  # as it is kept: the text, and in a last line who has not taken it, once others have
+    body: str
     attempts: int
-
-    @property
-    def text(self) -> str:
-        """What people read."""
-        return _OWED.sub("", self.body)
-
-    @property
-    def owed(self) -> frozenset[int] | None:
-        """The numbers of the addresses that have not taken it; None: all."""
-        found = _OWED.search(self.body)
-        return None if found is None else frozenset(map(int, found[1].split()))
-
-    def owed_to(self, numbers: Collection[int]) -> str:
-        """The body that keeps who has not taken it."""
-        return f"{self.text}\n\x1e{' '.join(map(str, sorted(numbers)))}" if numbers else self.body
+    owed: (
+        frozenset[int] | None
+    )  # the numbers of the addresses that have not taken it, once others have; None: all

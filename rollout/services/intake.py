@@ -15,7 +15,7 @@ from rollout.domain.model import AppName, BranchCommit, Commit, CommitId, Delive
 from rollout.domain.pipeline import run_tests
 from rollout.domain.retry import backoff_s, spread
 from rollout.domain.states import CommitState, RolloutState
-from rollout.errors import Conflict, NotFound, RolloutError
+from rollout.errors import Conflict, NotFound, RolloutError, ServiceUnavailable
 from rollout.services import deliveries, outages, planning, pulls, telling, turns
 from rollout.services.ports import Deps
 from rollout.store.apps import LONGEST_BACKOFF_S
@@ -385,23 +385,22 @@ def poll(app_name: str, deps: Deps, *, force: bool = False, look: pulls.Look = p
                 tx.apps.read(name, began_s)
     with deps.store.transaction() as tx:
         tx.apps.lock(name)
-        failures = _noted(tx, app, trouble)
-        answers = failures <= 0
+        failures, silent = _noted(tx, app, trouble), isinstance(trouble, ServiceUnavailable)
         wait = (
             app.poll
-            if answers and (app.poll or not failures)  # without an interval it is asked on all the same
-            else max(app.poll, backoff_s(abs(failures), first=app.poll or 30.0, most=LONGEST_BACKOFF_S))
+            if not silent and (app.poll or not failures)  # without an interval it is asked on all the same
+            else max(app.poll, backoff_s(failures, first=app.poll or 30.0, most=LONGEST_BACKOFF_S))
         )
         # The apps of one git server ask it neither all at once nor, when it is back, all together again.
-        tx.apps.polled(name, next_s=spread(wait, app.name, failures), failures=failures)
+        tx.apps.polled(name, next_s=spread(wait, app.name, failures), failures=failures, silent=silent)
     if trouble is not None:
         log.warning("poll_failed", app=app.name, failures=failures, error=str(trouble))
-    if answers and heads is not None and app.tests.pull_requests:
+    if not silent and heads is not None and app.tests.pull_requests:
         look(app, heads, deps)
 
 
 def _fetch_s(tx: Transaction, name: AppName) -> float:
-    return backoff_s(max(0, tx.apps.poll_failures(name)) + 1, first=POLL_FETCH_S, most=math.inf)
+    return backoff_s(tx.apps.poll_failures(name, silent=True) + 1, first=POLL_FETCH_S, most=math.inf)
 
 
 def _noted(tx: Transaction, app: AppConfig, trouble: RolloutError | None) -> int:

@@ -35,7 +35,7 @@ def send_due(deps: Deps) -> None:
     for notice in claimed:
         try:
             if urls:
-                deps.notifier.send(urls, notice.title, notice.text, only=notice.owed)
+                deps.notifier.send(urls, notice.title, notice.body, only=notice.owed)
         except DeliveryFailed as error:
             log.warning(
                 "notice_not_delivered", notice=notice.id, attempt=notice.attempts + 1, error=str(error)

@@ -4,7 +4,7 @@ from math import isinf
 
 from rollout.config.deploy_file import AppConfig
 from rollout.domain.model import AppName
-from rollout.errors import RolloutError, ServiceUnavailable
+from rollout.errors import RolloutError
 from rollout.store.store import Transaction
 
 SUBJECT = "branch"
@@ -14,7 +14,7 @@ LASTS = 5  # tries in a row until people are told: some minutes
 def unread(tx: Transaction, app: AppConfig) -> str | None:
     """That newer commits are not known, and why; None when git answered who asked last."""
     name = AppName(app.name)
-    failures = abs(tx.apps.poll_failures(name))
+    failures = tx.apps.poll_failures(name)
     if not failures:
         return None
     last = tx.events.newest(name, SUBJECT)
@@ -33,9 +33,9 @@ def unasked(tx: Transaction, app: AppConfig) -> str | None:
 
 
 def begins(tx: Transaction, app: AppConfig, error: RolloutError, *, who: str) -> int:
-    """Git was asked in vain once more: how often in a row now; below zero when it did answer this time, though not what the branch is."""
+    """Git was asked in vain once more: how often in a row now."""
     name, before = AppName(app.name), tx.apps.poll_failures(AppName(app.name))
-    tries = abs(before) + 1
+    tries = before + 1
     why, last = str(error), tx.events.newest(name, SUBJECT) if before else None
     if last is None or last.why != why:
         tx.record(name, SUBJECT, "cannot be read", who=who, why=why)
@@ -46,13 +46,13 @@ def begins(tx: Transaction, app: AppConfig, error: RolloutError, *, who: str) ->
         )
         step = error.remedy or "rollout check says more"
         tx.notices.add(name, None, f"{name}: branch {app.branch} cannot be read", f"{body}\nNext: {step}")
-    return tries if isinstance(error, ServiceUnavailable) else -tries
+    return tries
 
 
 def ends(tx: Transaction, app: AppConfig, *, who: str) -> None:
     """Git said what the branch is; people are told who were told that it did not."""
     name = AppName(app.name)
-    failures = abs(tx.apps.poll_failures(name))
+    failures = tx.apps.poll_failures(name)
     if not failures:
         return
     tx.apps.answers(name)

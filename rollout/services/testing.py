@@ -172,7 +172,7 @@ def _on_branch(commit: Commit, app: AppConfig, deps: Deps) -> None:
     """NotFound when the branch does not have the commit: what is shipped is what the branch says."""
     missing = f"{NOT_ON_BRANCH} {app.branch} of {app.repository}"
     with deps.store.reading() as tx:
-        fresh, silent = tx.commits.by_id(commit.id), tx.apps.poll_failures(commit.app) > 0
+        fresh, silent = tx.commits.by_id(commit.id), tx.apps.poll_failures(commit.app, silent=True) > 0
         leave_it, missed = tx.commits.any_missed(commit.app), tx.commits.any_missed(commit.app, commit.id)
     if fresh is not None and fresh.position is not None and fresh.on_branch:
         return

@@ -181,8 +181,8 @@ class Apps:
             return False
         return its.read_s < its.told_s and (since_s is None or its.read_s < since_s)
 
-    def polled(self, app: AppName, *, next_s: float, failures: int) -> None:
-        """When to poll again, and how often in a row it has failed."""
+    def polled(self, app: AppName, *, next_s: float, failures: int, silent: bool = False) -> None:
+        """When to poll again, how often in a row it has failed, and whether the git server was silent this time."""
         self._tx.connection.execute(
             update(apps)
             .where(apps.c.name == app)
@@ -190,6 +190,7 @@ class Apps:
                 # What was asked for while this one looked is still due.
                 poll_due_at=case((apps.c.poll_due_at < 0, apps.c.poll_due_at), else_=self._tx.now() + next_s),
                 poll_failures=failures,
+                poll_silent=silent,
             )
         )
 
@@ -209,16 +210,16 @@ class Apps:
 
     def answers(self, app: AppName) -> None:
         """Its git server does: none of its last polls failed."""
-        self._tx.connection.execute(update(apps).where(apps.c.name == app).values(poll_failures=0))
+        values = {"poll_failures": 0, "poll_silent": False}
+        self._tx.connection.execute(update(apps).where(apps.c.name == app).values(values))
 
-    def poll_failures(self, app: AppName) -> int:
-        """How often in a row the git server was asked in vain; below zero when it did answer the last time, and not with what the branch is."""
-        return (
-            self._tx.connection.execute(
-                select(apps.c.poll_failures).where(apps.c.name == app)
-            ).scalar_one_or_none()
-            or 0
-        )
+    def poll_failures(self, app: AppName, *, silent: bool = False) -> int:
+        """How often in a row the git server was asked in vain; `silent`: 0 when it did answer the last time, though not with what the branch is."""
+        query = select(apps.c.poll_failures, apps.c.poll_silent).where(apps.c.name == app)
+        its = self._tx.connection.execute(query).first()
+        if its is None or (silent and not its.poll_silent):
+            return 0
+        return abs(int(its.poll_failures))  # a process of before 0021 counts answers below zero
 
     def note(self, app: AppName, text: str | None) -> bool:
         """Keep why nothing is being started; True when it is news."""

@@ -350,7 +350,7 @@ class Notices:
         rows = self._tx.connection.execute(
             query.with_for_update(skip_locked=True) if self._tx.is_postgresql else query
         )
-        claimed = load_all(Notice, rows)
+        claimed = load_all(Notice, rows, owed=frozenset)
         if claimed:
             self._tx.connection.execute(
                 update(notices)
@@ -368,7 +368,7 @@ class Notices:
     def put_off(self, notice: Notice, wait_s: float, owed: Collection[int] = ()) -> None:
         """It was not delivered, or not to these addresses; again later, but not for ever."""
         due_at = None if notice.attempts + 1 >= NOTICE_ATTEMPTS else self._tx.now() + wait_s
-        values = {"due_at": due_at, "body": notice.owed_to(owed)}
+        values = {"due_at": due_at, **({"owed": sorted(owed)} if owed else {})}
         self._tx.connection.execute(update(notices).where(notices.c.id == notice.id).values(values))
 
 

@@ -68,6 +68,7 @@ apps = Table(
     Column("epoch", BigInteger, nullable=False, default=0),
     Column("poll_due_at", Float, nullable=False, default=0.0),
     Column("poll_failures", Integer, nullable=False, default=0),
+    Column("poll_silent", Boolean, nullable=False, default=False, server_default=false()),
     Column("looked_s", Float),  # store clock; when the git server was asked last
     Column("told_s", Float),  # store clock; when a webhook told last of a head that may be the branch's
     Column("read_s", Float),  # store clock; when the last reading of the branch that git answered began
@@ -345,6 +346,7 @@ notices = Table(
     Column("body", Text, nullable=False),
     Column("attempts", Integer, nullable=False, default=0),
     Column("due_at", Float),  # null: delivered or given up
+    Column("owed", JSON),  # the numbers of the addresses that have not taken it, once others have
     Column("created_at", Utc, nullable=False),
     Column("sent_at", Utc),
 )

@@ -5,7 +5,7 @@ from sqlalchemy import text
 
 from rollout.domain import checks
 from rollout.domain.model import Check, CheckState
-from tests.support.older import checks_of_0018, commits_of_0020, hosts_of_0019
+from tests.support.older import checks_of_0018, columns_of_0020, commits_of_0021, hosts_of_0019
 from tests.support.world import World
 
 SHA = "a" * 40
@@ -24,7 +24,8 @@ def test_what_was_heard_before_counts_until_its_server_speaks_again(world):
     with world.store.transaction() as tx:
         tx.checks.put("shop", SHA, Check("unit", red, source="github", thing="check_run 4", run=7))
         tx.checks.put("shop", SHA, Check("lint", red, source="api"))
-        commits_of_0020(tx.connection)
+        commits_of_0021(tx.connection)
+        columns_of_0020(tx.connection)
         hosts_of_0019(tx.connection)
         checks_of_0018(tx.connection)
         tx.connection.execute(text("UPDATE alembic_version SET version_num = '0018'"))

@@ -9,7 +9,7 @@ from rollout.store import migrate
 from tests.support.across import SLOW, fix, owes_a_rollback, recorded, row_of, state_of
 from tests.support.checker.check import check
 from tests.support.checker.read import world as told
-from tests.support.older import commits_of_0020, hosts_of_0019
+from tests.support.older import columns_of_0020, commits_of_0021, hosts_of_0019
 from tests.support.world import World
 
 LATER = {  # what later migrations add to the tables that 0003 left
@@ -59,7 +59,8 @@ def world(tmp_path, monkeypatch, database):
 def migrated_again(world):
     """What 0003 and those after it added is taken away, and added again by the migration."""
     with world.store.transaction() as tx:
-        commits_of_0020(tx.connection)
+        commits_of_0021(tx.connection)
+        columns_of_0020(tx.connection)
         hosts_of_0019(tx.connection)
         tx.connection.execute(text("DROP TABLE checks"))
         tx.connection.execute(text("DROP INDEX ix_deliveries_outcome_app_head"))

@@ -5,7 +5,7 @@ from dataclasses import replace
 from sqlalchemy import text
 
 from rollout.domain.model import Member
-from tests.support.older import commits_of_0020, hosts_of_0019
+from tests.support.older import columns_of_0020, commits_of_0021, hosts_of_0019
 from tests.support.world import World
 
 
@@ -31,7 +31,8 @@ def test_a_hosts_port_is_what_its_last_rollout_there_had(tmp_path, monkeypatch, 
     with world.store.transaction() as tx:
         tx.hosts.know("shop", [Member("new", "127.1.1.1", 22, "deploy", {}, "/srv/shop")])
         tx.connection.execute(text(f"UPDATE fleet_hosts SET address = '{old}' WHERE name = 'web02'"))
-        commits_of_0020(tx.connection)
+        commits_of_0021(tx.connection)
+        columns_of_0020(tx.connection)
         hosts_of_0019(tx.connection)
         tx.connection.execute(text("UPDATE alembic_version SET version_num = '0019'"))
     world.store.prepare()

@@ -642,12 +642,12 @@ def test_a_notice_keeps_which_addresses_have_not_taken_it(store, now):
     for owed in ((2, 3), (3,), ()):
         with store.transaction() as tx:
             (notice,) = tx.notices.claim(60.0)
-            seen.append((notice.text, notice.owed))
+            seen.append((notice.body, notice.owed))
             tx.notices.put_off(notice, 5.0, owed=owed)
         now["s"] += 6
     with store.transaction() as tx:
         (notice,) = tx.notices.claim(60.0)
-    assert [*seen, (notice.text, notice.owed)] == [
+    assert [*seen, (notice.body, notice.owed)] == [
         ("body\nNext: 7", None),
         ("body\nNext: 7", {2, 3}),
         ("body\nNext: 7", {3}),

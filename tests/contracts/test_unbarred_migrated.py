@@ -3,7 +3,7 @@
 from sqlalchemy import text
 
 from rollout.services import bars, intake
-from tests.support.older import checks_of_0018, commits_of_0020, hosts_of_0019
+from tests.support.older import checks_of_0018, columns_of_0020, commits_of_0021, hosts_of_0019
 from tests.support.world import World
 
 
@@ -20,7 +20,7 @@ def test_what_a_person_had_unbarred_stays_so(tmp_path, monkeypatch, database):
         bars.unbar("shop", sha, world.deps, who="ann", why="it was the network")
     bars.bar("shop", barred, world.deps, who="ann", why="slow after all")
     with world.store.transaction() as tx:
-        commits_of_0020(tx.connection)
+        commits_of_0021(tx.connection)
         for index in ("ix_commits_app_position", "ix_commits_app_state"):  # of 0014 and 0015
             tx.connection.execute(text(f"DROP INDEX {index}"))
         tx.connection.execute(text("DROP INDEX ix_rollout_hosts_rollout_state_position"))  # of 0016
@@ -28,6 +28,7 @@ def test_what_a_person_had_unbarred_stays_so(tmp_path, monkeypatch, database):
         tx.connection.execute(
             text("CREATE INDEX ix_rollout_hosts_rollout_state ON rollout_hosts (rollout, state)")
         )
+        columns_of_0020(tx.connection)
         hosts_of_0019(tx.connection)
         checks_of_0018(tx.connection)
         later = {

@@ -14,6 +14,13 @@ def checks_of_0018(connection):
         checks.create_unique_constraint("uq_checks_app_sha_name", ["app", "sha", "name"])
 
 
+def columns_of_0020(connection):
+    """Who has not taken a notice stands in its body, and whether a git server was silent in a count's sign."""
+    operations = Operations(MigrationContext.configure(connection))
+    operations.drop_column("notices", "owed")
+    operations.drop_column("apps", "poll_silent")
+
+
 def hosts_of_0019(connection):
     """Of where a host is, `fleet_hosts` has the address only."""
     operations = Operations(MigrationContext.configure(connection))
@@ -21,7 +28,7 @@ def hosts_of_0019(connection):
         operations.drop_column("fleet_hosts", column)
 
 
-def commits_of_0020(connection):
+def commits_of_0021(connection):
     """Those that have a message are counted among all that wait."""
     operations = Operations(MigrationContext.configure(connection))
     operations.drop_index("ix_commits_app_state_due_at", "commits")

@@ -1,12 +1,12 @@
 """The commits that have a message are found without looking at all that wait: each crowd of webhooks asks how many there are.
 
-Revision: 0021, after 0020.
+Revision: 0022, after 0021.
 """
 
 from alembic import op
 
-revision = "0021"
-down_revision = "0020"
+revision = "0022"
+down_revision = "0021"
 branch_labels = None
 depends_on = None
 
