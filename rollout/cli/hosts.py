@@ -24,10 +24,13 @@ def hosts(
     from rollout.services import catching_up, explaining, verifying, views
 
     unread: dict[str, str] = {}
+    elsewhere: list[str] = []
     found = []
     for app in call.apps():
         if verify:
-            unread |= verifying.verify(app, call.deps)
+            verified = verifying.verify(app, call.deps)
+            unread |= verified.unread
+            elsewhere += [verified.elsewhere] if verified.elsewhere else []
         with call.store.reading() as tx:
             configured = call.config.app(app)
             late = {
@@ -39,6 +42,8 @@ def hosts(
         output.document([shapes.host(view) for view in found])
     else:
         _print(found)
+    for words in elsewhere:
+        output.warn(output.clean(words))
     for name, error in unread.items():
         output.warn(f"{output.clean(name)} could not be read: {output.clean(error)}")
     return FAILED if unread else OK

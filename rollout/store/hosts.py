@@ -167,6 +167,11 @@ class Hosts:
         row = self._tx.connection.execute(_TO_LOOK_AT.where(*its), {"now": float("inf")}).first()
         return load(RolloutHost, row, **_CONVERTERS)
 
+    def last_touched(self, app: AppName, name: str) -> RolloutHost | None:
+        """This host, in the rollout that has switched it last or was to; None when none ever was."""
+        row = self._tx.connection.execute(_LAST_TOUCHED, {"its_app": app, "its_name": name}).first()
+        return load(RolloutHost, row, **_CONVERTERS)
+
     def read_by_nobody(self, app: AppName) -> dict[str, RolloutHost]:
         """As `nobody_reads`, all hosts of the app, by name."""
         rows = self._tx.connection.execute(
@@ -1173,6 +1178,16 @@ _HAS_IT = and_(
 )
 _SETTLED_LATER = _TOUCHED_LATER.where(_SETTLED)
 _HAD_LATER = _TOUCHED_LATER.where(or_(_SETTLED, _HAS_IT, rollout_hosts.c.state == H.ACTIVATING))
+_LAST_TOUCHED = (
+    rows_of(RolloutHost, rollout_hosts)
+    .where(
+        rollout_hosts.c.app == bindparam("its_app"),
+        rollout_hosts.c.name == bindparam("its_name"),
+        rollout_hosts.c.touched,
+    )
+    .order_by(rollout_hosts.c.operation.desc())
+    .limit(1)
+)
 _LAST_OF_ITS = (
     select(_OTHER.c.id)
     .where(_OTHER.c.app == fleet_hosts.c.app, _OTHER.c.name == fleet_hosts.c.name)

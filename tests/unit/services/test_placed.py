@@ -7,7 +7,7 @@ import pytest
 from rollout.config import deploy_file
 from rollout.domain.model import UNREAD
 from rollout.domain.states import RolloutState
-from rollout.services import catching_up, stopping
+from rollout.services import catching_up, stopping, verifying
 from tests.support import world as worlds
 from tests.support.across import inventory_says, recorded, row_of
 from tests.support.world import World
@@ -125,6 +125,28 @@ def test_another_path_in_the_file_moves_nothing_that_is_out(world, monkeypatch, 
     stopping.roll_back_done(app(world), world.deps, to=None, who="ann", why="slow")
     world.settle()
     assert set(world.runs().values()) == {older}
+
+
+def test_a_reading_looks_where_the_releases_are_and_says_so(world, monkeypatch, tmp_path):
+    """After another path in the file nothing is found there: all were taken for lost disks, and restarted."""
+    sha = ship(world)
+    assert verifying.verify("shop", world.deps).elsewhere is None
+    file_says(world, tmp_path, "{root}/srv/new")
+    status, seen = world.fleet.status, set()
+
+    def read(target, **how):
+        seen.add(target.path)
+        found = status(target, **how)
+        return found if target.path == "/old/srv/shop" else replace(found, current=None)
+
+    monkeypatch.setattr(world.fleet, "status", read)
+    told = verifying.verify("shop", world.deps)
+    assert (told.unread, seen, recorded(world, A).found) == ({}, {"/old/srv/shop"}, sha)
+    for words in ("is /old/srv/new on web01", "read in /old/srv/shop, where rollout 1", "3 more", "Next: "):
+        assert words in told.elsewhere
+    sent = orders(world, monkeypatch)
+    world.run(seconds=700)
+    assert sent() == []
 
 
 def test_a_rollback_fills_in_what_its_hosts_later_rollout_was_told(world, monkeypatch, tmp_path):

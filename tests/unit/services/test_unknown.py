@@ -189,7 +189,7 @@ def test_verify_records_what_was_not_known(world, lost):
     with world.store.reading() as tx:
         before = views.fleet(tx, "shop")[4]
     lost.unreachable = False
-    assert verifying.verify("shop", world.deps) == {}
+    assert verifying.verify("shop", world.deps).unread == {}
     with world.store.reading() as tx:
         after = views.fleet(tx, "shop")[4]
     assert (before["release"], before["drift"], before["verified_at"]) == (UNREAD, None, None)
@@ -199,7 +199,7 @@ def test_verify_records_what_was_not_known(world, lost):
 
 def test_verify_says_why_a_lost_host_is_not_read(world, lost):
     """It is the reading of hosts that were lost, made at once: what that came upon is told."""
-    assert [*verifying.verify("shop", world.deps)] == ["web05"]
+    assert [*verifying.verify("shop", world.deps).unread] == ["web05"]
     assert recorded(world).release == UNREAD
 
 
@@ -220,7 +220,7 @@ def test_what_verify_read_before_a_switch_is_no_news_after_it(world, monkeypatch
         return status
 
     monkeypatch.setattr(world.fleet, "status", slow)
-    assert verifying.verify("shop", world.deps, threads=1) == {}
+    assert verifying.verify("shop", world.deps, threads=1).unread == {}
     sha, number = world.newest().commit, world.newest().id
     assert (recorded(world).release, recorded(world).found) == (sha, sha)
     world.run(seconds=120)
