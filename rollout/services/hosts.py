@@ -725,12 +725,14 @@ def _send_back(
 def _may_be_prepared(job: _Job, goal: str, outcome: Outcome, deps: Deps) -> bool:
     """It refuses its way back for want of the release alone: a machine from an image of what is taken back, say.
 
-    Not at the first try, for which the rollout's end waits: nothing that is sent holds that up (I10).
+    Not at the first try, for which the rollout's end waits: nothing that is sent holds that up (I10). But for what a person
+    has named, which may be older than what hosts keep: else nobody would be back at that end.
     """
     if outcome.reason != _NOT_PREPARED or outcome.current not in _its_releases(job, goal) - {FOREIGN}:
         return False
     with deps.store.reading() as tx:
-        return tx.rollouts.state(job.rollout.id) is RolloutState.ROLLED_BACK
+        named = tx.rollouts.rollback_to(job.rollout.id) is not None
+        return named or tx.rollouts.state(job.rollout.id) is RolloutState.ROLLED_BACK
 
 
 def _its_releases(job: _Job, goal: str | None) -> set[str]:

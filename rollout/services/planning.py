@@ -118,20 +118,25 @@ def not_to_be_had(sha: str, commit: Commit | None) -> str:
 def lacks_archive(tx: Transaction, app: AppName, sha: str, deps: Deps) -> str:
     """What becomes of a release that a host lacks and whose archive is not there, or what a person does about it.
 
-    Built again is only what the fleet runs: that hosts have by its digest, so no other bytes come of it.
+    Built again is only what the fleet runs, or goes back to by a person's word: that hosts have by its digest, so no other bytes come of it.
     """
     if sha == FOREIGN:
         return f"rollout has not brought it; put it there by hand, or {TAKES_ALONG}"
-    commit, runs, short = tx.commits.get(app, sha), tx.rollouts.newest_done(app), sha[:12]
+    commit, short = tx.commits.get(app, sha), sha[:12]
     if commit is None:
         return f"{not_to_be_had(sha, None)}; {TAKES_ALONG}"
-    if not commit.is_built_again and (runs is None or runs.commit != sha):
+    if not commit.is_built_again and not _is_the_fleets(tx, app, sha):
         return f"the archive of commit {short} has made room for those of newer commits; {TAKES_ALONG}"
     return _built_for_a_host(tx, commit, deps)
 
 
+def _is_the_fleets(tx: Transaction, app: AppName, sha: str) -> bool:
+    runs, active = tx.rollouts.newest_done(app), tx.rollouts.active(app)
+    return (runs is not None and runs.commit == sha) or (active is not None and active.rollback_to == sha)
+
+
 def _built_for_a_host(tx: Transaction, commit: Commit, deps: Deps) -> str:
-    """What becomes of the release that the fleet runs."""
+    """What becomes of the release that the fleet runs, or goes back to."""
     short = commit.sha[:12]
     if commit.state is CommitState.PASSED and not is_built_again(tx, commit, deps):
         return f"the archive of commit {short} was not there, and is now; it is tried again"

@@ -309,12 +309,16 @@ def _goal(tx: Transaction, rollout: Rollout, to: str) -> str:
         for host in tx.hosts.of(rollout.id)
         if host.touched and not tx.hosts.had(rollout.app, host.name, commit.sha)
     ]
-    if lacking or commit.sha == rollout.commit:
+    if commit.sha == rollout.commit:
         raise Conflict(
-            f"commit {commit.sha[:12]} is not on {', '.join(lacking[:10])}"
-            if lacking
-            else f"{commit.sha[:12]} is what runs",
-            remedy="choose a commit that every host has had, or ship it: `rollout deploy COMMIT --now --reason …`",
+            f"{commit.sha[:12]} is what runs",
+            remedy="without --to each host goes back to what it ran before: rollout rollback",
+        )
+    if lacking:
+        raise Conflict(
+            f"commit {commit.sha[:12]} was never on {_listed(lacking)}",
+            remedy="choose a commit that every host has had, or go back without --to; or revert on the branch what is wrong,"
+            " and push: rollout deploy --now --reason …",
         )
     return commit.sha
 

@@ -3,7 +3,7 @@
 import pytest
 
 from rollout.domain.states import HostState, RolloutState
-from rollout.errors import Unreachable
+from rollout.errors import Conflict, Unreachable
 from rollout.services import bars, halts, hosts, reconcile, stopping
 from tests.support.across import (
     SLOW,
@@ -193,6 +193,37 @@ def test_an_acceptance_ends_with_its_attempt(tmp_path, monkeypatch, mode):
     assert (row.state, row.accepted) == (H.FAILED, False)
     assert (world.newest().failed, world.newest().state) == (1, R.HALTED)
     assert [*map(str, check(read.world(world)))] == []
+
+
+@pytest.mark.parametrize("archive", [True, False], ids=["sent", "built again"])
+def test_going_back_past_what_hosts_keep_brings_it_to_them_again(tmp_path, monkeypatch, archive):
+    """With its archive within the rollback itself; else each host says that it is built again, and gets it then."""
+    world = World(tmp_path, monkeypatch, hosts=6, release="keep = 2")
+    shas = []
+    for _ in range(4):
+        shas.append(world.push())
+        world.settle()
+    assert shas[0] not in world.fleet.hosts["web01"].prepared
+    if not archive:
+        world.workshop.gone |= {shas[0]}
+    back = stopping.roll_back_done(world.config.app(None), world.deps, to=shas[0], who="me", why="slow").id
+    world.run(until=lambda: state_of(world, back) is R.ROLLED_BACK)
+    with world.store.reading() as tx:
+        rows = tx.hosts.of(back)
+    assert all("is built again" in (row.error or "") for row in rows) is not archive
+    assert ({row.state for row in rows} == {H.ROLLED_BACK}) is archive
+    world.run(until=lambda: set(world.runs().values()) == {shas[0]}, seconds=120)
+
+
+def test_who_goes_back_to_what_a_host_never_had_is_told_what_works(world):
+    """An older commit cannot be shipped: that was the advice, and `deploy` sent back to `rollback --to`."""
+    older, sha = world.push(), world.push()
+    world.settle()
+    app = world.config.app(None)
+    for to, words in ((older, "was never on web01, "), (sha, "is what runs")):
+        with pytest.raises(Conflict, match=words) as refused:
+            stopping.roll_back_done(app, world.deps, to=to, who="me", why="slow")
+        assert ("without --to" in refused.value.remedy, "COMMIT" in refused.value.remedy) == (True, False)
 
 
 def test_after_going_back_from_where_a_rollback_went_to_that_is_what_runs(world):
