@@ -197,7 +197,9 @@ class Commits:
     def called(self, app: AppName, names: Collection[str]) -> dict[str, list[Commit]]:
         """For each of these hashes, or first digits of hashes, as `starting_with`; all whole hashes in one statement."""
         found: dict[str, list[Commit]] = {name: [] for name in names}
-        for one in self._of({(app, name) for name in names if len(name) == WHOLE}).values():
+        whole = [name for name in names if len(name) == WHOLE]
+        query = rows_of(Commit, commits).where(commits.c.app == app, commits.c.sha.in_(whole))
+        for one in load_all(Commit, self._tx.connection.execute(query) if whole else (), state=CommitState):
             found[one.sha].append(one)
         for name in names:
             if len(name) < WHOLE:

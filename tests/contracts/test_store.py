@@ -668,7 +668,7 @@ def test_a_delivery_keeps_its_one_outcome(store):
 def test_a_delivery_ends_once(store):
     """What was decided first stays, with what it names and when; others keep waiting."""
     with store.transaction() as tx:
-        tx.commits.add("shop", SHA, who="me", why="pushed")
+        tx.commits.add_all("shop", [BranchCommit(SHA, 1, "one", "Ann", "")], who="me", why="pushed")
         numbers = [
             tx.deliveries.add(Push("github", name, "push", head=SHA), "shop", End(Outcome.ACCEPTED, "new"))
             for name in ("a", "b")

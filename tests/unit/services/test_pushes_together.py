@@ -156,16 +156,17 @@ def statements(world, pushes):
     return len(told)
 
 
-def test_a_crowd_costs_as_many_statements_as_a_few(world):
-    """Three webhooks and sixty, of new and of known commits, are as many calls of the database; of an insert of many its driver may make more."""
-    hashes = [f"{number:040x}" for number in range(100)]
+@pytest.mark.needs("postgresql")
+def test_a_crowd_costs_as_many_questions_as_a_few(tmp_path, monkeypatch, postgres):
+    """A server is asked as often by three webhooks as by sixty, of new and of known commits."""
+    world = World(tmp_path, monkeypatch, hosts=3, url=postgres.database())
     receive(world, push("f" * 40, "the app's first"))
-    few = statements(world, [push(sha, sha) for sha in hashes[:3]])
-    many = statements(world, [push(sha, sha) for sha in hashes[3:63]])
-    assert many == few
-    few = statements(world, [push(sha, f"again {sha}") for sha in hashes[:3]])
-    many = statements(world, [push(sha, f"again {sha}") for sha in hashes[3:63]])
-    assert many == few < 12
+    hashes = [f"{number:040x}" for number in range(100)]
+    for word in ("new", "again"):
+        few = statements(world, [push(sha, f"{word} {sha}") for sha in hashes[:3]])
+        many = statements(world, [push(sha, f"{word} {sha}") for sha in hashes[3:63]])
+        assert many == few < 12
+    world.store.close()
 
 
 def test_crowds_one_after_the_other_send_no_more_messages_than_tests_run_at_a_time(world):
