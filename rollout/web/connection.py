@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from rollout.web.errors import Busy, answer
 
 HEAD_S = 10.0
-HEAD_BYTES = 16_384  # request line and headers, beyond what came at once
+HEAD_BYTES = 16_384  # request line and headers, if they do not come at once
 _REFUSAL = answer(
     Busy("too many connections at once", remedy="try again in a moment"), {"Connection": "close"}
 )
@@ -30,7 +30,8 @@ class Connection(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._deadline: asyncio.TimerHandle | None = None
-        self._in_head, self._head_bytes = False, 0
+        self._in_head = False
+        self._unread_bytes = 0  # of a head, or behind a body, of which nothing has come yet
         if (most := self.limit_concurrency) is not None:
             self.limit_concurrency = None
             # Of the server's connections, not of this one: what holds itself is freed by the collector only.
@@ -43,10 +44,9 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """The clock runs while a head is incomplete, or what is left of a body that was refused."""
-        was_in_head = self._in_head
+        self._unread_bytes += len(data)
         super().data_received(data)
-        self._head_bytes = self._head_bytes + len(data) if was_in_head and self._in_head else 0
-        if self._head_bytes > HEAD_BYTES:
+        if self._unread_bytes > HEAD_BYTES:
             self.send_400_response("The request's head is too large.")
         elif self.cycle is not None and not self.cycle.response_complete:
             self._stop()
@@ -54,14 +54,31 @@ class Connection(HttpToolsProtocol):
             self._start()
 
     def on_message_begin(self) -> None:
-        """A request's first byte."""
+        """A request's first byte; what comes before the last one's answer is refused, as its parser would keep all of it."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            raise ConnectionError("requests come one after another")
         self._in_head = True
         super().on_message_begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A line of the head; those behind a body are nobody's."""
+        if self._in_head:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """The end of its head."""
-        self._in_head = False
+        self._in_head, self._unread_bytes = False, 0
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Some of its body, which whoever reads it counts."""
+        self._unread_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Its end."""
+        self._unread_bytes = 0
+        super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is over."""

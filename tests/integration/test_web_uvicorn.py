@@ -197,14 +197,52 @@ def test_a_head_that_never_ends_is_refused(configuration):
     with listening(deps) as (port, serving):
         with socket.create_connection(("127.0.0.1", port), timeout=60) as one:
             one.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
-            sent = 0
-            with suppress(ConnectionError):
-                while sent < 10_000_000 and serving.server_state.connections:
-                    one.sendall(b"X-More: %d\r\n" % sent + b"x" * 10 + b": y\r\n")
-                    sent += 1
-            until(lambda: not serving.server_state.connections, what="it is cut off")
-            assert sent < 100_000
+            sent = _until_it_is_cut_off(serving, one, b"X-More: y\r\n")
+            assert sent < 1_000_000
         assert ask(port, "GET", "/healthz")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 2000\r\n\r\n" + bytes(2000),
+        b"GET /healthz HTTP/1.1\r\n\r\n",
+    ],
+)
+def test_requests_that_do_not_wait_for_answers_are_refused(configuration, endless):
+    """Nothing of them is kept: one connection would fill the memory."""
+    deps = wiring.configured(configuration(), role="web")
+    with listening(deps) as (port, serving):
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as one:
+            sent = _until_it_is_cut_off(serving, one, endless * 50)
+        assert sent < 10_000_000
+        assert ask(port, "GET", "/healthz")[0] == 200
+
+
+@pytest.mark.parametrize("endless", [b"a:b\r\n" * 200, b"x" * 1000])
+def test_what_follows_a_body_is_bounded(configuration, endless):
+    """Lines behind a body in chunks, many or one without an end: the connection ends."""
+    deps = wiring.configured(configuration(), role="web")
+    with listening(deps) as (port, serving):
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as one:
+            one.sendall(
+                b"POST /webhooks/github HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+            )
+            sent = _until_it_is_cut_off(serving, one, endless)
+        assert sent < 10_000_000
+        assert ask(port, "GET", "/healthz")[0] == 200
+
+
+def _until_it_is_cut_off(serving, one, endless, most=20_000_000):
+    """How many bytes of it were taken."""
+    until(lambda: serving.server_state.connections, what="it is there")
+    sent = 0
+    with suppress(ConnectionError):
+        while sent < most and serving.server_state.connections:
+            one.sendall(endless)
+            sent += len(endless)
+    until(lambda: not serving.server_state.connections, what="it is cut off")
+    return sent
 
 
 def test_a_crowd_of_connections_is_told_when_to_come_again(configuration, monkeypatch):
