@@ -28,7 +28,9 @@ class FarInstallation(Installation):
     def _configure(self):
         self.far = self.held.enter_context(far(self.sshd.port, ROUND_TRIP_S))
         hosts = self.sshd.hosts
-        self.sshd.hosts = [replace(host, door=(host.address, self.far.port)) for host in hosts]
+        self.sshd.hosts = self.apps["shop"] = [
+            replace(host, door=(host.address, self.far.port)) for host in hosts
+        ]
         for host in hosts:
             self.sshd.know(host.address, self.far.port)
         super()._configure()
