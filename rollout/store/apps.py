@@ -201,11 +201,11 @@ class Apps:
         due_at, looked_s = self._tx.connection.execute(
             select(apps.c.poll_due_at, apps.c.looked_s).where(apps.c.name == app)
         ).first() or (0.0, None)
-        if looked_s is None:
+        now = self._tx.now()
+        if looked_s is None or looked_s > now:  # or the store's clock was set back since
             return inf
         if due_at < 0:  # somebody asked for it, who knows when
             due_at = looked_s + LONGEST_BACKOFF_S
-        now = self._tx.now()
         return float(now - looked_s) if now - due_at > HOLD_S else None
 
     def answers(self, app: AppName) -> None:

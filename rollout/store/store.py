@@ -380,7 +380,9 @@ def _void_leases_of_another_boot(tx: Transaction) -> None:
         tx.connection.execute(update(column.table).where(column.is_not(None)).values({column: 0.0}))
     tx.connection.execute(update(tables.apps).where(tables.apps.c.poll_due_at > 0).values(poll_due_at=0.0))
     still = case((HEAD_UNREAD, 0.0), else_=None)  # a head that nobody has read yet is still to be read
-    tx.connection.execute(update(tables.apps).values(told_s=still, read_s=None, answered_s=None))
+    tx.connection.execute(
+        update(tables.apps).values(told_s=still, read_s=None, answered_s=None, looked_s=None)
+    )
     tx.connection.execute(update(tables.commits).values(received_s=None))
     # One that has not begun begins now: without a time it would be one that was planned ahead.
     its = tables.rollouts.c

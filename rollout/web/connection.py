@@ -80,6 +80,9 @@ class Connection(HttpToolsProtocol):
         self._unread_bytes = 0
         super().on_message_complete()
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Nothing is missing: `curl --http2` asks for one, and is answered all the same."""
+
     def connection_lost(self, exc: Exception | None) -> None:
         """It is over."""
         self._stop()

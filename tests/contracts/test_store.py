@@ -5,6 +5,7 @@ import threading
 from contextlib import closing
 from dataclasses import asdict, replace
 from datetime import timedelta
+from math import inf
 
 import pytest
 
@@ -720,6 +721,21 @@ def test_leases_of_another_boot_are_void(tmp_path, monkeypatch):
     with store.reading() as tx:
         assert [host.name for host in tx.hosts.silent()] == [hosts[1].name]
     assert rollout.id
+    store.close()
+
+
+def test_when_a_branch_was_looked_at_is_not_known_on_another_boot(tmp_path, monkeypatch):
+    """Its moment is on another clock: that nobody has looked since is said without a time."""
+    store = Store(f"sqlite:///{tmp_path}/rollout.db")
+    store.prepare()
+    with store.transaction() as tx:
+        tx.apps.claim_poll("shop", 60.0)
+        assert tx.apps.unasked_s("shop", 60.0) is None
+    monkeypatch.setattr(store_clock, "boot_of", lambda _connection: "another")
+    monkeypatch.setattr(store_clock, "store_seconds", lambda _connection: 90.0)
+    store.prepare()
+    with store.reading() as tx:
+        assert tx.apps.unasked_s("shop", 60.0) == inf
     store.close()
 
 
