@@ -48,7 +48,7 @@ def with_constants(statement: Any, names: Collection[str]) -> Any:
 def over_many(statement: Any, kinds: Mapping[str, Any]) -> Any:
     """The statement for rows with parameters of these names and types.
 
-    It returns what it did for each, with the row's place at the end; an INSERT returns nothing.
+    It returns what it did for each, with the row's place at the end; an INSERT nothing but what it says itself.
     """
     given = _given(kinds)
     if isinstance(statement, Insert):
