@@ -368,16 +368,9 @@ def poll(app_name: str, deps: Deps, *, force: bool = False, look: pulls.Look = p
     heads: list[Pull] | None = None
     trouble: RolloutError | None = None
     try:
-        head, heads = _ask(app, deps)
-        with deps.store.reading() as tx:
-            known, unread = tx.commits.newest(name), planning.unread(tx, name) or tx.apps.unread(name)
-            limit_s = _fetch_s(tx, name)
-        # A force-push may have left the branch with an old head
-        if known is None or known.sha != head or unread:
-            # Into a mirror that is new on this machine comes the whole history, however long the branch is known.
-            is_news = deps.workshop.has_branch(app.name, app)
-            limit = limit_s if is_news else None
-            read_branch(app, deps, who="poll", why="found on the branch", limit_s=limit)
+        with deps.leases.hold("poll", name):
+            head, heads = _ask(app, deps)
+            _read_news(app, head, deps)
     except RolloutError as error:
         trouble = error
         if isinstance(error, NotFound | Conflict):  # asking again would say no more
@@ -397,6 +390,19 @@ def poll(app_name: str, deps: Deps, *, force: bool = False, look: pulls.Look = p
         log.warning("poll_failed", app=app.name, failures=failures, error=str(trouble))
     if not silent and heads is not None and app.tests.pull_requests:
         look(app, heads, deps)
+
+
+def _read_news(app: AppConfig, head: str, deps: Deps) -> None:
+    """The branch, when its head is news; or a force-push may have left it with an old one."""
+    name = AppName(app.name)
+    with deps.store.reading() as tx:
+        known, unread = tx.commits.newest(name), planning.unread(tx, name) or tx.apps.unread(name)
+        limit_s = _fetch_s(tx, name)
+    if known is None or known.sha != head or unread:
+        # Into a mirror that is new on this machine comes the whole history, however long the branch is known.
+        is_news = deps.workshop.has_branch(app.name, app)
+        limit = limit_s if is_news else None
+        read_branch(app, deps, who="poll", why="found on the branch", limit_s=limit)
 
 
 def _fetch_s(tx: Transaction, name: AppName) -> float:

@@ -4,17 +4,17 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 
 from rollout import crashpoints
-from rollout.domain.model import CommitId, HostId
+from rollout.domain.model import AppName, CommitId, HostId
 from rollout.errors import RolloutError
 from rollout.store.store import Store
 
 log = structlog.get_logger()
-Kind = Literal["commit", "host"]
+Kind = Literal["commit", "host", "poll"]
 
 
 class LeaseKeeper:
@@ -23,16 +23,16 @@ class LeaseKeeper:
     def __init__(self, store: Store, owner: str, lease_s: float) -> None:
         self._store, self._owner, self._lease_s = store, owner, lease_s
         # Counted: a rollback may begin on a host before the activation that it ends has let go of it.
-        self._held: dict[Kind, Counter[int]] = {"commit": Counter(), "host": Counter()}
+        self._held: dict[Kind, Counter[Any]] = {"commit": Counter(), "host": Counter(), "poll": Counter()}
         # Hosts whose order has made its switch, and the version of its claim.
-        self._switched: dict[int, int] = {}
+        self._switched: dict[Any, int] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._wake = threading.Event()
 
     @contextmanager
-    def hold(self, kind: Kind, row: int) -> Iterator[None]:
-        """Renew this row's lease until the end of the block."""
+    def hold(self, kind: Kind, row: int | AppName) -> Iterator[None]:
+        """Renew this row's lease, or an app's claim of its poll, until the end of the block."""
         with self._lock:
             self._held[kind][row] += 1
             if self._thread is None:
@@ -59,8 +59,8 @@ class LeaseKeeper:
     def renew(self) -> None:
         """Every lease that is held, once."""
         with self._lock:
-            commits, hosts = list(self._held["commit"]), list(self._held["host"])
-        if not commits and not hosts:
+            commits, hosts, polls = (list(self._held[kind]) for kind in ("commit", "host", "poll"))
+        if not commits and not hosts and not polls:
             return
         crashpoints.reach("before-renewal")
         try:
@@ -69,9 +69,17 @@ class LeaseKeeper:
                     tx.commits.renew(self._owner, [CommitId(row) for row in commits], self._lease_s)
                 if hosts:
                     tx.hosts.renew(self._owner, [HostId(row) for row in hosts], self._lease_s)
+                if polls:
+                    tx.apps.hold_polls(sorted(polls))
         except RolloutError as error:
             # The leases run out if this goes on, and then nothing is switched any more: as it must be.
-            log.warning("leases_not_renewed", error=str(error), commits=len(commits), hosts=len(hosts))
+            log.warning(
+                "leases_not_renewed",
+                error=str(error),
+                commits=len(commits),
+                hosts=len(hosts),
+                polls=len(polls),
+            )
 
     @crashpoints.stage("leases")
     def _keep(self) -> None:

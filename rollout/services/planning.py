@@ -21,6 +21,7 @@ log = structlog.get_logger()
 UNDER_WAY = "a rollout is under way"
 UNREAD = "the branch is read again first: commits of it that would go out are not known yet"
 FIRST_COMMIT = "push one, or have the branch's head looked up now with `rollout deploy`"
+FIRST_READING = "it is being read for the first time, which takes as long as a clone of the repository"
 GONE = (
     "the commit that runs is no longer on the branch (a force-push), and automation does not guess what replaces it;"
     " a person may: `rollout deploy COMMIT --now --reason …`"
@@ -479,7 +480,7 @@ def _choose(tx: Transaction, app: AppConfig) -> tuple[Commit | None, str]:
     if gone:
         return None, GONE
     if base is None and not queue:
-        return None, f"{no_commit(app)}: {FIRST_COMMIT}"
+        return None, f"{no_commit(app)}: {FIRST_READING if tx.apps.first_read(name) else FIRST_COMMIT}"
     candidates = bars.candidates(tx, app, queue)
     choice = selection.choose(candidates, tx.rollouts.durations(name), app.queue.goal, app.queue.most)
     return (None if choice.position is None else queue[choice.position - 1]), choice.reason

@@ -66,7 +66,7 @@ _TOLD, _TOLD_SAME = Prepared(_WAS_TOLD), Prepared(_WAS_TOLD.where(HEAD_UNREAD))
 _HEARD = Prepared(
     select(apps.c.told_s, apps.c.read_s, apps.c.answered_s).where(apps.c.name == bindparam("its_name"))
 )
-HOLD_S = 60.0  # whoever looks at a branch has this long before another one does
+HOLD_S = 60.0  # whoever looks at a branch, and does not say any more that he is at it, has this long before another one does
 LOOK_S = 5.0  # a flood of webhooks costs the git server one question in so long
 LONGEST_BACKOFF_S = 600.0  # of a poll while the git server does not answer
 
@@ -136,6 +136,24 @@ class Apps:
         taken = {"poll_due_at": moments["now"] + max(every_s, HOLD_S), "looked_s": moments["now"]}
         claim = _claim_poll(polled=every_s > 0)
         return self._tx.connection.execute(claim, {**moments, **taken}).rowcount == 1
+
+    def hold_polls(self, some: Collection[AppName]) -> None:
+        """Who claimed these polls is at it still: a first fetch may take many times as long as the claim of one who dies.
+
+        Waits for nobody, as the caller has rows of hosts: what somebody else has just now is held the next time.
+        """
+        until = self._tx.now() + HOLD_S
+        # But for what was asked for meanwhile, which is due.
+        held = select(apps.c.name).where(apps.c.name.in_(some), apps.c.poll_due_at.between(0, until))
+        free = apps.c.name.in_(held.with_for_update(skip_locked=True))
+        self._tx.connection.execute(update(apps).where(free).values(poll_due_at=until))
+
+    def first_read(self, app: AppName) -> bool:
+        """Whether the branch is being read for the very first time."""
+        claimed = and_(apps.c.looked_s.is_not(None), apps.c.poll_due_at > self._tx.now())
+        unanswered = and_(apps.c.answered_s.is_(None), apps.c.poll_failures == 0)
+        query = select(apps.c.name).where(apps.c.name == app, claimed, unanswered)
+        return self._tx.connection.execute(query).first() is not None
 
     def _moments(self, app: AppName, every_s: float) -> dict[str, Any]:
         now = self._tx.now()

@@ -469,6 +469,28 @@ def test_two_that_poll_at_the_same_moment_ask_once(store):
     assert (mine, beside.end().result, beside.error) == (True, False, None)
 
 
+def test_the_leases_of_hosts_wait_for_nobody_who_decides_for_an_app_whose_branch_is_read(store):
+    """Of the rows that are renewed together with hosts' the app's is left out while somebody else has it, who may want one of those."""
+    with store.transaction() as tx:
+        assert tx.apps.claim_poll("shop", 30.0)
+        due = tx.connection.execute(text("SELECT poll_due_at FROM apps")).scalar_one()
+        tx.connection.execute(text("UPDATE apps SET poll_due_at = poll_due_at - 9"))
+
+    def hold(tx):
+        tx.apps.hold_polls(["shop"])
+        return tx.connection.execute(text("SELECT poll_due_at FROM apps")).scalar_one() >= due
+
+    beside = Beside(store, hold)
+    with store.transaction() as tx:
+        tx.apps.lock("shop")
+        beside.begin(tx)
+        if tx.is_postgresql:  # SQLite has one writer at a time
+            assert beside.end().result is False
+    assert beside.end().error is None
+    with store.transaction() as tx:
+        assert hold(tx)
+
+
 @pytest.mark.parametrize("one_by_one", [True, False])
 def test_two_that_give_an_app_its_first_row_both_go_on(store, one_by_one):
     """In a fresh installation webhooks, polls and orders come at once: none of them fails for another one's row."""

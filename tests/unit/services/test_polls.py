@@ -8,8 +8,8 @@ import pytest
 from rollout.domain.model import Push
 from rollout.domain.retry import spread
 from rollout.errors import NotFound, ServiceUnavailable
-from rollout.services import intake, testing
-from rollout.store.apps import LOOK_S
+from rollout.services import explaining, intake, outages, testing
+from rollout.store.apps import HOLD_S, LOOK_S
 from tests.support.branch import coming
 from tests.support.world import World
 
@@ -191,3 +191,46 @@ def test_apps_do_not_ask_together():
     assert len(moments) == 50
     assert all(600.0 <= moment <= 720.0 for moment in moments)
     assert spread(600.0, "shop", 1) == spread(600.0, "shop", 1) != spread(600.0, "shop", 2)
+
+
+def test_a_first_clone_is_one_fetch_however_long_it_takes_and_said_to_be_under_way(world):
+    """Ten minutes long nobody else finds the poll due, and `status` neither misses `rollout up` nor advises to push."""
+    app, fetch, told = world.config.app("shop"), world.workshop.fetch, []
+    world.workshop.push()
+
+    def slow(*words, **more):
+        for _ in range(120):
+            world.seconds += 5
+            world.deps.leases.renew()
+            with world.store.reading() as tx:
+                told.append((tx.apps.poll_is_due("shop", app.poll), outages.unasked(tx, app)))
+        assert "it is being read for the first time" in coming(world).because
+        return fetch(*words, **more)
+
+    world.workshop.fetch = slow
+    intake.poll("shop", world.deps)
+    assert set(told) == {(False, None)}
+    with world.store.reading() as tx:
+        assert tx.commits.newest("shop") is not None
+
+
+def test_whoever_dies_while_it_reads_a_branch_is_followed_by_another_one(world):
+    """What nobody holds any more is due a minute later, and said to be."""
+    app = world.config.app("shop")
+
+    def killed(*_words, **_more):
+        world.deps.leases.renew()
+        raise SystemExit
+
+    world.workshop.fetch = killed
+    world.workshop.push()
+    with pytest.raises(SystemExit):
+        intake.poll("shop", world.deps)
+    world.seconds += HOLD_S
+    world.deps.leases.renew()
+    with world.store.reading() as tx:
+        assert tx.apps.poll_is_due("shop", app.poll)
+        assert "it is being read" not in explaining.coming(tx, app).because
+    world.seconds += HOLD_S + 1
+    with world.store.reading() as tx:
+        assert "is `rollout up` running?" in outages.unasked(tx, app)
