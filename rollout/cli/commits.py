@@ -12,7 +12,7 @@ from rollout.config.deploy_file import AppConfig
 from rollout.domain.model import AppName, Commit, Rollout, RolloutId
 from rollout.domain.states import FINISHED, CommitState, RolloutState
 from rollout.errors import NotFound
-from rollout.services import intake, planning, telling, views
+from rollout.services import explaining, intake, planning, telling, views
 from rollout.store.store import Transaction
 
 WAITS = {CommitState.RECEIVED: "its tests come next", CommitState.TESTING: "its tests run"}
@@ -124,7 +124,7 @@ class Way:
         if not commit.on_branch:
             return f"it is no longer on branch {self.app.branch}", True
         stuck = planning.stuck(self.app, tx)
-        return stuck or planning.waits_for(self.app, tx), stuck is not None
+        return stuck or explaining.why(tx, self.app, commit).in_full, stuck is not None
 
 
 def _failed_before(call: Call, commit: Commit) -> frozenset[RolloutId]:
