@@ -130,6 +130,7 @@ ROLLOUTS: Mapping[RolloutState, Mapping[RolloutEvent, RolloutState]] = {
         RE.RESUME_FAN_OUT: R.FANNING_OUT,
         RE.CANARY_ACCEPTED: R.FANNING_OUT,
         RE.STOP: R.STOPPING,
+        RE.GIVE_UP: R.ERROR,  # before a person's yes to its canary: nothing was touched
     },
     R.STOPPING: {RE.ROLL_BACK: R.ROLLING_BACK, RE.ACKNOWLEDGE: R.STOPPED},
     R.ROLLING_BACK: {RE.ROLLED_BACK: R.ROLLED_BACK},

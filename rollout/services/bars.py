@@ -293,6 +293,11 @@ def keeps_from_beginning(tx: Transaction, rollout: Rollout) -> str | None:
     return f"commit {kept[0][:12]}, which it would {way}, is barred since it was planned"
 
 
+def reverted_meanwhile(tx: Transaction, rollout: Rollout) -> str | None:
+    """As `undone_since`, of what a rollout would bring of which nothing was touched yet."""
+    return undone_since(tx, _commits(tx, rollout))
+
+
 def undone_since(tx: Transaction, batch: Sequence[Commit], before: Collection[str] = ()) -> str | None:
     """Which commit that these would bring is undone by what lies above them, and not in `before`."""
     app, place = batch[-1].app, tx.commits.on_line(batch[-1]).position

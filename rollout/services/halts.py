@@ -173,6 +173,11 @@ def _resume(tx: Transaction, rollout: Rollout, who: str, why: str | None) -> Rol
             remedy=f"rollout stop {number} takes it back; rollout resume {number} --accept-canary --reason … goes on",
         )
     confirmed = set(rollout.confirmed)
+    if (undone := planning.reverted_before_yes(tx, rollout)) is not None:
+        raise Conflict(
+            f"nothing comes of rollout {rollout.id}: {undone}",
+            remedy="it is planned anew in a moment: rollout status",
+        )
     if stage is R.DEPLOYING_CANARY:
         confirmed.add(CANARY_CONFIRM)
     if stage is R.FANNING_OUT:

@@ -12,7 +12,7 @@ from rollout.domain.model import FOREIGN, AppName, Commit, Member, Role, Rollout
 from rollout.domain.pipeline import pipeline, sweep
 from rollout.domain.states import CommitState, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.errors import ConfigError, Conflict, ReleaseError, RolloutError
-from rollout.services import bars, freezes
+from rollout.services import bars, freezes, notices
 from rollout.services.ports import Deps
 from rollout.store.rollouts import Planned
 from rollout.store.store import Transaction
@@ -31,6 +31,7 @@ AUTOMATION = bars.AUTOMATION
 CANNOT = (
     "no rollout can be planned: "  # so begins the app's note from when planning failed until it has succeeded
 )
+CANARY_CONFIRM = "canary"  # the stage of `fan_out.confirm` before which nothing is touched
 BEFORE_THE_NEXT = frozenset({RolloutState.FANNING_OUT})  # has its PASS: the one after it is planned ahead
 
 
@@ -55,7 +56,11 @@ def start_next(app_name: str, deps: Deps, *, may_wait: bool = False) -> Rollout 
         chosen, why = _next(tx, app)
         name = AppName(app.name)
         noted = _noted(tx, name)
-        waits = None if tx.rollouts.active(name) else tx.rollouts.pending(name)
+        active = tx.rollouts.active(name)
+        waits = None if active else tx.rollouts.pending(name)
+        undone = active is not None and reverted_before_yes(tx, active) is not None
+    if active is not None and undone:
+        _plan_anew(active, deps)  # by whoever looks next
     if waits is not None and waits.is_ahead:
         deps.bell.ring([pipeline(waits.id)])
     if chosen is None:
@@ -350,6 +355,28 @@ def set_aside(tx: Transaction, rollout: Rollout, why: str, *, who: str) -> Rollo
         tx.hosts.change(host, HostEvent.PUT_OFF, who=who, why=why)
     log.info("rollout_set_aside", rollout=rollout.id, app=rollout.app, why=why)
     return given_up
+
+
+def reverted_before_yes(tx: Transaction, rollout: Rollout) -> str | None:
+    """What is undone of a rollout that waits for a person's yes to its canary, which may take a night: the yes would ship that alone.
+
+    Not of one that a person asked for.
+    """
+    waits = rollout.state is RolloutState.HALTED and rollout.halted_stage is RolloutState.DEPLOYING_CANARY
+    if not waits or CANARY_CONFIRM in rollout.confirmed or rollout.requested_by != AUTOMATION:
+        return None
+    asks = CANARY_CONFIRM in rollout.policy.get("fan_out", {}).get("confirm", ())
+    return bars.reverted_meanwhile(tx, rollout) if asks else None
+
+
+def _plan_anew(rollout: Rollout, deps: Deps) -> None:
+    """What waits for a yes and is reverted meanwhile is set aside, and who was asked is told."""
+    with deps.store.transaction() as tx:
+        locked = tx.rollouts.lock(rollout.id)
+        tx.apps.lock(locked.app)
+        if (why := reverted_before_yes(tx, locked)) is not None:
+            aside = set_aside(tx, locked, why, who=deps.worker)
+            notices.add(tx, aside, "needs no yes any more", f"{why}; it is planned anew", "rollout status")
 
 
 def grant(tx: Transaction, rollout: Rollout) -> None:

@@ -28,7 +28,7 @@ AHEAD_TICK_S = 1.0  # how often one that was planned ahead looks whether it is i
 AHEAD_SHARE = 0.1
 LATE_S = 5.0  # a stage that nobody looked at for so long is rung by the reconciler
 PREPARE_SHARE = 0.8  # of a hosts worker's slots: roll-backs and activations always find one free
-CANARY_CONFIRM, FAN_OUT_CONFIRM = "canary", "fan_out"
+CANARY_CONFIRM, FAN_OUT_CONFIRM = planning.CANARY_CONFIRM, "fan_out"
 
 
 @crashpoints.stage("canary")

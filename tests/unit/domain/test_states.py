@@ -164,9 +164,9 @@ def test_a_fan_out_needs_a_canarys_pass():
 
 
 def test_error_is_only_before_a_host_was_touched():
-    """A rollout gives up only before its canary was activated."""
+    """A rollout gives up only before its canary was activated, halted or not."""
     ways_in = {state for state, edges in ROLLOUTS.items() if RolloutState.ERROR in edges.values()}
-    assert ways_in == {RolloutState.PENDING, RolloutState.DEPLOYING_CANARY}
+    assert ways_in == {RolloutState.PENDING, RolloutState.DEPLOYING_CANARY, RolloutState.HALTED}
 
 
 @pytest.mark.parametrize("state", RolloutState)

@@ -8,6 +8,7 @@ from rollout.errors import Conflict, NotFound
 from rollout.services import halts, reconcile, stopping
 from rollout.store import clock
 from tests.support.across import recorded, row_of
+from tests.support.branch import why
 from tests.support.released import first_release
 from tests.support.world import World
 
@@ -341,3 +342,46 @@ def test_a_night_at_a_halt_is_not_how_long_a_rollout_takes(world, monkeypatch, b
 def age_s(world):
     with world.store.reading() as tx:
         return tx.rollouts.age_s(world.newest())
+
+
+def asks_first(tmp_path, monkeypatch):
+    """A fleet where each canary waits for a yes; its first release is out, and the next one waits."""
+    world = World(tmp_path, monkeypatch, hosts=3, fan_out='mode = "strict"\nconfirm = ["canary"]')
+    world.push()
+    assert world.settle().state is RolloutState.HALTED
+    halts.resume(world.newest().id, world.deps, who="me")
+    assert world.settle().state is RolloutState.DONE
+    waits = world.push()
+    world.run(seconds=20)
+    assert "waits for your yes" in world.newest().reason
+    return world, waits
+
+
+def test_what_is_reverted_before_its_yes_waits_for_another_yes_together_with_its_revert(
+    tmp_path, monkeypatch
+):
+    """The rollout is set aside untouched, who was asked is told, and what he is asked now is for both."""
+    world, reverted = asks_first(tmp_path, monkeypatch)
+    before, asked = world.runs(), world.newest()
+    fix = world.push(f"Revert it\n\nThis reverts commit {reverted}.")
+    with pytest.raises(Conflict, match=f"ships only together with {fix[:12]}"):
+        halts.resume(asked.id, world.deps, who="me")
+    assert f"ships only together with {fix[:12]}" in why(world, reverted).because
+    world.run(seconds=20)
+    with world.store.reading() as tx:
+        aside = tx.rollouts.get(asked.id)
+    assert (aside.state, world.runs()) == (RolloutState.ERROR, before)
+    assert (world.newest().commits, world.newest().state) == ((reverted, fix), RolloutState.HALTED)
+    reconcile.tell(world.deps)
+    assert any(f"rollout {asked.id} needs no yes any more" in title for title, _ in world.notifier.sent)
+    halts.resume(world.newest().id, world.deps, who="me")
+    assert world.settle().state is RolloutState.DONE
+    assert set(world.runs().values()) == {fix}
+
+
+def test_a_revert_of_something_else_leaves_what_waits_for_its_yes(tmp_path, monkeypatch):
+    """Only what the yes would ship counts."""
+    world, waits = asks_first(tmp_path, monkeypatch)
+    world.push(f"Revert it\n\nThis reverts commit {world.newest().previous}.")
+    world.run(seconds=20)
+    assert (world.newest().commits, world.newest().state) == ((waits,), RolloutState.HALTED)
