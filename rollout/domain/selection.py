@@ -20,9 +20,11 @@ PERHAPS = "?"  # before a hash: it may have been undone, and is no fix of anythi
 
 _UNTESTED = frozenset({CommitState.RECEIVED, CommitState.TESTING})
 _REVERT = re.compile(r"\bThis reverts commit ([0-9a-f]{7,40})\b", re.IGNORECASE)
+# The whole line that the button of Gitea and Forgejo writes, in place of git's sentence; below it stands the old message.
+_BUTTON = re.compile(r"[\s*-]*revert ([0-9a-f]{40})\s*$", re.IGNORECASE)
 _TRAILER = re.compile(r"^Rollout-Fixes:(.*)$", re.IGNORECASE | re.MULTILINE)
 # In capitals or not, one of these is in each message in which those find something.
-UNDOING = ("this reverts commit", "rollout-fixes:")
+UNDOING = ("revert", "rollout-fixes:")
 # Of the commits that a squashed one lists: as git's own `merge --squash` does it, and as git servers do.
 _HEADING = re.compile(r"commit ([0-9a-f]{40})\b", re.IGNORECASE)
 _TITLE = re.compile(r'[\s*-]*((?:Revert|Reapply) ".*")\s*$', re.IGNORECASE)
@@ -94,14 +96,15 @@ class _Block:
 def fixes(message: str) -> frozenset[str]:
     """The hashes (7-40 hex digits, lower case) that a commit message reverts or mends.
 
-    They stand in "This reverts commit <sha>" and in trailers "Rollout-Fixes: <sha>".
+    They stand in "This reverts commit <sha>", in a subject "revert <sha>", and in trailers "Rollout-Fixes: <sha>".
     """
     return reverts(message) | mended(message)
 
 
 def mended(message: str) -> frozenset[str]:
     """As `fixes`, of trailers only."""
-    trailers = (named for trailer in _TRAILER.findall(message) for named in _HASH.findall(trailer))
+    own = "\n".join(_own_lines(message))
+    trailers = (named for trailer in _TRAILER.findall(own) for named in _HASH.findall(trailer))
     return frozenset(sha.lower() for sha in trailers)
 
 
@@ -131,7 +134,7 @@ def undoes(message: str) -> list[Undone]:
     for _ in found:  # also who takes back may be taken back
         stays = [not any(stays[at] for at in those) for those in takers]
     taking = {at for those in takers for at in those}
-    lines = message.splitlines()
+    lines = _own_lines(message)
     listed = [heading[1].lower() for line in lines if (heading := _HEADING.match(line))]
     subjects = set(map(_subject, lines))
     return [
@@ -182,12 +185,12 @@ def shorten(message: str, most: int) -> str:
 
 def _telling(part: str, message: str) -> Iterator[str]:
     """Of the lines of a part of a message those that `undoes` and `mended` read."""
-    lists = _REVERT.search(message) is not None
+    lists = any(_named(line) for line in message.splitlines())
     titles = (_TITLE.match(_PULL_NUMBER.sub("", line)) for line in message.splitlines())
     named = {_named_by(title[1].lower()) for title in titles if title}
     ends = False  # a line before ends what a title says already
     for line in part.splitlines():
-        says = _HEADING.match(line) or _TITLE.match(_PULL_NUMBER.sub("", line)) or _REVERT.search(line)
+        says = _HEADING.match(line) or _TITLE.match(_PULL_NUMBER.sub("", line)) or _named(line)
         if _TRAILER.match(line) or (lists and (says or _subject(line) in named)):
             ends = False
             yield line
@@ -197,19 +200,42 @@ def _telling(part: str, message: str) -> Iterator[str]:
 
 
 def _undoes(message: str) -> Iterator[Undone]:
-    if _REVERT.search(message) is None:
+    if "revert" not in message.lower():
         return
     title = own = ""
-    for line in message.splitlines():
+    for line in _own_lines(message):
         if heading := _HEADING.match(line):
             title, own = "", heading[1].lower()
         elif git := _TITLE.match(_PULL_NUMBER.sub("", line)):
             title = git[1].lower()
         elif line.startswith("* "):  # the next one of a list
             title = ""
-        for sha in _REVERT.findall(line):
+        for sha in _named(line):
             yield Undone(sha.lower(), title, own)
             title = ""
+
+
+def _named(line: str) -> list[str]:
+    """The hashes of what this line says that it undoes."""
+    button = _BUTTON.match(_PULL_NUMBER.sub("", line))
+    return [button[1]] if button else _REVERT.findall(line)
+
+
+def _own_lines(message: str) -> list[str]:
+    """Its lines without the messages that a button quotes: whatever they undo or mend, this one does not.
+
+    Below a subject all is quoted; in a list of squashed commits what stands before the next one.
+    """
+    lines = message.splitlines()
+    if lines and _BUTTON.match(_PULL_NUMBER.sub("", lines[0])):
+        return lines[:1]
+    kept, quotes = [], False
+    for line in lines:
+        quotes = quotes and not (_HEADING.match(line) or line.startswith("* "))
+        if not quotes:
+            kept.append(line)
+            quotes = _BUTTON.match(line) is not None
+    return kept
 
 
 def _is_undone_by(one: Undone, other: Undone) -> bool:

@@ -434,11 +434,31 @@ A, B = "a" * 40, "0123456789abcdef0123456789abcdef01234567"
         (f"Mend\n\nRollout-Fixes:\n{A}", set()),
         ("Mend\n\nRollout-Fixes: issue-1234567", set()),
         (f"{A}", set()),
+        (f"revert {A}\n\nrevert Sell tea", {A}),
+        (f"Revert {A.upper()} (#13)", {A}),
+        ("revert aaaaaaa", set()),
+        (f"revert {A} in part", set()),
+        (f"Mend\n\nas revert {A} did", set()),
     ],
 )
 def test_what_a_message_undoes_or_mends(message, named):
-    """Git's own sentence and our trailer, 7 to 40 hex digits, in lower case; nothing else."""
+    """Git's own sentence, the subject that Gitea's button writes, and our trailer, 7 to 40 hex digits, in lower case; nothing else."""
     assert fixes(message) == named
+
+
+@pytest.mark.parametrize(
+    "quoted",
+    [
+        f'Revert "Sell tea"\n\nThis reverts commit {B}.',
+        f"Mend tea\n\nRollout-Fixes: {B}",
+        f"Sell tea\n\n(cherry picked from commit {B})",
+        f"revert {B}\n\nrevert Sell tea",
+        f"Work (#12)\n\n* Undo\n\nThis reverts commit {B}.\n\n* More\n\nRollout-Fixes: {B}",
+    ],
+)
+def test_what_the_button_of_gitea_quotes_was_said_by_another_commit(quoted):
+    """The subject `revert <sha>` says what is undone; the old message below it undoes and mends nothing any more."""
+    assert fixes(f"revert {A}\n\nrevert {quoted}") == {A}
 
 
 C = "c" * 40
@@ -481,6 +501,8 @@ REVERT = f'Revert "Sell tea"\n\nThis reverts commit {A}.'
             squashed(REVERT, f'Reapply "Sell tea"\n\nThis reverts commit {B}.') + f"\n\nRollout-Fixes: {A}",
             {A, B},
         ),
+        (squashed(f"revert {B}\n\nrevert {REVERT}", f"Mend\n\nThis reverts commit {C}."), {B, C}),
+        (squashed(REVERT, f"revert 0{'d' * 39}\n\nrevert {REVERT}", git=True), {f"0{'d' * 39}"}),
     ],
 )
 def test_what_a_squashed_message_undoes_and_brings_again_is_not_undone(message, named):
@@ -595,6 +617,9 @@ TELLING = [
     f"This reverts commit {'1' * 40}.",
     f"    This reverts commit {'2' * 40}.",
     f"Rollout-Fixes: {'3' * 40}",
+    f"* revert {'1' * 40}",
+    f"    revert {'2' * 40}",
+    f"revert {'3' * 40}",
 ]
 
 
