@@ -1,8 +1,10 @@
 """Where a commit is, what it waits for, and when it should be out: one sentence and a time for every state."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from math import inf
 
 from rollout.config.deploy_file import AppConfig
 from rollout.domain import selection
@@ -17,7 +19,6 @@ from rollout.services.rollouts import CANARY_CONFIRM, FAN_OUT_CONFIRM
 from rollout.store.store import Transaction
 
 R = RolloutState
-TESTS_S = 60.0  # a test run's
 UNHEARD = ", on which CI reports nothing, though it did on a newer commit: have it run"
 _HASH = re.compile(r"[0-9a-fA-F]{1,40}")
 
@@ -415,12 +416,22 @@ def _tests_of_others(commit: Commit, foreseen: Forecast) -> list[str]:
         brings = foreseen.commits[-1]
         waits = brings.id != commit.id and brings.state in UNTESTED
         return [f"waits for the tests of {brings.sha[:12]}, which {brings.now_by} wants out"] if waits else []
-    untested = sum(is_tested(one) for one in foreseen.seen)
-    unheard = sum(is_silent(one) and not one.silent for one in foreseen.seen)
-    words = [f"waits for the tests of {_count(untested, 'commit')} below it"] if untested else []
+    untested = _where(commit, foreseen, is_tested)
+    unheard = _where(commit, foreseen, lambda one: is_silent(one) and not one.silent)
+    words = [f"waits for the tests of {untested}"] if untested else []
     if unheard:
-        words.append(f"waits a minute for a report on {_count(unheard, 'commit')} below it")
+        words.append(f"waits a minute for a report on {unheard}")
     return words
+
+
+def _where(commit: Commit, foreseen: Forecast, waits: Callable[[selection.Candidate], bool]) -> str:
+    """How many of those it waits for, below it and above. Above: up to what undoes what would go out with it; it goes without the others."""
+    place = next((at for at, one in enumerate(foreseen.seen, start=1) if one.sha == commit.sha), 0)
+    least = next((at for at in selection.reaches(foreseen.seen) if at >= place), place)
+    below = sum(map(waits, foreseen.seen[:place]))
+    above = sum(map(waits, foreseen.seen[place:least]))
+    words = [f"{_count(below, 'commit')} below it"] if below else []
+    return " and ".join(words + ([f"{_count(above, 'commit')} above it"] if above else []))
 
 
 def _stands(app: AppConfig, commit: Commit) -> str:
@@ -461,8 +472,8 @@ def _begins_at(tx: Transaction, app: AppConfig, commit: Commit, foreseen: Foreca
     asks = rollout is not None and foreseeing.is_healthy(rollout) and _asks(rollout)
     if app.fan_out.confirm or asks or (rollout is not None and _unread(tx, rollout)):
         return None
-    if foreseen.untested and app.tests.external:
+    tests_s = foreseeing.turns_s(app, foreseen.untested, foreseeing.took_of_tests_s(tx, app))
+    if tests_s == inf:
         return None
-    turns = max(1.0, foreseen.untested / app.tests.parallel) if foreseen.untested else 0.0
-    tested_at = tx.today() + timedelta(seconds=turns * (tx.commits.last_took(commit) or TESTS_S))
+    tested_at = tx.today() + timedelta(seconds=tests_s)
     return max(tested_at, foreseen.free_at or tested_at)

@@ -1,7 +1,8 @@
 """Which rollouts are to come, by the rules that will decide: selection is asked round by round.
 
 As if the tests that are still to come passed and what is under way went well; a rollout is taken to last as long as half
-of the recent ones did.
+of the recent ones did, and tests as long as the last ones: the next rollout waits for none that take longer than what it
+waits for anyway, if it can go without.
 """
 
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from rollout.services import bars, freezes, planning
 from rollout.store.store import Transaction
 
 TYPICAL_S = 600.0  # a rollout's duration until one is measured
+TESTS_S = 60.0  # a test run's
 MOST_ROUNDS = 100  # rollouts that are foreseen
 UNTESTED = frozenset({CommitState.RECEIVED, CommitState.TESTING})
 
@@ -96,8 +98,8 @@ class _Rounds:
         self._durations_s = tx.rollouts.durations(name)
         self._each = timedelta(seconds=typical_s(tx, name))
         self._free_at, self._thawed_at = _free_at(tx, app), freezes.over_at(tx, app)
-        # Then what can go out does so at once, and waits for nobody's tests.
-        self._at_once = planning.under_way(tx, name) is None and freezes.frozen(tx, app) is None
+        # Then nobody knows when that is, nor which tests are over by then.
+        self._is_endless = self._thawed_at is None and freezes.frozen(tx, app) is not None
 
     def until(self, place: int) -> Forecast:
         """The one that brings the commit at this place, from 0."""
@@ -107,11 +109,11 @@ class _Rounds:
             self._bar_the_last(self._tx.commits.get(name, active.commit))
         before = int(planning.planned_ahead(self._tx, self._app) is not None)
         for rounds in range(before, before + MOST_ROUNDS):
-            at_once = self._at_once and rounds == before
-            choice, seen = self._choose(start, at_once=at_once)
+            is_next = rounds == before
+            choice, seen = self._choose(start, is_next=is_next)
             while choice.position is not None and self._is_bad(start, seen[: choice.position]):
                 # There is one less that may go out with others.
-                choice, seen = self._choose(start, at_once=at_once)
+                choice, seen = self._choose(start, is_next=is_next)
             if choice.position is None:
                 return Forecast(stuck=self._before_that(start, self._in_time(choice.reason)))
             end = start + choice.position
@@ -186,16 +188,34 @@ class _Rounds:
 
         self._known, self._hoped = marked(self._known), marked(self._hoped)
 
-    def _choose(self, start: int, *, at_once: bool) -> tuple[selection.Choice, Sequence[Candidate]]:
-        """As planning would when the rollouts before it are out, and of what it knows then: what waits has grown older."""
-        if at_once:
-            known = self._known[start:]
-            choice = _choose(self._app, self._queue[start:], known, self._durations_s, 0.0)
-            if choice.position is not None:
-                return choice, known
+    def _choose(self, start: int, *, is_next: bool) -> tuple[selection.Choice, Sequence[Candidate]]:
+        """As planning would when the rollouts before it are out, and of what it knows then: what waits has grown older.
+
+        `is_next`: what can go out then does so, and waits for nobody's tests.
+        """
         later_s = (freezes.free_at(self._app, self._thawed()) - self._tx.today()).total_seconds()
+        if is_next and not self._is_endless:
+            seen = self._as_then(max(0.0, later_s))
+            choice = _choose(self._app, self._queue, seen, self._durations_s, later_s)
+            if choice.position is not None:
+                return choice, seen
         hoped = self._hoped[start:]
         return _choose(self._app, self._queue[start:], hoped, self._durations_s, later_s), hoped
+
+    def _as_then(self, later_s: float) -> list[Candidate]:
+        """As they are when that long has passed, if tests take as long as the last ones did."""
+        took_s = took_of_tests_s(self._tx, self._app) if later_s else inf
+        seen, runs = [], 0
+        for known, hoped in zip(self._known, self._hoped, strict=True):
+            runs += is_tested(known, self._again)
+            seen.append(hoped if self._left_s(known, runs, took_s) <= later_s else known)
+        return seen
+
+    def _left_s(self, one: Candidate, runs: int, took_s: float) -> float:
+        """How long nothing more is known of it than now; `runs`: of tests, up to its own."""
+        if is_tested(one, self._again):
+            return turns_s(self._app, runs, took_s)
+        return one.silent_from_s - one.age_s if is_silent(one) else 0.0
 
     def _thawed(self) -> datetime:
         return max(self._free_at, self._thawed_at or self._free_at)
@@ -217,6 +237,16 @@ class _Rounds:
 def is_tested(one: Candidate, again: Commit | None = None) -> bool:
     """Whether its tests are still to come. Of who is silent, or will be, nothing comes; but for one whose checks are run `again`."""
     return one.state in UNTESTED and (not is_silent(one) or (again is not None and again.sha == one.sha))
+
+
+def took_of_tests_s(tx: Transaction, app: AppConfig) -> float:
+    """How long those of one commit should take; infinite of somebody else's: nobody can tell when they end."""
+    return inf if app.tests.external else tx.commits.last_took(AppName(app.name)) or TESTS_S
+
+
+def turns_s(app: AppConfig, runs: int, took_s: float) -> float:
+    """Until so many test runs are over that take so long each."""
+    return max(1.0, runs / app.tests.parallel) * took_s if runs else 0.0
 
 
 def is_silent(one: Candidate) -> bool:

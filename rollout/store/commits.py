@@ -516,13 +516,13 @@ class Commits:
         rows = self._tx.connection.execute(_HEADS, {"apps": list(of)})
         return {row.name: row.sha for row in rows if row.sha is not None}
 
-    def last_took(self, but: Commit, *, pulls: bool = False) -> float | None:
-        """How long the app's tests took when another commit of the branch, or with `pulls` of a pull request, was tested last."""
+    def last_took(self, app: AppName, *, but: Commit | None = None, pulls: bool = False) -> float | None:
+        """How long the app's tests took when a commit of the branch, or with `pulls` of a pull request, was tested last; `but`: another one."""
         return self._tx.connection.execute(
             select(commits.c.took_s)
             .where(
-                commits.c.app == but.app,
-                commits.c.id != but.id,
+                commits.c.app == app,
+                *([] if but is None else [commits.c.id != but.id]),
                 commits.c.took_s.is_not(None),
                 *([] if pulls else [not_(IS_PULL)]),
             )

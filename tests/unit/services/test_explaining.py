@@ -221,6 +221,40 @@ def test_behind_a_rollout_it_says_with_whom_it_goes_out(world, monkeypatch):
     assert why(world, next_one).because.endswith("then goes out with 1 other")
 
 
+@pytest.mark.parametrize(
+    ("took_s", "company"), [(1.0, "with 1 other"), (400.0, "by itself"), (None, "by itself")]
+)
+def test_what_has_passed_goes_out_without_tests_that_outlast_what_is_under_way(
+    world, monkeypatch, took_s, company
+):
+    """The one above it would go along, if its tests were over by then; nobody knows when those of a CI server are."""
+    world.push()
+    until(world, RolloutState.EVALUATING_CANARY)
+    monkeypatch.setattr(planning, "start_next", lambda *_, **__: None)
+    next_one, above = world.workshop.push(), world.workshop.push()
+    read(world)
+    tested(world, next_one)
+    with world.store.transaction() as tx:
+        for sha in (next_one, above):
+            tx.commits.update(tx.commits.get("shop", sha), received_s=tx.now() - 1500.0)
+        tx.commits.update(tx.commits.get("shop", next_one), took_s=took_s or 1.0)
+    its = world.config.app(None)
+    if took_s is None:
+        tests = its.tests.model_copy(update={"source": "external", "required": ("unit",)})
+        its = its.model_copy(update={"tests": tests})
+    with world.store.reading() as tx:
+        active, today = world.newest(), tx.today()
+        told = explaining.why(tx, its, tx.commits.get("shop", next_one))
+        foreseen = foreseeing.forecast(tx, its)
+        over_at = foreseeing.ends_at(tx, its, active) + timedelta(seconds=foreseeing.typical_s(tx, "shop"))
+    assert told.because == f"tested, waits for rollout 2 (1 of 3 hosts), then goes out {company}"
+    assert (told.expected_at - today).total_seconds() == pytest.approx(
+        (over_at - today).total_seconds(), abs=5.0
+    )
+    assert foreseen.commits[0].sha == next_one
+    assert len(foreseen.commits) == 1 + (company != "by itself")
+
+
 def test_halted_and_taken_back(world):
     """A person decides, or has decided: no time is promised."""
     sha = world.push()
@@ -355,6 +389,27 @@ def test_waiting_for_the_tests_of_one_below(world, monkeypatch):
             tx.commits.update(tx.commits.get("shop", sha), received_s=tx.now() - 1500.0)
     told = why(world, above)
     assert told.because == "tested, waits for the tests of 1 commit below it, then goes out with 1 other"
+    assert told.expected_at is not None
+
+
+@pytest.mark.parametrize("below", [0, 1])
+def test_waiting_for_the_tests_of_what_undoes_it(world, monkeypatch, below):
+    """What lies above is no commit below it, and is waited for up to the revert only: it would go out without the others."""
+    monkeypatch.setattr(planning, "start_next", lambda *_, **__: None)
+    older = [world.workshop.push() for _ in range(below)]
+    undone = world.workshop.push()
+    hashes = [*older, undone, world.workshop.push(f"This reverts commit {undone}."), world.workshop.push()]
+    read(world)
+    tested(world, undone)
+    with world.store.transaction() as tx:
+        for sha in hashes:
+            tx.commits.update(tx.commits.get("shop", sha), received_s=tx.now() - 1500.0)
+    queue = world.config.app(None).queue.model_copy(update={"most": 4})
+    app = world.config.app(None).model_copy(update={"queue": queue})
+    with world.store.reading() as tx:
+        told = explaining.why(tx, app, tx.commits.get("shop", undone))
+    above = "1 commit below it and 1 commit above it" if below else "1 commit above it"
+    assert told.because == f"tested, waits for the tests of {above}, then goes out with {below + 2} others"
     assert told.expected_at is not None
 
 
