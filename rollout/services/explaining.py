@@ -178,13 +178,30 @@ def _in_rollout(tx: Transaction, app: AppConfig, rollout: Rollout) -> Why | None
             return Why(f"in rollout {number}, which is being taken back: {reason or 'a person said so'}")
         case R.DONE if not _is_past(tx, rollout):
             newest = tx.rollouts.released(rollout.app)
-            now = "and runs" if newest == rollout.commit else f"and {(newest or 'nothing')[:12]} runs since"
+            now = (
+                _runs(tx, rollout)
+                if newest == rollout.commit
+                else f"and {(newest or 'nothing')[:12]} runs since"
+            )
             on = f" on {freezes.text(app, rollout.ended_at)}" if rollout.ended_at else ""
             barred = _although(bars.barred_though_out(tx, rollout))
             return Why(f"went out with rollout {number}{on}, {now}{barred}")
         case _:
             return None
     return _unless_asked(tx, rollout, words, foreseeing.ends_at(tx, app, rollout))
+
+
+def _runs(tx: Transaction, rollout: Rollout) -> str:
+    """Of what the fleet runs, or went back to: that may be gone, and not to be built again."""
+    if any(host.release == rollout.commit for host in tx.hosts.fleet(rollout.app)):
+        return "and runs"
+    said, commit = rollout.commit[:12], tx.commits.get(rollout.app, rollout.commit)
+    lacks = (
+        ""
+        if commit is None or commit.state is CommitState.PASSED
+        else planning.not_to_be_had(commit.sha, commit)
+    )
+    return f"and is to run again, but no host has it yet: {lacks or said + ' is on its way back'}"
 
 
 def _although(barred: str | None) -> str:

@@ -136,6 +136,19 @@ def lacks_archive(tx: Transaction, app: AppName, sha: str, deps: Deps) -> str:
     return _built_for_a_host(tx, commit, deps)
 
 
+def tell_not_to_be_had(tx: Transaction, commit: Commit, why: str) -> None:
+    """What the fleet runs, or goes back to, does not build again: hosts that lack it stay on what they have until a person acts."""
+    goal = _is_the_fleets(tx, commit.app, commit.sha) or tx.rollouts.released(commit.app) == commit.sha
+    if not (commit.is_built_again and goal):
+        return
+    title = f"{commit.app}: hosts cannot be brought to commit {commit.sha[:12]}"
+    step = f"rollout deploy {commit.sha[:12]} has it built again; or push a revert of what is wrong"
+    body = (
+        f"It is what the fleet runs or goes back to, its archive is gone, and it does not build again: {why}."
+    )
+    tx.notices.add(commit.app, None, title, f"{body}\nNext: {step}")
+
+
 def _is_the_fleets(tx: Transaction, app: AppName, sha: str) -> bool:
     runs, active = tx.rollouts.newest_done(app), tx.rollouts.active(app)
     return (runs is not None and runs.commit == sha) or (active is not None and active.rollback_to == sha)

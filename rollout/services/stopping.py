@@ -392,7 +392,12 @@ def finish_roll_back(rollout_id: RolloutId, deps: Deps) -> None:
         if left:
             # This stays in the history, and they will be back: the row of each says whether it is.
             again = f"tried again until they are; `rollout show {rollout_id}` says who is not"
-            why += f"; not back with the others: {_listed(left)} ({again})"
+            who_not = (
+                "not back with the others"
+                if tx.hosts.of(rollout_id, H.ROLLED_BACK)
+                else "not back: all hosts"
+            )
+            why += f"; {who_not}: {_listed(left)} ({again})"
         if alone := _left_alone(tx, rollout):
             why += f"; not gone back with the others, since it never reached them: {_listed(alone)}"
         if bare:

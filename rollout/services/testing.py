@@ -305,6 +305,7 @@ def _write(
         failed = tx.commits.change(commit, CommitEvent.FAIL, reason=result.reason, digest=None, **values)
         # Else whoever has it tested again some day would ship it by that word, past the freeze of then.
         bars.end_wish(tx, fresh or commit, who=deps.worker, said=telling.verdict(failed))
+        planning.tell_not_to_be_had(tx, commit, result.reason)
     else:
         _passed(tx, commit, release, values)
     if not _passed_before(commit):  # that was told when it passed
