@@ -193,7 +193,7 @@ def _in_rollout(tx: Transaction, app: AppConfig, rollout: Rollout) -> Why | None
 
 def _runs(tx: Transaction, rollout: Rollout) -> str:
     """Of what the fleet runs, or went back to: that may be gone, and not to be built again."""
-    if any(host.release == rollout.commit for host in tx.hosts.fleet(rollout.app)):
+    if tx.hosts.any_runs(rollout.app, rollout.commit):
         return "and runs"
     said, commit = rollout.commit[:12], tx.commits.get(rollout.app, rollout.commit)
     lacks = (

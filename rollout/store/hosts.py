@@ -658,6 +658,12 @@ class Hosts:
         )
         return load_all(FleetHost, rows)
 
+    def any_runs(self, app: AppName, release: str) -> bool:
+        """At least one host does, by what was heard last."""
+        its = (fleet_hosts.c.app == app, fleet_hosts.c.release == release)
+        query = select(fleet_hosts.c.name).where(*its).limit(1)
+        return self._tx.connection.execute(query).first() is not None
+
     def in_fleet(self, app: AppName, name: str) -> FleetHost:
         """A host that is known of the app."""
         its = (fleet_hosts.c.app == app, fleet_hosts.c.name == name)
