@@ -74,14 +74,20 @@ def _mends(merge: BranchCommit, inner: Sequence[BranchCommit]) -> frozenset[str]
 
     Of a squashed one that lists several undoings only its trailers are sure: one of them may undo another, by a hash that is lost.
     """
-    taken_back = set(selection.reverts(merge.message))
+    taken_back = set(_undone(merge.message))
     found: set[str] = set()
     for one in inner:
-        if not any(one.sha.startswith(named) for named in taken_back):
-            undone = selection.reverts(one.message)
+        is_request = not taken_back.isdisjoint(selection.requests(one.message))
+        if not is_request and not any(one.sha.startswith(named) for named in taken_back):
+            undone = _undone(one.message)
             taken_back |= undone
             sure = len(undone) == 1
             found |= selection.mended(one.message) | {
                 sha if sure else f"{selection.PERHAPS}{sha}" for sha in undone
             }
     return frozenset(found)
+
+
+def _undone(message: str) -> frozenset[str]:
+    """Hashes, and requests by their names: which commits those are is known where the line is."""
+    return selection.reverts(message) | selection.requests_undone(message)

@@ -70,7 +70,8 @@ class Commit:
     # The pull request whose head it is; of one on the branch: it passed there, and waits for its release.
     pull: int | None
     merged_into: str | None = None  # the commit of the branch's line that it came in with, not being on it
-    mends: str = ""  # hashes that those that came in with it revert or mend; see `selection.PERHAPS`
+    # Hashes, or requests, that those that came in with it revert or mend; see `selection.PERHAPS`.
+    mends: str = ""
     # By a person, since it was barred or suspect last, or the same went wrong under another hash: being the same as a barred one does not bar it again.
     unbarred: bool = False
 

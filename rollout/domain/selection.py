@@ -6,7 +6,7 @@ the n oldest commits at once, so a commit that failed its tests may lie below th
 
 import re
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, inf
 
@@ -22,6 +22,15 @@ _UNTESTED = frozenset({CommitState.RECEIVED, CommitState.TESTING})
 _REVERT = re.compile(r"\bThis reverts commit ([0-9a-f]{7,40})\b", re.IGNORECASE)
 # The whole line that the button of Gitea and Forgejo writes, in place of git's sentence; below it stands the old message.
 _BUTTON = re.compile(r"[\s*-]*revert ([0-9a-f]{40})\s*$", re.IGNORECASE)
+# As the buttons of GitLab and GitHub name a request that they undo, and as its commit says that it is that request.
+_REQUEST = re.compile(r"[\w./-]*!\d+|#\d+")
+_REQUEST_UNDONE = re.compile(
+    r"\bThis reverts merge request ([\w./-]*!\d+)|^[ \t]*Reverts [\w.-]+/[\w.-]+(#\d+)[ \t\r]*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_MERGE_REQUEST = re.compile(r"\bSee merge request ([\w./-]*)(!\d+)")
+_PULL_REQUEST = re.compile(r"Merge pull request (#\d+) from |.* \((#\d+)\)\s*$")
+NOBODY = "0" * 40  # the hash of no commit, as git writes it
 _TRAILER = re.compile(r"^Rollout-Fixes:(.*)$", re.IGNORECASE | re.MULTILINE)
 # In capitals or not, one of these is in each message in which those find something.
 UNDOING = ("revert", "rollout-fixes:")
@@ -113,6 +122,39 @@ def reverts(message: str) -> frozenset[str]:
     return frozenset(undone.sha for undone in undoes(message))
 
 
+def requests_undone(message: str) -> frozenset[str]:
+    """The requests, as "!47", "group/project!47" (GitLab) or "#12" (GitHub), that it says it undoes; no hash tells of which commits."""
+    if "reverts" not in message.lower():
+        return frozenset()
+    named = _REQUEST_UNDONE.findall("\n".join(_own_lines(message)))
+    return frozenset(merge or pull for merge, pull in named)
+
+
+def requests(message: str) -> frozenset[str]:
+    """All names of the request that this is the commit of, by its own words."""
+    merges = _MERGE_REQUEST.findall(message)
+    pull = _PULL_REQUEST.match(message.partition("\n")[0])
+    names = ("".join(merges[-1]), merges[-1][1]) if merges else ()
+    return frozenset((*names, pull[1] or pull[2]) if pull else names)
+
+
+def with_hashes(message: str, merged: Mapping[str, str]) -> str:
+    """As it would be if its author had named commits in place of requests: those of `merged`, else NOBODY."""
+    return _REQUEST_UNDONE.sub(
+        lambda its: f"This reverts commit {merged.get(its[1] or its[2], NOBODY)}", message
+    )
+
+
+def requests_in(mends: str) -> frozenset[str]:
+    """As `requests_undone`, of `Commit.mends`."""
+    return frozenset(_REQUEST.findall(mends))
+
+
+def mends_with_hashes(mends: str, merged: Mapping[str, str]) -> str:
+    """As `with_hashes`, of `Commit.mends`."""
+    return _REQUEST.sub(lambda its: merged.get(its[0], NOBODY), mends)
+
+
 @dataclass(frozen=True, slots=True)
 class Undone:
     """That a commit undoes another one, as its message says; of a squashed one, as one of those says that are in it."""
@@ -184,13 +226,13 @@ def shorten(message: str, most: int) -> str:
 
 
 def _telling(part: str, message: str) -> Iterator[str]:
-    """Of the lines of a part of a message those that `undoes` and `mended` read."""
-    lists = any(_named(line) for line in message.splitlines())
+    """Of the lines of a part of a message those that `undoes`, `mended` and `requests_undone` read."""
+    lists = any(_says(line) for line in message.splitlines())
     titles = (_TITLE.match(_PULL_NUMBER.sub("", line)) for line in message.splitlines())
     named = {_named_by(title[1].lower()) for title in titles if title}
     ends = False  # a line before ends what a title says already
     for line in part.splitlines():
-        says = _HEADING.match(line) or _TITLE.match(_PULL_NUMBER.sub("", line)) or _named(line)
+        says = _HEADING.match(line) or _TITLE.match(_PULL_NUMBER.sub("", line)) or _says(line)
         if _TRAILER.match(line) or (lists and (says or _subject(line) in named)):
             ends = False
             yield line
@@ -219,6 +261,11 @@ def _named(line: str) -> list[str]:
     """The hashes of what this line says that it undoes."""
     button = _BUTTON.match(_PULL_NUMBER.sub("", line))
     return [button[1]] if button else _REVERT.findall(line)
+
+
+def _says(line: str) -> bool:
+    """Whether it says that something is undone, be it named by a hash or as a request."""
+    return bool(_named(line) or _REQUEST_UNDONE.search(line))
 
 
 def _own_lines(message: str) -> list[str]:

@@ -25,6 +25,7 @@ AUTOMATION = "automation"  # who asks for a rollout that no person asked for
 
 def candidate(commit: Commit, tx: Transaction) -> selection.Candidate:
     """A commit as selection sees it."""
+    commit = _with_hashes(tx, commit)
     undone = _undone_by(tx, commit)
     brought = set(commit.mends.split())
     perhaps = {one[1:] for one in brought if one.startswith(selection.PERHAPS)} - brought
@@ -563,15 +564,43 @@ def _undone_by(tx: Transaction, commit: Commit) -> frozenset[str]:
     A squashed message may list an undoing, and that this was undone: by the hash of a commit that we know or, as squashing
     loses them, of one that nobody knows. Then nothing says that the other ones are undone still, unless the message does.
     """
+    commit = _with_hashes(tx, commit)
     brought = frozenset(one.removeprefix(selection.PERHAPS) for one in commit.mends.split())
     said = selection.undoes(commit.message)
     if len(said) <= 1:
         return brought | {one.sha for one in said}
     known = tx.commits.called(commit.app, {one.sha for one in said})
     unclear = {one.sha for one in said if not known[one.sha] and not one.is_explained}
-    again = [sha for rows in known.values() for row in rows for sha in selection.reverts(row.message)]
+    again = [
+        sha
+        for rows in known.values()
+        for row in rows
+        for sha in selection.reverts(_with_hashes(tx, row).message)
+    ]
     stays = {one.sha for one in said if not unclear - {one.sha} and not _are_in(one.sha, again)}
     return brought | stays | unclear
+
+
+def _with_hashes(tx: Transaction, commit: Commit) -> Commit:
+    """Where it says that it undoes requests, by its own message or by what came in with it: as if it named their commits."""
+    named = selection.requests_undone(commit.message) | selection.requests_in(commit.mends)
+    if not named:
+        return commit
+    merged = tx.commits.merged_as(commit.app, named, tx.commits.on_line(commit).position)
+    return replace(
+        commit,
+        message=selection.with_hashes(commit.message, merged),
+        mends=selection.mends_with_hashes(commit.mends, merged),
+    )
+
+
+def undoes_nobody(tx: Transaction, commit: Commit) -> str | None:
+    """The request that it says it undoes, when no commit is known that was it, and nothing else is undone."""
+    if _undone_by(tx, commit) != {selection.NOBODY}:
+        return None
+    return " and ".join(
+        sorted(selection.requests_undone(commit.message) | selection.requests_in(commit.mends))
+    )
 
 
 def _are_in(sha: str, hashes: Iterable[str]) -> bool:

@@ -385,7 +385,7 @@ def _is_below(commit: Commit, other: Commit) -> bool:
 
 def _in_queue(tx: Transaction, app: AppConfig, commit: Commit) -> Why:
     """Of a commit that may go out, or may when its tests pass."""
-    words = [_stands(app, commit)]
+    words = [_stands(tx, app, commit)]
     rollout = planning.under_way(tx, commit.app)
     if rollout is not None and rollout.state is R.HALTED:
         number, held = rollout.id, None if commit.now_reason is not None else freezes.frozen(tx, app)
@@ -451,12 +451,17 @@ def _where(commit: Commit, foreseen: Forecast, waits: Callable[[selection.Candid
     return " and ".join(words + ([f"{_count(above, 'commit')} above it"] if above else []))
 
 
-def _stands(app: AppConfig, commit: Commit) -> str:
+def _stands(tx: Transaction, app: AppConfig, commit: Commit) -> str:
     """How far it is by itself. Without a position it is known by a webhook's word only."""
     words = "tested" if commit.state is CommitState.PASSED else telling.where(commit)
     if commit.suspect:
         batch = f"rollout {commit.suspect_of}" if commit.suspect_of is not None else "its batch"
         words += f", one of those that may be what went wrong with {batch}"
+    if (request := bars.undoes_nobody(tx, commit)) is not None:
+        words += (
+            f", no revert here (no commit of branch {app.branch} is known that was {request}; one that says"
+            " `Rollout-Fixes: <sha>` counts)"
+        )
     if commit.position is None and not words.startswith(NOT_ON_BRANCH):
         return f"not found on branch {app.branch} yet, {words}"
     return words

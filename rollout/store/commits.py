@@ -19,6 +19,7 @@ from rollout.domain.model import (
     RolloutId,
 )
 from rollout.domain.selection import UNDOING
+from rollout.domain.selection import requests as request_names
 from rollout.domain.states import CommitEvent, CommitState, RolloutState, next_commit_state
 from rollout.errors import StaleWrite
 from rollout.store.rows import load, load_all, load_one, rows_of
@@ -94,6 +95,7 @@ _NOT_TESTED = (
     update(commits).where(_ONE, commits.c.state == CommitState.RECEIVED).values(reason=bindparam("why"))
 )
 WHOLE = 40  # digits of a hash that is not cut
+NEAR = 1000  # commits of the line whose messages are read for the one that is a request
 MOST_UNPLACED = 50  # git is asked for each of them at every reading; those that it lacks end by themselves
 ITSELF = commits.c.merged_into.is_(None)  # not inside a merge: may be tested and shipped by itself
 _BARRED = or_(commits.c.state == CommitState.BARRED, commits.c.bar_wanted.is_not(None))  # `Commit.is_barred`
@@ -205,6 +207,23 @@ class Commits:
             if len(name) < WHOLE:
                 found[name] = self.starting_with(app, name)
         return found
+
+    def merged_as(self, app: AppName, requests: Collection[str], before: int | None) -> dict[str, str]:
+        """Of these requests that are known: the hash of the line's commit that says it is that; of several the newest.
+
+        `before`: its position is below this one, though by no more than `NEAR`.
+        """
+        if before is None:
+            newest = self.newest(app)
+            before = 1 + ((newest.position if newest is not None else None) or 0)
+        says = [commits.c.message.contains(name, autoescape=True) for name in requests]
+        near = (commits.c.position < before, commits.c.position >= before - NEAR)
+        rows = self._tx.connection.execute(
+            select(commits.c.sha, commits.c.message)
+            .where(commits.c.app == app, commits.c.on_branch, *near, or_(*says))
+            .order_by(commits.c.position)
+        )
+        return {name: row.sha for row in rows for name in request_names(row.message) if name in requests}
 
     def add(self, app: AppName, sha: str, *, who: str, why: str) -> tuple[Commit, bool]:
         """The commit's row, and whether it is new."""

@@ -72,6 +72,15 @@ def test_what_is_taken_back_again_inside_the_merge_mends_nothing():
     assert BAD in mends(revert, f"Rollout-Fixes: {0:040x}")
 
 
+def test_requests_that_merged_commits_undo_count_for_the_merge_too():
+    """By their names; one that the same merge brings, and takes back, is none."""
+    revert, again = "This reverts merge request !47", "This reverts merge request !48"
+    assert mends(revert) == {"!47"}
+    assert mends(f"{revert}\n\nSee merge request acme/shop!48", again) == {"!48"}
+    assert mends(f"{revert}\n\nSee merge request acme/shop!48", message=again) == set()
+    assert mends(f"{revert}\n\nThis reverts commit {BAD}.") == {"?!47", f"?{BAD}"}
+
+
 def test_of_a_squashed_commit_inside_the_merge_only_trailers_are_sure():
     """It lists several undoings: which of them is undone by another one, under a hash that squashing lost, nobody can tell."""
     squashed = f"Work\n\n* Undo\n\nThis reverts commit {BAD}.\n\n* Do\n\nThis reverts commit {'7' * 40}."

@@ -447,6 +447,59 @@ def test_what_a_message_undoes_or_mends(message, named):
 
 
 @pytest.mark.parametrize(
+    ("message", "undone"),
+    [
+        ("Revert it\n\nThis reverts merge request !47", {"!47"}),
+        ("Revert it\n\nthis reverts merge request acme/tea-shop!47.", {"acme/tea-shop!47"}),
+        ("* Revert it\n\n    Reverts acme/tea.shop#12\n", {"#12"}),
+        ("Revert it\n\nThis reverts merge request 47", set()),
+        ("It reverts acme/shop#12", set()),
+        ("Reverts acme/shop#12 in part", set()),
+        (f"revert {A}\n\nrevert Revert it\n\nThis reverts merge request !47", set()),
+    ],
+)
+def test_which_requests_a_message_undoes(message, undone):
+    """As the buttons of GitLab and GitHub say it, in a message of their own."""
+    assert selection.requests_undone(message) == undone
+
+
+@pytest.mark.parametrize(
+    ("message", "names"),
+    [
+        ("Merge\n\nSell tea\n\nSee merge request acme/shop!47", {"!47", "acme/shop!47"}),
+        (
+            "Squash\n\nSee merge request acme/shop!46\n\nSee merge request acme/shop!47",
+            {"!47", "acme/shop!47"},
+        ),
+        ("Merge pull request #12 from acme/tea\n\nSell tea (#7)", {"#12"}),
+        ('Revert "Sell tea (#12)" (#13)\n\nReverts acme/shop#12', {"#13"}),
+        ('Revert "Sell tea (#12)"', set()),
+        ("Sell tea, see #12", set()),
+    ],
+)
+def test_which_request_a_commit_was(message, names):
+    """As GitLab and GitHub write it when they merge; what is listed or quoted is another one."""
+    assert selection.requests(message) == names
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        f"This Reverts commit {A}",
+        f"REVERT {A}",
+        f"rollout-fixes: {A}",
+        "This reverts merge request !47",
+        "Reverts acme/shop#12",
+        "Revert it\r\n\r\nReverts acme/shop#12\r\n\r\nIt is bitter",  # as a browser sends a description
+    ],
+)
+def test_the_store_finds_whatever_undoes_or_mends_by_a_word(message):
+    """One of these is in each such message."""
+    assert fixes(selection.with_hashes(message, {"!47": A, "#12": A})) == {A}
+    assert any(word in message.lower() for word in selection.UNDOING)
+
+
+@pytest.mark.parametrize(
     "quoted",
     [
         f'Revert "Sell tea"\n\nThis reverts commit {B}.',
@@ -620,6 +673,8 @@ TELLING = [
     f"* revert {'1' * 40}",
     f"    revert {'2' * 40}",
     f"revert {'3' * 40}",
+    "This reverts merge request !47",
+    "    Reverts acme/shop#12",
 ]
 
 
@@ -632,6 +687,7 @@ def test_a_long_message_says_what_it_said(lines):
     assert len(short.encode()) <= 2 * 600
     assert selection.undoes(short) == selection.undoes(message)
     assert selection.mended(short) == selection.mended(message)
+    assert selection.requests_undone(short) == selection.requests_undone(message)
 
 
 @st.composite
