@@ -135,7 +135,9 @@ def flaky(tx: Transaction, app: AppConfig, commit: Commit, result: TestResult, r
 
 
 def slow(tx: Transaction, app: AppConfig, commit: Commit, result: TestResult) -> None:
-    """When the suite becomes slow, be it on the branch or on a pull request, not at every commit."""
+    """When the suite becomes slow, be it on the branch or on a pull request, not at every commit; a run that passes tells."""
+    if not result.passed:
+        return
     short = commit.sha[:12]
     took_s, before_s = result.took_s or 0.0, tx.commits.last_took(commit.app, but=commit, pulls=True) or 0.0
     if took_s > SLOW_S >= before_s:

@@ -102,6 +102,7 @@ _BARRED = or_(commits.c.state == CommitState.BARRED, commits.c.bar_wanted.is_not
 _IS_BUILT_AGAIN = and_(  # `Commit.is_built_again`
     commits.c.state.in_([CommitState.RECEIVED, CommitState.TESTING]), commits.c.digest.is_not(None)
 )
+_HAS_PASSED = or_(commits.c.state.in_([CommitState.PASSED, CommitState.BARRED]), _IS_BUILT_AGAIN)
 _IS_SUSPECT = and_(commits.c.suspect, not_(_BARRED))
 _SUSPECT_ELSEWHERE = and_(_IS_SUSPECT, not_(commits.c.on_branch))
 IS_PULL = and_(commits.c.pull.is_not(None), commits.c.position.is_(None))  # `Commit.is_pull`
@@ -519,7 +520,7 @@ class Commits:
         good = and_(
             commits.c.app == app,
             commits.c.on_branch,
-            or_(commits.c.state.in_([CommitState.PASSED, CommitState.BARRED]), _IS_BUILT_AGAIN),
+            _HAS_PASSED,
         )
         return self._tx.connection.execute(select(func.max(commits.c.position)).where(good)).scalar() or 0
 
@@ -536,13 +537,17 @@ class Commits:
         return {row.name: row.sha for row in rows if row.sha is not None}
 
     def last_took(self, app: AppName, *, but: Commit | None = None, pulls: bool = False) -> float | None:
-        """How long the app's tests took when a commit of the branch, or with `pulls` of a pull request, was tested last; `but`: another one."""
+        """How long the app's tests took when a commit of the branch, or with `pulls` of a pull request, passed last; `but`: another one.
+
+        A red run says nothing of that: it ends with the first failure, or hangs.
+        """
         return self._tx.connection.execute(
             select(commits.c.took_s)
             .where(
                 commits.c.app == app,
                 *([] if but is None else [commits.c.id != but.id]),
                 commits.c.took_s.is_not(None),
+                _HAS_PASSED,
                 *([] if pulls else [not_(IS_PULL)]),
             )
             .order_by(commits.c.tested_at.desc(), commits.c.id.desc())

@@ -6,7 +6,18 @@ from rollout.cli.commits import Way
 from rollout.domain import model
 from rollout.domain.pipeline import run_tests
 from rollout.domain.states import CommitState
-from rollout.services import explaining, freezes, intake, planning, reconcile, telling, testing, turns, views
+from rollout.services import (
+    explaining,
+    foreseeing,
+    freezes,
+    intake,
+    planning,
+    reconcile,
+    telling,
+    testing,
+    turns,
+    views,
+)
 from rollout.services.testing import MOST_LOST
 from rollout.store.commits import Commits
 from tests.support.branch import commit_of, read
@@ -262,6 +273,22 @@ def test_a_suite_that_becomes_slow_is_told_once(tmp_path):
         notices = tx.notices.claim(1.0, limit=10)
     assert [notice.title for notice in notices] == ["shop: the tests took 5.0 min"]
     assert telling.told_of_tests(commit) == ["the tests took 301.0 s, more than 5 min"]
+
+
+def test_a_red_run_does_not_tell_how_long_tests_take(tmp_path):
+    """It ended with its first failure: the suite is as slow as before, and the next commit's tests take as long as those that passed."""
+    deps = a_deps(tmp_path)
+    app = deps.config.app("shop")
+    for passed, took_s in ((True, 400.0), (False, 5.0), (True, 410.0), (False, 900.0)):
+        commit = a_commit(deps, passed=passed)
+        result = model.TestResult(passed=passed, reason="its end", output="", took_s=took_s)
+        with deps.store.transaction() as tx:
+            telling.slow(tx, app, commit, result)
+            tx.commits.update(tx.commits.by_id(commit.id), took_s=took_s, tested_at=tx.today())
+    with deps.store.transaction() as tx:
+        titles = [notice.title for notice in tx.notices.claim(1.0, limit=10)]
+        assert foreseeing.took_of_tests_s(tx, app) == 410.0
+    assert titles == ["shop: the tests took 6.7 min"]
 
 
 def test_what_runs_and_is_built_again_is_seen_as_under_way(world):
