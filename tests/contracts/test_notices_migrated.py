@@ -76,3 +76,14 @@ def test_the_wish_for_what_had_failed_is_withdrawn(world):
     notices.send_due(world.deps)
     (body,) = [body for title, body in world.notifier.sent if title.endswith("is withdrawn")]
     assert body.startswith(f"ann said: the sale; {why}.\nNext: ")
+
+
+def test_of_a_wish_is_told_what_is_known(world):
+    """Neither who said it nor why it had failed need have been kept: the notice does without."""
+    bad = world.push(fails=True)
+    world.settle()
+    migrated(world, "UPDATE commits SET now_reason = 'the sale', now_by = NULL, reason = NULL")
+    notices.send_due(world.deps)
+    (body,) = [body for title, body in world.notifier.sent if title.endswith("is withdrawn")]
+    assert body.startswith("somebody said: the sale; it had failed before the upgrade.\nNext: ")
+    assert bad[:12] in body

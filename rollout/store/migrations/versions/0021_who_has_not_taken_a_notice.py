@@ -61,12 +61,12 @@ def _withdraw_wishes() -> None:
     failed = (commits.c.state == "failed", commits.c.now_reason.is_not(None))
     at = datetime.now(UTC)
     for its in op.get_bind().execute(sa.select(commits).where(*failed).order_by(commits.c.id)).all():
-        why = f"it had failed before the upgrade: {its.reason}"
+        why = "it had failed before the upgrade" + (f": {its.reason}" if its.reason else "")
         event = {"at": at, "app": its.app, "subject": f"commit {its.sha}", "who": "upgrade", "why": why}
         op.execute(sa.insert(events).values(what="deploy --now withdrawn", **event))
         title = f"{its.app}: `deploy --now` of {its.sha[:12]} is withdrawn"
         body = (
-            f"{its.now_by} said: {its.now_reason}; {why}.\n"
+            f"{its.now_by or 'somebody'} said: {its.now_reason}; {why}.\n"
             f"Next: if it is to go out all the same, rollout deploy {its.sha[:12]} --now --reason …"
         )
         notice = {
