@@ -5,6 +5,8 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, inspect, text
 
+from rollout.errors import ConfigError
+
 _SCRIPTS = Path(__file__).parent / "migrations"
 _ADVISORY_LOCK = 7_655_688  # "rollout" on a telephone's keys: one process at a time migrates, or voids another boot's leases
 
@@ -31,13 +33,20 @@ def alone(connection: Connection) -> None:
 
 
 def present(engine: Engine) -> bool:
-    """The schema is at the newest revision."""
+    """The schema is at the newest revision; ConfigError when it is at one that only a newer rollout knows."""
     newest = _newest()
     with engine.connect() as connection:
         if not inspect(connection).has_table("alembic_version"):
             return False
         revision = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
-        return bool(revision == newest)
+    if revision is not None and revision > newest:
+        raise ConfigError(
+            f"the database {engine.url.render_as_string(hide_password=True)} was written by a newer rollout:"
+            f" its schema is {revision}, and this one knows none after {newest}",
+            remedy="install the version that ran here last, or a newer one; or put a backup from before its upgrade in its place"
+            " (no version takes the schema back)",
+        )
+    return bool(revision == newest)
 
 
 @cache  # reads files: no transaction waits for that, and nobody a second time

@@ -8,14 +8,16 @@ from datetime import timedelta
 from math import inf
 
 import pytest
+from sqlalchemy import text
 
 from rollout.domain.counting import count
 from rollout.domain.deliveries import End, Outcome
 from rollout.domain.model import BranchCommit, Member, Push, Release, Role
 from rollout.domain.states import CommitEvent, CommitState, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.domain.verdict import Interval
-from rollout.errors import Conflict, IllegalTransition, NotFound, ServiceUnavailable, StaleWrite
+from rollout.errors import ConfigError, Conflict, IllegalTransition, NotFound, ServiceUnavailable, StaleWrite
 from rollout.store import clock as store_clock
+from rollout.store import migrate
 from rollout.store.rollouts import Planned
 from rollout.store.store import Store
 
@@ -87,6 +89,21 @@ def test_preparing_twice_changes_nothing(empty_database):
     assert stores[0].ready()
     for store in stores:
         store.close()
+
+
+def test_what_a_newer_version_wrote_is_refused_with_what_leads_on(empty_database):
+    """After a downgrade: nothing is written, both schemas are named, and it is no bug."""
+    with closing(Store(empty_database)) as store:
+        store.prepare()
+        with store.transaction() as tx:
+            tx.connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        for asked in (store.prepare, store.ready):
+            with pytest.raises(
+                ConfigError, match="was written by a newer rollout: its schema is 9999"
+            ) as refused:
+                asked()
+            assert migrate._newest() in str(refused.value)
+            assert "backup" in refused.value.remedy
 
 
 def test_what_is_committed_is_on_the_disk(tmp_path):
