@@ -14,7 +14,7 @@ from tests.bench.floor import AT_ONCE, Floor, Run
 from tests.bench.installation import Installation, running
 from tests.bench.peers import environment
 from tests.bench.report import Figure, Found
-from tests.bench.rounds import Round, Rounds
+from tests.bench.rounds import Round, Rounds, restart_of
 from tests.support.sshd import SshHost
 
 HOSTS = 200
@@ -108,7 +108,7 @@ def measure(ask: Ask) -> Found:
         return Found(missing={"peers": "they could not be installed"})
     hosts = ask.few(HOSTS)
     broken: dict[str, str] = {}
-    with running(hosts, bake_s=8 + hosts // 20) as system:
+    with running(hosts, bake_s=8 + hosts // 20, restart=restart_of(hosts)) as system:
         say(f"peers: a first release on {hosts} hosts")
         rounds = Rounds(system)
         contest = Contest(system, rounds.base, python)
