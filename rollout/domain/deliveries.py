@@ -7,7 +7,7 @@ from enum import StrEnum
 from rollout.domain.model import NOT_ON_BRANCH
 from rollout.domain.states import CommitState
 
-_REFUSED = {CommitState.BARRED: "is barred", CommitState.FAILED: "failed"}
+REFUSED = {CommitState.BARRED: "is barred", CommitState.FAILED: "failed"}
 PATIENCE = timedelta(days=1)  # after that nobody finds out any more whether the branch has the commit
 
 
@@ -60,15 +60,15 @@ def end_of(told: Told, out: Out | None, head: str | None) -> End | None:
     It ends once, with what was decided first. A retest, an unbar, or a push back to the commit later on does not open it
     again: `rollout why COMMIT` tells of the commit, the delivery of what became of the webhook. `head` is the branch's.
     """
-    if told.merged_into is not None and told.state not in _REFUSED:
+    if told.merged_into is not None and told.state not in REFUSED:
         merge = told.merged_into
         return End(Outcome.SUPERSEDED, f"commit {told.sha[:12]} came in with {merge[:12]}", f"commit {merge}")
     if _unconfirmed(told):
         return None
-    if told.state in _REFUSED:
+    if told.state in REFUSED:
         return End(
             Outcome.REJECTED,
-            f"commit {told.sha[:12]} {_REFUSED[told.state]}: {told.reason}",
+            f"commit {told.sha[:12]} {REFUSED[told.state]}: {told.reason}",
             f"commit {told.sha}",
         )
     if not told.on_branch:

@@ -476,6 +476,5 @@ class Notice:
     title: str
     body: str
     attempts: int
-    owed: (
-        frozenset[int] | None
-    )  # the numbers of the addresses that have not taken it, once others have; None: all
+    # The numbers of the addresses that have not taken it, once others have; None: all.
+    owed: frozenset[int] | None

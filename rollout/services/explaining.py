@@ -195,13 +195,11 @@ def _runs(tx: Transaction, rollout: Rollout) -> str:
     """Of what the fleet runs, or went back to: that may be gone, and not to be built again."""
     if tx.hosts.any_runs(rollout.app, rollout.commit):
         return "and runs"
-    said, commit = rollout.commit[:12], tx.commits.get(rollout.app, rollout.commit)
-    lacks = (
-        ""
-        if commit is None or commit.state is CommitState.PASSED
-        else planning.not_to_be_had(commit.sha, commit)
-    )
-    return f"and is to run again, but no host has it yet: {lacks or said + ' is on its way back'}"
+    commit = tx.commits.get(rollout.app, rollout.commit)
+    why = f"{rollout.commit[:12]} is on its way back"
+    if commit is not None and commit.state is not CommitState.PASSED:
+        why = planning.not_to_be_had(commit.sha, commit)
+    return f"and is to run again, but no host has it yet: {why}"
 
 
 def _although(barred: str | None) -> str:

@@ -58,9 +58,9 @@ def start_next(app_name: str, deps: Deps, *, may_wait: bool = False) -> Rollout 
         noted = _noted(tx, name)
         active = tx.rollouts.active(name)
         waits = None if active else tx.rollouts.pending(name)
-        undone = active is not None and reverted_before_yes(tx, active) is not None
-    if active is not None and undone:
-        _plan_anew(active, deps)  # by whoever looks next
+        reverted = active if active is not None and reverted_before_yes(tx, active) else None
+    if reverted is not None:
+        _plan_anew(reverted, deps)  # by whoever looks next
     if waits is not None and waits.is_ahead:
         deps.bell.ring([pipeline(waits.id)])
     if chosen is None:
@@ -141,11 +141,10 @@ def tell_not_to_be_had(tx: Transaction, commit: Commit, why: str) -> None:
     goal = _is_the_fleets(tx, commit.app, commit.sha) or tx.rollouts.released(commit.app) == commit.sha
     if not (commit.is_built_again and goal):
         return
-    title = f"{commit.app}: hosts cannot be brought to commit {commit.sha[:12]}"
-    step = f"rollout deploy {commit.sha[:12]} has it built again; or push a revert of what is wrong"
-    body = (
-        f"It is what the fleet runs or goes back to, its archive is gone, and it does not build again: {why}."
-    )
+    short = commit.sha[:12]
+    title = f"{commit.app}: hosts cannot be brought to commit {short}"
+    step = f"rollout deploy {short} has it built again; or push a revert of what is wrong"
+    body = f"The fleet runs it or goes back to it, its archive is gone, and it does not build again: {why}."
     tx.notices.add(commit.app, None, title, f"{body}\nNext: {step}")
 
 

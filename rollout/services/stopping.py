@@ -387,17 +387,14 @@ def finish_roll_back(rollout_id: RolloutId, deps: Deps) -> None:
         if rollout.state is not R.ROLLING_BACK or not tx.hosts.all_back(rollout_id):
             return
         left = [host.name for host in tx.hosts.of(rollout_id, H.ROLLBACK_FAILED)]
-        bare = [host.name for host in tx.hosts.of(rollout_id, H.ROLLED_BACK) if host.release is None]
+        back = tx.hosts.of(rollout_id, H.ROLLED_BACK)
+        bare = [host.name for host in back if host.release is None]
         why = rollout.reason or ""
         if left:
             # This stays in the history, and they will be back: the row of each says whether it is.
             again = f"tried again until they are; `rollout show {rollout_id}` says who is not"
-            who_not = (
-                "not back with the others"
-                if tx.hosts.of(rollout_id, H.ROLLED_BACK)
-                else "not back: all hosts"
-            )
-            why += f"; {who_not}: {_listed(left)} ({again})"
+            who = "not back with the others" if back else "not back: all hosts"
+            why += f"; {who}: {_listed(left)} ({again})"
         if alone := _left_alone(tx, rollout):
             why += f"; not gone back with the others, since it never reached them: {_listed(alone)}"
         if bare:

@@ -60,7 +60,7 @@ def _elsewhere(app: AppConfig, places: Iterable[_Place]) -> str | None:
     if not moved:
         return None
     one = moved[0]
-    others = f" (and so on {len(moved) - 1} more)" if len(moved) > 1 else ""
+    others = f" ({len(moved) - 1} more alike)" if len(moved) > 1 else ""
     return (
         f"{app.name}: release.path is {one.member.path} on {one.member.name} now, and what it runs is read in {one.path}, where rollout"
         f" {one.put_by} has put it{others}: the next rollout puts its release in {one.member.path}, and leaves what is in {one.path}."

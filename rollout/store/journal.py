@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, bindparam, case, delete, func, insert, or_, select, update
 
-from rollout.domain.deliveries import End, Outcome, Told
+from rollout.domain.deliveries import REFUSED, End, Outcome, Told
 from rollout.domain.model import AppName, Delivery, Event, Notice, Push, Role, RolloutId
 from rollout.domain.states import CommitState
 from rollout.domain.verdict import Interval
@@ -142,7 +142,7 @@ _WAITING = Prepared(
         or_(
             commits.c.position.is_not(None),
             commits.c.merged_into.is_not(None),
-            commits.c.state.in_([CommitState.BARRED, CommitState.FAILED]),
+            commits.c.state.in_(list(REFUSED)),
         ),
     )
     .order_by(deliveries.c.id)

@@ -5,14 +5,15 @@ import threading
 from contextlib import closing
 from dataclasses import asdict, replace
 from datetime import timedelta
+from itertools import product
 from math import inf
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import text, update
 
 from rollout.domain.counting import count
-from rollout.domain.deliveries import End, Outcome
-from rollout.domain.model import BranchCommit, Member, Push, Release, Role
+from rollout.domain.deliveries import End, Out, Outcome, end_of
+from rollout.domain.model import NOT_ON_BRANCH, BranchCommit, Member, Push, Release, Role
 from rollout.domain.states import CommitEvent, CommitState, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.domain.verdict import Interval
 from rollout.errors import ConfigError, Conflict, IllegalTransition, NotFound, ServiceUnavailable, StaleWrite
@@ -20,6 +21,7 @@ from rollout.store import clock as store_clock
 from rollout.store import migrate
 from rollout.store.rollouts import Planned
 from rollout.store.store import Store
+from rollout.store.tables import commits
 
 SHA = "a" * 40
 H, HE, R, RE = HostState, HostEvent, RolloutState, RolloutEvent
@@ -699,6 +701,27 @@ def test_a_delivery_ends_once(store):
         assert ended.settled_at is not None
         assert (waits.outcome, waits.settled_at) == ("accepted", None)
         assert [(number, told.sha) for number, told in tx.deliveries.waiting("shop")] == [(numbers[1], SHA)]
+
+
+def test_no_delivery_that_can_end_is_left_out_of_those_that_wait(store):
+    """Whatever state its commit is in, wherever git has it: what an end can be said of is looked at."""
+    told = list(
+        product(CommitState, (None, 7), (True, False), (None, "e" * 40), (None, NOT_ON_BRANCH, "red"))
+    )
+    with store.transaction() as tx:
+        for number, (state, position, on_branch, into, reason) in enumerate(told):
+            sha = f"{number:040x}"
+            tx.commits.add("shop", sha, who="me", why="pushed")
+            its = {"state": state, "position": position, "on_branch": on_branch, "merged_into": into}
+            of = commits.c.sha == sha
+            tx.connection.execute(update(commits).where(of).values(its | {"reason": reason}))
+            tx.deliveries.add(Push("github", sha, "push", head=sha), "shop", End(Outcome.ACCEPTED, "new"))
+        out = Out("f" * 40, 9, "rollout 1")
+        every = tx.deliveries.older(tx.today() + timedelta(hours=1))
+        ends = {number for number, _, its in every if its and end_of(its, out, "f" * 40) is not None}
+        assert len(every) == len(told)
+        assert ends
+        assert ends <= {number for number, _ in tx.deliveries.waiting("shop")}
 
 
 def test_deliveries_without_an_end_are_found_by_their_age(store):
