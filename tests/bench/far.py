@@ -10,6 +10,8 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 
+import uvloop
+
 BACKLOG = 2048
 CHUNK = 65536
 
@@ -103,4 +105,4 @@ def far(upstream: int, round_trip_s: float) -> Iterator[Far]:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(int(sys.argv[1]), float(sys.argv[2]) / 2, set()))
+    uvloop.run(_serve(int(sys.argv[1]), float(sys.argv[2]) / 2, set()))
