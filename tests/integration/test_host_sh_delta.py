@@ -335,15 +335,26 @@ def test_a_kill_at_any_moment_leaves_a_host_that_can_go_on(running, tool, when, 
     assert_is_new(running)
 
 
-@pytest.mark.parametrize("words", ["-xzof", "-xof"])
-def test_a_full_disk_is_no_reason_to_ask_for_more(running, words):
-    """Without room for the delta or for the copies it is `no room`, as with an archive."""
-    running.shadow(
+def full_for(host, words):
+    """tar finds no room on this host when it is called so."""
+    host.shadow(
         "tar",
         f'case $1 in {words}) cat >/dev/null; echo "tar: x: No space left on device" >&2; exit 2 ;; esac\nexec "$real" "$@"',
     )
+
+
+def test_a_full_disk_is_no_reason_to_ask_for_more(running):
+    """Without room for the delta it is `no room`, as with an archive."""
+    full_for(running, "-xzof")
     assert running.prepare(NEW, op=3, delta=DELTA).brief == (BROKEN, "no room")
     assert running.releases == {A}
+
+
+def test_no_room_for_the_copies_costs_the_archive(running):
+    """What is copied may have grown since it was shipped: that there is no room for it says nothing of the release."""
+    full_for(running, "-xof")
+    assert running.prepare(NEW, op=3, delta=DELTA).lines == ["send=delta", "send=yes", "end=0"]
+    assert_is_new(running)
 
 
 def test_a_seal_while_it_builds_refuses_the_release(running):
