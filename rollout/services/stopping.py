@@ -34,6 +34,7 @@ DRIVE_HOLD_S = 3.0  # a driver that dies is replaced after so long
 SEALERS = 256  # threads that mostly wait: hosts that answer must not queue behind silent ones
 SOON_S = 5.0  # an acknowledgement that waits for no host; on SQLite a frozen writer is waited for, 2 s
 BACK_SHARE = 4  # so many times a hosts worker's slots have a message at once when a way back begins: there may be more workers
+MOST_BACK = 1000  # messages at once, whatever rollout.toml allows to be under way: each is a row, which goes from host to host
 MORE_BACK = 8  # hosts for which there is a message when none waits any more: a worker may have come, or a row have ended
 ROUNDS_S = 15.0  # beyond a silent host's time: a driver that was cut off is replaced, its locks are freed, a last look
 
@@ -357,7 +358,11 @@ def roll_back_rings(tx: Transaction, rollout: Rollout, deps: Deps) -> list[Ring]
     if tx.hosts.waits_to_go_back(rollout.id):
         return []  # no slot is free, and others that wait behind it end the rows of hosts (decision 0012)
     going = tx.hosts.going_back(rollout.id)
-    window = going + MORE_BACK if going else max(BACK_SHARE * deps.settings.slots, rollout.concurrency)
+    window = (
+        going + MORE_BACK
+        if going
+        else max(BACK_SHARE * deps.settings.slots, min(rollout.concurrency, MOST_BACK))
+    )
     if (most := shares.most(tx, rollout, deps)) is not None:
         window = min(window, most)
     free = window - going

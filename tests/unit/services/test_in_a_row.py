@@ -415,6 +415,20 @@ def test_a_way_back_leaves_the_first_slot_that_comes_free_to_another_apps(wide, 
     assert pipeline.CANARY_FIRST > 1
 
 
+def test_as_many_messages_as_hosts_may_be_under_way_but_never_one_for_each_host(tmp_path, monkeypatch):
+    """Where a whole fleet may be under way, the broker gets no message for each of its hosts at once; all of them go back."""
+    monkeypatch.setattr(stopping, "BACK_SHARE", 0)
+    world = released(tmp_path, monkeypatch, hosts=HOSTS, fan_out='concurrency = "100%"')
+    world.push()
+    world.settle()
+    with monkeypatch.context() as patch:
+        patch.setattr(stopping, "MOST_BACK", 7)
+        stopping.roll_back_done(world.config.app(None), world.deps, to=None, who="test", why="the login")
+        assert len(messages_of(world, pipeline.ROLL_BACK_HOST)) == 7
+        world.run(until=lambda: world.newest().state is RolloutState.ROLLED_BACK)
+    assert counted(world, HostState.ROLLED_BACK) == HOSTS
+
+
 def hand_out(world):
     """A way back begins, with messages for as many hosts as there are slots."""
     with pytest.MonkeyPatch.context() as patch:
