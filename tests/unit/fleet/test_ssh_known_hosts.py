@@ -45,6 +45,20 @@ def test_hashed_names():
     assert blobs(found, "web1") == []
 
 
+def test_hashed_names_that_cannot_be_read():
+    """A hashed name that was cut off is no line, and hides no other."""
+    whole = hashed("web1")
+    cut = [whole[:-3], whole.rpartition("|")[0], "|1|"]
+    found = known("".join(f"{one} ssh-ed25519 {OTHER}\n" for one in cut) + f"{whole} ssh-ed25519 {BLOB}\n")
+    assert blobs(found, "web1") == [b"key one"]
+
+
+def test_a_hashed_name_that_is_revoked():
+    """A revoked key is no key of whoever else it is written down for."""
+    found = known(f"web1 ssh-ed25519 {BLOB}\n@revoked {hashed('web1')} ssh-ed25519 {BLOB}\n")
+    assert blobs(found, "web1") == []
+
+
 def test_patterns_and_exceptions():
     """Stars match, and an exclamation mark takes a name out."""
     found = known(f"*.example.com,!bad.example.com ssh-ed25519 {BLOB}\n")
