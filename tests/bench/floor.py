@@ -50,16 +50,27 @@ class Run:
 class Floor:
     """A fleet of its own, spoken to by ssh."""
 
-    def __init__(self, sshd: Sshd, folder: Path, name: str, *, kex: str | None = SAME_KEX) -> None:
-        self.sayings = Sayings(sshd, folder, name)
+    def __init__(
+        self,
+        sshd: Sshd,
+        folder: Path,
+        name: str,
+        *,
+        kex: str | None = SAME_KEX,
+        port: int | None = None,  # of a proxy before the server
+        at_once: int = AT_ONCE,
+        restart: str = "true",
+    ) -> None:
+        self.sayings = Sayings(sshd, folder, name, restart=restart)
         self._sshd = sshd
         self._folder = folder
+        self._at_once = at_once
         self._masters: list[subprocess.Popen[bytes]] = []
         (folder / "master").mkdir()
         (folder / "ssh_config").write_text(
             _CONFIG.format(
                 user=sshd.user,
-                port=sshd.port,
+                port=port or sshd.port,
                 identity=sshd.identity_file,
                 known_hosts=sshd.known_hosts,
                 folder=folder,
@@ -116,7 +127,7 @@ class Floor:
         names = "".join(f"{host.address}\n" for host in self._sshd.hosts)
         spent, began = processes.children_cpu_s(), time.monotonic()
         subprocess.run(
-            ["xargs", "-P", str(AT_ONCE), "-n", "1", str(self._one)], input=names, text=True, check=True
+            ["xargs", "-P", str(self._at_once), "-n", "1", str(self._one)], input=names, text=True, check=True
         )
         run = Run(time.monotonic() - began, processes.children_cpu_s() - spent)
         for host in self._sshd.hosts:

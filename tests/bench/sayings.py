@@ -3,6 +3,7 @@
 They are ours to the letter (headers, archive, `within=`), known beforehand; nobody who says them asks for leave or keeps books.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from rollout.domain.model import PrepareOrder, Release, SwitchOrder, Target
@@ -16,10 +17,11 @@ WITHIN_MS = 14_000
 class Sayings:
     """A fleet of its own (other folders, same hosts, same server)."""
 
-    def __init__(self, sshd: Sshd, folder: Path, name: str) -> None:
+    def __init__(self, sshd: Sshd, folder: Path, name: str, *, restart: str = "true") -> None:
         self.sshd = sshd
         self.folder = folder
         self.name = name
+        self._restart = restart
         self._program = host_program()
         self._operation = 0
         for kind in ("command", "input", "output"):
@@ -66,7 +68,7 @@ class Sayings:
         )
 
     def _order(self, release: Release) -> SwitchOrder:
-        return trivial_switch(release, self._next())
+        return replace(trivial_switch(release, self._next()), restart=self._restart)
 
 
 def trivial_switch(release: Release, number: int) -> SwitchOrder:
