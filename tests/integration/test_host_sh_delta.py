@@ -336,7 +336,7 @@ def test_a_kill_at_any_moment_leaves_a_host_that_can_go_on(running, tool, when, 
 
 
 def full_for(host, words):
-    """tar finds no room on this host when it is called so."""
+    """The host has a tar that finds no room when it is called so."""
     host.shadow(
         "tar",
         f'case $1 in {words}) cat >/dev/null; echo "tar: x: No space left on device" >&2; exit 2 ;; esac\nexec "$real" "$@"',
