@@ -22,14 +22,14 @@ _UNTESTED = frozenset({CommitState.RECEIVED, CommitState.TESTING})
 _REVERT = re.compile(r"\bThis reverts commit ([0-9a-f]{7,40})\b", re.IGNORECASE)
 # The whole line that the button of Gitea and Forgejo writes, in place of git's sentence; below it stands the old message.
 _BUTTON = re.compile(r"[\s*-]*revert ([0-9a-f]{40})\s*$", re.IGNORECASE)
-# As the buttons of GitLab and GitHub name a request that they undo, and as its commit says that it is that request.
+# As the buttons of GitLab, Bitbucket and GitHub name a request that they undo, and as its commit says that it is that request.
 _REQUEST = re.compile(r"[\w./-]*!\d+|#\d+")
 _REQUEST_UNDONE = re.compile(
-    r"\bThis reverts merge request ([\w./-]*!\d+)|^[ \t]*Reverts [\w.-]+/[\w.-]+(#\d+)[ \t\r]*$",
+    r"\bThis reverts (?:merge|pull) request ([\w./-]*!\d+|#\d+)|^[ \t]*Reverts [\w.-]+/[\w.-]+(#\d+)[ \t\r]*$",
     re.IGNORECASE | re.MULTILINE,
 )
 _MERGE_REQUEST = re.compile(r"\bSee merge request ([\w./-]*)(!\d+)")
-_PULL_REQUEST = re.compile(r"Merge pull request (#\d+) from |.* \((#\d+)\)\s*$")
+_PULL_REQUEST = re.compile(r"Merge pull request (#\d+) (?:in \S+ )?from |.* \((?:pull request )?(#\d+)\)\s*$")
 NOBODY = "0" * 40  # the hash of no commit, as git writes it
 _TRAILER = re.compile(r"^Rollout-Fixes:(.*)$", re.IGNORECASE | re.MULTILINE)
 # In capitals or not, one of these is in each message in which those find something.
@@ -37,7 +37,7 @@ UNDOING = ("revert", "rollout-fixes:")
 # Of the commits that a squashed one lists: as git's own `merge --squash` does it, and as git servers do.
 _HEADING = re.compile(r"commit ([0-9a-f]{40})\b", re.IGNORECASE)
 _TITLE = re.compile(r'[\s*-]*((?:Revert|Reapply) ".*")\s*$', re.IGNORECASE)
-_PULL_NUMBER = re.compile(r" \([#!]\d+\)")
+_PULL_NUMBER = re.compile(r" \((?:pull request )?[#!]\d+\)")
 _HASH = re.compile(r"(?<![\w-])[0-9a-f]{7,40}(?![\w-])", re.IGNORECASE)
 
 
@@ -123,11 +123,11 @@ def reverts(message: str) -> frozenset[str]:
 
 
 def requests_undone(message: str) -> frozenset[str]:
-    """The requests, as "!47", "group/project!47" (GitLab) or "#12" (GitHub), that it says it undoes; no hash tells of which commits."""
+    """The requests, as "!47", "group/project!47" (GitLab) or "#12" (GitHub, Bitbucket), that it says it undoes; no hash tells of which commits."""
     if "reverts" not in message.lower():
         return frozenset()
     named = _REQUEST_UNDONE.findall("\n".join(_own_lines(message)))
-    return frozenset(merge or pull for merge, pull in named)
+    return frozenset(one or other for one, other in named)
 
 
 def requests(message: str) -> frozenset[str]:
@@ -271,9 +271,10 @@ def _says(line: str) -> bool:
 def _own_lines(message: str) -> list[str]:
     """Its lines without the messages that a button quotes: whatever they undo or mend, this one does not.
 
-    Below a subject all is quoted; in a list of squashed commits what stands before the next one.
+    Bitbucket's puts a > before each line. Gitea's does not: below its subject all is quoted; in a list of squashed commits what stands
+    before the next one.
     """
-    lines = message.splitlines()
+    lines = [line for line in message.splitlines() if not line.lstrip().startswith(">")]
     if lines and _BUTTON.match(_PULL_NUMBER.sub("", lines[0])):
         return lines[:1]
     kept, quotes = [], False

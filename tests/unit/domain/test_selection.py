@@ -452,6 +452,8 @@ def test_what_a_message_undoes_or_mends(message, named):
         ("Revert it\n\nThis reverts merge request !47", {"!47"}),
         ("Revert it\n\nthis reverts merge request acme/tea-shop!47.", {"acme/tea-shop!47"}),
         ("* Revert it\n\n    Reverts acme/tea.shop#12\n", {"#12"}),
+        ('Revert "Sell tea (pull request #59)"\n\nThis reverts pull request #59.\n\n> It is bitter', {"#59"}),
+        ('Revert "It"\n\nThis reverts pull request #60.\n\n> This reverts pull request #59.', {"#60"}),
         ("Revert it\n\nThis reverts merge request 47", set()),
         ("It reverts acme/shop#12", set()),
         ("Reverts acme/shop#12 in part", set()),
@@ -459,7 +461,7 @@ def test_what_a_message_undoes_or_mends(message, named):
     ],
 )
 def test_which_requests_a_message_undoes(message, undone):
-    """As the buttons of GitLab and GitHub say it, in a message of their own."""
+    """As the buttons of GitLab, GitHub and Bitbucket say it, in a message of their own; what they quote another one said."""
     assert selection.requests_undone(message) == undone
 
 
@@ -474,11 +476,15 @@ def test_which_requests_a_message_undoes(message, undone):
         ("Merge pull request #12 from acme/tea\n\nSell tea (#7)", {"#12"}),
         ('Revert "Sell tea (#12)" (#13)\n\nReverts acme/shop#12', {"#13"}),
         ('Revert "Sell tea (#12)"', set()),
+        ("Merged in side (pull request #59)\n\nSell tea (#7)", {"#59"}),
+        ("Sell tea (pull request #59)", {"#59"}),
+        ("Merge pull request #59 in ACME/shop from side to main", {"#59"}),
+        ('Revert "Sell tea (pull request #59)"\n\nThis reverts pull request #59.', set()),
         ("Sell tea, see #12", set()),
     ],
 )
 def test_which_request_a_commit_was(message, names):
-    """As GitLab and GitHub write it when they merge; what is listed or quoted is another one."""
+    """As GitLab, GitHub and Bitbucket write it when they merge; what is listed or quoted is another one."""
     assert selection.requests(message) == names
 
 
@@ -490,6 +496,7 @@ def test_which_request_a_commit_was(message, names):
         f"rollout-fixes: {A}",
         "This reverts merge request !47",
         "Reverts acme/shop#12",
+        "This reverts pull request #12.",
         "Revert it\r\n\r\nReverts acme/shop#12\r\n\r\nIt is bitter",  # as a browser sends a description
     ],
 )
@@ -675,6 +682,7 @@ TELLING = [
     f"revert {'3' * 40}",
     "This reverts merge request !47",
     "    Reverts acme/shop#12",
+    "This reverts pull request #59.",
 ]
 
 

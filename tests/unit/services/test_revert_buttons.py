@@ -16,12 +16,19 @@ MERGED = {
     "gitlab": "Merge branch 'side' into 'main'\n\n{title}\n\nSee merge request acme/shop!{number}",
     "github": "{title} (#{number})",
     "github merge": "Merge pull request #{number} from acme/side\n\n{title}",
+    "bitbucket": "Merged in side (pull request #{number})\n\n{title}",
+    "bitbucket squash": "{title} (pull request #{number})",
+    "bitbucket's server": "Merge pull request #{number} in ACME/shop from side to main",
 }
+BITBUCKET = 'Revert "{title} (pull request #{number})"\n\nThis reverts pull request #{number}.\n\n{quoted}'
 REVERTS = {
     "gitea": "revert {sha}\n\nrevert {old}",
     "gitlab": "Revert \"Merge branch 'side' into 'main'\"\n\nThis reverts merge request !{number}",
     "github": 'Revert "{title}"\n\nReverts acme/shop#{number}',
     "github merge": 'Revert "{title}"\n\nReverts acme/shop#{number}',
+    "bitbucket": BITBUCKET,
+    "bitbucket squash": BITBUCKET,
+    "bitbucket's server": BITBUCKET,
 }
 
 
@@ -43,7 +50,10 @@ class Server:
     def revert(self, sha):
         """Press the button on it, and merge what that makes."""
         number, title, old = self.merged[sha]
-        return self.merge(REVERTS[self.kind].format(sha=sha, number=number, title=title, old=old))
+        quoted = "".join(f"> {line}\n" for line in old.splitlines())
+        return self.merge(
+            REVERTS[self.kind].format(sha=sha, number=number, title=title, old=old, quoted=quoted)
+        )
 
 
 @pytest.fixture(params=list(MERGED))
