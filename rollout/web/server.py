@@ -18,6 +18,7 @@ from rollout.web.connection import Connection
 log = structlog.get_logger()
 CONNECTIONS = 500
 GOODBYE_S = 5  # for requests that are under way when we are asked to end
+UNREAD_S = 30.0  # so long a client may take nothing of its answer
 
 
 def serve(path: Path | None = None) -> None:
@@ -71,7 +72,7 @@ def listen(server: ServerConfig) -> socket.socket:
     """The socket of server.listen; Conflict when it cannot be had."""
     host, port = server.listen_host, server.listen_port
     try:
-        return socket.create_server(
+        listening = socket.create_server(
             (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=512
         )
     except OSError as error:
@@ -79,3 +80,6 @@ def listen(server: ServerConfig) -> socket.socket:
             f"server.listen: {server.listen} cannot be listened on: {error.strerror or error}",
             remedy="end the program that uses it, or set [server] listen to another address",
         ) from error
+    # For each connection: else the kernel asks for ever whether there is room for more, and uvicorn waits for that.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNREAD_S * 1000))
+    return listening

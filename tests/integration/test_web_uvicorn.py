@@ -17,6 +17,8 @@ import pytest
 import uvicorn
 
 from rollout import wiring
+from rollout.domain.deliveries import End, Outcome
+from rollout.domain.model import Push
 from rollout.errors import ConfigError, Conflict
 from rollout.store import postgresql
 from rollout.web import server
@@ -68,7 +70,7 @@ def configuration(tmp_path):
 @contextmanager
 def listening(deps, limits=PATIENT):
     """The real application behind uvicorn, as `rollout web` has it; (port, uvicorn's server)."""
-    socket_ = socket.create_server(("127.0.0.1", 0))
+    socket_ = server.listen(deps.config.server)
     serving = uvicorn.Server(server.configured(an_application(deps, limits)))
     thread = threading.Thread(target=serving.run, kwargs={"sockets": [socket_]})
     thread.start()
@@ -243,6 +245,31 @@ def _until_it_is_cut_off(serving, one, endless, most=20_000_000):
             sent += len(endless)
     until(lambda: not serving.server_state.connections, what="it is cut off")
     return sent
+
+
+@pytest.mark.parametrize("drips", [False, True])
+def test_who_does_not_read_its_answer_is_cut_off(configuration, monkeypatch, drips):
+    """Of 12 MB nothing is read, or a byte at a time: the connection and what was kept for it are gone."""
+    monkeypatch.setattr(server, "UNREAD_S", 1.0)
+    deps = wiring.configured(configuration(), role="web")
+    deps.store.prepare()
+    with deps.store.transaction() as tx:
+        tx.deliveries.add(Push("github", "d-1", "ping"), None, End(Outcome.IGNORED, "x" * 12_000_000))
+    with listening(deps) as (port, serving):
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as one:
+            one.sendall(
+                f"GET /api/deliveries HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode()
+            )
+            assert one.recv(12) == b"HTTP/1.1 200"
+
+            def over():
+                if drips:
+                    with suppress(ConnectionError):
+                        one.recv(1)
+                return not serving.server_state.connections
+
+            until(over, what="it is cut off")
+        assert ask(port, "GET", "/healthz")[0] == 200
 
 
 def test_a_crowd_of_connections_is_told_when_to_come_again(configuration, monkeypatch):
