@@ -7,6 +7,7 @@ uvicorn's own does not.
 
 import asyncio
 from collections.abc import Sized
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -14,12 +15,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from rollout.web.errors import Busy, answer
+from rollout.web.together import ends
 
 HEAD_S = 10.0
 HEAD_BYTES = 16_384  # request line and headers, if they do not come at once
 _REFUSAL = answer(
     Busy("too many connections at once", remedy="try again in a moment"), {"Connection": "close"}
 )
+_GOODBYE = answer(ends(), {"Connection": "close"})
 
 
 class Connection(HttpToolsProtocol):
@@ -100,4 +103,8 @@ class Connection(HttpToolsProtocol):
 async def _answer_or_refuse(
     app: ASGIApp, connections: Sized, most: int, scope: Scope, receive: Receive, send: Send
 ) -> None:
-    await (app if len(connections) < most else _REFUSAL)(scope, receive, send)
+    try:
+        await (app if len(connections) < most else _REFUSAL)(scope, receive, send)
+    except asyncio.CancelledError:  # the goodbye is over; uvicorn would log it as an error of ours
+        with suppress(asyncio.CancelledError):  # who does not read does not hear of it
+            await _GOODBYE(scope, receive, send)

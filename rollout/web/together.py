@@ -44,7 +44,7 @@ class Together(Generic[One, Result]):
     async def run(self, one: One) -> Result:
         """What the work gives for this one; Busy when there is no room, ServiceUnavailable when it takes too long."""
         if self._closed:
-            raise _ends()
+            raise ends()
         if len(self._waiting) >= self._room:
             raise Busy(f"too many requests at once ({self._name})", remedy="try again in a moment")
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
@@ -65,7 +65,7 @@ class Together(Generic[One, Result]):
         while self._waiting:
             _, answer = self._waiting.popleft()
             if not answer.done():
-                answer.set_exception(_ends())
+                answer.set_exception(ends())
 
     def _gather(self) -> None:
         if not self._waiting or self._at_work or self._gathering:
@@ -93,7 +93,7 @@ class Together(Generic[One, Result]):
     ) -> None:
         self._at_work = False
         self._gather()
-        broken = told.exception() if not told.cancelled() else _ends()
+        broken = told.exception() if not told.cancelled() else ends()
         results = [broken] * len(answers) if broken is not None else told.result()
         for answer, result in zip(answers, results, strict=True):
             if answer.done():
@@ -104,5 +104,6 @@ class Together(Generic[One, Result]):
                 answer.set_result(result)
 
 
-def _ends() -> ServiceUnavailable:
+def ends() -> ServiceUnavailable:
+    """What is said of a request that the end of the service leaves undone."""
     return ServiceUnavailable("the service ends", remedy="nothing is lost; try again when it is back")

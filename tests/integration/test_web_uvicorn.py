@@ -407,6 +407,21 @@ def serving(file, **environment):
     )
 
 
+def test_whoever_still_sends_its_request_does_not_hold_up_the_end(configuration, monkeypatch, caplog):
+    """It is told to come again when the time to say goodbye is over, and the log has no traceback of it."""
+    monkeypatch.setattr(server, "GOODBYE_S", 1)
+    deps = wiring.configured(configuration(), role="web")
+    with listening(deps) as (port, serving), socket.create_connection(("127.0.0.1", port), timeout=60) as one:
+        one.sendall(b"POST /webhooks/github HTTP/1.1\r\nHost: x\r\nContent-Length: 4000\r\n\r\nx")
+        until(lambda: serving.server_state.tasks, what="its body is waited for")
+        serving.should_exit = True
+        head, _, body = one.makefile("rb").read().partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 503 ")
+        assert b"retry-after: " in head
+        assert json.loads(body)["message"] == "the service ends"
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
 def test_the_process_ends_cleanly_and_its_log_holds_no_secret(configuration):
     """It listens where the configuration says, ends at SIGTERM, and logs neither secrets nor addresses asked for."""
     file = configuration()
