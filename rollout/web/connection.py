@@ -69,7 +69,10 @@ class Connection(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The end of its head."""
+        """The end of its head; one Host is in it (RFC 9112, 3.2), or none where HTTP/1.0 asks."""
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
+            raise ConnectionError("a request is for one host")
         self._in_head, self._unread_bytes = False, 0
         super().on_headers_complete()
 

@@ -208,7 +208,7 @@ def test_a_head_that_never_ends_is_refused(configuration):
     "endless",
     [
         b"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 2000\r\n\r\n" + bytes(2000),
-        b"GET /healthz HTTP/1.1\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
     ],
 )
 def test_requests_that_do_not_wait_for_answers_are_refused(configuration, endless):
@@ -326,6 +326,21 @@ def test_what_is_no_http_is_refused(service):
             assert " 400 " in raw(service, sent)
     upgrade = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
     assert " 101 " not in raw(service, upgrade)
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"HTTP/1.1\r\n", 400),
+        (b"HTTP/1.1\r\nHost: x\r\nHost: x\r\n", 400),
+        (b"HTTP/1.0\r\nHost: x\r\nhost: y\r\n", 400),
+        (b"HTTP/1.1\r\nHost:\r\n", 200),
+        (b"HTTP/1.0\r\n", 200),
+    ],
+)
+def test_a_request_is_for_one_host(service, sent, status):
+    """As RFC 9112 wants it: without a Host, or with two, it is refused; HTTP/1.0 knows none."""
+    assert f" {status} " in raw(service, b"GET /healthz %s\r\n" % sent)
 
 
 @pytest.fixture
