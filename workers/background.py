@@ -15,6 +15,7 @@ log = structlog.get_logger()
 OUTBOX_S = 1.0
 POLL_S = 1.0  # how often is asked whether a poll is due
 TIDY_S = 60.0
+HEAL_S = 60.0  # for it the database reads every row of every host, and hardly ever finds one
 LOCAL_THREADS = 8
 
 
@@ -35,6 +36,7 @@ class Background:
         else:
             rounds.append(("poll", POLL_S, lambda: drivers.poll_all(deps)))
             rounds.append(("tell", OUTBOX_S, lambda: reconcile.tell(deps)))
+            rounds.append(("heal", HEAL_S, lambda: reconcile.heal(deps)))
             rounds.append(("tidy", TIDY_S, lambda: reconcile.tidy(deps)))
         for name, every_s, work in rounds:
             threading.Thread(

@@ -50,7 +50,6 @@ def sweep(
 
     `following` is `next_of`, and may do it side by side: no app waits for another one's inventory.
     """
-    _apart("heal", partial(_heal, deps))
     for part in (_silent_hosts, _due_tests, _due_rollouts, _unwatched, _failed_roll_backs, _unread_hosts):
         _apart(part.__name__, partial(_ring_part, part, deps, here))
     _roll_backs(deps, here)
@@ -95,6 +94,15 @@ def tell(deps: Deps) -> None:
     notices.send_due(deps)
 
 
+def heal(deps: Deps) -> None:
+    """A store's clock that was set back leaves leases and due times behind that nobody would live to see."""
+    longest = max(LONGEST_WAIT_S, deps.settings.lease_s, deps.settings.ring_again_s)
+    stage = max(STAGE_WAIT_S, deps.settings.ring_again_s)
+    healed = deps.store.heal(longest, stage_s=stage, pace=WATCH_PACE)
+    if healed:
+        log.warning("clock_was_set_back", rows=healed)
+
+
 def tidy(deps: Deps) -> None:
     """Remove a batch of what is not kept any longer; end what nobody will find out any more."""
     deliveries.give_up(deps)
@@ -137,15 +145,6 @@ def _ring(rings: list[Ring], deps: Deps, here: HereAndNow | None) -> None:
 
 def _ring_part(part: Callable[[Deps], list[Ring]], deps: Deps, here: HereAndNow | None) -> None:
     _ring(part(deps), deps, here)
-
-
-def _heal(deps: Deps) -> None:
-    """A store's clock that was set back leaves leases and due times behind that nobody would live to see."""
-    longest = max(LONGEST_WAIT_S, deps.settings.lease_s, deps.settings.ring_again_s)
-    stage = max(STAGE_WAIT_S, deps.settings.ring_again_s)
-    healed = deps.store.heal(longest, stage_s=stage, pace=WATCH_PACE)
-    if healed:
-        log.warning("clock_was_set_back", rows=healed)
 
 
 def _silent_hosts(deps: Deps) -> list[Ring]:

@@ -73,7 +73,7 @@ _TOO_LATE = {
     column: column > _NOW + _LONGEST.get(column, bindparam("longest_s", type_=Float()))
     for column in (*_DUE, *_LEASES, tables.apps.c.told_s)
 }
-# Every worker asks every few seconds, and hardly ever finds one.
+# It is asked every minute, and hardly ever finds one.
 _ANY_TOO_LATE = Prepared(
     select(or_(*(select(column).where(its).exists() for column, its in _TOO_LATE.items())))
 )

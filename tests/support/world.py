@@ -471,6 +471,7 @@ class World:
         still = before is not None and before == self._swept and reconcile.sweep is SWEEP
         if still and self.seconds < self._next_sweep:
             return
+        reconcile.heal(self.deps)
         reconcile.sweep(self.deps)
         reconcile.tell(self.deps)
         self._swept = before

@@ -10,7 +10,7 @@ from rollout.config.settings import Settings
 from rollout.services import reconcile
 from workers import background
 
-ROUNDS = {"sweep", "poll_all", "tell", "tidy"}
+ROUNDS = {"sweep", "poll_all", "tell", "heal", "tidy"}
 
 
 @pytest.mark.parametrize("name", sorted(ROUNDS))
@@ -27,7 +27,7 @@ def test_a_control_worker_goes_its_rounds(monkeypatch, name):
         raise OSError("this round is bad")
 
     monkeypatch.setattr(reconcile, name, fail)
-    for period in ("OUTBOX_S", "POLL_S", "TIDY_S"):
+    for period in ("OUTBOX_S", "POLL_S", "HEAL_S", "TIDY_S"):
         monkeypatch.setattr(background, period, 0.01)
     fleet = SimpleNamespace(close=lambda: None)
     deps = SimpleNamespace(settings=Settings(reconcile_s=0.01), fleet=fleet)
