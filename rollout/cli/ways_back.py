@@ -29,7 +29,9 @@ def stop(
     began = time.monotonic() if asked_at is None else asked_at
     why = reason or f"stopped by {who()}"
     lease_s = call.settings.lease_s
-    accepted = stopping.accept(rollout.id, call.store, lease_s, who=who(), why=why, keep=keep)
+    accepted = stopping.accept(
+        rollout.id, call.store, call.config.apps, lease_s, who=who(), why=why, keep=keep
+    )
     new = not over and (asked_at is not None or rollout.state is not RolloutState.ROLLING_BACK)
     with teller(as_json=call.json) as told:
         if over:

@@ -162,8 +162,14 @@ def _held(tx: Transaction, app: AppConfig, goal: Rollout) -> str | None:
     """Why automation brings nothing to anybody now."""
     commit = tx.commits.get(goal.app, goal.commit)
     if commit is not None and commit.state is CommitState.PASSED:
-        return _is_barred_inside(tx, goal) or unreadable(goal) or freezes.frozen(tx, app)
+        return _is_barred_inside(tx, goal) or _unreadable(goal) or freezes.frozen(tx, app)
     return planning.not_to_be_had(goal.commit, commit)
+
+
+def _unreadable(goal: Rollout) -> str | None:
+    """Nobody can say where a host that joins has its releases by it."""
+    unread = unreadable(goal)
+    return f"{unread}; {planning.TAKES_ALONG}" if unread else None
 
 
 def _is_barred_inside(tx: Transaction, goal: Rollout) -> str | None:

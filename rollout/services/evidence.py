@@ -7,7 +7,8 @@ from rollout.config.deploy_file import AppConfig
 from rollout.domain.bins import Bin, Side, bins
 from rollout.domain.model import Rollout
 from rollout.domain.verdict import Interval, Status, Verdict
-from rollout.services.policies import policy
+from rollout.errors import ConfigError
+from rollout.services.policies import for_the_way_back
 from rollout.services.replays import kept_samples
 from rollout.services.verdicts import judged, policy_of
 from rollout.store.store import Transaction
@@ -25,10 +26,14 @@ def canary(
     seconds of an outage one column.
 
     `reason`, `t` and `evidence` come from judging the samples once more, by the policy of the rollout. Where that does not
-    give the word that was told (a person accepted the canary, it failed during the fan-out, the samples are gone), they are
-    null and empty.
+    give the word that was told (a person accepted the canary, it failed during the fan-out, the samples are gone, the policy
+    is of another version of rollout), they are null and empty; and so are `policy` and `bins` of one that cannot be read.
     """
-    app = policy(found)
+    try:
+        app = for_the_way_back(found, {})  # what this version knows of it; the word itself was told
+    except ConfigError:
+        told: dict[str, Any] = {"status": found.canary_status, "explanation": found.canary_reason}
+        return told | {"reason": None, "t": None, "evidence": {}, "policy": None, "bins": []}
     samples = kept_samples(tx, found)
     verdict = judged(samples, policy_of(app)).verdict if samples else None
     drawn = _closely(samples) if closely else samples

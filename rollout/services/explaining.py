@@ -14,7 +14,7 @@ from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import NotFound
 from rollout.services import bars, foreseeing, freezes, outages, planning, telling, views
 from rollout.services.foreseeing import UNTESTED, Forecast, forecast, is_silent, is_tested, typical_s
-from rollout.services.policies import policy
+from rollout.services.policies import asks
 from rollout.services.rollouts import CANARY_CONFIRM, FAN_OUT_CONFIRM
 from rollout.store.store import Transaction
 
@@ -247,7 +247,7 @@ def _held_then(app: AppConfig, moment: datetime) -> str:
 
 def _asks(rollout: Rollout) -> bool:
     """Whether a stage that is still to come waits for a person's yes (`confirm`)."""
-    asked = set(policy(rollout).fan_out.confirm) - set(rollout.confirmed)
+    asked = asks(rollout) - set(rollout.confirmed)
     ahead = {R.PENDING: {CANARY_CONFIRM, FAN_OUT_CONFIRM}, R.FANNING_OUT: set()}
     return bool(asked & ahead.get(rollout.state, {FAN_OUT_CONFIRM}))
 

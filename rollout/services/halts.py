@@ -7,6 +7,7 @@ from rollout.domain.states import FINISHED, RESUME, HostEvent, HostState, Rollou
 from rollout.domain.verdict import Status
 from rollout.errors import Conflict, NotFound, StepRefused
 from rollout.services import planning
+from rollout.services.policies import unreadable
 from rollout.services.ports import Deps
 from rollout.services.rollouts import (
     CANARY_CONFIRM,
@@ -32,7 +33,7 @@ def resume(
 ) -> Rollout:
     """Go on with the stage it halted in. Conflict while too many hosts have failed, unless they are accepted."""
     with deps.store.transaction() as tx:
-        rollout = _halted(tx, rollout_id)
+        rollout = _halted(tx, rollout_id, deps, who)
         if accept_failed:
             _accept_failed(tx, rollout, who, why)
             rollout = tx.rollouts.lock(rollout_id)
@@ -46,7 +47,7 @@ def resume(
 def retry(rollout_id: RolloutId, deps: Deps, *, who: str) -> Rollout:
     """Try the failed and the unreadable hosts again, and go on; the budget continues."""
     with deps.store.transaction() as tx:
-        rollout = _halted(tx, rollout_id)
+        rollout = _halted(tx, rollout_id, deps, who)
         again = [
             host
             for host in tx.hosts.of(rollout_id, H.FAILED, H.UNKNOWN)
@@ -114,7 +115,8 @@ def include(app: str, names: list[str], deps: Deps, *, who: str) -> None:
         tx.catching_up.forget_tries(name_of_app, names)
 
 
-def _halted(tx: Transaction, rollout_id: RolloutId) -> Rollout:
+def _halted(tx: Transaction, rollout_id: RolloutId, deps: Deps, who: str) -> Rollout:
+    """The rollout that a person has going on; by rollout.toml as it is now when what it was planned with cannot be read any more."""
     rollout = tx.rollouts.lock(rollout_id)
     if rollout.state is not R.HALTED:
         over = rollout.state in FINISHED
@@ -122,7 +124,11 @@ def _halted(tx: Transaction, rollout_id: RolloutId) -> Rollout:
             f"rollout {rollout_id} is {rollout.state}, not halted",
             remedy="`rollout deploy` starts a new one" if over else f"look at it: rollout show {rollout_id}",
         )
-    return rollout
+    if (unread := unreadable(rollout)) is None:
+        return rollout
+    what = "goes by rollout.toml as it is now"
+    tx.record(rollout.app, f"rollout {rollout.id}", what, who=who, why=unread, rollout=rollout.id)
+    return tx.rollouts.update(rollout, policy=deps.config.app(rollout.app).policy())
 
 
 def _accept_failed(tx: Transaction, rollout: Rollout, who: str, why: str | None) -> None:

@@ -901,13 +901,20 @@ def _claimed(
             host = claim(tx)
             if host is None:
                 return None
-            found = (host, *deps.plans.of(tx, host.rollout))
+            found = (host, *_plan(tx, host, deps))
             crashpoints.reach("in-claim")
     except StaleWrite:
         return None  # another worker was faster
     except Exception as error:  # noqa: BLE001 -- it is raised where the claim came from
         return error
     return found
+
+
+def _plan(tx: Transaction, host: RolloutHost, deps: Deps) -> tuple[Rollout, AppConfig]:
+    """Nobody goes on by a policy that cannot be read any more; readings and ways back find theirs all the same."""
+    if host.state in {H.PREPARING, H.ACTIVATING}:
+        return deps.plans.of(tx, host.rollout)
+    return deps.plans.back(tx, host.rollout, deps.config.apps)
 
 
 def _go_on(

@@ -13,6 +13,7 @@ from rollout.domain.pipeline import pipeline, sweep
 from rollout.domain.states import CommitState, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.errors import ConfigError, Conflict, ReleaseError, RolloutError
 from rollout.services import bars, freezes, notices
+from rollout.services.policies import asks, unreadable
 from rollout.services.ports import Deps
 from rollout.store.rollouts import Planned
 from rollout.store.store import Transaction
@@ -329,6 +330,8 @@ def outdated(tx: Transaction, app: AppConfig | None, rollout: Rollout) -> str | 
         return f"app {rollout.app} is not in rollout.toml any more"
     if frozen := freezes.frozen(tx, app):  # also while it waits: then nothing is prepared for it either
         return f"{frozen}: nothing was touched, and it is planned anew afterwards"
+    if unread := unreadable(rollout):
+        return f"{unread}; it is planned anew"
     if kept := bars.keeps_from_beginning(tx, rollout):
         return kept
     if rollout.is_ahead:
@@ -377,8 +380,7 @@ def reverted_before_yes(tx: Transaction, rollout: Rollout) -> str | None:
     waits = rollout.state is RolloutState.HALTED and rollout.halted_stage is RolloutState.DEPLOYING_CANARY
     if not waits or CANARY_CONFIRM in rollout.confirmed or rollout.requested_by != AUTOMATION:
         return None
-    asks = CANARY_CONFIRM in rollout.policy.get("fan_out", {}).get("confirm", ())
-    return bars.reverted_meanwhile(tx, rollout) if asks else None
+    return bars.reverted_meanwhile(tx, rollout) if CANARY_CONFIRM in asks(rollout) else None
 
 
 def _plan_anew(rollout: Rollout, deps: Deps) -> None:

@@ -13,7 +13,7 @@ from rollout.domain.model import Rollout
 from rollout.domain.states import FINISHED, RolloutEvent
 from rollout.domain.verdict import Interval, Policy, Status, Verdict
 from rollout.errors import ConfigError
-from rollout.services.policies import policy
+from rollout.services.policies import policy, unreadable
 from rollout.services.verdicts import judged, policy_of
 from rollout.store.retention import MEASURED
 from rollout.store.store import Transaction
@@ -56,9 +56,11 @@ def under_way(rollout: Rollout) -> bool:
 
 def replay(tx: Transaction, rollout: Rollout, changes: Changes) -> Replay:
     """Judge its samples; ConfigError when the policy that `changes` makes of its own is none."""
+    then = _then(tx, rollout)
+    if (unread := unreadable(rollout)) is not None:
+        return Replay(rollout, then, Policy(**changes), missing=unread)
     own = policy_of(policy(rollout))
     asked = _asked(rollout, own, changes)
-    then = _then(tx, rollout)
     samples = kept_samples(tx, rollout)
     if not samples:
         return Replay(rollout, then, asked, missing=_missing(tx, rollout, then))

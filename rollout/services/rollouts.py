@@ -14,7 +14,7 @@ from rollout.domain.pipeline import LAST, Ring, deploy_host, pipeline, prepare_h
 from rollout.domain.states import STAGES, HostState, RolloutEvent, RolloutState
 from rollout.errors import Unhealthy
 from rollout.services import bars, deliveries, notices, planning, shares, stopping
-from rollout.services.policies import policy
+from rollout.services.policies import asks, goes_back_on_halt, policy, unreadable
 from rollout.services.ports import Deps
 from rollout.services.steps import Again, End, GoOn, Step
 from rollout.store.store import Transaction
@@ -131,7 +131,7 @@ def _start(tx: Transaction, rollout: Rollout, deps: Deps) -> Rollout:
 
 def _confirm(tx: Transaction, rollout: Rollout, stage: str) -> Rollout:
     """Halt before a stage that waits for a person's yes and has not got it."""
-    if stage not in policy(rollout).fan_out.confirm or stage in rollout.confirmed:
+    if stage not in asks(rollout) or stage in rollout.confirmed:
         return rollout
     return halt(tx, rollout, f"waits for your yes before {stage.replace('_', '-')}", automatic=False)
 
@@ -153,13 +153,22 @@ def _decide(tx: Transaction, rollout: Rollout, deps: Deps) -> tuple[list[Ring], 
         return [], failed
     if budget.must_halt(counters(rollout), limits(rollout)):
         return [], halt(tx, rollout, _too_many(tx, rollout))
-    if rollout.state is R.DEPLOYING_CANARY:
-        rollout = _decide_canary(tx, rollout, deps.worker)
-    elif rollout.state is R.FANNING_OUT and tx.hosts.all_settled(rollout.id):
+    if rollout.state is R.FANNING_OUT and tx.hosts.all_settled(rollout.id):
         done = tx.rollouts.change(rollout, RE.FINISH, who=deps.worker, due_at=None, reason=None)
         bars.after_success(tx, done, who="automation")
         return [], done
+    if (unread := unreadable(rollout)) is not None:
+        return [], _halt_unreadable(tx, rollout, unread)
+    if rollout.state is R.DEPLOYING_CANARY:
+        rollout = _decide_canary(tx, rollout, deps.worker)
     return (hand_out(tx, rollout, deps) if rollout.state in STAGES else []), rollout
+
+
+def _halt_unreadable(tx: Transaction, rollout: Rollout, unread: str) -> Rollout:
+    """What was planned is not known here, so nobody goes on with it; going back needs less."""
+    number = rollout.id
+    then = f"rollout resume {number} goes on by rollout.toml as it is; rollout stop {number} takes it back"
+    return halt(tx, rollout, f"{unread}; {then}", automatic=False, then=then)
 
 
 def convicted(tx: Transaction, rollout: Rollout) -> Rollout | None:
@@ -237,7 +246,7 @@ def halt(
         f"rollout show {number}; then "
         + (then or f"rollout resume|retry|stop {number}, or rollout exclude HOST --reason …"),
     )
-    if automatic and policy(rollout).fan_out.on_halt == "roll-back":
+    if automatic and goes_back_on_halt(rollout):
         return stopping.stop_locked(tx, halted, who="automation", why=f"on_halt is roll-back: {why}")
     return halted
 

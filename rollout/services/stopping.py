@@ -7,6 +7,7 @@ anybody had heard the end of its last order.
 """
 
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,7 @@ from rollout.domain.pipeline import Ring, roll_back_host
 from rollout.domain.states import FINISHED, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.errors import Conflict, NotFound, RolloutError
 from rollout.services import bars, notices, planning, shares
-from rollout.services.policies import path_on, policy
+from rollout.services.policies import for_the_way_back
 from rollout.services.ports import Deps
 from rollout.services.targets import target_of
 from rollout.store.store import Store, Transaction
@@ -52,16 +53,24 @@ class Accepted:
 @crashpoints.stage("stop")
 def stop(rollout_id: RolloutId, deps: Deps, *, who: str, why: str, keep: bool = False) -> Accepted:
     """End a rollout. Stopping what is stopped changes nothing; Conflict when it is done already."""
-    accepted = accept(rollout_id, deps.store, deps.settings.lease_s, who=who, why=why, keep=keep)
+    apps, lease_s = deps.config.apps, deps.settings.lease_s
+    accepted = accept(rollout_id, deps.store, apps, lease_s, who=who, why=why, keep=keep)
     announce(accepted.rollout, deps)
     return accepted
 
 
 @crashpoints.stage("stop")
 def accept(
-    rollout_id: RolloutId, store: Store, lease_s: float, *, who: str, why: str, keep: bool = False
+    rollout_id: RolloutId,
+    store: Store,
+    apps: Mapping[str, AppConfig],
+    lease_s: float,
+    *,
+    who: str,
+    why: str,
+    keep: bool = False,
 ) -> Accepted:
-    """The part of `stop` that counts, and needs nothing but the store; then it may be announced."""
+    """The part of `stop` that counts, and needs nothing but the store, and rollout.toml as it is now; then it may be announced."""
     with store.transaction() as tx:
         rollout = tx.rollouts.lock(rollout_id)
         if rollout.state is R.DONE:
@@ -76,7 +85,7 @@ def accept(
         elif new:
             rollout = stop_locked(tx, rollout, who=who, why=why, keep=keep, said=True)
         crashpoints.reach("in-decision")
-        return _accepted(tx, rollout, lease_s, new=new)
+        return _accepted(tx, rollout, apps, lease_s, new=new)
 
 
 def stop_locked(
@@ -123,15 +132,21 @@ def announce(rollout: Rollout, deps: Deps) -> None:
         deps.bell.revoke(rollout.id)
 
 
-def _accepted(tx: Transaction, rollout: Rollout, lease_s: float, *, new: bool) -> Accepted:
+def _accepted(
+    tx: Transaction, rollout: Rollout, apps: Mapping[str, AppConfig], lease_s: float, *, new: bool
+) -> Accepted:
     leased = _unsealed(tx, rollout)
-    longest = longest_s(policy(rollout), lease_s) + ROUNDS_S if leased else SOON_S
+    longest = longest_s(for_the_way_back(rollout, apps), lease_s) + ROUNDS_S if leased else SOON_S
     return Accepted(rollout, longest, tuple(host.name for host in leased), new)
 
 
 def longest_s(app: AppConfig, lease_s: float) -> float:
     """How long a host that does not answer can still be acting: its lease, then a restart and a health wait, twice."""
     return lease_s + 2 * (app.release.restart_limit + app.release.health_timeout)
+
+
+def _longest_s(rollout: Rollout, deps: Deps) -> float:
+    return longest_s(for_the_way_back(rollout, deps.config.apps), deps.settings.lease_s)
 
 
 def _unsealed(tx: Transaction, rollout: Rollout) -> list[RolloutHost]:
@@ -155,7 +170,7 @@ def drive(rollout_id: RolloutId, deps: Deps) -> bool:
             return False
         leased = _unsealed(tx, rollout)
         epoch = tx.apps.next_epoch(rollout.app)
-        left = longest_s(policy(rollout), deps.settings.lease_s) - waited
+        left = _longest_s(rollout, deps) - waited if leased else 0.0
         crashpoints.reach("in-claim")
     crashpoints.reach("after-claim")
     sealed = _seal_all(leased, rollout, epoch, time.monotonic() + left, deps)
@@ -182,7 +197,7 @@ def _seal_all(
     """
     if not leased:
         return []
-    app, end = policy(rollout), max(until, time.monotonic()) + LAST_LOOK_S
+    app, end = for_the_way_back(rollout, deps.config.apps), max(until, time.monotonic()) + LAST_LOOK_S
     with ThreadPoolExecutor(min(SEALERS, len(leased)), thread_name_prefix="seal") as pool:
         sealed = pool.map(lambda host: _is_sealed(host, app, epoch, end, deps), leased)
     return [host for host, done in zip(leased, sealed, strict=True) if done]
@@ -218,10 +233,9 @@ def _acknowledge(rollout_id: RolloutId, sealed: list[RolloutHost], epoch: Epoch,
         tx.hosts.seal([host.id for host in sealed], epoch)  # also when somebody else has acknowledged it
         if rollout.state is not R.STOPPING:
             return False
-        app = policy(rollout)
         silent = [host.name for host in _unsealed(tx, rollout)]
         waited = tx.elapsed(rollout.stop_started or 0.0)
-        if silent and waited < longest_s(app, deps.settings.lease_s):
+        if silent and waited < _longest_s(rollout, deps):
             tx.rollouts.ring_again(rollout_id, 0.5)
             return False
         acknowledged = _end(tx, rollout, silent)
@@ -285,7 +299,7 @@ def roll_back_done(app: AppConfig, deps: Deps, *, to: str | None, who: str, why:
         bars.taken_back(tx, rollout, who=who, why=why)
         if sha is not None:
             _bar_after(tx, rollout, sha, who=who, why=why)
-        tx.hosts.follow(rollout.id, partial(path_on, policy(rollout)))
+        tx.hosts.follow(rollout.id, partial(deps.plans.path_on, tx, rollout.id))
         tx.hosts.forget_waits(rollout.id)
         rings = roll_back_rings(tx, rollout, deps)
         crashpoints.reach("in-decision")

@@ -641,8 +641,8 @@ class Hosts:
         elsewhere = {its.name for _, its, elsewhere in rows if elsewhere}
         self.know(app, members, moved=elsewhere)  # by the port or path alone it may be another one, too
 
-    def follow(self, rollout: RolloutId, path_on: Callable[[Member], str]) -> None:
-        """Its hosts are looked for where they are known to be by now: one that is taken back later may have moved meanwhile."""
+    def follow(self, rollout: RolloutId, path_on: Callable[[Member], str | None]) -> None:
+        """Its hosts are looked for where they are known to be by now: one that is taken back later may have moved meanwhile. `path_on` as for `moved`."""
         now = self._tx.now()
         found = self._tx.connection.execute(_KNOWN_NOW, {"its_rollout": rollout, "now": now}).all()
         for row in found:
