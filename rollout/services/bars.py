@@ -295,7 +295,7 @@ def keeps_from_beginning(tx: Transaction, rollout: Rollout) -> str | None:
 
 
 def reverted_meanwhile(tx: Transaction, rollout: Rollout) -> str | None:
-    """As `undone_since`, of what a rollout would bring of which nothing was touched yet."""
+    """As `undone_since`, of what a rollout would bring that waits for a person's yes."""
     return undone_since(tx, _commits(tx, rollout))
 
 

@@ -169,10 +169,8 @@ def _in_rollout(tx: Transaction, app: AppConfig, rollout: Rollout) -> Why | None
         case R.DEPLOYING_CANARY | R.EVALUATING_CANARY | R.FANNING_OUT:
             words = f"in rollout {number}{_although(bars.barred_on_its_way(tx, rollout))}: {stage(rollout)}"
         case R.HALTED:
-            if undone := planning.reverted_before_yes(tx, rollout):
-                reason = f"{reason}, but nothing comes of it: {undone}"
-            barred = _although(bars.barred_on_its_way(tx, rollout))
-            halted = f"in rollout {number}, which is halted: {(reason or '').rstrip('.')}{barred}"
+            told, barred = planning.why_it_waits(tx, rollout), bars.barred_on_its_way(tx, rollout)
+            halted = f"in rollout {number}, which is halted: {(told or '').rstrip('.')}{_although(barred)}"
             return Why(f"{halted}; a person decides: rollout show {number}")
         case R.STOPPING | R.ROLLING_BACK:
             return Why(f"in rollout {number}, which is being taken back: {reason or 'a person said so'}")

@@ -182,7 +182,7 @@ def _resume(tx: Transaction, rollout: Rollout, who: str, why: str | None) -> Rol
     if (undone := planning.reverted_before_yes(tx, rollout)) is not None:
         raise Conflict(
             f"nothing comes of rollout {rollout.id}: {undone}",
-            remedy="it is planned anew in a moment: rollout status",
+            remedy=planning.in_place_of_yes(rollout),
         )
     if stage is R.DEPLOYING_CANARY:
         confirmed.add(CANARY_CONFIRM)

@@ -32,7 +32,8 @@ AUTOMATION = bars.AUTOMATION
 CANNOT = (
     "no rollout can be planned: "  # so begins the app's note from when planning failed until it has succeeded
 )
-CANARY_CONFIRM = "canary"  # the stage of `fan_out.confirm` before which nothing is touched
+CANARY_CONFIRM, FAN_OUT_CONFIRM = "canary", "fan_out"  # stages of `fan_out.confirm`
+_ASKED_IN = {RolloutState.DEPLOYING_CANARY: CANARY_CONFIRM, RolloutState.FANNING_OUT: FAN_OUT_CONFIRM}
 BEFORE_THE_NEXT = frozenset({RolloutState.FANNING_OUT})  # has its PASS: the one after it is planned ahead
 
 
@@ -59,9 +60,9 @@ def start_next(app_name: str, deps: Deps, *, may_wait: bool = False) -> Rollout 
         noted = _noted(tx, name)
         active = tx.rollouts.active(name)
         waits = None if active else tx.rollouts.pending(name)
-        reverted = active if active is not None and reverted_before_yes(tx, active) else None
+        reverted = active if active is not None and why_it_waits(tx, active) != active.reason else None
     if reverted is not None:
-        _plan_anew(reverted, deps)  # by whoever looks next
+        _ask_again(reverted, deps)
     if waits is not None and waits.is_ahead:
         deps.bell.ring([pipeline(waits.id)])
     if chosen is None:
@@ -372,25 +373,55 @@ def set_aside(tx: Transaction, rollout: Rollout, why: str, *, who: str) -> Rollo
     return given_up
 
 
-def reverted_before_yes(tx: Transaction, rollout: Rollout) -> str | None:
-    """What is undone of a rollout that waits for a person's yes to its canary, which may take a night: the yes would ship that alone.
-
-    Not of one that a person asked for.
-    """
-    waits = rollout.state is RolloutState.HALTED and rollout.halted_stage is RolloutState.DEPLOYING_CANARY
-    if not waits or CANARY_CONFIRM in rollout.confirmed or rollout.requested_by != AUTOMATION:
+def waits_before(rollout: Rollout) -> str | None:
+    """The stage for which a rollout waits for a person's yes, which may take a night; None: for none."""
+    if rollout.state is not RolloutState.HALTED or rollout.halted_stage is None:
         return None
-    return bars.reverted_meanwhile(tx, rollout) if CANARY_CONFIRM in asks(rollout) else None
+    stage = _ASKED_IN.get(rollout.halted_stage)
+    return stage if stage in asks(rollout) - set(rollout.confirmed) else None
 
 
-def _plan_anew(rollout: Rollout, deps: Deps) -> None:
-    """What waits for a yes and is reverted meanwhile is set aside, and who was asked is told."""
+def waits_for_yes(stage: str) -> str:
+    """What is said of one that does."""
+    return f"waits for your yes before {stage.replace('_', '-')}"
+
+
+def reverted_before_yes(tx: Transaction, rollout: Rollout) -> str | None:
+    """What is undone of a rollout that waits for a person's yes: that would ship it alone. Not of one that a person asked for."""
+    if waits_before(rollout) is None or rollout.requested_by != AUTOMATION:
+        return None
+    return bars.reverted_meanwhile(tx, rollout)
+
+
+def in_place_of_yes(rollout: Rollout) -> str:
+    """What leads on from there."""
+    if waits_before(rollout) == FAN_OUT_CONFIRM:
+        return f"rollout stop {rollout.id} takes it back from its canary; then both go out together"
+    return "it is planned anew in a moment: rollout status"
+
+
+def why_it_waits(tx: Transaction, rollout: Rollout) -> str | None:
+    """What is to be said by now of one that waits for a yes; of any other the reason that it has."""
+    stage, undone = waits_before(rollout), reverted_before_yes(tx, rollout)
+    if stage is None:
+        return rollout.reason
+    words = waits_for_yes(stage)
+    return f"{words}, but {undone}: {in_place_of_yes(rollout)}" if undone else words
+
+
+def _ask_again(rollout: Rollout, deps: Deps) -> None:
+    """Who was asked for a yes is told of the revert. What no host has is set aside, and planned anew; what the canary runs a person takes back."""
     with deps.store.transaction() as tx:
         locked = tx.rollouts.lock(rollout.id)
         tx.apps.lock(locked.app)
-        if (why := reverted_before_yes(tx, locked)) is not None:
-            aside = set_aside(tx, locked, why, who=deps.worker)
-            notices.add(tx, aside, "needs no yes any more", f"{why}; it is planned anew", "rollout status")
+        undone, why = reverted_before_yes(tx, locked), why_it_waits(tx, locked)
+        if undone and waits_before(locked) == CANARY_CONFIRM:
+            aside = set_aside(tx, locked, undone, who=deps.worker)
+            notices.add(tx, aside, "needs no yes any more", f"{undone}; it is planned anew", "rollout status")
+        elif why != locked.reason:
+            tx.rollouts.update(locked, reason=why)
+            if undone:
+                notices.add(tx, locked, "is not to get your yes", undone, in_place_of_yes(locked))
 
 
 def grant(tx: Transaction, rollout: Rollout) -> None:

@@ -28,7 +28,7 @@ AHEAD_TICK_S = 1.0  # how often one that was planned ahead looks whether it is i
 AHEAD_SHARE = 0.1
 LATE_S = 5.0  # a stage that nobody looked at for so long is rung by the reconciler
 PREPARE_SHARE = 0.8  # of a hosts worker's slots: roll-backs and activations always find one free
-CANARY_CONFIRM, FAN_OUT_CONFIRM = planning.CANARY_CONFIRM, "fan_out"
+CANARY_CONFIRM, FAN_OUT_CONFIRM = planning.CANARY_CONFIRM, planning.FAN_OUT_CONFIRM
 
 
 @crashpoints.stage("canary")
@@ -133,7 +133,7 @@ def _confirm(tx: Transaction, rollout: Rollout, stage: str) -> Rollout:
     """Halt before a stage that waits for a person's yes and has not got it."""
     if stage not in asks(rollout) or stage in rollout.confirmed:
         return rollout
-    return halt(tx, rollout, f"waits for your yes before {stage.replace('_', '-')}", automatic=False)
+    return halt(tx, rollout, planning.waits_for_yes(stage), automatic=False)
 
 
 def _tick(tx: Transaction, rollout: Rollout, next_s: float = STAGE_TICK_S) -> bool:

@@ -5,10 +5,10 @@ import pytest
 from rollout.domain.model import FOREIGN
 from rollout.domain.states import CommitState, HostState, RolloutState
 from rollout.errors import Conflict, NotFound
-from rollout.services import halts, reconcile, stopping
+from rollout.services import halts, intake, reconcile, stopping
 from rollout.store import clock
 from tests.support.across import recorded, row_of
-from tests.support.branch import why
+from tests.support.branch import read, why
 from tests.support.released import first_release
 from tests.support.world import World
 
@@ -344,16 +344,15 @@ def age_s(world):
         return tx.rollouts.age_s(world.newest())
 
 
-def asks_first(tmp_path, monkeypatch):
-    """A fleet where each canary waits for a yes; its first release is out, and the next one waits."""
-    world = World(tmp_path, monkeypatch, hosts=3, fan_out='mode = "strict"\nconfirm = ["canary"]')
+def asks_first(tmp_path, monkeypatch, stage="canary"):
+    """A fleet where this stage waits for a yes; its first release is out, and the next one waits."""
+    world = World(tmp_path, monkeypatch, hosts=3, fan_out=f'mode = "strict"\nconfirm = ["{stage}"]')
     world.push()
     assert world.settle().state is RolloutState.HALTED
     halts.resume(world.newest().id, world.deps, who="me")
     assert world.settle().state is RolloutState.DONE
     waits = world.push()
-    world.run(seconds=20)
-    assert "waits for your yes" in world.newest().reason
+    assert world.settle().reason == f"waits for your yes before {stage.replace('_', '-')}"
     return world, waits
 
 
@@ -385,3 +384,63 @@ def test_a_revert_of_something_else_leaves_what_waits_for_its_yes(tmp_path, monk
     world.push(f"Revert it\n\nThis reverts commit {world.newest().previous}.")
     world.run(seconds=20)
     assert (world.newest().commits, world.newest().state) == ((waits,), RolloutState.HALTED)
+
+
+def test_what_is_reverted_before_its_fan_out_gets_no_yes_and_goes_out_with_its_revert(tmp_path, monkeypatch):
+    """Who was asked is told, once; the yes is refused and names what leads on, which takes the canary back and brings both."""
+    world, reverted = asks_first(tmp_path, monkeypatch, "fan_out")
+    asked, before = world.newest(), world.runs()
+    assert reverted in before.values()
+    fix = world.push(f"Revert it\n\nThis reverts commit {reverted}.")
+    words = f"ships only together with {fix[:12]}, which undoes it"
+    assert words in why(world, reverted).because
+    for order in (halts.resume, halts.retry):
+        with pytest.raises(Conflict):
+            order(asked.id, world.deps, who="me")
+    with pytest.raises(Conflict, match=words) as refused:
+        halts.resume(asked.id, world.deps, who="me", why="looks good")
+    assert f"rollout stop {asked.id} takes it back" in refused.value.remedy
+    world.run(seconds=60)
+    assert words in world.newest().reason
+    told = [body for title, body in world.notifier.sent if f"{asked.id} is not to get your yes" in title]
+    assert [f"rollout stop {asked.id}" in body for body in told] == [True]
+    assert world.runs() == before
+    stopping.stop(asked.id, world.deps, who="me", why="reverted")
+    world.run(until=lambda: world.newest().id > asked.id and world.newest().state is RolloutState.HALTED)
+    assert (world.newest().commits, world.newest().reason) == (
+        (reverted, fix),
+        "waits for your yes before fan-out",
+    )
+    halts.resume(world.newest().id, world.deps, who="me")
+    assert world.settle().state is RolloutState.DONE
+    assert set(world.runs().values()) == {fix}
+
+
+def test_a_revert_that_is_forced_off_the_branch_gives_the_yes_back(tmp_path, monkeypatch):
+    """What is said of it is true at every moment."""
+    world, waits = asks_first(tmp_path, monkeypatch, "fan_out")
+    world.push(f"Revert it\n\nThis reverts commit {waits}.")
+    world.run(seconds=20)
+    assert "which undoes it" in world.newest().reason
+    world.workshop.commits.pop()
+    read(world)
+    world.run(seconds=20)
+    assert world.newest().reason == "waits for your yes before fan-out"
+    halts.resume(world.newest().id, world.deps, who="me")
+    assert world.settle().state is RolloutState.DONE
+    assert set(world.runs().values()) == {waits}
+
+
+def test_what_a_person_wanted_out_gets_its_yes_whatever_is_reverted(tmp_path, monkeypatch):
+    """He said so of this very commit."""
+    world = World(tmp_path, monkeypatch, hosts=3, fan_out='confirm = ["fan_out"]')
+    wanted = world.push()
+    its = intake.Wish("urgent", "ann")
+    intake.enqueue(world.config.app(None), wanted, world.deps, who="ann", now=its)
+    assert world.settle().state is RolloutState.HALTED
+    assert world.newest().requested_by == "ann"
+    world.push(f"Revert it\n\nThis reverts commit {wanted}.")
+    world.run(seconds=20)
+    halts.resume(world.newest().id, world.deps, who="me")
+    world.run(until=lambda: set(world.runs().values()) == {wanted}, seconds=60)
+    assert set(world.runs().values()) == {wanted}
