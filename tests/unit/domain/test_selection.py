@@ -683,6 +683,7 @@ TELLING = [
     "This reverts merge request !47",
     "    Reverts acme/shop#12",
     "This reverts pull request #59.",
+    f"> This reverts commit {'1' * 40}.",
 ]
 
 
