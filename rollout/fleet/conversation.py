@@ -151,12 +151,12 @@ class Conversation:
 
     def noise(self, line: str) -> None:
         """Remember a line that was no answer; the last ones go into the error message."""
-        if line.strip("\0 "):
-            self._noise.append(line.strip("\0 ")[:200])
+        if said := line.replace("\0", "").strip(" "):
+            self._noise.append(said[:200])
 
     def said(self) -> str:
         """The last that the host said beside its answers, on one line."""
-        lines = self._stderr.decode(errors="replace").split("\n")
+        lines = self._stderr.decode(errors="replace").replace("\0", "").split("\n")
         return " | ".join(line.strip()[:200] for line in [*self._noise, *lines[-5:]] if line.strip())
 
     @property

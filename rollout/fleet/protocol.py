@@ -63,7 +63,7 @@ class Reply:
         found = _FIELD.fullmatch(line)
         if found is None or self.answer is not None:
             return ""
-        key, value = found.groups()
+        key, value = found[1], found[2].replace("\0", "")  # of what a command printed; no database takes it
         if not self.fields and key not in _FIRST:
             return ""
         if key == "end":

@@ -80,6 +80,13 @@ def test_permission_is_never_negative():
     assert protocol.within(1500) == b"within=1500\n"
 
 
+def test_a_zero_byte_of_a_command_is_dropped():
+    """PostgreSQL takes none, and what a restart prints is stored with its outcome."""
+    told = reply("switched=yes", "output=started\0 once", "output=\0", "reason=un\0healthy", "end=10")
+    outcome = told.outcome(told.answer)
+    assert (outcome.answer, outcome.output, outcome.reason) == (Answer.FAILED, "started once\n", "unhealthy")
+
+
 def test_noise_before_the_first_known_key_is_ignored():
     """Greetings of a login script are not taken for answers."""
     taken = reply("Welcome!", "motd=hello", "Last login: never", "current=none", "end=0")
