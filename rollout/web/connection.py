@@ -6,11 +6,13 @@ uvicorn's own does not.
 """
 
 import asyncio
+import sys
 from collections.abc import Sized
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from httptools import HttpRequestParser
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -35,6 +37,7 @@ class Connection(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._in_head = False
         self._unread_bytes = 0  # of a head, or behind a body, of which nothing has come yet
+        self._piece = b""  # what has just come
         if (most := self.limit_concurrency) is not None:
             self.limit_concurrency = None
             # Of the server's connections, not of this one: what holds itself is freed by the collector only.
@@ -48,7 +51,9 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """The clock runs while a head is incomplete, or what is left of a body that was refused."""
         self._unread_bytes += len(data)
+        self._piece = data
         super().data_received(data)
+        self._piece = b""
         if self._unread_bytes > HEAD_BYTES:
             self.send_400_response("The request's head is too large.")
         elif self.cycle is not None and not self.cycle.response_complete:
@@ -86,8 +91,22 @@ class Connection(HttpToolsProtocol):
         self._unread_bytes = 0
         super().on_message_complete()
 
+    def _should_upgrade(self) -> bool:
+        return any(name == b"upgrade" for name, _ in self.headers)
+
+    def handle_websocket_upgrade(self) -> None:
+        """Nobody is upgraded, and who asks for it is answered all the same, as `curl --http2` and Java's own client do with each first request.
+
+        Its parser takes what follows the head for another protocol, a body too: so it is read anew, as if it had not asked.
+        """
+        rest = self._piece[sys.exception().args[0] :]  # type: ignore[union-attr]  # the parser's, with the end of the head
+        kept = b"".join(b"%b: %b\r\n" % its for its in self.headers if its[0] != b"upgrade")
+        what = (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        self.parser = HttpRequestParser(self)
+        super().data_received(b"%b %b HTTP/%b\r\n%b\r\n%b" % (*what, kept, rest))
+
     def _unsupported_upgrade_warning(self) -> None:
-        """Nothing is missing: `curl --http2` asks for one, and is answered all the same."""
+        """Nothing is missing: CONNECT is answered like any other method that is not ours."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is over."""

@@ -343,6 +343,32 @@ def test_a_request_is_for_one_host(service, sent, status):
     assert f" {status} " in raw(service, b"GET /healthz %s\r\n" % sent)
 
 
+@pytest.mark.parametrize("asks", ["h2c", "websocket"])
+@pytest.mark.parametrize("pieces", [1, 2, 7])
+def test_who_asks_for_another_protocol_is_answered_in_this_one(service, asks, pieces):
+    """With all of its body, whenever that comes; the next request on the connection is one of its own."""
+    body = push_body()
+    head = [f"{name}: {value}" for name, value in github(body)]
+    head += ["Host: x", "Connection: Upgrade, HTTP2-Settings", f"Upgrade: {asks}", "HTTP2-Settings: AAMAAABk"]
+    head += [f"Content-Length: {len(body)}"]
+    sent = "\r\n".join(["POST /webhooks/github HTTP/1.1", *head, "", ""]).encode() + body
+    with socket.create_connection(("127.0.0.1", service), timeout=60) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for number in range(pieces):
+            connection.sendall(sent[len(sent) * number // pieces : len(sent) * (number + 1) // pieces])
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        assert (answer.status, json.loads(answer.read())["outcome"]) == (202, "accepted")
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert b" 200 " in connection.makefile("rb").readline()
+
+
+def test_a_tunnel_is_refused(service):
+    """CONNECT is no method of ours, whatever it asks for besides."""
+    for more in (b"", b"Connection: Upgrade\r\nUpgrade: h2c\r\n"):
+        assert " 40" in raw(service, b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n%s\r\n" % more)
+
+
 @pytest.fixture
 def service(configuration):
     """A running service's port."""
