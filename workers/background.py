@@ -9,13 +9,14 @@ from rollout.errors import RolloutError
 from rollout.services import reconcile
 from rollout.services.perform import HereAndNow
 from rollout.services.ports import Deps
-from workers import drivers
+from workers import drivers, memory
 
 log = structlog.get_logger()
 OUTBOX_S = 1.0
 POLL_S = 1.0  # how often is asked whether a poll is due
 TIDY_S = 60.0
 HEAL_S = 60.0  # for it the database reads every row of every host, and hardly ever finds one
+MEMORY_S = 30.0
 LOCAL_THREADS = 8
 
 
@@ -33,6 +34,7 @@ class Background:
         if holds_connections:
             drive = drivers.stops()
             rounds.append(("watch", deps.settings.gate_s, lambda: reconcile.watch(deps, here, drive)))
+            rounds.append(("memory", MEMORY_S, memory.give_back))
         else:
             rounds.append(("poll", POLL_S, lambda: drivers.poll_all(deps)))
             rounds.append(("tell", OUTBOX_S, lambda: reconcile.tell(deps)))
