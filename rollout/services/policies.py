@@ -68,6 +68,11 @@ def goes_back_on_halt(rollout: Rollout) -> bool:
     return bool(rollout.policy.get("fan_out", {}).get("on_halt") == "roll-back")
 
 
+def release_path(rollout: Rollout) -> str:
+    """`release.path` of its policy, as `asks`; variables of hosts are not filled in."""
+    return str(rollout.policy.get("release", {}).get("path", ""))
+
+
 def _of_another_version(rollout: Rollout, error: ValidationError) -> ConfigError:
     its = next(problems.from_validation(error, AppConfig, "policy"))
     return ConfigError(

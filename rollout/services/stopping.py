@@ -407,7 +407,7 @@ def finish_roll_back(rollout_id: RolloutId, deps: Deps) -> None:
             return
         left = [host.name for host in tx.hosts.of(rollout_id, H.ROLLBACK_FAILED)]
         back = tx.hosts.of(rollout_id, H.ROLLED_BACK)
-        bare = [host.name for host in back if host.release is None]
+        bare = [host for host in back if host.release is None]
         why = rollout.reason or ""
         if left:
             # This stays in the history, and they will be back: the row of each says whether it is.
@@ -417,7 +417,7 @@ def finish_roll_back(rollout_id: RolloutId, deps: Deps) -> None:
         if alone := _left_alone(tx, rollout):
             why += f"; not gone back with the others, since it never reached them: {_listed(alone)}"
         if bare:
-            why += f"; without a release: {_listed(bare)}"
+            why += f"; without a release{_as_before(tx, rollout, bare)}"
         if kept := _by_hand(tx, rollout):
             why += f"; with what somebody has put there by hand: {_listed(kept)}"
         if barred := _on_what_is_barred(tx, rollout):
@@ -426,6 +426,15 @@ def finish_roll_back(rollout_id: RolloutId, deps: Deps) -> None:
         notices.add(tx, ended, "was rolled back", why, f"rollout show {rollout_id}")
         crashpoints.reach("in-report")
     planning.start_next(rollout.app, deps)
+
+
+def _as_before(tx: Transaction, rollout: Rollout, bare: list[RolloutHost]) -> str:
+    """Which hosts are, and what becomes of them: who brings hosts along takes them for behind what the fleet runs."""
+    words = f", as there was none in {bare[0].path} before: {_listed([host.name for host in bare])}"
+    runs = tx.rollouts.newest_done(rollout.app)
+    return (
+        words if runs is None else f"{words} (brought to {runs.commit[:12]} one after another: rollout hosts)"
+    )
 
 
 def _listed(names: list[str]) -> str:

@@ -9,6 +9,7 @@ from rollout.config.deploy_file import AppConfig
 from rollout.domain.model import UNREAD, AppName, Member, RolloutId
 from rollout.errors import HostError
 from rollout.services import catching_up, hosts
+from rollout.services.policies import release_path
 from rollout.services.ports import Deps
 from rollout.services.targets import member_target
 from rollout.store.store import Transaction
@@ -40,11 +41,22 @@ def verify(app_name: str, deps: Deps, *, threads: int = 16) -> Verified:
         tx.hosts.take_stock(AppName(app.name), members)
     catching_up.follow(AppName(app.name), members, deps)
     with deps.store.reading() as tx:
-        places = [_place(tx, AppName(app.name), member, deps) for member in members]
+        places = _places(tx, app, members, deps)
     with ThreadPoolExecutor(max(1, min(threads, len(places)))) as pool:
         found = list(pool.map(partial(_read, app=app, deps=deps), places))
     unread = {one.name: str(error) for one, error in zip(members, found, strict=True) if error is not None}
     return Verified(unread, _elsewhere(app, places))
+
+
+def elsewhere(tx: Transaction, app: AppConfig, members: Iterable[Member], deps: Deps) -> str | None:
+    """That what runs was put where `release.path` is not any more, where the next rollout finds nothing to go back to; None: it was not."""
+    runs = tx.rollouts.newest_done(AppName(app.name))
+    moved = runs is not None and release_path(runs) != app.release.path
+    return _elsewhere(app, _places(tx, app, members, deps)) if moved else None
+
+
+def _places(tx: Transaction, app: AppConfig, members: Iterable[Member], deps: Deps) -> list[_Place]:
+    return [_place(tx, AppName(app.name), member, deps) for member in members]
 
 
 def _place(tx: Transaction, app: AppName, member: Member, deps: Deps) -> _Place:
@@ -64,8 +76,9 @@ def _elsewhere(app: AppConfig, places: Iterable[_Place]) -> str | None:
     return (
         f"{app.name}: release.path is {one.member.path} on {one.member.name} now, and what it runs is read in {one.path}, where rollout"
         f" {one.put_by} has put it{others}: the next rollout puts its release in {one.member.path}, and leaves what is in {one.path}."
-        f" Next: put release.path back before that one, which finds nothing in {one.member.path} to go back to;"
-        f" or remove {one.path} from the hosts when it is done"
+        f" Next: put release.path back before that one, which finds nothing in {one.member.path} to go back to (a stop leaves its hosts"
+        f" without a release there, and then they are brought to what runs now, one after another); or remove {one.path} from the hosts"
+        " when it is done"
     )
 
 

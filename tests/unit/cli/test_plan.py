@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import select
 
 from rollout.domain.model import AppName
-from rollout.services import bars, freezes, planning
+from rollout.services import bars, freezes, planning, verifying
 from rollout.store import tables
 from tests.support.fakes import a_commit, a_rollout
 
@@ -153,3 +153,12 @@ def test_excluded_hosts_are_not_in_it(cli, shipped):
     a_commit(shipped)
     assert cli("exclude", "shop03", "--reason", "disk").code == 0
     assert [one["name"] for one in cli("plan", "--json").json["hosts"]] == ["shop01", "shop02", "shop04"]
+
+
+def test_another_release_path_is_told_before_anything_goes_there(cli, shipped, monkeypatch):
+    """On standard error, so that the document stays one."""
+    a_commit(shipped)
+    assert cli("plan").err == ""
+    monkeypatch.setattr(verifying, "elsewhere", lambda *_: "release.path is another one")
+    told = cli("plan", "--json")
+    assert (set(told.json), "release.path is another one" in told.err) == (KEYS, True)

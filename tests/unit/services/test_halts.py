@@ -237,7 +237,8 @@ def test_the_first_release_rolled_back_leaves_hosts_without_one(world):
     stopping.roll_back_done(world.config.app(None), world.deps, to=None, who="me", why="no")
     ended = world.settle()
     assert set(world.runs().values()) == {None}
-    assert "without a release" in ended.reason
+    assert ended.reason.startswith("no; without a release, as there was none in /srv/shop before: web01, ")
+    assert "brought to" not in ended.reason  # there is nothing that the fleet runs
 
 
 def test_the_first_release_rolled_back_leaves_what_was_put_in_its_place_by_hand(world):

@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 
 from rollout.config import deploy_file
-from rollout.domain.model import UNREAD
+from rollout.domain.model import UNREAD, Target
 from rollout.domain.states import RolloutState
 from rollout.services import catching_up, stopping, verifying
 from tests.support import world as worlds
-from tests.support.across import inventory_says, recorded, row_of
+from tests.support.across import inventory_says, recorded, row_of, state_of
+from tests.support.model_host import ModelHost
 from tests.support.world import World
 
 A, WHERE = "web04", ("127.9.9.9", "/new/srv/shop")
@@ -147,6 +148,59 @@ def test_a_reading_looks_where_the_releases_are_and_says_so(world, monkeypatch, 
     sent = orders(world, monkeypatch)
     world.run(seconds=700)
     assert sent() == []
+
+
+class Disks(dict):
+    """Hosts that have another disk for other paths."""
+
+    def __init__(self, hosts):
+        super().__init__(hosts)
+        self.others = {name: ModelHost(name) for name in hosts}
+        self.path = None
+        for name, host in hosts.items():
+            self.others[name].clock = host.clock
+
+    def __getitem__(self, name):
+        return super().__getitem__(name) if self.path == "/old/srv/shop" else self.others[name]
+
+    def told(self, call):
+        """The call of the fleet, which goes to the disk of the path that it names."""
+
+        def there(*args, **how):
+            self.path = next(one.path for one in args if isinstance(one, Target))
+            return call(*args, **how)
+
+        return there
+
+
+def test_the_first_rollout_in_another_path_says_what_a_stop_leaves(world, monkeypatch, tmp_path):
+    """`plan` before it begins, and the rollout when it is rolled back: nothing was there; then hosts are brought to what the fleet runs."""
+    older = ship(world)
+    world.fleet.hosts = disks = Disks(world.fleet.hosts)
+    for verb in ("prepare", "_switch", "status"):
+        monkeypatch.setattr(world.fleet, verb, disks.told(getattr(world.fleet, verb)))
+    assert planned_elsewhere(world) is None
+    file_says(world, tmp_path, "{root}/srv/new")
+    assert "finds nothing in /old/srv/new to go back to (a stop leaves its hosts" in planned_elsewhere(world)
+    newer = world.push()
+    world.run(until=lambda: world.newest().id == 2 and world.newest().done > 1, seconds=300)
+    stopping.stop(2, world.deps, who="ann", why="bad")
+    world.run(until=lambda: state_of(world, 2) is RolloutState.ROLLED_BACK, seconds=100)
+    with world.store.reading() as tx:
+        told = tx.rollouts.get(2).reason
+    assert told.startswith(
+        "bad; without a release, as there was none in /old/srv/new before: web01, web02 (brought"
+    )
+    assert {host.current for host in disks.others.values()} == {None}
+    world.run(until=lambda: recorded(world, "web02").release == older, seconds=100)
+    assert {recorded(world, name).release for name in disks} == {older} != {newer}
+    assert older in dict.__getitem__(disks, "web01").activations[1:]
+
+
+def planned_elsewhere(world):
+    """What `rollout plan` says of where the next rollout puts its release."""
+    with world.store.reading() as tx:
+        return verifying.elsewhere(tx, app(world), world.fleet.members(app(world)), world.deps)
 
 
 def test_a_rollback_fills_in_what_its_hosts_later_rollout_was_told(world, monkeypatch, tmp_path):
