@@ -179,7 +179,7 @@ def _resume(tx: Transaction, rollout: Rollout, who: str, why: str | None) -> Rol
             remedy=f"rollout stop {number} takes it back; rollout resume {number} --accept-canary --reason … goes on",
         )
     confirmed = set(rollout.confirmed)
-    if (undone := planning.reverted_before_yes(tx, rollout)) is not None:
+    if (undone := planning.undone_before_yes(tx, rollout)) is not None:
         raise Conflict(
             f"nothing comes of rollout {rollout.id}: {undone}",
             remedy=planning.in_place_of_yes(rollout),

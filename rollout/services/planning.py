@@ -325,8 +325,8 @@ def outdated(tx: Transaction, app: AppConfig | None, rollout: Rollout) -> str | 
         return f"rollout {active.id}, which it was to follow, is {active.state}; it is planned anew"
     if rollout.requested_by != AUTOMATION:
         return None
-    if not tx.commits.on_line(commit).on_branch:
-        return f"commit {rollout.commit[:12]} is no longer on the branch"
+    if left := _has_left(tx, commit):
+        return left
     if app is None:
         return f"app {rollout.app} is not in rollout.toml any more"
     if frozen := freezes.frozen(tx, app):  # also while it waits: then nothing is prepared for it either
@@ -364,6 +364,13 @@ def _in_its_place(chosen: Commit, why: str) -> str:
     return f"{chosen.sha[:12]} goes out in its place: {why}"
 
 
+def _has_left(tx: Transaction, commit: Commit | None) -> str | None:
+    """That a force-push has taken it off the branch."""
+    if commit is None or tx.commits.on_line(commit).on_branch:
+        return None
+    return f"commit {commit.sha[:12]} is no longer on the branch"
+
+
 def set_aside(tx: Transaction, rollout: Rollout, why: str, *, who: str) -> Rollout:
     """Nothing comes of a rollout that has not begun; what is being prepared for it is cut."""
     given_up = tx.rollouts.change(rollout, RolloutEvent.GIVE_UP, who=who, why=why, reason=why, due_at=None)
@@ -386,23 +393,24 @@ def waits_for_yes(stage: str) -> str:
     return f"waits for your yes before {stage.replace('_', '-')}"
 
 
-def reverted_before_yes(tx: Transaction, rollout: Rollout) -> str | None:
-    """What is undone of a rollout that waits for a person's yes: that would ship it alone. Not of one that a person asked for."""
+def undone_before_yes(tx: Transaction, rollout: Rollout) -> str | None:
+    """What takes back a rollout that waits for a person's yes, a revert or a force-push: that would ship it alone. Not of one that a person asked for."""
     if waits_before(rollout) is None or rollout.requested_by != AUTOMATION:
         return None
-    return bars.reverted_meanwhile(tx, rollout)
+    left = _has_left(tx, tx.commits.get(rollout.app, rollout.commit))
+    return left or bars.reverted_meanwhile(tx, rollout)
 
 
 def in_place_of_yes(rollout: Rollout) -> str:
     """What leads on from there."""
     if waits_before(rollout) == FAN_OUT_CONFIRM:
-        return f"rollout stop {rollout.id} takes it back from its canary; then both go out together"
+        return f"rollout stop {rollout.id} takes it back from its canary; what goes out then is planned anew"
     return "it is planned anew in a moment: rollout status"
 
 
 def why_it_waits(tx: Transaction, rollout: Rollout) -> str | None:
     """What is to be said by now of one that waits for a yes; of any other the reason that it has."""
-    stage, undone = waits_before(rollout), reverted_before_yes(tx, rollout)
+    stage, undone = waits_before(rollout), undone_before_yes(tx, rollout)
     if stage is None:
         return rollout.reason
     words = waits_for_yes(stage)
@@ -410,11 +418,11 @@ def why_it_waits(tx: Transaction, rollout: Rollout) -> str | None:
 
 
 def _ask_again(rollout: Rollout, deps: Deps) -> None:
-    """Who was asked for a yes is told of the revert. What no host has is set aside, and planned anew; what the canary runs a person takes back."""
+    """Who was asked for a yes is told of the revert, or the force-push. What no host has is set aside, and planned anew; what the canary runs a person takes back."""
     with deps.store.transaction() as tx:
         locked = tx.rollouts.lock(rollout.id)
         tx.apps.lock(locked.app)
-        undone, why = reverted_before_yes(tx, locked), why_it_waits(tx, locked)
+        undone, why = undone_before_yes(tx, locked), why_it_waits(tx, locked)
         if undone and waits_before(locked) == CANARY_CONFIRM:
             aside = set_aside(tx, locked, undone, who=deps.worker)
             notices.add(tx, aside, "needs no yes any more", f"{undone}; it is planned anew", "rollout status")

@@ -1,5 +1,7 @@
 """Past the budget: halt, and what a person can say then."""
 
+from dataclasses import replace
+
 import pytest
 
 from rollout.domain.model import FOREIGN
@@ -417,6 +419,40 @@ def test_what_is_reverted_before_its_fan_out_gets_no_yes_and_goes_out_with_its_r
     assert set(world.runs().values()) == {fix}
 
 
+def forced_off(world):
+    """What waits is not on the branch any more, which has another commit in its place."""
+    instead = replace(world.workshop.commits.pop(), sha="e" * 40)
+    world.workshop.commits.append(instead)
+    read(world)
+    return instead.sha
+
+
+@pytest.mark.parametrize("stage", ["canary", "fan_out"])
+def test_what_is_forced_off_the_branch_gets_no_yes(tmp_path, monkeypatch, stage):
+    """That would ship it to all hosts, and then nobody knows what replaces it: it is refused by its reason until another one asks."""
+    world, gone = asks_first(tmp_path, monkeypatch, stage)
+    asked = world.newest()
+    instead = forced_off(world)
+    words = f"commit {gone[:12]} is no longer on the branch"
+    assert words in why(world, gone).because
+    with pytest.raises(Conflict, match=words) as refused:
+        halts.resume(asked.id, world.deps, who="me")
+    if stage == "fan_out":
+        assert f"rollout stop {asked.id} takes it back" in refused.value.remedy
+        world.run(seconds=60)
+        assert words in world.newest().reason
+        stopping.stop(asked.id, world.deps, who="me", why="forced off")
+    world.run(until=lambda: world.newest().id > asked.id and world.newest().state is RolloutState.HALTED)
+    title = (
+        f"{asked.id} is not to get your yes" if stage == "fan_out" else f"{asked.id} needs no yes any more"
+    )
+    assert [words in body for its, body in world.notifier.sent if title in its] == [True]
+    assert world.newest().commits == (instead,)
+    halts.resume(world.newest().id, world.deps, who="me")
+    assert world.settle().state is RolloutState.DONE
+    assert set(world.runs().values()) == {instead}
+
+
 def test_a_revert_that_is_forced_off_the_branch_gives_the_yes_back(tmp_path, monkeypatch):
     """What is said of it is true at every moment."""
     world, waits = asks_first(tmp_path, monkeypatch, "fan_out")
@@ -432,15 +468,19 @@ def test_a_revert_that_is_forced_off_the_branch_gives_the_yes_back(tmp_path, mon
     assert set(world.runs().values()) == {waits}
 
 
-def test_what_a_person_wanted_out_gets_its_yes_whatever_is_reverted(tmp_path, monkeypatch):
-    """He said so of this very commit."""
+@pytest.mark.parametrize("forced", [False, True])
+def test_what_a_person_wanted_out_gets_its_yes_whatever_is_reverted(tmp_path, monkeypatch, forced):
+    """He said so of this very commit; nor does a force-push take that from him."""
     world = World(tmp_path, monkeypatch, hosts=3, fan_out='confirm = ["fan_out"]')
     wanted = world.push()
     its = intake.Wish("urgent", "ann")
     intake.enqueue(world.config.app(None), wanted, world.deps, who="ann", now=its)
     assert world.settle().state is RolloutState.HALTED
     assert world.newest().requested_by == "ann"
-    world.push(f"Revert it\n\nThis reverts commit {wanted}.")
+    if forced:
+        forced_off(world)
+    else:
+        world.push(f"Revert it\n\nThis reverts commit {wanted}.")
     world.run(seconds=20)
     halts.resume(world.newest().id, world.deps, who="me")
     world.run(until=lambda: set(world.runs().values()) == {wanted}, seconds=60)
