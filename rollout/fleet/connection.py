@@ -104,7 +104,8 @@ class Engine:
     def of(cls, limits: Limits) -> "Engine":
         """One for these limits."""
         pacer = Pacer(limits.connect_burst, limits.connects_per_s)
-        return cls(limits, Alarms(), Attendant(), pacer, KnownHostsFiles(), Identities())
+        alarms = Alarms()
+        return cls(limits, alarms, Attendant(alarms), pacer, KnownHostsFiles(), Identities())
 
     def close(self) -> None:
         """End its threads and let waiting connects go."""

@@ -29,13 +29,14 @@ from paramiko.message import Message
 from paramiko.packet import NeedRekeyException, Packetizer
 from paramiko.ssh_exception import MessageOrderError
 
-from rollout.fleet.deadline import Deadline
+from rollout.fleet.deadline import Alarms, Deadline
 from rollout.fleet.dial import Wire
 
 T = TypeVar("T")
 _NEVER_S = 1e9
 _NEVER, _NOW = Deadline(float("inf")), Deadline(0)
 _READER_ENDS_S = 1
+_ANSWER_S = 5  # to a host whose connection nobody uses
 _KEX_MESSAGES = range(30, 42)  # what they mean depends on the key exchange that was agreed on
 
 
@@ -188,9 +189,13 @@ class PatientTransport(paramiko.Transport):
             raise self.get_exception() or paramiko.SSHException("Unable to open channel.")
         return channel
 
-    def close(self) -> None:
-        """Shut the socket down, so that whoever reads notices and ends; then end it, if nobody did."""
+    def hang_up(self) -> None:
+        """Shut the socket down, so that whoever reads or sends notices and ends. Never waits."""
         self._wire.hang_up()
+
+    def close(self) -> None:
+        """Hang up; then end it, if nobody did."""
+        self.hang_up()
         mine = self._reader != threading.get_ident() and self._turn.acquire(timeout=_READER_ENDS_S)
         self._lose(None)
         if mine:
@@ -412,13 +417,14 @@ def _allowed(kind: str, preferred: tuple[str, ...]) -> tuple[str, ...]:
 class Attendant:
     """One thread for all connections that nobody waits at: it answers their hosts, and notices when one hangs up.
 
-    It never waits for what one of them sends: it takes packets that are there whole, and leaves what is not. An answer to a
-    host that does not read can hold it up, until the alarm of whoever uses that connection.
+    It never waits for what one of them sends: it takes packets that are there whole, and leaves what is not. A host that
+    asks and does not read the answers is hung up on: the others would wait meanwhile, and take us for gone.
     """
 
     works = hasattr(select, "epoll")  # elsewhere each connection has a thread, as paramiko has it
 
-    def __init__(self) -> None:
+    def __init__(self, alarms: Alarms) -> None:
+        self._alarms = alarms
         self._lock = threading.Lock()
         self._watched: dict[int, PatientTransport] = {}
         self._thread: threading.Thread | None = None
@@ -487,4 +493,5 @@ class Attendant:
     def _attend(self, number: int) -> None:
         transport = self._watched.get(number)
         if transport is not None:
-            transport.attend()
+            with self._alarms.at(Deadline.after(_ANSWER_S), transport.hang_up):
+                transport.attend()

@@ -12,10 +12,10 @@ import pytest
 
 from rollout.domain.model import Target
 from rollout.errors import HostKeyRefused, Unreachable
-from rollout.fleet import dial
+from rollout.fleet import dial, transport
 from rollout.fleet import pool as pool_module
 from rollout.fleet.connection import Engine, HostConnection, NoKeys, RejectUnknownKeys
-from rollout.fleet.deadline import Deadline
+from rollout.fleet.deadline import Alarms, Deadline
 from rollout.fleet.dial import Pacer, Wire, resolve
 from rollout.fleet.limits import Limits
 from rollout.fleet.pool import Pool
@@ -107,6 +107,19 @@ class Watched:
     def attend(self):
         self.attended.release()
 
+    def hang_up(self):
+        self.wire.hang_up()
+
+
+class Answering(Watched):
+    """One whose host asks for more than the network takes on the way back."""
+
+    def attend(self):
+        super().attend()
+        with contextlib.suppress(OSError):
+            while True:
+                self.wire.sendall(b"x" * 65_536)
+
 
 @pytest.fixture
 def other():
@@ -119,9 +132,11 @@ def other():
 @pytest.fixture
 def attendant():
     """One whose thread is gone at the end."""
-    made = Attendant()
+    alarms = Alarms()
+    made = Attendant(alarms)
     yield made
     made.close()
+    alarms.close()
     assert made._thread is None or not made._thread.is_alive()
 
 
@@ -136,6 +151,19 @@ def test_an_attendant_comes_once_for_each_time_it_is_asked_to_watch(wire, other,
     other.wire.hang_up()
     assert other.attended.acquire(timeout=10)  # one round later, and nothing has come of the first
     assert not watched.attended.acquire(blocking=False)
+
+
+def test_a_host_that_does_not_read_its_answers_keeps_no_others_waiting(wire, other, attendant, monkeypatch):
+    """It is hung up on: others whom nobody attended would take us for gone."""
+    monkeypatch.setattr(transport, "_ANSWER_S", 0.1)
+    wire.settimeout(None)
+    deaf = Answering(wire)
+    attendant.watch(deaf)
+    wire.other_end.sendall(b"x")
+    assert deaf.attended.acquire(timeout=10)
+    attendant.watch(other)
+    other.wire.hang_up()
+    assert other.attended.acquire(timeout=10)
 
 
 @pytest.mark.parametrize("verb", ["leave", "forget"])
@@ -211,7 +239,7 @@ def test_connections_write_nothing_into_the_shared_configuration(engine, target)
 
 def test_reader_sleeps(wire):
     """An idle transport wakes every 20 s instead of ten times a second."""
-    PatientTransport(wire, Attendant())
+    PatientTransport(wire, Attendant(Alarms()))
     assert wire.gettimeout() == 20
     assert paramiko.Transport._active_check_timeout == 0.1, (
         "paramiko has renamed or changed what repair 5 sets"
@@ -221,13 +249,13 @@ def test_reader_sleeps(wire):
 def test_transport_starts_no_timer_threads(wire):
     """The handshake has our deadline and no thread of its own."""
     before = threading.active_count()
-    PatientTransport(wire, Attendant()).packetizer.start_handshake(15)
+    PatientTransport(wire, Attendant(Alarms())).packetizer.start_handshake(15)
     assert threading.active_count() == before
 
 
 def test_old_algorithms_are_off_and_strict_key_exchange_is_on(wire):
     """SHA-1 and CBC are not offered; strict key exchange is."""
-    transport = PatientTransport(wire, Attendant())
+    transport = PatientTransport(wire, Attendant(Alarms()))
     offered = [
         *transport.preferred_ciphers,
         *transport.preferred_macs,
@@ -241,7 +269,7 @@ def test_old_algorithms_are_off_and_strict_key_exchange_is_on(wire):
 
 def test_known_key_type_is_asked_for_first(wire):
     """A host that is known by its RSA key is asked for that one, with SHA-2."""
-    transport = PatientTransport(wire, Attendant())
+    transport = PatientTransport(wire, Attendant(Alarms()))
     transport.prefer(["ssh-rsa"])
     assert transport.preferred_keys[:2] == ("rsa-sha2-512", "rsa-sha2-256")
 
