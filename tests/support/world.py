@@ -8,7 +8,7 @@ import threading
 from dataclasses import replace
 from graphlib import TopologicalSorter
 
-from rollout.config import deploy_file
+from rollout.config import deploy_file, ranges
 from rollout.config.settings import Settings
 from rollout.domain import pipeline
 from rollout.domain.model import BranchCommit, Pull, Release, TestResult
@@ -311,7 +311,7 @@ bake = "10s"
 [apps.shop.fan_out]
 {fan_out}
 [apps.shop.fleet]
-hosts = ["web[{first}:{last}]"]
+hosts = [{patterns}]
 known_hosts = "{state}/known_hosts"
 [notify]
 urls = ["json://localhost/"]
@@ -366,6 +366,13 @@ def perform(task, arguments, deps):  # noqa: PLR0911  # one line a task
     raise AssertionError(task)
 
 
+def _patterns(hosts):
+    """web1 to as many, in as few patterns as may be."""
+    width, most = max(2, len(str(hosts))), ranges.MOST
+    for first in range(1, hosts + 1, most):
+        yield f"web[{first:0{width}d}:{min(first + most - 1, hosts):0{width}d}]"
+
+
 class World:
     """One app, a fleet, a queue, a clock that moves only when told."""
 
@@ -381,12 +388,10 @@ class World:
         monkeypatch.setattr(store_clock, "own_seconds", lambda: self.seconds)
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "rollout.toml"
-        width = max(2, len(str(hosts)))
         file.write_text(
             TOML.format(
                 state=folder,
-                first=f"{1:0{width}d}",
-                last=f"{hosts:0{width}d}",
+                patterns=", ".join(f'"{pattern}"' for pattern in _patterns(hosts)),
                 fan_out=fan_out,
                 canary=canary,
                 release=release,

@@ -20,8 +20,8 @@ A, WHERE = "web04", ("127.9.9.9", "/new/srv/shop")
 def world(tmp_path, monkeypatch):
     """Where the releases are, and what restarts them, a variable of the host says."""
     toml = worlds.TOML.replace('"/srv/shop"', '"{{root}}/srv/shop"').replace('"true"', '"start {{root}}"')
-    hosts = 'hosts = [{{name = "web[{first}:{last}]", vars = {{root = "/old", zone = "eu"}}}}]'
-    monkeypatch.setattr(worlds, "TOML", toml.replace('hosts = ["web[{first}:{last}]"]', hosts))
+    hosts = 'hosts = [{{name = {patterns}, vars = {{root = "/old", zone = "eu"}}}}]'
+    monkeypatch.setattr(worlds, "TOML", toml.replace("hosts = [{patterns}]", hosts))
     return World(tmp_path, monkeypatch, hosts=4, fan_out="max_failed = 2\nretries = 0")
 
 
