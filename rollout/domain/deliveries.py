@@ -16,7 +16,7 @@ class Outcome(StrEnum):
 
     ACCEPTED = "accepted"  # no end yet: its commit is on its way
     STARTED = "started"  # a rollout began that brings its commit
-    SUPERSEDED = "superseded"  # something newer went out, or is the branch's head, in its place
+    SUPERSEDED = "superseded"  # a rollout began with something newer, or that is the branch's head, in its place
     DUPLICATE = "duplicate"  # of an earlier delivery, or of what was decided before it came
     IGNORED = "ignored"  # no push to a branch of ours
     REPORTED = "reported"  # a CI server's report, or a pull request
@@ -106,9 +106,11 @@ def _taken(told: Told, out: Out) -> End | None:
     if told.position is None or told.position > out.position:
         return None
     if told.sha == out.sha:
-        return End(Outcome.STARTED, f"commit {told.sha[:12]} went out with {out.ref}", out.ref)
+        return End(Outcome.STARTED, f"{out.ref} began with commit {told.sha[:12]}", out.ref)
     return End(
-        Outcome.SUPERSEDED, f"commit {told.sha[:12]} is older than {out.sha[:12]}, which went out", out.ref
+        Outcome.SUPERSEDED,
+        f"commit {told.sha[:12]} is older than {out.sha[:12]}, with which {out.ref} began",
+        out.ref,
     )
 
 

@@ -73,7 +73,7 @@ def test_a_webhook_of_a_known_head_makes_the_branch_be_looked_at(world, monkeypa
     world.workshop.commits.pop()
     received = webhook(world, kept)
     assert received.outcome == "duplicate"
-    assert "went out with rollout 1" in received.reason
+    assert "rollout 1 began with" in received.reason
     assert "looked at" in received.reason
     world.seconds += LOOK_S
     reconcile.poll_all(world.deps)
