@@ -385,7 +385,8 @@ def poll(app_name: str, deps: Deps, *, force: bool = False, look: pulls.Look = p
             else max(app.poll, backoff_s(failures, first=app.poll or 30.0, most=LONGEST_BACKOFF_S))
         )
         # The apps of one git server ask it neither all at once nor, when it is back, all together again.
-        tx.apps.polled(name, next_s=spread(wait, app.name, failures), failures=failures, silent=silent)
+        next_s = spread(wait, app.name, failures)
+        tx.apps.polled(name, began_s, next_s=next_s, failures=failures, silent=silent)
     if trouble is not None:
         log.warning("poll_failed", app=app.name, failures=failures, error=str(trouble))
     if not silent and heads is not None and app.tests.pull_requests:

@@ -549,8 +549,9 @@ def _choose(tx: Transaction, app: AppConfig) -> tuple[Commit | None, str]:
     name = AppName(app.name)
     base = _base(tx, name)
     queue, gone = _behind(tx, name, base), base is not None and _is_gone(base)
+    first = base is None and not queue and tx.apps.first_read(name)
     if _unread(tx, name, base, queue):
-        return None, UNREAD
+        return None, f"{no_commit(app)}: {FIRST_READING}" if first else UNREAD
     frozen = freezes.frozen(tx, app)
     if (wanted := _wanted(tx, name)) is not None:
         past = f"{freezes.HOTFIX}{frozen}; " if frozen else ""
@@ -560,7 +561,7 @@ def _choose(tx: Transaction, app: AppConfig) -> tuple[Commit | None, str]:
     if gone:
         return None, GONE
     if base is None and not queue:
-        return None, f"{no_commit(app)}: {FIRST_READING if tx.apps.first_read(name) else FIRST_COMMIT}"
+        return None, f"{no_commit(app)}: {FIRST_READING if first else FIRST_COMMIT}"
     candidates = bars.candidates(tx, app, queue)
     choice = selection.choose(candidates, tx.rollouts.durations(name), app.queue.goal, app.queue.most)
     return (None if choice.position is None else queue[choice.position - 1]), choice.reason

@@ -133,7 +133,7 @@ class Apps:
         """True for one caller an interval; without an interval (0) only for what `look` asked for."""
         self.ensure(app)
         moments = self._moments(app, every_s)
-        taken = {"poll_due_at": moments["now"] + max(every_s, HOLD_S), "looked_s": moments["now"]}
+        taken = {"poll_due_at": moments["now"] + max(every_s, HOLD_S), "looked_s": moments["held"]}
         claim = _claim_poll(polled=every_s > 0)
         return self._tx.connection.execute(claim, {**moments, **taken}).rowcount == 1
 
@@ -142,24 +142,27 @@ class Apps:
 
         Waits for nobody, as the caller has rows of hosts: what somebody else has just now is held the next time.
         """
+        its = select(apps.c.name).where(apps.c.name.in_(some), self._is_held())
+        free = apps.c.name.in_(its.with_for_update(skip_locked=True))
         until = self._tx.now() + HOLD_S
-        # But for what was asked for meanwhile, which is due.
-        held = select(apps.c.name).where(apps.c.name.in_(some), apps.c.poll_due_at.between(0, until))
-        free = apps.c.name.in_(held.with_for_update(skip_locked=True))
-        self._tx.connection.execute(update(apps).where(free).values(poll_due_at=until))
+        self._tx.connection.execute(update(apps).where(free).values(looked_s=until))
+
+    def _is_held(self) -> Any:
+        """Somebody reads the branch; what is asked for meanwhile is due when he has done so."""
+        now = self._tx.now()
+        return and_(apps.c.looked_s > now, apps.c.looked_s <= now + HOLD_S)
 
     def first_read(self, app: AppName) -> bool:
         """Whether the branch is being read for the very first time."""
-        claimed = and_(apps.c.looked_s.is_not(None), apps.c.poll_due_at > self._tx.now())
         unanswered = and_(apps.c.answered_s.is_(None), apps.c.poll_failures == 0)
-        query = select(apps.c.name).where(apps.c.name == app, claimed, unanswered)
+        query = select(apps.c.name).where(apps.c.name == app, self._is_held(), unanswered)
         return self._tx.connection.execute(query).first() is not None
 
     def _moments(self, app: AppName, every_s: float) -> dict[str, Any]:
         now = self._tx.now()
         # `never`: much later than it can be due, so the store's clock was set back.
         never = now + 2 * (every_s + LONGEST_BACKOFF_S)
-        return {"its_name": app, "now": now, "just_now": now - LOOK_S, "never": never}
+        return {"its_name": app, "now": now, "just_now": now - LOOK_S, "held": now + HOLD_S, "never": never}
 
     def look(self, some: Collection[AppName]) -> None:
         """Their branches may not be what we know: a poll is due, also of an app that is not polled, once in `LOOK_S` at most.
@@ -199,14 +202,17 @@ class Apps:
             return False
         return its.read_s < its.told_s and (since_s is None or its.read_s < since_s)
 
-    def polled(self, app: AppName, *, next_s: float, failures: int, silent: bool = False) -> None:
-        """When to poll again, how often in a row it has failed, and whether the git server was silent this time."""
+    def polled(
+        self, app: AppName, began_s: float, *, next_s: float, failures: int, silent: bool = False
+    ) -> None:
+        """Who began at this moment is done: when to poll again, how often in a row it has failed, and whether the git server was silent this time."""
         self._tx.connection.execute(
             update(apps)
             .where(apps.c.name == app)
             .values(
                 # What was asked for while this one looked is still due.
                 poll_due_at=case((apps.c.poll_due_at < 0, apps.c.poll_due_at), else_=self._tx.now() + next_s),
+                looked_s=began_s,
                 poll_failures=failures,
                 poll_silent=silent,
             )
@@ -220,11 +226,11 @@ class Apps:
             select(apps.c.poll_due_at, apps.c.looked_s).where(apps.c.name == app)
         ).first() or (0.0, None)
         now = self._tx.now()
-        if looked_s is None or looked_s > now:  # or the store's clock was set back since
+        if looked_s is None or looked_s > now + HOLD_S:  # or the store's clock was set back since
             return inf
         if due_at < 0:  # somebody asked for it, who knows when
             due_at = looked_s + LONGEST_BACKOFF_S
-        return float(now - looked_s) if now - due_at > HOLD_S else None
+        return float(now - looked_s) if now - max(due_at, looked_s) > HOLD_S else None
 
     def answers(self, app: AppName) -> None:
         """Its git server does: none of its last polls failed."""
@@ -299,10 +305,13 @@ def _next_epoch(*, postgresql: bool) -> Prepared:
 def _is_due(*, polled: bool) -> Any:
     now: Any = bindparam("now")
     due = or_(apps.c.poll_due_at.between(0, now), apps.c.poll_due_at > bindparam("never"))
-    just_now = and_(apps.c.looked_s > bindparam("just_now"), apps.c.looked_s <= now)
+    # Or is being looked at.
+    just_now = and_(apps.c.looked_s > bindparam("just_now"), apps.c.looked_s <= bindparam("held"))
+    held = and_(just_now, apps.c.looked_s > now)
     asked = and_(apps.c.poll_due_at < 0, or_(apps.c.looked_s.is_(None), not_(just_now)))
     # Whoever was to read it may have died
-    return or_(asked, due) if polled else or_(asked, and_(or_(apps.c.poll_failures != 0, HEAD_UNREAD), due))
+    again = due if polled else and_(or_(apps.c.poll_failures != 0, HEAD_UNREAD), due)
+    return or_(asked, and_(again, or_(apps.c.looked_s.is_(None), not_(held))))
 
 
 @functools.cache

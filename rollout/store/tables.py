@@ -69,7 +69,8 @@ apps = Table(
     Column("poll_due_at", Float, nullable=False, default=0.0),
     Column("poll_failures", Integer, nullable=False, default=0),
     Column("poll_silent", Boolean, nullable=False, default=False, server_default=false()),
-    Column("looked_s", Float),  # store clock; when the git server was asked last
+    # store clock; when the git server was asked last, and until when he holds that who is at it
+    Column("looked_s", Float),
     Column("told_s", Float),  # store clock; when a webhook told last of a head that may be the branch's
     Column("read_s", Float),  # store clock; when the last reading of the branch that git answered began
     Column("answered_s", Float),  # store clock; and when it ended

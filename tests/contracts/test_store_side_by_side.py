@@ -473,12 +473,12 @@ def test_the_leases_of_hosts_wait_for_nobody_who_decides_for_an_app_whose_branch
     """Of the rows that are renewed together with hosts' the app's is left out while somebody else has it, who may want one of those."""
     with store.transaction() as tx:
         assert tx.apps.claim_poll("shop", 30.0)
-        due = tx.connection.execute(text("SELECT poll_due_at FROM apps")).scalar_one()
-        tx.connection.execute(text("UPDATE apps SET poll_due_at = poll_due_at - 9"))
+        held = tx.connection.execute(text("SELECT looked_s FROM apps")).scalar_one()
+        tx.connection.execute(text("UPDATE apps SET looked_s = looked_s - 9"))
 
     def hold(tx):
         tx.apps.hold_polls(["shop"])
-        return tx.connection.execute(text("SELECT poll_due_at FROM apps")).scalar_one() >= due
+        return tx.connection.execute(text("SELECT looked_s FROM apps")).scalar_one() >= held
 
     beside = Beside(store, hold)
     with store.transaction() as tx:

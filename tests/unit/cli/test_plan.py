@@ -133,7 +133,7 @@ def test_programs_and_refusals_say_too_that_newer_commits_are_not_known(cli, shi
     bad = a_commit(shipped)
     with shipped.store.transaction() as tx:
         tx.apps.ensure(AppName("shop"))
-        tx.apps.polled(AppName("shop"), next_s=60.0, failures=3)
+        tx.apps.polled(AppName("shop"), tx.now(), next_s=60.0, failures=3)
     assert "newer commits are not known" in cli("plan", "--json").json["because"]
     bars.bar("shop", bad.sha, shipped, who="ann", why="slow")
     assert "newer commits are not known" in cli("plan", bad.sha, "--json").json["message"]

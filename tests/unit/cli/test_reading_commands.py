@@ -139,6 +139,9 @@ def test_status_says_that_nobody_looks_at_the_branch(cli, deps, monkeypatch):
     with deps.store.transaction() as tx:
         assert tx.apps.claim_poll("shop", app.poll)
     assert says not in cli("status").out
+    with deps.store.transaction() as tx:
+        tx.apps.polled("shop", tx.now(), next_s=app.poll, failures=0)
+    assert says not in cli("status").out
     now = Transaction.now
     monkeypatch.setattr(Transaction, "now", lambda tx: now(tx) + 60.0 * 5)
     assert f"  {says} for 5 min; is `rollout up` running?\n" in cli("status").out

@@ -137,8 +137,9 @@ def test_what_takes_long_to_fetch_takes_no_place_for_tests(world, monkeypatch):
     monkeypatch.setattr(world.workshop, "fetch", slow)
     push = Push("github", "delivery", "push", full_name="ann/shop", branch="main", head=sha)
     intake.receive_all([(push, app)], world.deps)
-    with world.store.transaction() as tx:  # somebody looks already
+    with world.store.transaction() as tx:  # somebody has just looked
         assert tx.apps.claim_poll("shop", app.poll)
+        tx.apps.polled("shop", tx.now(), next_s=app.poll, failures=0)
     world.run(seconds=1)
     assert limits == [testing.FETCH_S]
     intake.poll("shop", world.deps)
@@ -212,6 +213,55 @@ def test_a_first_clone_is_one_fetch_however_long_it_takes_and_said_to_be_under_w
     assert set(told) == {(False, None)}
     with world.store.reading() as tx:
         assert tx.commits.newest("shop") is not None
+
+
+@pytest.mark.parametrize("polled", [True, False])
+def test_what_is_asked_for_during_a_first_clone_is_done_when_that_is_over(world, polled):
+    """A webhook has no other worker begin a second fetch, `status` says what it said before, and then the branch is read again."""
+    app = world.config.app("shop")
+    if not polled:
+        app = app.model_copy(update={"poll": 0.0})
+        world.deps = replace(world.deps, config=replace(world.config, apps={"shop": app}))
+    fetch, told, sha = world.workshop.fetch, [], world.workshop.push()
+    push = Push("github", "delivery", "push", full_name="ann/shop", branch="main", head=sha)
+
+    def slow(*words, **more):
+        for turn in range(150):
+            if turn == 3:
+                intake.receive_all([(push, app)], world.deps)
+            world.seconds += 5
+            world.deps.leases.renew()
+            with world.store.reading() as tx:
+                told.append((tx.apps.poll_is_due("shop", app.poll), outages.unasked(tx, app)))
+                assert "it is being read for the first time" in explaining.coming(tx, app).because
+        return fetch(*words, **more)
+
+    world.workshop.fetch = slow
+    with world.store.transaction() as tx:
+        tx.apps.ensure("shop")
+        tx.apps.look(["shop"])
+    intake.poll("shop", world.deps)
+    assert set(told) == {(False, None)}
+    world.workshop.fetch = fetch
+    world.seconds += LOOK_S
+    assert intake.due(world.deps) == ["shop"]
+    intake.poll("shop", world.deps)
+    with world.store.reading() as tx:
+        assert not tx.apps.unread("shop")
+        assert not tx.apps.poll_is_due("shop", app.poll)
+
+
+def test_what_was_asked_for_of_whoever_died_is_asked_of_another_one(world):
+    """It waits for him as long as his claim."""
+    app = world.config.app("shop")
+    with world.store.transaction() as tx:
+        assert tx.apps.claim_poll("shop", app.poll)
+    with world.store.transaction() as tx:
+        tx.apps.look(["shop"])
+    for seconds, due in ((HOLD_S - 1, False), (LOOK_S + 1, True)):
+        world.seconds += seconds
+        with world.store.reading() as tx:
+            assert tx.apps.poll_is_due("shop", app.poll) is due
 
 
 def test_whoever_dies_while_it_reads_a_branch_is_followed_by_another_one(world):

@@ -267,7 +267,7 @@ def test_the_poll_is_over_for_others_before_pull_requests_are_fetched(world, mon
         return []
 
     with world.store.transaction() as tx:
-        tx.apps.polled("shop", next_s=0.0, failures=3)
+        tx.apps.polled("shop", tx.now(), next_s=0.0, failures=3)
     monkeypatch.setattr(world.workshop, "fetch_pulls", fetch)
     opened(world)
     assert failures == [0]
