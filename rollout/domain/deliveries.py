@@ -16,7 +16,7 @@ class Outcome(StrEnum):
 
     ACCEPTED = "accepted"  # no end yet: its commit is on its way
     STARTED = "started"  # a rollout began that brings its commit
-    SUPERSEDED = "superseded"  # a rollout began with something newer, or that is the branch's head, in its place
+    SUPERSEDED = "superseded"  # a rollout began with something newer, or that is the branch's head
     DUPLICATE = "duplicate"  # of an earlier delivery, or of what was decided before it came
     IGNORED = "ignored"  # no push to a branch of ours
     REPORTED = "reported"  # a CI server's report, or a pull request
