@@ -160,6 +160,10 @@ class Transaction:
         """Write an event into this very transaction (I7)."""
         self.events.add(app, subject, what, who=who, why=why, rollout=rollout, states=states)
 
+    def end(self) -> None:
+        """Nothing works any more: its connection is somebody else's soon, and the tables' verbs and it would keep each other."""
+        vars(self).clear()
+
 
 class Store:
     """SQLite (embedded) or PostgreSQL; everything else is the same."""
@@ -228,7 +232,7 @@ class Store:
                 yield tx
                 tx.events.write()
             finally:
-                del tx.connection  # used later on it would write into somebody else's
+                tx.end()
 
     @contextmanager
     def reading(self) -> Iterator[Transaction]:
@@ -238,7 +242,7 @@ class Store:
             try:
                 yield tx
             finally:
-                del tx.connection  # as above: it is kept for the next one
+                tx.end()
 
     def close(self) -> None:
         """Give the connections back."""

@@ -1,7 +1,9 @@
 """The store's conformance suite: the same truths on SQLite and on PostgreSQL."""
 
 import contextlib
+import gc
 import threading
+import weakref
 from contextlib import closing
 from dataclasses import asdict, replace
 from datetime import timedelta
@@ -114,6 +116,26 @@ def test_what_is_committed_is_on_the_disk(tmp_path):
     with store.reading() as tx:
         assert tx.connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2
     store.close()
+
+
+@pytest.mark.parametrize("kind", ["transaction", "reading"])
+def test_a_transaction_that_has_ended_is_gone(store, kind):
+    """Nobody writes through it into somebody else's, and it is freed at once: without a garbage collector, which comes late."""
+    with getattr(store, kind)() as tx:
+        tx.apps.red_told("shop")
+        events = tx.events
+    with pytest.raises(AttributeError):
+        tx.apps.red_told("shop")
+    with pytest.raises(AttributeError):
+        events.of_subject("shop", "rollout 1")
+    del events
+    gone = weakref.ref(tx)
+    gc.disable()
+    try:
+        del tx
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_an_epoch_is_never_given_out_twice(store):
