@@ -53,4 +53,4 @@ def collect_less() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 10, 2)  # a cycle waits longer, which costs some megabytes
+    gc.set_threshold(10_000, 50, 2)  # a cycle that is seen alive once waits longer: some megabytes

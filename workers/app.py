@@ -11,6 +11,7 @@ from rollout.config import deploy_file
 from rollout.config.settings import Settings
 from rollout.dispatch import celery_app
 from rollout.services.ports import Deps
+from workers import memory
 from workers.background import Background
 from workers.events import EventsInBatches
 from workers.schedule import SCHEDULE
@@ -45,8 +46,9 @@ def _forked(**_: Any) -> None:
 
 
 @worker_init.connect  # type: ignore[untyped-decorator]
-def _collect_less(**_: Any) -> None:
+def _keep_little(**_: Any) -> None:
     wiring.collect_less()
+    memory.share_arenas()
 
 
 @worker_init.connect  # type: ignore[untyped-decorator]

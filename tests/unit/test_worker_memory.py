@@ -2,6 +2,8 @@
 
 import ctypes
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,3 +27,34 @@ def test_pages_between_what_is_still_in_use_are_given_back():
     memory.give_back()
     assert len(kept) == PIECES // EACH
     assert resident() < full - PIECE * PIECES // 2
+
+
+MANY_THREADS = """
+import ctypes, sys, threading
+from workers import memory
+if sys.argv[1] == "shared":
+    memory.share_arenas()
+begin = threading.Barrier(16)
+def work():
+    begin.wait()
+    for _ in range(200):
+        bytearray(1000)
+    begin.wait()
+threads = [threading.Thread(target=work) for _ in range(16)]
+for one in threads: one.start()
+for one in threads: one.join()
+libc = ctypes.CDLL(None)
+libc.fdopen.restype = ctypes.c_void_p
+libc.malloc_info(0, ctypes.c_void_p(libc.fdopen(1, b"w")))
+libc.fflush(None)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_info"), reason="it is glibc that has arenas")
+@pytest.mark.parametrize(("how", "few"), [("shared", True), ("as it comes", False)])
+def test_threads_allocate_from_two_places(how, few):
+    """However many there are: what is freed in one place is used again by the next thread, and not kept for one that sleeps."""
+    told = subprocess.run(
+        [sys.executable, "-c", MANY_THREADS, how], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert (told.stdout.count("<heap nr=") <= memory.ARENAS) is few
