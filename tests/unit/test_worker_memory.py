@@ -1,9 +1,12 @@
 """What a worker keeps of the memory that it once needed."""
 
 import ctypes
+import gc
 import os
 import subprocess
 import sys
+import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,21 @@ def test_pages_between_what_is_still_in_use_are_given_back():
     memory.give_back()
     assert len(kept) == PIECES // EACH
     assert resident() < full - PIECE * PIECES // 2
+
+
+def test_what_only_itself_refers_to_is_freed():
+    """A worker that has nothing to do allocates too little for the collector to come by itself."""
+    one = threading.Event()
+    one.itself = one
+    gone = weakref.ref(one)
+    gc.disable()
+    try:
+        del one
+        assert gone() is not None
+        memory.give_back()
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 MANY_THREADS = """
