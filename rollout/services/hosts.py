@@ -877,15 +877,9 @@ def _begin(
     """`row_s`: for so long the message goes on with other hosts, one after another."""
     crashpoints.reach("before-claim")
 
-    # Those of a rollout one after another: at once each would wait for its row with a connection of its own.
-    def in_turn(
-        claims: Sequence[Callable[[Transaction], RolloutHost | None]],
-    ) -> list[tuple[RolloutHost, Rollout, AppConfig] | Exception | None]:
-        return [_claimed(deps, each) for each in claims]
-
-    found = deps.together.do(("claims", rollout), claim, in_turn)
-    if isinstance(found, Exception):
-        raise found
+    # Those of a rollout one after another: at once each would wait for its row with a connection of its own. Whoever has
+    # claimed goes on at once: his lease runs.
+    found = deps.together.do(("claims", rollout), claim, lambda each: [_claimed(deps, *each)], most=1)
     if found is None:
         return None
     crashpoints.reach("after-claim")
@@ -895,7 +889,7 @@ def _begin(
 
 def _claimed(
     deps: Deps, claim: Callable[[Transaction], RolloutHost | None]
-) -> tuple[RolloutHost, Rollout, AppConfig] | Exception | None:
+) -> tuple[RolloutHost, Rollout, AppConfig] | None:
     try:
         with deps.store.transaction() as tx:
             host = claim(tx)
@@ -905,8 +899,6 @@ def _claimed(
             crashpoints.reach("in-claim")
     except StaleWrite:
         return None  # another worker was faster
-    except Exception as error:  # noqa: BLE001 -- it is raised where the claim came from
-        return error
     return found
 
 

@@ -50,12 +50,19 @@ class Together:
         self._company: OrderedDict[Hashable, float] = OrderedDict()
 
     def do(
-        self, key: Hashable, item: T, work: Callable[[Sequence[T]], Sequence[R]], *, every_s: float = 0.0
+        self,
+        key: Hashable,
+        item: T,
+        work: Callable[[Sequence[T]], Sequence[R]],
+        *,
+        every_s: float = 0.0,
+        most: int = MOST,
     ) -> R:
         """What `work` makes of this, called with some whose key is the same; for this one alone when it fails for several.
 
         `work` is the same for everyone with this key, and it does all or nothing. After several at once the next ones are
-        begun `every_s` later, so that they are several too: under load most of the cost is theirs together.
+        begun `every_s` later, so that they are several too: under load most of the cost is theirs together. At most `most`
+        at once: 1 of what only has its turn.
         """
         mine = Part(item)
         with self._lock:
@@ -71,7 +78,7 @@ class Together:
                 self._gave_up(key, mine)
                 raise
         if mine.leads:
-            self._lead(key, mine, work, every_s)
+            self._lead(key, mine, work, every_s, most)
         return mine.result if mine.written else work([item])[0]
 
     def wait(self, part: Part) -> None:
@@ -87,7 +94,12 @@ class Together:
         time.sleep(seconds)
 
     def _lead(
-        self, key: Hashable, mine: Part, work: Callable[[Sequence[Any]], Sequence[Any]], every_s: float
+        self,
+        key: Hashable,
+        mine: Part,
+        work: Callable[[Sequence[Any]], Sequence[Any]],
+        every_s: float,
+        most: int,
     ) -> None:
         others: list[Part] = []
         try:
@@ -97,7 +109,7 @@ class Together:
                 self.rest(left)
             with self._lock:
                 waiting = self._waiting[key]
-                others += (waiting.popleft() for _ in range(min(len(waiting), MOST - 1)))
+                others += (waiting.popleft() for _ in range(min(len(waiting), most - 1)))
                 self._company.pop(key, None)
                 if others:
                     self._company[key] = self.now()

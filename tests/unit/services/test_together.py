@@ -235,3 +235,29 @@ def test_a_claim_that_waits_for_its_rollouts_row_holds_up_no_other_rollout():
             assert pool.submit(hosts._begin, 2, lambda _tx: None, deps).result(60) is None
         finally:
             unlocked.set()
+
+
+def test_who_has_claimed_goes_on_while_those_behind_him_claim():
+    """His lease runs: with a database that takes long it was over before he was let go, together with all who had come."""
+    deps = SimpleNamespace(store=SimpleNamespace(transaction=contextlib.nullcontext), together=Together())
+    first, is_back, seen = threading.Event(), threading.Event(), []
+
+    def waits(many):
+        return lambda: len(deps.together._waiting.get(("claims", 1), ())) == many
+
+    def claim_when_two_wait(_tx):
+        first.set()
+        until(waits(2), what="two wait")
+
+    def claim_when_the_one_before_is_back(_tx):
+        seen.append(is_back.wait(20))
+
+    with ThreadPoolExecutor(3) as pool:
+        pool.submit(hosts._begin, 1, claim_when_two_wait, deps)
+        assert first.wait(60)
+        second = pool.submit(hosts._begin, 1, lambda _tx: None, deps)
+        until(waits(1), what="the second waits")
+        pool.submit(hosts._begin, 1, claim_when_the_one_before_is_back, deps)
+        assert second.result(60) is None
+        is_back.set()
+    assert seen == [True]
