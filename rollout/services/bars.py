@@ -281,13 +281,15 @@ def brought(tx: Transaction, rollout: Rollout) -> list[str]:
 
 
 def keeps_from_beginning(tx: Transaction, rollout: Rollout) -> str | None:
-    """What has been barred since it was planned: in it, or in what it follows, and nothing in it mends that.
+    """What has been barred since it was planned: in it, or before it begins in what it follows, and nothing in it mends that.
 
     Of one that waits for another rollout also what was reverted meanwhile: it goes out together with its revert, or not at all.
     """
     batch = _commits(tx, rollout)
     seen = _with_inner(tx, rollout.app, [candidate(commit, tx) for commit in batch])
-    kept = selection.brought(_with_below(tx, rollout.app, seen))
+    if rollout.state is R.PENDING:  # what has begun is itself what others would follow
+        seen = _with_below(tx, rollout.app, seen)
+    kept = selection.brought(seen)
     if not kept:
         return undone_since(tx, batch) if rollout.is_ahead else None
     way = "follow" if kept[0] in dict(seen[0].below) else "bring"

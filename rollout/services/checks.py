@@ -7,7 +7,7 @@ from rollout.domain import checks
 from rollout.domain.checks import Decision, Word
 from rollout.domain.deliveries import End, Outcome
 from rollout.domain.model import AppName, Check, CheckState, Commit, Push
-from rollout.domain.states import CommitState, RolloutState
+from rollout.domain.states import CommitState
 from rollout.errors import Conflict
 from rollout.services import bars, planning, turns
 from rollout.services.intake import NOT_OURS, Ended, Received, ToldOf, add_ended
@@ -198,9 +198,9 @@ def look_back(tx: Transaction, app: AppConfig, built: Commit) -> None:
 
 
 def _is_on_its_way(tx: Transaction, commit: Commit) -> bool:
-    """To hosts, or out on them; neither what is only planned, nor what is, or was, taken back."""
+    """To hosts, or out on them; neither what is only planned or waits for a person's yes, nor what is, or was, taken back."""
     active = tx.rollouts.active(commit.app)
-    goes = active is not None and active.state not in {RolloutState.STOPPING, RolloutState.ROLLING_BACK}
+    goes = active is not None and active.state in bars.ON_ITS_WAY and planning.waits_before(active) is None
     newest = (
         tx.commits.get(commit.app, active.commit) if active and goes else planning.released(tx, commit.app)
     )

@@ -394,11 +394,11 @@ def waits_for_yes(stage: str) -> str:
 
 
 def undone_before_yes(tx: Transaction, rollout: Rollout) -> str | None:
-    """What takes back a rollout that waits for a person's yes, a revert or a force-push: that would ship it alone. Not of one that a person asked for."""
+    """What takes back a rollout that waits for a person's yes: a force-push, a bar, or a revert, without which that would ship it. Not of one that a person asked for."""
     if waits_before(rollout) is None or rollout.requested_by != AUTOMATION:
         return None
     left = _has_left(tx, tx.commits.get(rollout.app, rollout.commit))
-    return left or bars.reverted_meanwhile(tx, rollout)
+    return left or bars.keeps_from_beginning(tx, rollout) or bars.reverted_meanwhile(tx, rollout)
 
 
 def in_place_of_yes(rollout: Rollout) -> str:

@@ -11,7 +11,18 @@ from rollout.domain.deliveries import Outcome
 from rollout.domain.model import BranchCommit, Check, CheckState, Member, Pull, Push, Role
 from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import Conflict
-from rollout.services import bars, checks, explaining, freezes, intake, planning, stopping, telling, views
+from rollout.services import (
+    bars,
+    checks,
+    explaining,
+    freezes,
+    halts,
+    intake,
+    planning,
+    stopping,
+    telling,
+    views,
+)
 from rollout.store import checks as rows
 from rollout.store.checks import MOST_NAMES
 from rollout.store.rollouts import Planned
@@ -654,6 +665,30 @@ def test_a_failure_after_the_commit_went_out_stops_nothing_and_is_told(world):
     assert state_of(world, sha).state is CommitState.PASSED
     assert set(world.runs().values()) == {sha}
     assert any("check unit failed after" in title for title, _ in world.notifier.sent)
+
+
+@pytest.mark.parametrize("stage", ["canary", "fan_out"])
+def test_a_failure_of_what_waits_for_a_yes_bars_it(world, stage):
+    """A person was asked for what had passed: whoever says yes now is told what it is by now."""
+    its = world.config.app("shop")
+    its = its.model_copy(update={"fan_out": its.fan_out.model_copy(update={"confirm": (stage,)})})
+    world.config = replace(world.config, apps={"shop": its})
+    world.deps = replace(world.deps, config=world.config)
+    sha = passed(world)
+    assert world.settle().state is RolloutState.HALTED
+    asked, before = world.newest(), world.runs()
+    report(world, sha, "unit", "failure")
+    assert state_of(world, sha).state is CommitState.BARRED
+    with pytest.raises(Conflict, match="is barred since it was planned"):
+        halts.resume(asked.id, world.deps, who="me")
+    world.run(seconds=60)
+    assert (world.newest().id, world.runs()) == (asked.id, before)
+    assert not any("is out or on its way" in body for _, body in world.notifier.sent)
+    report(world, sha, "unit", "success")
+    world.run(until=lambda: (world.newest().reason or "").startswith("waits for your yes before"))
+    halts.resume(world.newest().id, world.deps, who="me")
+    assert world.settle().state is RolloutState.DONE
+    assert set(world.runs().values()) == {sha}
 
 
 @pytest.mark.parametrize("set_aside", [False, True])

@@ -7,7 +7,7 @@ import pytest
 from rollout.domain.model import FOREIGN
 from rollout.domain.states import CommitState, HostState, RolloutState
 from rollout.errors import Conflict, NotFound
-from rollout.services import halts, intake, reconcile, stopping
+from rollout.services import bars, halts, intake, reconcile, stopping
 from rollout.store import clock
 from tests.support.across import recorded, row_of
 from tests.support.branch import read, why
@@ -451,6 +451,29 @@ def test_what_is_forced_off_the_branch_gets_no_yes(tmp_path, monkeypatch, stage)
     halts.resume(world.newest().id, world.deps, who="me")
     assert world.settle().state is RolloutState.DONE
     assert set(world.runs().values()) == {instead}
+
+
+@pytest.mark.parametrize("stage", ["canary", "fan_out"])
+def test_what_is_barred_gets_no_yes(tmp_path, monkeypatch, stage):
+    """The yes is for what automation would ship: before its canary it is set aside, before its fan-out the yes is refused until the bar is taken back."""
+    world, bad = asks_first(tmp_path, monkeypatch, stage)
+    asked, before = world.newest(), world.runs()
+    bars.bar("shop", bad, world.deps, who="ann", why="slow")
+    words = f"commit {bad[:12]}, which it would bring, is barred since it was planned"
+    assert why(world, bad).because.count("is barred") == 1
+    with pytest.raises(Conflict, match=words):
+        halts.resume(asked.id, world.deps, who="me")
+    world.run(seconds=60)
+    title = (
+        f"{asked.id} is not to get your yes" if stage == "fan_out" else f"{asked.id} needs no yes any more"
+    )
+    assert [words in body for its, body in world.notifier.sent if title in its] == [True]
+    assert (world.newest().id, world.runs()) == (asked.id, before)
+    bars.unbar("shop", bad, world.deps, who="ann", why="it is not")
+    world.run(until=lambda: world.newest().reason == f"waits for your yes before {stage.replace('_', '-')}")
+    halts.resume(world.newest().id, world.deps, who="me")
+    assert world.settle().state is RolloutState.DONE
+    assert set(world.runs().values()) == {bad}
 
 
 def test_a_revert_that_is_forced_off_the_branch_gives_the_yes_back(tmp_path, monkeypatch):
