@@ -22,7 +22,7 @@ from rollout.errors import ConfigError, Conflict, IllegalTransition, NotFound, S
 from rollout.store import clock as store_clock
 from rollout.store import migrate
 from rollout.store.rollouts import Planned
-from rollout.store.store import Store
+from rollout.store.store import CACHE_KB, Store
 from rollout.store.tables import commits
 
 SHA = "a" * 40
@@ -115,6 +115,15 @@ def test_what_is_committed_is_on_the_disk(tmp_path):
     store = Store(f"sqlite:///{tmp_path}/rollout.db")
     with store.reading() as tx:
         assert tx.connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2
+    store.close()
+
+
+@pytest.mark.parametrize("kind", ["transaction", "reading"])
+def test_a_connection_to_sqlite_keeps_few_pages(tmp_path, kind):
+    """A worker has twenty of them, and two megabytes of each were most of what it grows by with its database."""
+    store = Store(f"sqlite:///{tmp_path}/rollout.db")
+    with getattr(store, kind)() as tx:
+        assert tx.connection.exec_driver_sql("PRAGMA cache_size").scalar_one() == -CACHE_KB
     store.close()
 
 
