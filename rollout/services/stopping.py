@@ -35,7 +35,7 @@ DRIVE_HOLD_S = 3.0  # a driver that dies is replaced after so long
 SEALERS = 256  # threads that mostly wait: hosts that answer must not queue behind silent ones
 SOON_S = 5.0  # an acknowledgement that waits for no host; on SQLite a frozen writer is waited for, 2 s
 BACK_SHARE = 4  # so many times a hosts worker's slots have a message at once when a way back begins: there may be more workers
-MOST_BACK = 1000  # messages at once, whatever rollout.toml allows to be under way: each is a row, which goes from host to host
+MOST_BACK = 500  # messages at once, whatever rollout.toml allows to be under way: each is a row, which goes from host to host
 MORE_BACK = 8  # hosts for which there is a message when none waits any more: a worker may have come, or a row have ended
 ROUNDS_S = 15.0  # beyond a silent host's time: a driver that was cut off is replaced, its locks are freed, a last look
 
