@@ -206,8 +206,10 @@ def _although(barred: str | None) -> str:
 
 
 def _is_past(tx: Transaction, rollout: Rollout) -> bool:
-    """The fleet has gone back past it (`rollback --to`)."""
+    """The fleet has gone back past it: by `rollback --to`, or with its first release, since when nothing runs."""
     runs, shipped = planning.released(tx, rollout.app), tx.commits.get(rollout.app, rollout.commit)
+    if tx.rollouts.released(rollout.app) is None:
+        return True
     if runs is None or shipped is None or not (runs.on_branch and shipped.on_branch):
         return False
     return not bars.is_in(shipped, runs)

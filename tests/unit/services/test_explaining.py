@@ -287,6 +287,20 @@ def test_halted_and_taken_back(world):
     assert why(world, later).expected_at is None
 
 
+def test_what_is_taken_back_with_the_first_release_is_not_out(world):
+    """After `rollback --to` the first one, and `rollback` of that, nothing runs: what had gone out in between waits for the head again."""
+    second = world.push()
+    until(world, RolloutState.DONE)
+    world.push()
+    until(world, RolloutState.DONE)
+    for to in (f"{1:040x}", None):
+        stopping.roll_back_done(world.config.app(None), world.deps, to=to, who="ann", why="slow")
+        world.run(seconds=60)
+    head = world.push()
+    bars.unbar("shop", second, world.deps, who="ann", why="it was not this one")
+    assert why(world, second).because.startswith(f"older than {head[:12]}, and inside of it: ")
+
+
 def test_frozen_dropped_and_outrun(world):
     """A freeze says until when, a commit that left the branch and one that runs inside another say so."""
     freezes.freeze(world.config.app(None), world.deps, who="ann", why="the sale", until=None)
