@@ -1,7 +1,7 @@
 """Which rollouts are to come, by the rules that will decide: selection is asked round by round.
 
 As if the tests that are still to come passed and what is under way went well; a rollout is taken to last as long as half
-of the recent ones did, and tests as long as the last ones: the next rollout waits for none that take longer than what it
+of the recent ones did, and tests as long as the last ones: a rollout waits for none that take longer than what it
 waits for anyway, if it can go without.
 """
 
@@ -98,6 +98,8 @@ class _Rounds:
         self._durations_s = tx.rollouts.durations(name)
         self._each = timedelta(seconds=typical_s(tx, name))
         self._free_at, self._thawed_at = _free_at(tx, app), freezes.over_at(tx, app)
+        self._took_s = took_of_tests_s(tx, app)
+        self._left_s = self._all_left_s()
         # Then nobody knows when that is, nor which tests are over by then.
         self._is_endless = self._thawed_at is None and freezes.frozen(tx, app) is not None
 
@@ -109,25 +111,25 @@ class _Rounds:
             self._bar_the_last(self._tx.commits.get(name, active.commit))
         before = int(planning.planned_ahead(self._tx, self._app) is not None)
         for rounds in range(before, before + MOST_ROUNDS):
-            is_next = rounds == before
-            choice, seen = self._choose(start, is_next=is_next)
+            choice, seen = self._choose(start)
             while choice.position is not None and self._is_bad(start, seen[: choice.position]):
                 # There is one less that may go out with others.
-                choice, seen = self._choose(start, is_next=is_next)
+                choice, seen = self._choose(start)
             if choice.position is None:
                 return Forecast(stuck=self._before_that(start, self._in_time(choice.reason)))
             end = start + choice.position
             is_wish = self._queue[end - 1].now_reason is not None
             seen = self._known[start:end]
             free_at = self._free_at if is_wish else max(self._thawed(), self._heard_at(seen))
+            to_be_tested = self._known[end - 1 : end] if is_wish else self._known[:end]
+            untested = sum(is_tested(one, self._again) for one in to_be_tested)
             if place < end:
-                to_be_tested = self._known[end - 1 : end] if is_wish else self._known[:end]
-                untested = sum(is_tested(one, self._again) for one in to_be_tested)
                 previous = self._queue[start - 1].sha if start else planning.runs_then(self._tx, self._app)
                 commits = tuple(self._queue[start:end])
                 return Forecast(commits, previous, rounds, untested, tuple(seen), free_at)
             self._bar_the_last(self._queue[end - 1])
-            self._free_at = (free_at if is_wish else freezes.free_at(self._app, free_at)) + self._each
+            begins_at = max(free_at, self._tested_at(untested))
+            self._free_at = (begins_at if is_wish else freezes.free_at(self._app, begins_at)) + self._each
             start = end
         not_before = freezes.text(self._app, freezes.free_at(self._app, self._thawed()))
         stuck = f"more than {MOST_ROUNDS} rollouts go before it, so not before {not_before}"
@@ -188,34 +190,46 @@ class _Rounds:
 
         self._known, self._hoped = marked(self._known), marked(self._hoped)
 
-    def _choose(self, start: int, *, is_next: bool) -> tuple[selection.Choice, Sequence[Candidate]]:
-        """As planning would when the rollouts before it are out, and of what it knows then: what waits has grown older.
-
-        `is_next`: what can go out then does so, and waits for nobody's tests.
-        """
-        later_s = (freezes.free_at(self._app, self._thawed()) - self._tx.today()).total_seconds()
-        if is_next and not self._is_endless:
-            seen = self._as_then(max(0.0, later_s))
-            choice = _choose(self._app, self._queue, seen, self._durations_s, later_s)
+    def _choose(self, start: int) -> tuple[selection.Choice, Sequence[Candidate]]:
+        """As planning would when the rollouts before it are out, as soon as it can, and of what it knows then: what waits has grown older."""
+        free_s = max(0.0, (freezes.free_at(self._app, self._thawed()) - self._tx.today()).total_seconds())
+        queue = self._queue[start:]
+        for later_s in () if self._is_endless else self._moments_s(start, free_s):
+            seen = self._as_then(start, later_s)
+            choice = _choose(self._app, queue, seen, self._durations_s, later_s)
             if choice.position is not None:
                 return choice, seen
         hoped = self._hoped[start:]
-        return _choose(self._app, self._queue[start:], hoped, self._durations_s, later_s), hoped
+        return _choose(self._app, queue, hoped, self._durations_s, free_s), hoped
 
-    def _as_then(self, later_s: float) -> list[Candidate]:
+    def _moments_s(self, start: int, free_s: float) -> list[float]:
+        """From when those before it are out on: whenever one more of those has passed that may go next."""
+        end = start + self._app.queue.most
+        those = zip(self._hoped[start:end], self._left_s[start:end], strict=True)
+        return sorted(
+            {max(free_s, left_s) for one, left_s in those if one.state is CommitState.PASSED and left_s < inf}
+        )
+
+    def _as_then(self, start: int, later_s: float) -> list[Candidate]:
         """As they are when that long has passed, if tests take as long as the last ones did."""
-        took_s = took_of_tests_s(self._tx, self._app) if later_s else inf
-        seen, runs = [], 0
-        for known, hoped in zip(self._known, self._hoped, strict=True):
-            runs += is_tested(known, self._again)
-            seen.append(hoped if self._left_s(known, runs, took_s) <= later_s else known)
-        return seen
+        each = zip(self._known[start:], self._hoped[start:], self._left_s[start:], strict=True)
+        return [hoped if left_s <= later_s else known for known, hoped, left_s in each]
 
-    def _left_s(self, one: Candidate, runs: int, took_s: float) -> float:
-        """How long nothing more is known of it than now; `runs`: of tests, up to its own."""
-        if is_tested(one, self._again):
-            return turns_s(self._app, runs, took_s)
-        return one.silent_from_s - one.age_s if is_silent(one) else 0.0
+    def _all_left_s(self) -> list[float]:
+        """Of each how long nothing more is known of it than now. What a person wants out waits for no other tests than its own."""
+        found, runs = [], 0
+        for commit, one in zip(self._queue, self._known, strict=True):
+            is_run = is_tested(one, self._again)
+            runs += is_run
+            silent_s = one.silent_from_s - one.age_s if is_silent(one) else 0.0
+            tests_s = turns_s(self._app, 1 if commit.now_reason else runs, self._took_s)
+            found.append(tests_s if is_run else silent_s)
+        return found
+
+    def _tested_at(self, runs: int) -> datetime:
+        """When so many tests are over; at once if nobody can tell."""
+        left_s = turns_s(self._app, runs, self._took_s)
+        return self._tx.today() + timedelta(seconds=left_s if left_s < inf else 0.0)
 
     def _thawed(self) -> datetime:
         return max(self._free_at, self._thawed_at or self._free_at)

@@ -255,6 +255,30 @@ def test_what_has_passed_goes_out_without_tests_that_outlast_what_is_under_way(
     assert len(foreseen.commits) == 1 + (company != "by itself")
 
 
+def test_what_is_in_test_goes_out_as_soon_as_it_has_passed(world, monkeypatch):
+    """Were all tested they would go out together, as the goal is near: the first one is out long before the tests of the others are over."""
+    hashes = [world.workshop.push() for _ in range(3)]
+    read(world)
+    with world.store.transaction() as tx:
+        for sha in hashes:
+            tx.commits.update(tx.commits.get("shop", sha), received_s=tx.now() - 1500.0)
+        tx.commits.update(tx.commits.get("shop", f"{1:040x}"), took_s=400.0)
+    its = world.config.app(None)
+    its = its.model_copy(update={"tests": its.tests.model_copy(update={"parallel": 1})})
+    with world.store.reading() as tx:
+        today = tx.today()
+        monkeypatch.setattr(Transaction, "today", staticmethod(lambda: today))
+        told = [explaining.why(tx, its, tx.commits.get("shop", sha)) for sha in hashes]
+    assert [one.because for one in told] == [
+        f"waits for its tests, {before}then goes out by itself"
+        for before in ("", "1 rollout before it, ", "2 rollouts before it, ")
+    ]
+    each_s = typical_s(world)
+    assert [(one.expected_at - today).total_seconds() for one in told] == pytest.approx(
+        [400.0 + each_s, 800.0 + each_s, 1200.0 + each_s]
+    )
+
+
 def test_halted_and_taken_back(world):
     """A person decides, or has decided: no time is promised."""
     sha = world.push()
@@ -418,8 +442,9 @@ def test_waiting_for_the_tests_of_what_undoes_it(world, monkeypatch, below):
     with world.store.transaction() as tx:
         for sha in hashes:
             tx.commits.update(tx.commits.get("shop", sha), received_s=tx.now() - 1500.0)
-    queue = world.config.app(None).queue.model_copy(update={"most": 4})
-    app = world.config.app(None).model_copy(update={"queue": queue})
+    app = world.config.app(None)
+    queue, tests = app.queue.model_copy(update={"most": 4}), app.tests.model_copy(update={"parallel": 4})
+    app = app.model_copy(update={"queue": queue, "tests": tests})
     with world.store.reading() as tx:
         told = explaining.why(tx, app, tx.commits.get("shop", undone))
     above = "1 commit below it and 1 commit above it" if below else "1 commit above it"
