@@ -17,7 +17,7 @@ MOST_PULLS = 20  # with the highest numbers: git does not say which are open
 
 
 def look(app: AppConfig, found: Sequence[Pull], deps: Deps) -> None:
-    """Give the newest heads their rows and ring for their tests; an older head of the same waits no more."""
+    """Give the newest heads their rows and ring for their tests; an older head of the same waits no more, nor does a merged one."""
     name = AppName(app.name)
     newest = sorted(found, key=lambda pull: pull.number)[-MOST_PULLS:]
     with deps.store.reading() as tx:
@@ -28,13 +28,34 @@ def look(app: AppConfig, found: Sequence[Pull], deps: Deps) -> None:
     except RolloutError as error:  # the branch has been read, and is what matters
         log.warning("pulls_not_fetched", app=app.name, error=str(error))
         return
+    merged = _merged(app, fetched, deps)
     with deps.store.transaction() as tx:
         tx.apps.lock(name)
         for pull in fetched:
             tx.commits.add_pull(name, pull, who="poll", why=f"head of pull request {pull.number}")
+        tx.commits.bring_pulls(name, merged)
         tx.commits.current_pulls(name, [pull.sha for pull in newest])
         rings = turns.take(tx, app, deps)
     deps.bell.ring(rings)
+
+
+def _merged(app: AppConfig, pulls: Sequence[Pull], deps: Deps) -> dict[str, str]:
+    """Those that were merged before the branch was known, each with the oldest commit of its line that is: servers keep their heads for ever.
+
+    Of one that was merged later a reading of the branch tells.
+    """
+    with deps.store.reading() as tx:
+        line = tx.commits.line(AppName(app.name), 0) if pulls else []
+    try:
+        return {
+            pull.sha: oldest
+            for _, oldest in line[:1]
+            for pull in pulls
+            if pull.sha != oldest and deps.workshop.contains(app.name, oldest, pull.sha)
+        }
+    except RolloutError as error:  # this machine has no mirror of the branch yet: they are taken for open ones
+        log.warning("merged_pulls_not_told", app=app.name, error=str(error))
+        return {}
 
 
 def red(tx: Transaction, commit: Commit, reason: str) -> None:

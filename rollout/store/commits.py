@@ -292,12 +292,10 @@ class Commits:
         left = [row for row in rows if row.on_branch and row.sha not in told]
         gone = [{"its_id": row.id} for row in left]
         self._let_out(app, [row.sha for row in left])
-        came_in = [row for row in rows if row.sha in inside and row.merged_into != inside[row.sha]]
-        into = [{"its_id": row.id, "into": inside[row.sha]} for row in came_in]
-        why = [{"its_id": row.id, "why": _not_tested(inside[row.sha])} for row in came_in]
-        for statement, values in ((_PLACE, news), (_GONE, gone), (_INSIDE, into), (_NOT_TESTED, why)):
+        for statement, values in ((_PLACE, news), (_GONE, gone)):
             if values:
                 self._tx.connection.execute(statement, values)
+        self._bring(app, rows, inside)
         for row in here:
             if row.pull is not None and row.position is None:
                 self._merge(app, row.sha)
@@ -307,11 +305,24 @@ class Commits:
                 row.merged_into is not None or (row.reason or "").startswith(NOT_ON_BRANCH)
             ):
                 self._tx.connection.execute(_PLACE, {"its_id": row.id, "reason": None, "due_at": 0.0})
-        self._came_in(app, came_in, inside)
 
-    def _came_in(self, app: AppName, rows: Sequence[Any], inside: dict[str, str | None]) -> None:
-        """Those that failed for nothing but not being on the branch did not: they are in it."""
-        for row in rows:
+    def bring_pulls(self, app: AppName, inside: Mapping[str, str]) -> None:
+        """Heads of pull requests that the branch has had since before it was known: each came in with this commit of the line."""
+        rows = self._tx.connection.execute(
+            select(*_PLACED).where(commits.c.app == app, IS_PULL, ITSELF, commits.c.sha.in_(list(inside)))
+        ).all()
+        self._bring(app, rows, inside)
+
+    def _bring(self, app: AppName, rows: Sequence[Any], inside: Mapping[str, str | None]) -> None:
+        """Those that are inside merges wait no more; who failed for nothing but not being on the branch did not: it is in it."""
+        came_in = [row for row in rows if row.sha in inside and row.merged_into != inside[row.sha]]
+        if not came_in:
+            return
+        into = [{"its_id": row.id, "into": inside[row.sha]} for row in came_in]
+        why = [{"its_id": row.id, "why": _not_tested(inside[row.sha])} for row in came_in]
+        self._tx.connection.execute(_INSIDE, into)
+        self._tx.connection.execute(_NOT_TESTED, why)
+        for row in came_in:
             if row.state == CommitState.FAILED and self._receive_again(app, row.sha):
                 commit, why_not = self.get(app, row.sha), _not_tested(inside[row.sha])
                 assert commit is not None

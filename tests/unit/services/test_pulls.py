@@ -11,6 +11,7 @@ from rollout.errors import Conflict, ServiceUnavailable
 from rollout.services import bars, explaining, intake, reconcile, telling, testing, views
 from rollout.store.apps import LOOK_S
 from tests.support.released import released
+from tests.support.world import World
 
 HEAD = "a" * 40
 
@@ -131,6 +132,50 @@ def test_a_red_one_is_told(world):
     assert title == f"shop: pull request 7 is red at {HEAD[:12]} by Eve"
     assert f"rollout log {HEAD[:12]}" in body
     assert not any("is red since" in title for title, _ in world.notifier.sent)
+
+
+def merged_long_ago(tmp_path, monkeypatch):
+    """A world whose branch was at its third commit when it was seen first; the heads of two requests are the second one, and came in with it."""
+    world = World(tmp_path, monkeypatch, hosts=1)
+    monkeypatch.setitem(world.config.app(None).tests.__dict__, "pull_requests", True)
+    world.workshop.push()
+    merge, (inner,) = world.workshop.merge("feature")
+    world.workshop.push()
+    heads = (merge, inner)
+    world.workshop.failing.update(heads)
+    world.workshop.pulls = [a_pull(number, sha) for number, sha in enumerate(heads, 2)]
+    return world, heads
+
+
+@pytest.mark.parametrize("moment", ["first seen", "by an older version"])
+def test_one_that_was_merged_before_the_branch_was_known_is_out(tmp_path, monkeypatch, moment):
+    """Servers keep the heads of merged requests for ever: none is tested, nor told of, and `why` says that it is in what runs."""
+    world, heads = merged_long_ago(tmp_path, monkeypatch)
+    ran = counted(world, monkeypatch)
+    if moment == "by an older version":
+        with monkeypatch.context() as patch:
+            patch.setattr(world.workshop, "contains", lambda *_: False)
+            intake.poll("shop", world.deps, force=True)
+        assert all(why(world, sha).startswith("head of pull request") for sha in heads)
+    opened(world)
+    ships(world, f"{3:040x}")
+    assert sorted(ran) == [f"{3:040x}", HEAD]
+    assert not any("pull request" in title for title, _ in world.notifier.sent)
+    for sha in heads:
+        assert why(world, sha).startswith(f"came in with {'0' * 12}: went out with rollout 1 ")
+
+
+def test_without_a_mirror_of_the_branch_none_is_taken_for_merged(tmp_path, monkeypatch):
+    """Another machine has read it: what cannot be compared here is tested, as an open one is."""
+    world, heads = merged_long_ago(tmp_path, monkeypatch)
+
+    def contains(*_):
+        raise ServiceUnavailable("no such commit")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.workshop, "contains", contains)
+        intake.poll("shop", world.deps, force=True)
+    until_tested(world, CommitState.FAILED, heads[0])
 
 
 @pytest.mark.parametrize("good", [True, False])
