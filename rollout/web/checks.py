@@ -67,7 +67,7 @@ class Checks:
 
     async def _read(self, request: Request) -> Check:
         async with self._service.bodies.of(request, junit.MOST_BYTES) as body:
-            if request.headers.get("content-type", "").partition(";")[0] in {"application/xml", "text/xml"}:
+            if _media_type(request) in {"application/xml", "text/xml"}:
                 name = request.query_params.get("name", "")
                 if not NAME.fullmatch(name):
                     raise Unreadable("a JUnit report needs the check's name in the address: ?name=unit")
@@ -78,3 +78,8 @@ class Checks:
             except ValidationError as error:
                 raise Unreadable(said(error), remedy="docs/http.md says what may be in it") from None
         return Check(report.name, report.state, report.url)
+
+
+def _media_type(request: Request) -> str:
+    """Without its parameters; capitals and blanks around it mean nothing (RFC 9110)."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()

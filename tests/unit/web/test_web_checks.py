@@ -63,6 +63,14 @@ def test_json_junit_and_a_webhook_together_pass_a_commit(client, world):
     assert [(one["name"], one["source"]) for one in shown] == [("lint", "github"), ("unit", "api")]
 
 
+@pytest.mark.parametrize("written", ["Application/XML", "text/xml ; charset=utf-8", "TEXT/XML;charset=UTF-8"])
+def test_a_media_type_is_the_same_however_it_is_written(client, world, written):
+    """Capitals, blanks and parameters make no other type of it: the body is read as the JUnit XML that it is."""
+    sha = world.push()
+    address = f"/api/commits/{sha}/checks?name=unit"
+    assert client.post(address, BEARER, ("content-type", written), body=GOOD).status == 202
+
+
 @pytest.mark.parametrize(("first", "newest"), [("success", "failure"), ("failure", "success")])
 def test_a_report_that_comes_again_changes_nothing(client, world, first, newest):
     """Byte for byte, and signed all the same: what the server said later counts, whichever of the two is the good word."""
