@@ -43,6 +43,7 @@ class Told:
     on_branch: bool
     reason: str | None
     merged_into: str | None = None  # the commit of the branch's line that it came in with
+    unheard: bool = False  # the head of a pull request that nobody has called red: if it was late, its time begins anew with the merge
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,5 +118,6 @@ def _taken(told: Told, out: Out) -> End | None:
 def _unconfirmed(told: Told) -> bool:
     """Nothing is decided, and git has not been seen to have it on the branch: its server is away, or behind."""
     if told.state is CommitState.FAILED:
-        return (told.reason or "").startswith(NOT_ON_BRANCH) and told.position is None
+        missing = told.unheard or (told.reason or "").startswith(NOT_ON_BRANCH)
+        return missing and told.position is None
     return told.position is None and told.state is not CommitState.BARRED

@@ -91,6 +91,11 @@ class Commit:
         return self.pull is not None and self.position is None
 
     @property
+    def is_late(self) -> bool:
+        """Nobody said in time whether it is good: it has failed, and is not red."""
+        return self.state is CommitState.FAILED and not self.reds
+
+    @property
     def is_built_again(self) -> bool:
         """It passed its tests, and lacks only its archive, which had to make room for those of newer commits."""
         return self.state in {CommitState.RECEIVED, CommitState.TESTING} and self.digest is not None

@@ -42,7 +42,7 @@ def candidate(commit: Commit, tx: Transaction) -> selection.Candidate:
         same_as=commit.same_as,
         took_along=_took_along(tx, commit, reverts),
         author=commit.author,
-        silent_from_s=0.0 if commit.state is CommitState.FAILED and not commit.reds else inf,
+        silent_from_s=0.0 if commit.is_late else inf,
     )
 
 

@@ -30,7 +30,13 @@ def settle(tx: Transaction, app: AppName) -> dict[int, End]:
 def decided(tx: Transaction, commit: Commit) -> End | None:
     """How a delivery of this commit would end now; None while the commit is on its way."""
     told = Told(
-        commit.sha, commit.state, commit.position, commit.on_branch, commit.reason, commit.merged_into
+        commit.sha,
+        commit.state,
+        commit.position,
+        commit.on_branch,
+        commit.reason,
+        commit.merged_into,
+        commit.pull is not None and not commit.reds,
     )
     newest = tx.commits.newest(commit.app)
     return end_of(told, _out(tx, commit.app), newest.sha if newest else None)

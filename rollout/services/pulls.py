@@ -53,7 +53,7 @@ def _merged(app: AppConfig, pulls: Sequence[Pull], deps: Deps) -> dict[str, str]
             for pull in pulls
             if pull.sha != oldest and deps.workshop.contains(app.name, oldest, pull.sha)
         }
-    except RolloutError as error:  # this machine has no mirror of the branch yet: they are taken for open ones
+    except RolloutError as error:  # no mirror of the branch here yet: they are taken for open ones
         log.warning("merged_pulls_not_told", app=app.name, error=str(error))
         return {}
 

@@ -250,8 +250,8 @@ class Commits:
 
     def _receive(self, rows: Sequence[Mapping[str, Any]], told_by: Sequence[str], why: str) -> None:
         """New rows, each told of by somebody."""
-        received, now = CommitState.RECEIVED, self._tx.now()
-        first = {"state": received, "received_at": self._tx.today(), "received_s": now, "due_at": 0.0}
+        received = CommitState.RECEIVED
+        first = {"state": received, "due_at": 0.0, **self._just_received()}
         self._tx.run_each(_ADD, [_DEFAULTS | first | dict(row) for row in rows])
         for row, who in zip(rows, told_by, strict=True):
             self._tx.record(
@@ -404,7 +404,7 @@ class Commits:
         return found
 
     def _merge(self, app: AppName, sha: str) -> None:
-        """The head of a pull request is on the branch now: an ordinary commit, and what its tests said stays."""
+        """The head of a pull request is on the branch now: an ordinary commit, as old as it is there; what its tests said stays."""
         commit = self.get(app, sha)
         if commit is not None and commit.state is CommitState.PASSED:
             values = {"lease_owner": None, "lease_until": 0.0, "reason": None, "lost": 0}
@@ -414,13 +414,20 @@ class Commits:
                 who="git",
                 why="it is on the branch; its release is built",
                 **values,
+                **self._just_received(),
             )
+            return
+        if commit is not None and commit.is_late:
+            self.hear_again(commit, who="git", why="it is on the branch now", pull=None)
             return
         # A test that runs keeps its claim: the version stays.
         of = and_(commits.c.app == app, commits.c.sha == sha)
-        self._tx.connection.execute(update(commits).where(of).values(pull=None))
+        self._tx.connection.execute(update(commits).where(of).values(pull=None, **self._just_received()))
         waits = and_(of, commits.c.state == CommitState.RECEIVED, commits.c.due_at.is_(None))
         self._tx.connection.execute(update(commits).where(waits).values(due_at=0.0, reason=None))
+
+    def _just_received(self) -> dict[str, Any]:
+        return {"received_at": self._tx.today(), "received_s": self._tx.now()}
 
     def known(self, app: AppName, hashes: Sequence[str]) -> set[str]:
         """Those of these that have a row."""
@@ -801,6 +808,10 @@ class Commits:
         """`failed → testing`: with a lease that nobody has, so that the next worker takes it."""
         values |= {"lease_owner": None, "lease_until": 0.0, "reason": None, "lost": 0}
         return self.change(commit, CommitEvent.TEST, who=who, why=why, **values)
+
+    def hear_again(self, commit: Commit, *, who: str, why: str, **values: Any) -> Commit:
+        """As `test_again`, of one that nobody spoke of in time: that time begins anew."""
+        return self.test_again(commit, who=who, why=why, attempt=0, **self._just_received(), **values)
 
     def build_again(self, commit: Commit, *, who: str, why: str) -> Commit:
         """`passed → testing`, as `test_again`: what its tests said stays."""

@@ -130,6 +130,7 @@ _FIRST_OF = rows_of(Delivery, deliveries).where(
 )
 _TOLD = (
     commits.c.sha, commits.c.state, commits.c.position, commits.c.on_branch, commits.c.reason, commits.c.merged_into,
+    commits.c.pull, commits.c.reds,
 )  # fmt: skip
 _ITS_COMMIT = and_(commits.c.app == deliveries.c.app, commits.c.sha == deliveries.c.head)
 # Whoever decides over a commit asks for them, and of thousands in a flood git has hardly one on the branch yet.
@@ -248,7 +249,10 @@ class Deliveries:
 
 
 def _told(row: Any) -> Told:
-    return Told(row.sha, CommitState(row.state), row.position, row.on_branch, row.reason, row.merged_into)
+    unheard = row.pull is not None and not row.reds
+    return Told(
+        row.sha, CommitState(row.state), row.position, row.on_branch, row.reason, row.merged_into, unheard
+    )
 
 
 class Samples:

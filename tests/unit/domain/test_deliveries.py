@@ -1,5 +1,7 @@
 """The words for what became of a webhook."""
 
+from dataclasses import replace
+
 import pytest
 
 from rollout.domain.deliveries import End, Out, Outcome, Told, end_of, known_before, lost
@@ -26,6 +28,7 @@ WAITS = {
     "above": told(position=6),
     "in test": told(C.TESTING, 6),
     "not confirmed by git": told(C.RECEIVED, None),
+    "late as a request": replace(told(C.FAILED, None, reason="no result of check unit"), unheard=True),
     "not on the branch yet": told(C.FAILED, None, reason="not on branch main of /srv/shop.git"),
 }
 

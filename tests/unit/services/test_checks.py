@@ -130,6 +130,57 @@ def test_a_check_of_a_pull_request_that_is_a_success_after_all_takes_its_bar_bac
     assert state_of(world, head).state is wanted
 
 
+@pytest.mark.parametrize("waited_s", [400, 280], ids=["too long", "almost too long"])
+def test_a_request_that_waited_for_long_has_its_time_again_when_it_is_merged(world, monkeypatch, waited_s):
+    """What decides may run on the branch only: nobody is told that it is late, no newer one takes it along untested, and its webhook has no end yet."""
+    monkeypatch.setitem(world.config.app("shop").tests.__dict__, "pull_requests", True)
+    monkeypatch.setitem(world.config.app("shop").tests.__dict__, "deadline", 300.0)
+    passed(world)
+    world.settle()
+    head = "8" * 40
+    world.workshop.pulls = [Pull(7, "refs/pull/7/head", head, "tea", "Eve", "tea")]
+    intake.poll("shop", world.deps, force=True)
+    world.run(seconds=waited_s)
+    late = state_of(world, head).state is CommitState.FAILED
+    assert late == (waited_s > 300)
+    world.workshop.commits.append(BranchCommit(head, 2, "tea", "Eve", "tea"))
+    push = Push("github", "d-1", "push", ("ann/shop",), "ann/shop", branch="main", head=head)
+    (received,) = intake.receive_all([(push, world.config.app("shop"))], world.deps)
+    assert received.outcome == Outcome.ACCEPTED
+    intake.poll("shop", world.deps, force=True)
+    report(world, head, "unit", "pending")
+    world.run(seconds=60)
+    assert why(world, head).because.startswith("waits for check unit")
+    newer = passed(world)
+    world.run(seconds=120)
+    assert newer not in world.runs().values()
+    assert not any("nobody says" in title for title, _ in world.notifier.sent)
+    report(world, head, "unit", "success")
+    report(world, head, "lint", "success")
+    world.run(until=lambda: set(world.runs().values()) == {newer}, seconds=600)
+    assert state_of(world, head).state is CommitState.PASSED
+    with world.store.reading() as tx:
+        assert [one.outcome for one in tx.deliveries.newest("shop", 1)] == [Outcome.STARTED]
+
+
+def test_one_that_nobody_speaks_of_after_its_merge_either_is_late_then(world, monkeypatch):
+    """The time begins anew, once: people are told when that is over too."""
+    monkeypatch.setitem(world.config.app("shop").tests.__dict__, "pull_requests", True)
+    monkeypatch.setitem(world.config.app("shop").tests.__dict__, "deadline", 300.0)
+    passed(world)
+    world.settle()
+    head = "8" * 40
+    world.workshop.pulls = [Pull(7, "refs/pull/7/head", head, "tea", "Eve", "tea")]
+    intake.poll("shop", world.deps, force=True)
+    world.run(seconds=400)
+    world.workshop.commits.append(BranchCommit(head, 2, "tea", "Eve", "tea"))
+    intake.poll("shop", world.deps, force=True)
+    world.run(seconds=400)
+    assert state_of(world, head).state is CommitState.FAILED
+    told = [title for title, _ in world.notifier.sent if "nobody says" in title]
+    assert told == [f"shop: nobody says whether {head[:12]} by Eve is good"]
+
+
 def pipeline(world, sha, status, ref="main", **more):
     """A GitLab webhook about a pipeline that ran for this branch."""
     attributes = {"sha": sha, "ref": ref, "status": status, "url": "https://git.example/1", "source": "push"}
