@@ -4,20 +4,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, delete, insert, select, update
+from sqlalchemy import and_, delete, exists, insert, not_, or_, select, update
 
 from rollout.domain.model import AppName, Check, CheckState
+from rollout.domain.states import CommitState
+from rollout.store.commits import ITSELF
 from rollout.store.rows import load_one, rows_of
-from rollout.store.tables import checks
+from rollout.store.tables import checks, commits
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from rollout.store.store import Transaction
 
-KEPT_CHECKS = 100_000
+KEPT_CHECKS = 100_000  # beside those of commits that are not decided, which need theirs
+SWEPT_EVERY = 1000
 MOST_NAMES = 100  # of one commit
 MOST_WORDS = 1000  # of one commit: several may say something of a check, and each run of it is kept
+
+_IS_NOT_DECIDED = exists().where(
+    commits.c.app == checks.c.app,
+    commits.c.sha == checks.c.sha,
+    ITSELF,
+    or_(
+        commits.c.state == CommitState.TESTING,
+        and_(commits.c.state == CommitState.RECEIVED, commits.c.due_at.is_not(None)),
+    ),
+)
 
 
 class Checks:
@@ -53,8 +66,9 @@ class Checks:
         statement = insert(checks).values(**its, **values)
         key_of = self._tx.connection.execute(statement).inserted_primary_key
         assert key_of is not None
-        if int(key_of[0]) % 1000 == 0:
-            self._tx.connection.execute(delete(checks).where(checks.c.id <= int(key_of[0]) - KEPT_CHECKS))
+        if int(key_of[0]) % SWEPT_EVERY == 0:
+            old = checks.c.id <= int(key_of[0]) - KEPT_CHECKS
+            self._tx.connection.execute(delete(checks).where(old, not_(_IS_NOT_DECIDED)))
         return True
 
     def drop(self, app: AppName, sha: str, check: Check) -> None:

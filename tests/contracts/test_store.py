@@ -820,6 +820,24 @@ def test_a_damaged_file_is_a_clear_error(tmp_path):
     damaged.close()
 
 
+def test_reports_of_others_push_none_out_that_an_undecided_commit_waits_with(store, monkeypatch):
+    """However many come for other apps: those of a commit whose tests are not over stay, and of the rest the newest."""
+    from rollout.domain.model import Check, CheckState
+    from rollout.store import checks
+
+    monkeypatch.setattr(checks, "KEPT_CHECKS", 3)
+    monkeypatch.setattr(checks, "SWEPT_EVERY", 1)
+    good = Check("unit", CheckState.SUCCESS)
+    with store.transaction() as tx:
+        tx.commits.add("shop", SHA, who="test", why="pushed")
+        tx.checks.put("shop", SHA, good)
+        for number in range(9):
+            tx.checks.put("blog", f"{number:040x}", good)
+        told = tx.checks.of_each("blog", [f"{number:040x}" for number in range(9)])
+        assert list(told) == [f"{number:040x}" for number in (6, 7, 8)]
+        assert tx.checks.of("shop", SHA) != []
+
+
 def test_the_newest_word_on_each_run_of_a_check_is_kept(store):
     """One row for each run, whether the commit is known or not, each app its own."""
     from rollout.domain.model import Check, CheckState
