@@ -137,6 +137,8 @@ def _follow(tx: Transaction, app: AppConfig, commit: Commit, check: Check, known
     match commit.state:
         case CommitState.RECEIVED:
             tx.commits.update(commit, due_at=tx.now())
+        case CommitState.FAILED if commit.is_late and check.state is CheckState.PENDING:
+            tx.commits.hear_again(commit, who=check.source, why=f"check {check.name} is under way")
         # It came late, or was run again over there.
         case CommitState.FAILED if decision(tx, app, commit).word is Word.PASS:
             tx.commits.test_again(commit, who=check.source, why=_after_all(check))

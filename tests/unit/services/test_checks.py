@@ -626,6 +626,28 @@ def test_silence_fails_the_commit_and_a_late_report_saves_it(world):
     assert (state_of(world, sha).state, state_of(world, sha).flaky) == (CommitState.PASSED, False)
 
 
+@pytest.mark.parametrize("good", [True, False])
+def test_a_run_that_goes_on_after_the_deadline_is_waited_for(world, monkeypatch, good):
+    """Somebody had CI run it again: its time begins anew, `why` says so, and no newer commit takes it along meanwhile; but not for ever."""
+    monkeypatch.setitem(world.config.app("shop").tests.__dict__, "deadline", 300.0)
+    passed(world)
+    world.settle()
+    sha = world.push()
+    report(world, sha, "unit", "success")
+    world.run(seconds=400)
+    assert state_of(world, sha).state is CommitState.FAILED
+    assert report(world, sha, "lint", "pending", "https://ci.example.com/2") == "taken"
+    world.run(seconds=60)
+    assert why(world, sha).because.startswith("waits for check lint")
+    newer = passed(world)
+    world.run(seconds=60)
+    assert newer not in world.runs().values()
+    if good:
+        report(world, sha, "lint", "success", "https://ci.example.com/2")
+    world.run(seconds=400)
+    assert state_of(world, sha).state is (CommitState.PASSED if good else CommitState.FAILED)
+
+
 def test_a_check_that_is_good_at_last_is_flaky(world):
     """Run again over there, on the same commit: it may ship, and its row says so."""
     sha = world.push()
