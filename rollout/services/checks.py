@@ -173,10 +173,13 @@ def _late_ones(app: AppConfig, commit: Commit) -> set[str]:
 
 
 def _contradicted(tx: Transaction, app: AppConfig, commit: Commit, name: str, *, who: str) -> None:
-    """A failure after the commit had passed: it is kept in, or, when it is on its way, people are told and decide."""
+    """A failure after the commit had passed, of which people are told: it is kept in, or, when it is on its way, they decide."""
     why = _late(name)
     if not _is_on_its_way(tx, commit):
+        is_news = why not in bars.reasons(commit.barred_for)
         bars.bar_as_last_word(tx, commit, who=who, why=why)
+        if is_news:
+            _tell_bar(tx, commit, why)
         return
     tx.record(commit.app, f"commit {commit.sha}", "check failed late", who=who, why=why)
     short = commit.sha[:12]
@@ -185,6 +188,19 @@ def _contradicted(tx: Transaction, app: AppConfig, commit: Commit, name: str, *,
         None,
         f"{app.name}: {why}",
         f"Commit {short} is out or on its way, and a report stops no rollout.\nNext: rollout status, or rollout bar {short}",
+    )
+
+
+def _tell_bar(tx: Transaction, commit: Commit, why: str) -> None:
+    short, is_open = commit.sha[:12], commit.is_pull and commit.merged_into is None
+    when = ", as soon as it is merged" * is_open
+    twins = "".join(f", and so is {one.sha[:12]}, the same" for one in tx.commits.barred_as(commit))
+    tx.notices.add(
+        commit.app,
+        None,
+        f"{commit.app}: {why}",
+        f"{commit.subject}\nCommit {short} by {commit.author} is barred{when}{twins}: what comes after it waits until a commit mends it,"
+        f" or until that check is a success after all.\nNext: rollout log {short}, or rollout unbar {short}",
     )
 
 

@@ -675,6 +675,20 @@ def test_a_failure_after_the_commit_passed_bars_it(world):
     assert set(world.runs().values()) == {first}
 
 
+def test_a_failure_that_bars_the_commit_is_told_once(world):
+    """The branch stands by it: whose commit it is, and what leads on; however often that check fails."""
+    passed(world)
+    world.run(until=lambda: world.newest() is not None, seconds=60)
+    sha = passed(world)
+    world.run(until=lambda: state_of(world, sha).state is CommitState.PASSED, seconds=5)
+    for number in (1, 2):
+        report(world, sha, "lint", "failure", f"https://ci.example.com/{number}")
+    world.run(seconds=60)
+    (body,) = [body for title, body in world.notifier.sent if "check lint failed after" in title]
+    assert f"Commit {sha[:12]} by Ann <ann@example.com> is barred: what comes after it waits" in body
+    assert body.endswith(f"Next: rollout log {sha[:12]}, or rollout unbar {sha[:12]}")
+
+
 @pytest.mark.parametrize("person", [False, True], ids=["", "barred by a person too"])
 def test_a_check_that_is_a_success_after_all_takes_its_bar_back(world, person):
     """Its word barred the commit, which ships when it was wrong; a bar of a person's stays."""
