@@ -193,6 +193,18 @@ def test_a_merged_one_keeps_what_its_tests_said(world, monkeypatch, good):
     assert commit_of(world).output == "out"
 
 
+@pytest.mark.parametrize("tested", [True, False])
+def test_a_merged_one_is_as_old_as_it_is_on_the_branch(world, tested):
+    """However long its review took: else `queue.goal` were over at the merge, and what is merged after it went out together with it."""
+    opened(world)
+    if tested:
+        until_tested(world)
+    world.seconds += 2400
+    merged(world)
+    with world.store.reading() as tx:
+        assert bars.age_s(tx.commits.get("shop", HEAD), tx) < 60
+
+
 @pytest.mark.parametrize("moment", ["waits", "tests run", "tests end", "superseded"])
 def test_one_that_is_merged_before_its_tests_are_over_goes_out(world, monkeypatch, moment):
     """Whatever it was doing when it was merged: it has a result and a release of its own, and ships."""
