@@ -49,7 +49,9 @@ def _claim(commit_id: CommitId, deps: Deps) -> Commit | None:
         if known.is_pull and not app.tests.pull_requests:
             tx.commits.current_pulls(known.app, [])
             return None
-        told = checks.decision(tx, app, known) if app.tests.external and not _passed_before(known) else None
+        told = (
+            checks.decision(tx, app, known) if app.tests.external and not _passed_before(known, app) else None
+        )
         if told is not None and told.word is Word.WAIT and known.state is CommitState.RECEIVED:
             checks.put_off(tx, app, tx.commits.lock(known.app, known.sha) or known, told.why)
             return None
@@ -109,7 +111,7 @@ def _test_and_build(commit: Commit, app: AppConfig, deps: Deps) -> tuple[TestRes
         with deps.store.reading() as tx:
             return tx.commits.still_leased(commit)
 
-    if _passed_before(commit):
+    if _passed_before(commit, app):
         told = f"passed as pull request {commit.pull}" if _passed_as_pull(commit) else "passed before"
         tests = TestResult(True, told, commit.output, commit.took_s)
     elif app.tests.external:
@@ -142,9 +144,9 @@ def _passed_as_pull(commit: Commit) -> bool:
     return commit.pull is not None and not commit.is_pull
 
 
-def _passed_before(commit: Commit) -> bool:
-    """Then it lacks its release only."""
-    return _passed_as_pull(commit) or _built_before(commit)
+def _passed_before(commit: Commit, app: AppConfig) -> bool:
+    """Then it lacks its release only. Where CI servers decide, the branch's checks have yet to speak of what passed as a request."""
+    return _built_before(commit) or (_passed_as_pull(commit) and not app.tests.external)
 
 
 def _built_before(commit: Commit) -> bool:
@@ -252,7 +254,7 @@ def _settle(
     """
     app = deps.config.app(commit.app)
     told = None
-    if release is not None and app.tests.external and not _passed_before(commit):
+    if release is not None and app.tests.external and not _passed_before(commit, app):
         told = checks.decision(tx, app, commit)
     if told is not None and told.word is Word.WAIT:  # a run began again while it was built
         _put_off(tx, commit, error=ServiceUnavailable(told.why), worker=deps.worker)
@@ -260,7 +262,7 @@ def _settle(
     if told is not None and told.word is Word.FAIL:  # or failed
         result, release, final, late = replace(result, passed=False, reason=told.why), None, True, told.late
     _write(tx, commit, result=result, release=release, deps=deps, final=final, late=late)
-    if _passed_before(commit) and app.tests.external:
+    if _passed_before(commit, app) and app.tests.external:
         checks.look_back(tx, app, commit)
 
 
@@ -283,7 +285,7 @@ def _write(
         "who": deps.worker,
         "why": result.reason,
         "tested_at": tx.today(),
-        "output": _outputs(commit, result),
+        "output": _outputs(commit, app, result),
         "took_s": result.took_s,
         "reds": reds,
         "lost": commit.lost if final else 0,
@@ -308,7 +310,7 @@ def _write(
         planning.tell_not_to_be_had(tx, commit, result.reason)
     else:
         _passed(tx, commit, release, values)
-    if not _passed_before(commit):  # that was told when it passed
+    if not _passed_before(commit, app):  # that was told when it passed
         telling.slow(tx, app, commit, result)
     if is_pull:
         if red and not late:
@@ -334,9 +336,9 @@ def _passed(tx: Transaction, commit: Commit, release: Release | None, values: di
     bars.passed(tx, fresh)
 
 
-def _outputs(commit: Commit, result: TestResult) -> str:
+def _outputs(commit: Commit, app: AppConfig, result: TestResult) -> str:
     """What this run printed, below what the red ones before it did; at most as many as tests.retries allows."""
-    if not commit.reds or _passed_before(commit):
+    if not commit.reds or _passed_before(commit, app):
         return result.output
     before = commit.output or "nothing was printed"
     return f"{before}\n\n--- run {commit.reds + 1}, after a red one ---\n{result.output}"

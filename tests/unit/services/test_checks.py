@@ -230,6 +230,29 @@ def test_a_pipeline_of_its_own_branch_decides_on_the_head_of_a_request(gitlab, m
     assert [state_of(gitlab, sha).state for sha in (good, bad)] == [CommitState.PASSED, CommitState.FAILED]
 
 
+def test_a_merged_request_waits_for_the_pipeline_of_the_branch(gitlab, monkeypatch):
+    """Its own, usually with fewer jobs, decided while it was a request; what the branch requires has yet to be said."""
+    monkeypatch.setitem(gitlab.config.app("shop").tests.__dict__, "pull_requests", True)
+    first = gitlab.push()
+    pipeline(gitlab, first, "success")
+    gitlab.settle()
+    head = "8" * 40
+    gitlab.workshop.pulls = [Pull(7, "refs/pull/7/head", head, "tea", "Eve", "tea")]
+    intake.poll("shop", gitlab.deps, force=True)
+    pipeline(gitlab, head, "success", "tea", source="merge_request_event")
+    gitlab.run(seconds=30)
+    assert state_of(gitlab, head).state is CommitState.PASSED
+    gitlab.workshop.commits.append(BranchCommit(head, 2, "tea", "Eve", "tea"))
+    intake.poll("shop", gitlab.deps, force=True)
+    pipeline(gitlab, head, "running")
+    gitlab.run(seconds=120)
+    assert why(gitlab, head).because.startswith("waits for check pipeline")
+    assert set(gitlab.runs().values()) == {first}
+    pipeline(gitlab, head, "success")
+    gitlab.run(until=lambda: set(gitlab.runs().values()) == {head}, seconds=600)
+    assert set(gitlab.runs().values()) == {head}
+
+
 def github(world, sha, event, number, at, conclusion, **more):
     """A GitHub webhook about a run of this kind, called `unit`, that was over at this minute."""
     run = {"name": "unit", "head_sha": sha, "id": number, "status": "completed", "conclusion": conclusion}
