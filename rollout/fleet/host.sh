@@ -353,7 +353,7 @@ guard() { # TARGET MS MODE: in the background, kill TARGET when its time is up o
     nap=0.2
     while { sleep "$nap" 2>/dev/null || sleep 1; } && kill -0 "$me" 2>/dev/null; do
         # Each look is a process. A health wait ends for a way back, which somebody waits for.
-        case $3 in greeting) nap=1 ;; restart) nap=0.5 ;; esac
+        [ "$3" = health ] || nap=1
         [ "$3" = greeting ] || cap_output
         [ "$3" != health ] || ! relieved || break
         read_clock
