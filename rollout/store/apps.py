@@ -67,6 +67,7 @@ _HEARD = Prepared(
     select(apps.c.told_s, apps.c.read_s, apps.c.answered_s).where(apps.c.name == bindparam("its_name"))
 )
 HOLD_S = 60.0  # whoever looks at a branch, and does not say any more that he is at it, has this long before another one does
+_HELD_S = 2 * HOLD_S  # at most; processes do not see PostgreSQL's clock at the very same moment
 LOOK_S = 5.0  # a flood of webhooks costs the git server one question in so long
 LONGEST_BACKOFF_S = 600.0  # of a poll while the git server does not answer
 
@@ -133,7 +134,7 @@ class Apps:
         """True for one caller an interval; without an interval (0) only for what `look` asked for."""
         self.ensure(app)
         moments = self._moments(app, every_s)
-        taken = {"poll_due_at": moments["now"] + max(every_s, HOLD_S), "looked_s": moments["held"]}
+        taken = {"poll_due_at": moments["now"] + max(every_s, HOLD_S), "looked_s": moments["now"] + HOLD_S}
         claim = _claim_poll(polled=every_s > 0)
         return self._tx.connection.execute(claim, {**moments, **taken}).rowcount == 1
 
@@ -150,7 +151,7 @@ class Apps:
     def _is_held(self) -> Any:
         """Somebody reads the branch; what is asked for meanwhile is due when he has done so."""
         now = self._tx.now()
-        return and_(apps.c.looked_s > now, apps.c.looked_s <= now + HOLD_S)
+        return and_(apps.c.looked_s > now, apps.c.looked_s <= now + _HELD_S)
 
     def first_read(self, app: AppName) -> bool:
         """Whether the branch is being read for the very first time."""
@@ -162,7 +163,7 @@ class Apps:
         now = self._tx.now()
         # `never`: much later than it can be due, so the store's clock was set back.
         never = now + 2 * (every_s + LONGEST_BACKOFF_S)
-        return {"its_name": app, "now": now, "just_now": now - LOOK_S, "held": now + HOLD_S, "never": never}
+        return {"its_name": app, "now": now, "just_now": now - LOOK_S, "held": now + _HELD_S, "never": never}
 
     def look(self, some: Collection[AppName]) -> None:
         """Their branches may not be what we know: a poll is due, also of an app that is not polled, once in `LOOK_S` at most.
@@ -226,7 +227,7 @@ class Apps:
             select(apps.c.poll_due_at, apps.c.looked_s).where(apps.c.name == app)
         ).first() or (0.0, None)
         now = self._tx.now()
-        if looked_s is None or looked_s > now + HOLD_S:  # or the store's clock was set back since
+        if looked_s is None or looked_s > now + _HELD_S:  # or the store's clock was set back since
             return inf
         if due_at < 0:  # somebody asked for it, who knows when
             due_at = looked_s + LONGEST_BACKOFF_S

@@ -251,6 +251,19 @@ def test_what_is_asked_for_during_a_first_clone_is_done_when_that_is_over(world,
         assert not tx.apps.poll_is_due("shop", app.poll)
 
 
+def test_a_process_whose_clock_is_a_little_behind_sees_that_somebody_reads(world):
+    """Each knows PostgreSQL's clock as its answer came: what another has just claimed may lie further ahead than a claim lasts."""
+    app = world.config.app("shop")
+    with world.store.transaction() as tx:
+        assert tx.apps.claim_poll("shop", app.poll)
+        tx.apps.look(["shop"])
+    world.seconds -= 0.05
+    with world.store.reading() as tx:
+        assert not tx.apps.poll_is_due("shop", app.poll)
+        assert tx.apps.first_read("shop")
+        assert outages.unasked(tx, app) is None
+
+
 def test_what_was_asked_for_of_whoever_died_is_asked_of_another_one(world):
     """It waits for him as long as his claim."""
     app = world.config.app("shop")
