@@ -281,7 +281,7 @@ def brought(tx: Transaction, rollout: Rollout) -> list[str]:
 
 
 def keeps_from_beginning(tx: Transaction, rollout: Rollout) -> str | None:
-    """What has been barred since it was planned: in it, or before it begins in what it follows, and nothing in it mends that.
+    """What has been barred since it was planned: in it, or while it is pending in what it follows, and nothing in it mends that.
 
     Of one that waits for another rollout also what was reverted meanwhile: it goes out together with its revert, or not at all.
     """

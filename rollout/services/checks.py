@@ -133,6 +133,8 @@ def _follow(tx: Transaction, app: AppConfig, commit: Commit, check: Check, known
         check, *known = checks.of_a_request([check, *known])
     if check.name not in app.tests.required:
         return "kept; not a required check"
+    if commit.is_pull and not app.tests.pull_requests:
+        return "kept; heads of pull requests are not tested any more"
     lifted = _lift(tx, app, commit, check)
     match commit.state:
         case CommitState.RECEIVED:
@@ -216,9 +218,9 @@ def look_back(tx: Transaction, app: AppConfig, built: Commit) -> None:
 
 
 def _is_on_its_way(tx: Transaction, commit: Commit) -> bool:
-    """To hosts, or out on them; neither what is only planned or waits for a person's yes, nor what is, or was, taken back."""
+    """To hosts, or out on them; neither what is only planned, nor what a bar gets no yes, nor what is, or was, taken back."""
     active = tx.rollouts.active(commit.app)
-    goes = active is not None and active.state in bars.ON_ITS_WAY and planning.waits_before(active) is None
+    goes = active is not None and active.state in bars.ON_ITS_WAY and not planning.may_get_no_yes(active)
     newest = (
         tx.commits.get(commit.app, active.commit) if active and goes else planning.released(tx, commit.app)
     )

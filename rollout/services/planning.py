@@ -393,9 +393,14 @@ def waits_for_yes(stage: str) -> str:
     return f"waits for your yes before {stage.replace('_', '-')}"
 
 
+def may_get_no_yes(rollout: Rollout) -> bool:
+    """It waits for a person's, and no person has asked for it."""
+    return waits_before(rollout) is not None and rollout.requested_by == AUTOMATION
+
+
 def undone_before_yes(tx: Transaction, rollout: Rollout) -> str | None:
     """What takes back a rollout that waits for a person's yes: a force-push, a bar, or a revert, without which that would ship it. Not of one that a person asked for."""
-    if waits_before(rollout) is None or rollout.requested_by != AUTOMATION:
+    if not may_get_no_yes(rollout):
         return None
     left = _has_left(tx, tx.commits.get(rollout.app, rollout.commit))
     return left or bars.keeps_from_beginning(tx, rollout) or bars.reverted_meanwhile(tx, rollout)

@@ -145,8 +145,9 @@ def _passed_as_pull(commit: Commit) -> bool:
 
 
 def _passed_before(commit: Commit, app: AppConfig) -> bool:
-    """Then it lacks its release only. Where CI servers decide, the branch's checks have yet to speak of what passed as a request."""
-    return _built_before(commit) or (_passed_as_pull(commit) and not app.tests.external)
+    """Then it lacks its release only. Where CI servers decide, the branch's checks have yet to speak of what passed as a request, unless a person has."""
+    spoken = commit.unbarred or not app.tests.external
+    return _built_before(commit) or (_passed_as_pull(commit) and spoken)
 
 
 def _built_before(commit: Commit) -> bool:
@@ -255,7 +256,7 @@ def _settle(
     app = deps.config.app(commit.app)
     told = None
     if release is not None and app.tests.external and not _passed_before(commit, app):
-        told = checks.decision(tx, app, commit)
+        told = checks.decision(tx, app, tx.commits.by_id(commit.id) or commit)  # merged meanwhile, perhaps
     if told is not None and told.word is Word.WAIT:  # a run began again while it was built
         _put_off(tx, commit, error=ServiceUnavailable(told.why), worker=deps.worker)
         return
@@ -280,7 +281,7 @@ def _write(
     fresh = tx.commits.by_id(commit.id)
     is_pull = fresh is not None and fresh.is_pull
     red = not result.passed
-    reds = commit.reds + (red and not late)
+    reds = 0 if late else commit.reds + red
     values: dict[str, Any] = {
         "who": deps.worker,
         "why": result.reason,

@@ -801,6 +801,40 @@ def test_a_failure_of_what_waits_for_a_yes_bars_it(world, stage):
     assert set(world.runs().values()) == {sha}
 
 
+def test_a_failure_of_what_a_person_wanted_out_and_waits_for_a_yes_is_told(world):
+    """His word is above it, as of what is on its way: it is not said to be kept in."""
+    its = world.config.app("shop")
+    its = its.model_copy(update={"fan_out": its.fan_out.model_copy(update={"confirm": ("canary",)})})
+    world.config = replace(world.config, apps={"shop": its})
+    world.deps = replace(world.deps, config=world.config)
+    world.push()
+    sha = passed(world)
+    intake.enqueue(its, sha, world.deps, who="ann", now=intake.Wish("it burns", "ann"))
+    assert world.settle().state is RolloutState.HALTED
+    assert world.newest().requested_by == "ann"
+    report(world, sha, "unit", "failure")
+    assert state_of(world, sha).state is CommitState.PASSED
+    world.run(seconds=20)
+    assert any("is out or on its way" in body for _, body in world.notifier.sent)
+
+
+def test_reports_on_requests_that_are_tested_no_more_change_nothing(world, monkeypatch):
+    """One that nobody spoke of in time would be in test for ever, and hold a place for tests."""
+    monkeypatch.setitem(world.config.app("shop").tests.__dict__, "pull_requests", True)
+    world.workshop.push()
+    head = "8" * 40
+    world.workshop.pulls = [Pull(7, "refs/pull/7/head", head, "tea", "Eve", "tea")]
+    intake.poll("shop", world.deps, force=True)
+    world.run(seconds=3700)
+    assert state_of(world, head).is_late
+    monkeypatch.setitem(world.config.app("shop").tests.__dict__, "pull_requests", False)
+    for state in ("pending", "success"):
+        report(world, head, "unit", state)
+        report(world, head, "lint", state)
+    world.run(seconds=60)
+    assert state_of(world, head).state is CommitState.FAILED
+
+
 @pytest.mark.parametrize("set_aside", [False, True])
 def test_a_failure_of_what_was_only_planned_ahead_bars_it(world, set_aside):
     """It waits behind a fan-out, or was set aside: nothing of it is out, so it is kept in and not only told of."""
