@@ -43,7 +43,8 @@ class Told:
     on_branch: bool
     reason: str | None
     merged_into: str | None = None  # the commit of the branch's line that it came in with
-    unheard: bool = False  # the head of a pull request that nobody has called red: if it was late, its time begins anew with the merge
+    pull: int | None = None  # the request that it was first seen as the head of
+    reds: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,7 @@ def _taken(told: Told, out: Out) -> End | None:
 def _unconfirmed(told: Told) -> bool:
     """Nothing is decided, and git has not been seen to have it on the branch: its server is away, or behind."""
     if told.state is CommitState.FAILED:
-        missing = told.unheard or (told.reason or "").startswith(NOT_ON_BRANCH)
+        late_as_request = told.pull is not None and not told.reds  # its time begins anew with the merge
+        missing = late_as_request or (told.reason or "").startswith(NOT_ON_BRANCH)
         return missing and told.position is None
     return told.position is None and told.state is not CommitState.BARRED

@@ -36,7 +36,8 @@ def decided(tx: Transaction, commit: Commit) -> End | None:
         commit.on_branch,
         commit.reason,
         commit.merged_into,
-        commit.pull is not None and not commit.reds,
+        commit.pull,
+        commit.reds,
     )
     newest = tx.commits.newest(commit.app)
     return end_of(told, _out(tx, commit.app), newest.sha if newest else None)

@@ -249,9 +249,15 @@ class Deliveries:
 
 
 def _told(row: Any) -> Told:
-    unheard = row.pull is not None and not row.reds
     return Told(
-        row.sha, CommitState(row.state), row.position, row.on_branch, row.reason, row.merged_into, unheard
+        row.sha,
+        CommitState(row.state),
+        row.position,
+        row.on_branch,
+        row.reason,
+        row.merged_into,
+        row.pull,
+        row.reds,
     )
 
 
