@@ -283,7 +283,8 @@ def brought(tx: Transaction, rollout: Rollout) -> list[str]:
 def keeps_from_beginning(tx: Transaction, rollout: Rollout) -> str | None:
     """What has been barred since it was planned: in it, or while it is pending in what it follows, and nothing in it mends that.
 
-    Of one that waits for another rollout also what was reverted meanwhile: it goes out together with its revert, or not at all.
+    Of one that waits for another rollout, or for a person's yes, also what was reverted meanwhile: it goes out together with
+    its revert, or not at all.
     """
     batch = _commits(tx, rollout)
     seen = _with_inner(tx, rollout.app, [candidate(commit, tx) for commit in batch])
@@ -291,14 +292,9 @@ def keeps_from_beginning(tx: Transaction, rollout: Rollout) -> str | None:
         seen = _with_below(tx, rollout.app, seen)
     kept = selection.brought(seen)
     if not kept:
-        return undone_since(tx, batch) if rollout.is_ahead else None
+        return undone_since(tx, batch) if rollout.is_ahead or rollout.state is R.HALTED else None
     way = "follow" if kept[0] in dict(seen[0].below) else "bring"
     return f"commit {kept[0][:12]}, which it would {way}, is barred since it was planned"
-
-
-def reverted_meanwhile(tx: Transaction, rollout: Rollout) -> str | None:
-    """As `undone_since`, of what a rollout would bring that waits for a person's yes."""
-    return undone_since(tx, _commits(tx, rollout))
 
 
 def undone_since(tx: Transaction, batch: Sequence[Commit], before: Collection[str] = ()) -> str | None:

@@ -169,9 +169,9 @@ def _in_rollout(tx: Transaction, app: AppConfig, rollout: Rollout) -> Why | None
         case R.DEPLOYING_CANARY | R.EVALUATING_CANARY | R.FANNING_OUT:
             words = f"in rollout {number}{_although(bars.barred_on_its_way(tx, rollout))}: {stage(rollout)}"
         case R.HALTED:
-            undone = planning.undone_before_yes(tx, rollout)  # a bar too
-            told, barred = planning.why_it_waits(tx, rollout), bars.barred_on_its_way(tx, rollout)
-            halted = f"in rollout {number}, which is halted: {(told or '').rstrip('.')}{_although(None if undone else barred)}"
+            told, undone = planning.why_it_waits(tx, rollout), planning.undone_before_yes(tx, rollout)
+            barred = None if undone else bars.barred_on_its_way(tx, rollout)  # else it is told already
+            halted = f"in rollout {number}, which is halted: {(told or '').rstrip('.')}{_although(barred)}"
             return Why(f"{halted}; a person decides: rollout show {number}")
         case R.STOPPING | R.ROLLING_BACK:
             return Why(f"in rollout {number}, which is being taken back: {reason or 'a person said so'}")

@@ -399,11 +399,11 @@ def may_get_no_yes(rollout: Rollout) -> bool:
 
 
 def undone_before_yes(tx: Transaction, rollout: Rollout) -> str | None:
-    """What takes back a rollout that waits for a person's yes: a force-push, a bar, or a revert, without which that would ship it. Not of one that a person asked for."""
+    """Why a rollout that waits for a person's yes gets none: a force-push, a bar, or a revert. Not of one that a person asked for."""
     if not may_get_no_yes(rollout):
         return None
     left = _has_left(tx, tx.commits.get(rollout.app, rollout.commit))
-    return left or bars.keeps_from_beginning(tx, rollout) or bars.reverted_meanwhile(tx, rollout)
+    return left or bars.keeps_from_beginning(tx, rollout)
 
 
 def in_place_of_yes(rollout: Rollout) -> str:
@@ -423,7 +423,7 @@ def why_it_waits(tx: Transaction, rollout: Rollout) -> str | None:
 
 
 def _ask_again(rollout: Rollout, deps: Deps) -> None:
-    """Who was asked for a yes is told of the revert, or the force-push. What no host has is set aside, and planned anew; what the canary runs a person takes back."""
+    """Who was asked for a yes is told why that is not to be. What no host has is set aside, and planned anew; what the canary runs a person takes back."""
     with deps.store.transaction() as tx:
         locked = tx.rollouts.lock(rollout.id)
         tx.apps.lock(locked.app)
