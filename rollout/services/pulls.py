@@ -46,13 +46,12 @@ def _merged(app: AppConfig, pulls: Sequence[Pull], deps: Deps) -> dict[str, str]
     """
     with deps.store.reading() as tx:
         line = tx.commits.line(AppName(app.name), 0) if pulls else []
+    if not line:
+        return {}
+    _, oldest = line[0]
+    others = [pull.sha for pull in pulls if pull.sha != oldest]
     try:
-        return {
-            pull.sha: oldest
-            for _, oldest in line[:1]
-            for pull in pulls
-            if pull.sha != oldest and deps.workshop.contains(app.name, oldest, pull.sha)
-        }
+        return {sha: oldest for sha in others if deps.workshop.contains(app.name, oldest, sha)}
     except RolloutError as error:  # no mirror of the branch here yet: they are taken for open ones
         log.warning("merged_pulls_not_told", app=app.name, error=str(error))
         return {}

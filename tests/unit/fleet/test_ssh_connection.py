@@ -156,7 +156,6 @@ def test_an_attendant_comes_once_for_each_time_it_is_asked_to_watch(wire, other,
 def test_a_host_that_does_not_read_its_answers_keeps_no_others_waiting(wire, other, attendant, monkeypatch):
     """It is hung up on: others whom nobody attended would take us for gone."""
     monkeypatch.setattr(transport, "_ANSWER_S", 0.1)
-    wire.settimeout(None)
     deaf = Answering(wire)
     attendant.watch(deaf)
     wire.other_end.sendall(b"x")
