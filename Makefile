@@ -31,7 +31,7 @@ check: $(TEST)  ## lint, types, layers
 		shellcheck .ci/run $$(find rollout deploy tests -name '*.sh'); \
 	else echo 'shellcheck is not installed: shell programs were not checked'; fi
 
-bench: $(TEST)  ## measure against plain ssh and other programs, half an hour (PARTS=rollout: one part)
+bench: $(TEST)  ## measure against plain ssh and other programs, about two hours (PARTS=rollout: one part)
 	@$(BIN)/python -m tests.bench $(PARTS)
 
 faults: packages  ## harm on purpose for an hour or two, then look whether what must hold still holds (PARTS=kill_sweep: one part)

@@ -38,7 +38,7 @@ def main() -> int:
         sys.exit("make bench needs OpenSSH's server: apt-get install openssh-server")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # so that nothing is left running
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # users have compiled modules, whatever this shell says
-    ask = Ask(hosts=given.hosts, rounds=given.rounds, huge=given.huge, judge_runs=given.judge_runs)
+    ask = Ask(hosts=given.hosts, rounds=given.rounds, judge_runs=given.judge_runs)
     load = os.getloadavg()[0]
     say(f"{ask.hosts} hosts, {os.cpu_count()} cores, load {load:.1f} before we begin")
     slow = machine.slowness()
@@ -84,7 +84,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("part", nargs="*", help=f"some parts, by a word of their names: {', '.join(PARTS)}")
     parser.add_argument("--hosts", type=int, default=1000, help="at least 50: fewer say nothing")
     parser.add_argument("--rounds", type=int, default=3, help="the medians of so many")
-    parser.add_argument("--huge", action="store_true", help="scale: 100,000 modelled hosts too")
     parser.add_argument(
         "--judge-runs", type=int, default=10, help="traces for each fault in each cell of the judges' table"
     )

@@ -11,7 +11,6 @@ class Ask:
 
     hosts: int = 1000
     rounds: int = 3
-    huge: bool = False  # 100,000 modelled hosts too
     judge_runs: int = 10
 
     def few(self, most: int) -> int:
