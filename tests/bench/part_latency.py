@@ -44,6 +44,7 @@ class FarInstallation(Installation):
     def start_anew(self, concurrency: int) -> None:
         """With so many at once."""
         self.stop()
+        assert self.up.returncode == 0, (self.folder / "up.log").read_text()[-3000:]
         text = self.config.read_text()
         self.config.write_text(
             re.sub(r"^concurrency = .*$", f"concurrency = {concurrency}", text, flags=re.MULTILINE)
