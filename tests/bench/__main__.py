@@ -37,6 +37,8 @@ def main() -> int:
     if path_of_sshd() is None:
         sys.exit("make bench needs OpenSSH's server: apt-get install openssh-server")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # so that nothing is left running
+    # A shell's `&` has it ignored, by what we start too, and the bench ends that as a user does.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # users have compiled modules, whatever this shell says
     ask = Ask(hosts=given.hosts, rounds=given.rounds, judge_runs=given.judge_runs)
     load = os.getloadavg()[0]
