@@ -4,6 +4,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -24,7 +25,7 @@ FLAT = 1.5
 QUEUED = 200  # messages: of a way back as many as four workers have slots, and those of whoever drives it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Leg:
     """What one way over the fleet took, for each host; `queued` is the most messages at once."""
 
@@ -111,7 +112,7 @@ def _middle(legs: Sequence[Leg]) -> Leg:
 
 
 def measure(ask: Ask) -> Found:
-    """Size after size, up to a hundred times the hosts that were asked for; the biggest against the smallest."""
+    """Size after size, up to a hundred times the hosts that were asked for; each against the one before, of which the worst pair is told."""
     legs: dict[str, list[Leg]] = {"rollout": [], "rollback": []}
     for size in SIZES:
         if size > ask.hosts * 100:
@@ -122,17 +123,24 @@ def measure(ask: Ask) -> Found:
             legs[name].append(_middle(of_way))
     figures, notes = [], []
     for name, found in legs.items():
-        first, last = found[0], found[-1]
-        between = f"{last.hosts} hosts, and {first.hosts}"
         for what, unit in (("ms", "ms"), ("cpu_ms", "ms"), ("statements", "")):
-            mine, its = getattr(last, what), getattr(first, what)
             title = {"ms": "wall", "cpu_ms": "CPU", "statements": "statements"}[what]
+            ratio, fewer, more = max(
+                (getattr(more, what) / getattr(fewer, what), fewer, more) for fewer, more in pairwise(found)
+            )
             figures.append(
-                Figure(f"{name}: {title} for a host, {between}", unit, mine, its, mine / its, at_most=FLAT)
+                Figure(
+                    f"{name}: {title} for a host, {more.hosts} hosts, and {fewer.hosts}",
+                    unit,
+                    getattr(more, what),
+                    getattr(fewer, what),
+                    ratio,
+                    at_most=FLAT,
+                )
             )
         figures.append(
             Figure(
-                f"{name}: most messages waiting at once, {last.hosts} hosts",
+                f"{name}: most messages waiting at once",
                 "",
                 max(one.queued for one in found),
                 at_most=QUEUED,
