@@ -283,8 +283,7 @@ def brought(tx: Transaction, rollout: Rollout) -> list[str]:
 def keeps_from_beginning(tx: Transaction, rollout: Rollout) -> str | None:
     """What has been barred since it was planned: in it, or while it is pending in what it follows, and nothing in it mends that.
 
-    Of one that waits for another rollout, or for a person's yes, also what was reverted meanwhile: it goes out together with
-    its revert, or not at all.
+    Also what was reverted meanwhile: it goes out together with its revert, or not at all.
     """
     batch = _commits(tx, rollout)
     seen = _with_inner(tx, rollout.app, [candidate(commit, tx) for commit in batch])
@@ -292,7 +291,7 @@ def keeps_from_beginning(tx: Transaction, rollout: Rollout) -> str | None:
         seen = _with_below(tx, rollout.app, seen)
     kept = selection.brought(seen)
     if not kept:
-        return undone_since(tx, batch) if rollout.is_ahead or rollout.state is R.HALTED else None
+        return undone_since(tx, batch)
     way = "follow" if kept[0] in dict(seen[0].below) else "bring"
     return f"commit {kept[0][:12]}, which it would {way}, is barred since it was planned"
 

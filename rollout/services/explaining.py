@@ -222,6 +222,10 @@ def _planned(tx: Transaction, app: AppConfig, rollout: Rollout) -> Why:
     if why_not is not None:
         return Why(f"{words}, of which nothing comes: {why_not}")
     active = tx.rollouts.active(rollout.app)
+    if active is None and planning.waits_for_the_branch(tx, rollout):
+        return Why(
+            f"{words}, which begins when the branch has been read again: a webhook told of a newer head"
+        )
     if active is None:
         return _unless_asked(
             tx, rollout, f"{words}, which begins at once", foreseeing.ends_at(tx, app, rollout)

@@ -340,6 +340,11 @@ def outdated(tx: Transaction, app: AppConfig | None, rollout: Rollout) -> str | 
     return None
 
 
+def waits_for_the_branch(tx: Transaction, rollout: Rollout) -> bool:
+    """A head of which a webhook told may have forced it off the branch, or undo it: it begins after one reading, however many come then."""
+    return rollout.requested_by == AUTOMATION and tx.apps.unread(rollout.app, since_s=rollout.began_s)
+
+
 def _not_as_now(tx: Transaction, app: AppConfig, rollout: Rollout) -> str | None:
     """Ahead of time nothing is decided, only made ready: what begins is what would be planned now."""
     if rollout.previous != tx.rollouts.released(rollout.app):

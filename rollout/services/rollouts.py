@@ -120,8 +120,7 @@ def _start(tx: Transaction, rollout: Rollout, deps: Deps) -> Rollout:
         return rollout
     if rollout.is_ahead:  # what it waited for is no part of its own duration
         rollout = tx.rollouts.update(rollout, began_s=tx.now(), started_at=tx.today())
-    # A head that came before may have forced it off the branch; it waits for one reading at most, however many come after.
-    if rollout.requested_by == planning.AUTOMATION and tx.apps.unread(rollout.app, since_s=rollout.began_s):
+    if planning.waits_for_the_branch(tx, rollout):
         return rollout
     started = tx.rollouts.change(rollout, RE.START, who=deps.worker, due_at=0.0)
     planning.grant(tx, started)

@@ -4,8 +4,18 @@ import pytest
 
 from rollout.domain.model import BranchCommit, Push
 from rollout.domain.states import CommitState, RolloutState
-from rollout.errors import Conflict, NotFound
-from rollout.services import bars, freezes, intake, planning, reconcile, rollouts, stopping, testing
+from rollout.errors import Conflict, NotFound, ServiceUnavailable
+from rollout.services import (
+    bars,
+    explaining,
+    freezes,
+    intake,
+    planning,
+    reconcile,
+    rollouts,
+    stopping,
+    testing,
+)
 from rollout.store import clock
 from rollout.store.apps import HOLD_S, LOOK_S
 from tests.support.branch import commit_of
@@ -337,7 +347,7 @@ def test_what_a_forced_push_took_off_a_moment_ago_is_planned_and_does_not_begin(
         assert tx.rollouts.get(planned.id).state is RolloutState.PENDING
     world.run(until=lambda: set(world.runs().values()) == {head}, seconds=600)
     with world.store.reading() as tx:
-        assert [one.commit for one in tx.rollouts.numbered(1, 9, 9) if one.done] == [head, first]
+        assert [one.commit for one in tx.rollouts.numbered(2, 9, 9) if one.done] == [head, first]
 
 
 def test_what_a_forced_push_took_off_does_not_ship_once_its_webhook_is_stored(world, monkeypatch):
@@ -367,7 +377,7 @@ def test_what_a_forced_push_took_off_does_not_ship_once_its_webhook_is_stored(wo
     assert not commit_of(world, gone).on_branch
     world.run(until=lambda: set(world.runs().values()) == {head}, seconds=600)
     with world.store.reading() as tx:
-        assert [one.commit for one in tx.rollouts.numbered(1, 9, 9)] == [head, first]
+        assert [one.commit for one in tx.rollouts.numbered(2, 9, 9)] == [head, first]
 
 
 def told_back(world):
@@ -467,6 +477,50 @@ def test_a_flood_of_pushes_to_a_slow_git_server_does_not_keep_anything_from_goin
         if world.newest().commit != first:
             rollouts.deploy_canary(world.newest().id, world.deps)
     assert (world.newest().commit, world.newest().state) == (f"{2:040x}", RolloutState.DEPLOYING_CANARY)
+
+
+def planned_behind_a_head(world, message):
+    """Passed right after a reading, and right after a webhook of a newer head: planned by what git just said. Both hashes."""
+    first_release(world)
+    world.seconds += 60
+    sha = world.workshop.push()
+    intake.read_branch(world.config.app(None), world.deps, who="test", why="pushed")
+    world.seconds += 1
+    newer = world.workshop.push(message.format(sha))
+    webhook(world, newer)
+    world.bell.queue.clear()
+    world.seconds += 1
+    testing.run_tests(commit_of(world, sha).id, world.deps)
+    assert (world.newest().commit, world.newest().state) == (sha, RolloutState.PENDING)
+    return sha, newer
+
+
+def test_what_is_reverted_by_the_head_that_it_waits_for_does_not_go_out_alone(world):
+    """It is planned, and begins after one reading of the branch: what that brings undoes it, so they go out together."""
+    sha, revert = planned_behind_a_head(world, "This reverts commit {}.")
+    world.bell.queue.clear()
+    intake.poll("shop", world.deps, force=True)
+    world.run(seconds=200)
+    with world.store.reading() as tx:
+        all_of_them = tx.rollouts.numbered(2, 9, 9)
+    shipped = [one.commits for one in all_of_them if one.state is RolloutState.DONE]
+    assert shipped == [(sha, revert)]
+
+
+def test_a_rollout_that_waits_for_a_reading_of_the_branch_says_so_and_promises_no_time(world, monkeypatch):
+    """The git server may be away for hours, and nothing begins before it has answered."""
+    sha, _ = planned_behind_a_head(world, "a change")
+
+    def away(*_, **__):
+        raise ServiceUnavailable("git does not answer")
+
+    for name in ("remote_head", "fetch"):
+        monkeypatch.setattr(world.workshop, name, away)
+    world.run(seconds=120)
+    with world.store.reading() as tx:
+        why = explaining.why(tx, world.config.app(None), commit_of(world, sha))
+    assert (world.newest().state, why.expected_at) == (RolloutState.PENDING, None)
+    assert "begins when the branch has been read again" in why.because
 
 
 @pytest.mark.parametrize("lately", [True, False])
