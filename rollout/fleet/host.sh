@@ -501,6 +501,8 @@ check_release() { # what we are to switch to is here, and is what was prepared
     esac
     if [ ! -d "releases/$commit" ] || [ ! -s ".rollout/digests/$commit" ]; then refuse 'not prepared'; fi
     read -r prepared <".rollout/digests/$commit"
+    # Who sends it back may not know what was there before he came: a rollback without a digest goes by the host's own.
+    [ -n "$digest" ] || digest=$prepared
     [ "$prepared" = "$digest" ] || refuse digest
     [ "$verb" = activate ] || [ "$(tree_digest "releases/$commit")" = "$digest" ] || refuse digest
 }
@@ -588,7 +590,7 @@ put_back() { # an unhealthy release makes room for what was there before
 switch() { # activate and rollback
     read_header 'epoch op host commit digest restart restart_limit health health_timeout back'
     need 'epoch op host commit restart_limit health_timeout'
-    if is_commit "$commit" && [ -z "$digest" ]; then bad_input 'no digest'; fi
+    if [ "$verb" = activate ] && [ -z "$digest" ]; then bad_input 'no digest'; fi
     greet
     enter
     read_current

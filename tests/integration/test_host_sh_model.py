@@ -123,6 +123,8 @@ class Both:
         commit = chance.choice([A, B, C] if verb == "activate" else [A, B, C, None, FOREIGN])
         digest = RELEASES[commit].digest if commit in RELEASES else ""
         if digest and chance.random() < 0.08:
+            digest = "" if verb == "rollback" else "d" * 64
+        elif digest and chance.random() < 0.08:
             digest = "d" * 64
         health = chance.random() < 0.8
         self.model.unhealthy = set(chance.sample([A, B, C], chance.choice([0, 0, 1, 2])))

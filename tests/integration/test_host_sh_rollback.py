@@ -127,6 +127,17 @@ def test_a_target_that_was_changed_on_the_disk_is_refused(running):
     assert running.current == f"releases/{B}"
 
 
+def test_who_does_not_know_what_was_there_goes_by_what_the_host_knows(running):
+    """Without a digest the target is what the host prepared it as, or is refused: a machine may come with another store's release."""
+    target = running.root / "releases" / A / "app"
+    was = target.read_text()
+    target.write_text("tampered")
+    assert running.roll_back(OLD, op=5, digest="").brief == (REFUSED, "digest")
+    target.write_text(was)
+    assert running.roll_back(OLD, op=6, digest="").code == DONE
+    assert running.current == f"releases/{A}"
+
+
 def test_an_unhealthy_target_stays(running):
     """A rollback never switches forward again; it has failed, and trying again runs it again."""
     reply = running.roll_back(OLD, op=5, health="exit 1", health_timeout=1)

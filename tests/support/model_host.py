@@ -359,7 +359,7 @@ class Call:
             return
         if self.commit not in self.host.prepared:
             raise _End(REFUSED, "not prepared")
-        if self.host.prepared[self.commit] != self.digest:
+        if self.digest and self.host.prepared[self.commit] != self.digest:
             raise _End(REFUSED, "digest")
 
     def _put_in_place(self, last: Entry) -> Steps:
