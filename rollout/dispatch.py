@@ -1,6 +1,8 @@
 """The one module outside `workers` that knows Celery: it sends the names of tasks, and revokes by stamp."""
 
-from collections.abc import Sequence
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import structlog
@@ -18,6 +20,9 @@ log = structlog.get_logger()
 STAMP = "rollout"  # on every task of a rollout, for people
 REVOCABLE = "revocable"  # on those that a stop drops
 _BROKER_TROUBLE = (OperationalError, KombuError, RedisError, OSError)
+ANSWER_S = 2  # who asks the broker has a host under way, or a stop
+SLOW_S = 0.5  # a refusal comes at once
+SILENT_S = 5.0
 
 
 def celery_app(broker_url: str) -> Celery:
@@ -46,13 +51,14 @@ def celery_app(broker_url: str) -> Celery:
             "queue_order_strategy": "priority",
             "priority_steps": list(range(10)),
             "socket_keepalive": True,
-            "socket_timeout": 10,
+            "socket_timeout": ANSWER_S,
             "socket_connect_timeout": 5,
             "health_check_interval": 10,
             # A message is a hint: kombu would try for six seconds to send one, while a stop waits for it.
             "max_retries": 1,
             "interval_start": 0.1,
         },
+        broker_pool_acquire_timeout=ANSWER_S,
         task_default_priority=5,
         control_queue_ttl=300,
         control_queue_expires=600,
@@ -64,19 +70,49 @@ def celery_app(broker_url: str) -> Celery:
     return app
 
 
+class Silence:
+    """A broker that stands still: it is waited for once, and left alone for a while; then one asks whether it answers again."""
+
+    def __init__(self) -> None:
+        self._until = 0.0
+
+    def lasts(self) -> bool:
+        """It said nothing a moment ago, or somebody asks it just now: do without."""
+        now = time.monotonic()
+        if self._until and now >= self._until:
+            self._until = now + SILENT_S
+            return False
+        return bool(self._until)
+
+    @contextlib.contextmanager
+    def heeded(self) -> Iterator[None]:
+        """Around each question."""
+        began = time.monotonic()
+        try:
+            yield
+        except _BROKER_TROUBLE:
+            now = time.monotonic()
+            self._until = now + SILENT_S if now - began > SLOW_S else 0.0
+            raise
+        self._until = 0.0
+
+
 class CeleryBell:
     """Sends messages over the broker. It never raises: a message is a hint, and the reconciler rings again."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
+        self._silence = Silence()
 
     def ring(self, rings: Sequence[Ring]) -> bool:
         """Send them over one connection; False when the broker does not answer."""
         if not rings:
             return True
+        if self._silence.lasts():
+            return False
         crashpoints.reach("before-ring")
         try:
-            with self._app.producer_or_acquire() as producer:
+            with self._silence.heeded(), self._app.producer_or_acquire() as producer:
                 for ring in rings:
                     self._send(ring, producer)
                     if ring is not rings[-1]:
@@ -89,8 +125,11 @@ class CeleryBell:
 
     def revoke(self, rollout: int) -> bool:
         """Tell every worker to drop the rollout's queued tasks; not its roll-backs."""
+        if self._silence.lasts():
+            return False
         try:
-            self._app.control.revoke_by_stamped_headers({REVOCABLE: [str(rollout)]})
+            with self._silence.heeded():
+                self._app.control.revoke_by_stamped_headers({REVOCABLE: [str(rollout)]})
         except _BROKER_TROUBLE as error:
             log.warning("revoke_not_sent", rollout=rollout, error=type(error).__name__)
             return False
@@ -108,10 +147,10 @@ class CeleryBell:
     def crowded(self) -> bool:
         """Messages for hosts wait in the broker, or for a thread of this worker (those whose time had to come), or TERM came."""
         ends = state.should_stop is not None and state.should_stop is not False  # 0 means that it does
-        if ends or len(state.reserved_requests) > len(state.active_requests):
+        if ends or len(state.reserved_requests) > len(state.active_requests) or self._silence.lasts():
             return True
         try:
-            with self._app.producer_or_acquire() as producer:
+            with self._silence.heeded(), self._app.producer_or_acquire() as producer:
                 return bool(producer.channel.queue_declare(HOSTS).message_count)
         except _BROKER_TROUBLE:
             return True

@@ -1,10 +1,13 @@
 """What a message looks like on its way, read back from a broker in memory."""
 
+import contextlib
 import uuid
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
+from rollout import dispatch
 from rollout.dispatch import CeleryBell, celery_app
 from rollout.domain import pipeline
 from rollout.domain.pipeline import HOSTS, QUEUES, Ring
@@ -64,3 +67,46 @@ def test_every_message_is_a_task_of_its_own(bell):
     ring = Ring(pipeline.DEPLOY_HOST, (7, 3, "web3"), 7)
     assert bell.ring([ring, replace(ring)])
     assert len({message.headers["id"] for message in messages(bell, HOSTS)}) == 2
+
+
+class Standing:
+    """A broker that accepts and never answers: each question costs its seconds, on a clock of its own."""
+
+    def __init__(self, bell, monkeypatch):
+        self.now, self.asked, self.answers, self._bell = 100.0, 0, False, bell
+        monkeypatch.setattr(dispatch.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(bell._app, "producer_or_acquire", self._acquire)
+        monkeypatch.setattr(bell._app.control, "revoke_by_stamped_headers", lambda _: self._answer())
+
+    @contextlib.contextmanager
+    def _acquire(self):
+        yield self._answer()
+
+    def _answer(self):
+        self.asked += 1
+        if not self.answers:
+            self.now += dispatch.ANSWER_S
+            raise TimeoutError("Timeout reading from socket")
+        return SimpleNamespace(
+            channel=SimpleNamespace(queue_declare=lambda _: SimpleNamespace(message_count=0))
+        )
+
+
+def test_a_broker_that_stands_still_is_waited_for_once_and_asked_again_by_one(bell, monkeypatch):
+    """Whoever has a host under way does without it meanwhile: forty of them wait for one answer, not each for his own."""
+    broker = Standing(bell, monkeypatch)
+    rings = [Ring(pipeline.RUN_TESTS, (12,))]
+    assert not bell.ring(rings)
+    assert (bell.ring(rings), bell.revoke(7), bell.crowded(), broker.asked) == (False, False, True, 1)
+    broker.now += dispatch.SILENT_S
+    assert (bell.crowded(), bell.crowded(), broker.asked) == (True, True, 2)
+    broker.now += dispatch.SILENT_S
+    broker.answers = True
+    assert (bell.crowded(), bell.crowded(), broker.asked) == (False, False, 4)
+
+
+def test_a_broker_that_refuses_is_asked_each_time(bell, monkeypatch):
+    """That costs nothing, and the first message after its restart is sent."""
+    broker = Standing(bell, monkeypatch)
+    monkeypatch.setattr(dispatch, "ANSWER_S", 0)
+    assert (bell.crowded(), bell.crowded(), broker.asked) == (True, True, 2)
