@@ -137,8 +137,8 @@ def _follow(tx: Transaction, app: AppConfig, commit: Commit, check: Check, known
         return "kept; heads of pull requests are not tested any more"
     lifted = _lift(tx, app, commit, check)
     match commit.state:
-        case CommitState.RECEIVED:
-            tx.commits.update(commit, due_at=tx.now())
+        case CommitState.RECEIVED if commit.merged_into is None:
+            _look_again(tx, app, commit)
         case CommitState.FAILED if commit.is_late and check.state is CheckState.PENDING:
             tx.commits.hear_again(commit, who=check.source, why=f"check {check.name} is under way")
         # It came late, or was run again over there.
@@ -149,6 +149,18 @@ def _follow(tx: Transaction, app: AppConfig, commit: Commit, check: Check, known
         case _ if not lifted:
             return f"kept; the commit is {commit.state}"
     return "taken"
+
+
+def _look_again(tx: Transaction, app: AppConfig, commit: Commit) -> None:
+    """It says what it waits for by now: when that is its turn to be built, another one's build may take long."""
+    told = decision(tx, app, commit)
+    if told.word is Word.FAIL or commit.is_built_again or commit.unbarred:  # a person's word may be enough
+        tx.commits.update(commit, due_at=tx.now())
+    elif told.word is Word.WAIT:
+        put_off(tx, app, commit, told.why)
+    else:
+        built = "" if commit.is_pull else ", waits for its build"
+        tx.commits.update(commit, reason=told.why + built, due_at=tx.now())
 
 
 def _lift(tx: Transaction, app: AppConfig, commit: Commit, check: Check) -> bool:

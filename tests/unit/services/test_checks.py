@@ -19,6 +19,7 @@ from rollout.services import (
     halts,
     intake,
     planning,
+    reconcile,
     stopping,
     telling,
     views,
@@ -636,6 +637,37 @@ def test_early_reports_wait_for_their_commit(world):
     assert world.push() == sha
     world.run(seconds=10)
     assert state_of(world, sha).state is CommitState.PASSED
+
+
+@pytest.mark.parametrize(
+    ("lint", "waits"),
+    [
+        ("pending", "waits for check lint, then goes out"),
+        ("success", "checks passed: unit, lint, waits for its build, then goes out"),
+    ],
+)
+def test_a_commit_says_what_it_waits_for_while_another_one_is_built(world, lint, waits):
+    """There is one place for tests, and that is taken for as long as a build takes: what was reported meanwhile is said all the same."""
+    sha, other = world.push(), world.push()
+    world.run(seconds=30)
+    assert why(world, other).because.startswith("waits for check unit, lint")
+    build, said = world.workshop.build, []
+
+    def building(*args):
+        if args[2] == sha:
+            report(world, other, "unit", "success")
+            report(world, other, "lint", lint)
+            for _ in range(3):
+                world.seconds += 5
+                reconcile.sweep(world.deps)
+            said.append(why(world, other).because)
+        return build(*args)
+
+    world.workshop.build = building
+    for name in ("unit", "lint"):
+        report(world, sha, name, "success")
+    world.run(until=lambda: said, seconds=60)
+    assert said[0].startswith(waits)
 
 
 def test_silence_fails_the_commit_and_a_late_report_saves_it(world):
