@@ -91,6 +91,12 @@ class Commit:
         return self.pull is not None and self.position is None
 
     @property
+    def is_left_out(self) -> bool:
+        """It waits, and for no tests: inside a merge, or as the head of a pull request that has a newer one."""
+        waits = self.merged_into is None and self.due_at is not None
+        return self.state is CommitState.RECEIVED and not waits
+
+    @property
     def is_late(self) -> bool:
         """Nobody said in time whether it is good: it has failed, and is not red."""
         return self.state is CommitState.FAILED and not self.reds

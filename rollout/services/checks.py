@@ -137,7 +137,7 @@ def _follow(tx: Transaction, app: AppConfig, commit: Commit, check: Check, known
         return "kept; heads of pull requests are not tested any more"
     lifted = _lift(tx, app, commit, check)
     match commit.state:
-        case CommitState.RECEIVED if commit.merged_into is None:
+        case CommitState.RECEIVED if not commit.is_left_out:
             _look_again(tx, app, commit)
         case CommitState.FAILED if commit.is_late and check.state is CheckState.PENDING:
             tx.commits.hear_again(commit, who=check.source, why=f"check {check.name} is under way")

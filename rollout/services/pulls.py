@@ -58,7 +58,9 @@ def _merged(app: AppConfig, pulls: Sequence[Pull], deps: Deps) -> dict[str, str]
 
 
 def red(tx: Transaction, commit: Commit, reason: str) -> None:
-    """Tell people that it failed its tests."""
+    """Tell people that it failed its tests, but for an older head: they have pushed a newer one since."""
+    if tx.commits.has_newer_head(commit):
+        return
     short = commit.sha[:12]
     tx.notices.add(
         commit.app,

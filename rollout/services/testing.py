@@ -42,7 +42,7 @@ def _claim(commit_id: CommitId, deps: Deps) -> Commit | None:
     crashpoints.reach("before-claim")
     with deps.store.transaction() as tx:
         known = tx.commits.by_id(commit_id)
-        if known is None or (known.merged_into is not None and known.state is CommitState.RECEIVED):
+        if known is None or known.is_left_out:
             return None
         app = deps.config.app(known.app)
         tx.apps.lock(known.app)

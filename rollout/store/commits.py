@@ -482,6 +482,15 @@ class Commits:
         self._tx.connection.execute(update(commits).where(old).values(due_at=None, reason=why))
         self._tx.connection.execute(update(commits).where(again).values(due_at=0.0, reason=None))
 
+    def has_newer_head(self, commit: Commit) -> bool:
+        """Whether the pull request whose head it is has a newer one; not when it has come back to this one, and the newer one waits no more."""
+        newer = and_(
+            commits.c.app == commit.app, IS_PULL, commits.c.pull == commit.pull, commits.c.id > commit.id
+        )
+        waits_no_more = and_(commits.c.state == CommitState.RECEIVED, commits.c.due_at.is_(None))
+        found = self._tx.connection.execute(select(commits.c.id).where(newer, not_(waits_no_more)).limit(1))
+        return found.first() is not None
+
     def _receive_again(self, app: AppName, sha: str) -> bool:
         commit = self.get(app, sha)
         if commit is None or not (commit.reason or "").startswith(NOT_ON_BRANCH):

@@ -183,6 +183,26 @@ def test_one_that_nobody_speaks_of_after_its_merge_either_is_late_then(world, mo
     assert told == [f"shop: nobody says whether {head[:12]} by Eve is good"]
 
 
+def test_a_report_on_an_outdated_head_of_a_request_is_kept(world, monkeypatch):
+    """It is not put in line again, nor told of as the request's: that has a newer head, which is good."""
+    head = a_request(world, monkeypatch)
+    newer = "9" * 40
+    world.workshop.pulls = [Pull(7, "refs/pull/7/head", newer, "tea", "Eve", "tea")]
+    intake.poll("shop", world.deps, force=True)
+    before = state_of(world, head)
+    assert report(world, head, "unit", "failure").startswith("kept")
+    assert state_of(world, head) == before
+    for name in ("unit", "lint"):
+        report(world, newer, name, "success")
+    world.run(seconds=60)
+    assert [state_of(world, sha).state for sha in (head, newer)] == [
+        CommitState.RECEIVED,
+        CommitState.PASSED,
+    ]
+    assert "has a newer head" in why(world, head).because
+    assert not any("pull request" in title for title, _ in world.notifier.sent)
+
+
 def pipeline(world, sha, status, ref="main", **more):
     """A GitLab webhook about a pipeline that ran for this branch."""
     attributes = {"sha": sha, "ref": ref, "status": status, "url": "https://git.example/1", "source": "push"}

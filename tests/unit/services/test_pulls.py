@@ -134,6 +134,26 @@ def test_a_red_one_is_told(world):
     assert not any("is red since" in title for title, _ in world.notifier.sent)
 
 
+@pytest.mark.parametrize("back", [False, True], ids=["", "and it comes back"])
+def test_an_older_head_that_is_red_is_not_told(world, monkeypatch, back):
+    """A newer one was pushed while its tests ran: people hear of that one, or of the older one when the request has come back to that."""
+    newer, run = "b" * 40, world.workshop.run_tests
+    world.workshop.failing.add(HEAD)
+
+    def run_tests(app, config, commit, *, go_on):
+        opened(world, sha=newer)
+        if back:
+            opened(world)
+        return run(app, config, commit, go_on=go_on)
+
+    opened(world)
+    monkeypatch.setattr(world.workshop, "run_tests", run_tests)
+    until_tested(world, CommitState.FAILED)
+    reconcile.tell(world.deps)
+    told = [title for title, _ in world.notifier.sent if "pull request" in title]
+    assert told == [f"shop: pull request 7 is red at {HEAD[:12]} by Eve"] * back
+
+
 def merged_long_ago(tmp_path, monkeypatch):
     """A world whose branch was at its third commit when it was seen first; the heads of two requests are the second one, and came in with it."""
     world = World(tmp_path, monkeypatch, hosts=1)
