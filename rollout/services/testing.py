@@ -30,22 +30,24 @@ MOST_LOST = 5  # runs in a row that end with their worker: then it is the tests 
 @crashpoints.stage("tests")
 def run_tests(commit_id: CommitId, deps: Deps) -> None:
     """Test this commit and build its release; then see whether something can be shipped, and who is tested next."""
-    commit = _claim(commit_id, deps)
-    if commit is None:
+    with deps.store.reading() as tx:
+        known = tx.commits.by_id(commit_id)
+    if known is None:
         return
-    if _test(commit, deps):
+    app = deps.config.app(known.app)
+    commit = _claim(commit_id, app, deps)
+    if commit is not None and _test(commit, deps):
         planning.start_next(commit.app, deps)
-    turns.ring(deps.config.app(commit.app), deps)
+    turns.ring(app, deps)
 
 
-def _claim(commit_id: CommitId, deps: Deps) -> Commit | None:
+def _claim(commit_id: CommitId, app: AppConfig, deps: Deps) -> Commit | None:
     crashpoints.reach("before-claim")
     with deps.store.transaction() as tx:
+        tx.apps.lock(AppName(app.name))
         known = tx.commits.by_id(commit_id)
         if known is None or known.is_left_out:
             return None
-        app = deps.config.app(known.app)
-        tx.apps.lock(known.app)
         if known.is_pull and not app.tests.pull_requests:
             tx.commits.current_pulls(known.app, [])
             return None

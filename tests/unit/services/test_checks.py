@@ -659,6 +659,16 @@ def test_early_reports_wait_for_their_commit(world):
     assert state_of(world, sha).state is CommitState.PASSED
 
 
+def test_commits_that_come_together_are_looked_at_together(world):
+    """One that waits for its checks takes no place for tests: whoever finds that rings for the next one, and nobody waits for a sweep."""
+    passed(world)
+    world.settle()
+    shas = [world.workshop.push() for _ in range(5)]
+    intake.poll("shop", world.deps, force=True)
+    world.run(seconds=3)
+    assert {state_of(world, sha).reason for sha in shas} == {"waits for check unit, lint"}
+
+
 @pytest.mark.parametrize(
     ("lint", "waits"),
     [

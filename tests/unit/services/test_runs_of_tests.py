@@ -19,6 +19,7 @@ from rollout.services import (
     views,
 )
 from rollout.services.testing import MOST_LOST
+from rollout.store.apps import Apps
 from rollout.store.commits import Commits
 from tests.support.branch import commit_of, read
 from tests.support.fakes import a_commit, a_deps
@@ -289,6 +290,21 @@ def test_a_red_run_does_not_tell_how_long_tests_take(tmp_path):
         titles = [notice.title for notice in tx.notices.claim(1.0, limit=10)]
         assert foreseeing.took_of_tests_s(tx, app) == 410.0
     assert titles == ["shop: the tests took 6.7 min"]
+
+
+def test_what_is_claimed_is_what_it_is_when_nobody_else_decides(world, monkeypatch):
+    """Who read the branch a moment before has found that it came in with a merge: it is not tested by itself."""
+    runs, sha, lock, waited = with_results(world, True), world.push(), Apps.lock, []
+
+    def lock_after_another(apps, app):
+        if not waited:
+            waited.append(app)
+            apps._tx.connection.exec_driver_sql("UPDATE commits SET merged_into = 'e'")
+        lock(apps, app)
+
+    monkeypatch.setattr(Apps, "lock", lock_after_another)
+    testing.run_tests(commit_of(world, sha).id, world.deps)
+    assert (len(waited), runs, commit_of(world, sha).state) == (1, [], CommitState.RECEIVED)
 
 
 def test_what_runs_and_is_built_again_is_seen_as_under_way(world):
