@@ -131,11 +131,11 @@ def _follow(tx: Transaction, app: AppConfig, commit: Commit, check: Check, known
     """`known`: what was said before it."""
     if _is_a_request(commit):
         check, *known = checks.of_a_request([check, *known])
-    if check.name not in app.tests.required:
-        return "kept; not a required check"
     if commit.is_pull and not app.tests.pull_requests:
         return "kept; heads of pull requests are not tested any more"
     lifted = _lift(tx, app, commit, check)
+    if check.name not in app.tests.required:
+        return "taken" if lifted else "kept; not a required check"
     match commit.state:
         case CommitState.RECEIVED if not commit.is_left_out:
             _look_again(tx, app, commit)
@@ -165,7 +165,7 @@ def _look_again(tx: Transaction, app: AppConfig, commit: Commit) -> None:
 
 def _lift(tx: Transaction, app: AppConfig, commit: Commit, check: Check) -> bool:
     """Take back the bar for checks that are a success after all, be it one that waits for a merge; whether there was any."""
-    late = _late_ones(app, commit)
+    late = _late_ones(tx, commit)
     if not late or decision(tx, app, commit).word is not Word.PASS:
         return False
     bars.take_back(tx, commit, late, who=check.source, why=_after_all(check))
@@ -180,10 +180,13 @@ def _late(name: str) -> str:
     return f"check {name} failed after the commit had passed"
 
 
-def _late_ones(app: AppConfig, commit: Commit) -> set[str]:
-    """What it is barred for by checks."""
-    its = bars.reasons(commit.barred_for) if commit.same_as is None else []
-    return set(its) & {_late(name) for name in app.tests.required}
+def _late_ones(tx: Transaction, commit: Commit) -> set[str]:
+    """What it is barred for by checks that are a success, be they required still or not any more."""
+    if not commit.is_barred or commit.same_as is not None:
+        return set()
+    said = checks.by_name(_reported(tx, commit))
+    good = {_late(one.name) for one in said if one.state is CheckState.SUCCESS}
+    return good.intersection(bars.reasons(commit.barred_for))
 
 
 def _contradicted(tx: Transaction, app: AppConfig, commit: Commit, name: str, *, who: str) -> None:

@@ -794,6 +794,23 @@ def test_a_check_that_is_a_success_after_all_takes_its_bar_back(world, person):
     assert set(world.runs().values()) == {first if person else sha}
 
 
+def test_a_check_that_is_required_no_more_takes_its_bar_back_too(world, monkeypatch):
+    """Its word barred the commit when it was, and says now that it was wrong; what is not required says nothing else."""
+    passed(world)
+    world.run(until=lambda: world.newest() is not None, seconds=60)
+    sha = passed(world)
+    world.run(until=lambda: state_of(world, sha).state is CommitState.PASSED, seconds=5)
+    report(world, sha, "lint", "failure")
+    monkeypatch.setitem(world.config.app("shop").tests.__dict__, "required", ("unit",))
+    report(world, sha, "unit", "success")
+    assert state_of(world, sha).state is CommitState.BARRED
+    assert report(world, sha, "lint", "success") == "taken"
+    assert state_of(world, sha).state is CommitState.PASSED
+    assert report(world, sha, "lint", "failure") == "kept; not a required check"
+    world.run(seconds=300)
+    assert set(world.runs().values()) == {sha}
+
+
 @pytest.mark.parametrize("above", [False, True], ids=["itself", "what takes it along"])
 def test_a_check_that_fails_late_withdraws_a_wish_of_before(world, above):
     """When it is run again and is a success, weeks later, nothing goes out past the freeze of then by the old word; people were told."""
