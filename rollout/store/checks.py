@@ -8,7 +8,7 @@ from sqlalchemy import and_, delete, exists, insert, not_, or_, select, update
 
 from rollout.domain.model import AppName, Check, CheckState
 from rollout.domain.states import CommitState
-from rollout.store.commits import ITSELF
+from rollout.store.commits import IS_PULL, ITSELF
 from rollout.store.rows import load_one, rows_of
 from rollout.store.tables import checks, commits
 
@@ -29,6 +29,7 @@ _IS_NOT_DECIDED = exists().where(
     or_(
         commits.c.state == CommitState.TESTING,
         and_(commits.c.state == CommitState.RECEIVED, commits.c.due_at.is_not(None)),
+        and_(commits.c.state != CommitState.RECEIVED, IS_PULL),  # its merge is decided on anew, with these
     ),
 )
 

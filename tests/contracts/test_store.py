@@ -820,16 +820,25 @@ def test_a_damaged_file_is_a_clear_error(tmp_path):
     damaged.close()
 
 
-def test_reports_of_others_push_none_out_that_an_undecided_commit_waits_with(store, monkeypatch):
-    """However many come for other apps: those of a commit whose tests are not over stay, and of the rest the newest."""
-    from rollout.domain.model import Check, CheckState
+@pytest.mark.parametrize("request_passed", [False, True], ids=["undecided", "a request that passed"])
+def test_reports_of_others_push_none_out_that_an_undecided_commit_waits_with(
+    store, monkeypatch, request_passed
+):
+    """However many come for other apps: those of a commit whose tests are not over stay, as it is with the merge of a request; and of the rest the newest."""
+    from rollout.domain.model import Check, CheckState, Pull
     from rollout.store import checks
 
     monkeypatch.setattr(checks, "KEPT_CHECKS", 3)
     monkeypatch.setattr(checks, "SWEPT_EVERY", 1)
     good = Check("unit", CheckState.SUCCESS)
     with store.transaction() as tx:
-        tx.commits.add("shop", SHA, who="test", why="pushed")
+        if request_passed:
+            head = Pull(7, "refs/pull/7/head", SHA, "tea", "Eve", "tea")
+            tx.commits.add_pull("shop", head, who="test", why="opened")
+            claimed = tx.commits.claim_tests(tx.commits.get("shop", SHA).id, "worker", 15.0)
+            tx.commits.change(claimed, CommitEvent.PASS, who="worker")
+        else:
+            tx.commits.add("shop", SHA, who="test", why="pushed")
         tx.checks.put("shop", SHA, good)
         for number in range(9):
             tx.checks.put("blog", f"{number:040x}", good)
