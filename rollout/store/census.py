@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Column, Table, func, select
+from sqlalchemy import Column, Table, func, not_, select
 
 from rollout.domain.states import FINISHED, CommitState
-from rollout.store.commits import ITSELF
+from rollout.store.commits import IS_PULL, ITSELF
 from rollout.store.tables import commits, rollout_hosts, rollouts
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Census:
         """How old the oldest untested commit and the oldest unfinished rollout are; 0 when there is none."""
         return {
             "commit": self._age_s(
-                commits.c.received_at, commits.c.state.in_(UNTESTED), commits.c.pull.is_(None), ITSELF
+                commits.c.received_at, commits.c.state.in_(UNTESTED), not_(IS_PULL), ITSELF
             ),
             "rollout": self._age_s(rollouts.c.started_at, rollouts.c.state.not_in(FINISHED)),
         }

@@ -10,6 +10,7 @@ from rollout.domain.states import CommitState
 from rollout.errors import Conflict, ServiceUnavailable
 from rollout.services import bars, explaining, intake, reconcile, telling, testing, views
 from rollout.store.apps import LOOK_S
+from rollout.store.census import Census
 from tests.support.released import released
 from tests.support.world import World
 
@@ -183,6 +184,17 @@ def test_one_that_was_merged_before_the_branch_was_known_is_out(tmp_path, monkey
     assert not any("pull request" in title for title, _ in world.notifier.sent)
     for sha in heads:
         assert why(world, sha).startswith(f"came in with {'0' * 12}: went out with rollout 1 ")
+
+
+def test_a_merged_one_that_lacks_its_release_is_counted_as_untested(world, monkeypatch):
+    """Who watches for a commit that has waited for long sees it too, as it is on the branch."""
+    opened(world)
+    until_tested(world)
+    merged(world)
+    with world.store.reading() as tx:
+        later = tx.today() + timedelta(hours=1)
+        monkeypatch.setattr(type(tx), "today", lambda _self: later)
+        assert Census(tx).oldest_unfinished_s()["commit"] > 3000
 
 
 def test_without_a_mirror_of_the_branch_none_is_taken_for_merged(tmp_path, monkeypatch):
