@@ -45,10 +45,9 @@ def _merged(app: AppConfig, pulls: Sequence[Pull], deps: Deps) -> dict[str, str]
     Of one that was merged later a reading of the branch tells.
     """
     with deps.store.reading() as tx:
-        line = tx.commits.line(AppName(app.name), 0) if pulls else []
-    if not line:
+        oldest = tx.commits.oldest(AppName(app.name)) if pulls else None
+    if oldest is None:
         return {}
-    _, oldest = line[0]
     others = [pull.sha for pull in pulls if pull.sha != oldest]
     try:
         return {sha: oldest for sha in others if deps.workshop.contains(app.name, oldest, sha)}

@@ -346,6 +346,12 @@ class Commits:
         )
         return [(row.position, row.sha) for row in rows]
 
+    def oldest(self, app: AppName) -> str | None:
+        """The first commit of the branch's line that is known."""
+        its = (commits.c.app == app, commits.c.on_branch, commits.c.position.is_not(None))
+        query = select(commits.c.sha).where(*its).order_by(commits.c.position).limit(1)
+        return self._tx.connection.execute(query).scalar_one_or_none()
+
     def unplaced(self, app: AppName) -> list[str]:
         """The newest of those that wait for their tests, or are in test, and that git was not seen to have anywhere on the branch."""
         waits = commits.c.state.in_([CommitState.RECEIVED, CommitState.TESTING])

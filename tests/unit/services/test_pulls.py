@@ -8,9 +8,10 @@ import pytest
 from rollout.domain.model import BranchCommit, Pull, Push
 from rollout.domain.states import CommitState
 from rollout.errors import Conflict, ServiceUnavailable
-from rollout.services import bars, explaining, intake, reconcile, telling, testing, views
+from rollout.services import bars, explaining, intake, pulls, reconcile, telling, testing, views
 from rollout.store.apps import LOOK_S
 from rollout.store.census import Census
+from rollout.store.commits import Commits
 from tests.support.released import released
 from tests.support.world import World
 
@@ -195,6 +196,13 @@ def test_a_merged_one_that_lacks_its_release_is_counted_as_untested(world, monke
         later = tx.today() + timedelta(hours=1)
         monkeypatch.setattr(type(tx), "today", lambda _self: later)
         assert Census(tx).oldest_unfinished_s()["commit"] > 3000
+
+
+def test_of_the_branch_only_the_oldest_commit_is_read_for_them(world, monkeypatch):
+    """It tells which of them were merged before the branch was known; a line may have a hundred thousand."""
+    monkeypatch.setattr(Commits, "line", lambda *_: pytest.fail("all of the line is read"))
+    pulls.look(world.config.app(None), [a_pull(7, HEAD)], world.deps)
+    assert commit_of(world).is_pull
 
 
 def test_without_a_mirror_of_the_branch_none_is_taken_for_merged(tmp_path, monkeypatch):
