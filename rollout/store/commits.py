@@ -291,7 +291,9 @@ class Commits:
         news = [{"its_id": row.id, **new} for row in here if (new := _news(row, told[row.sha]))]
         left = [row for row in rows if row.on_branch and row.sha not in told]
         gone = [{"its_id": row.id} for row in left]
-        self._let_out(app, [row.sha for row in left])
+        # What came in with the oldest commit that is known was merged before that: nobody takes it back.
+        first_known = self.oldest(app) if left else None
+        self._let_out(app, [row.sha for row in left if row.sha != first_known])
         for statement, values in ((_PLACE, news), (_GONE, gone)):
             if values:
                 self._tx.connection.execute(statement, values)

@@ -187,6 +187,20 @@ def test_one_that_was_merged_before_the_branch_was_known_is_out(tmp_path, monkey
         assert why(world, sha).startswith(f"came in with {'0' * 12}: went out with rollout 1 ")
 
 
+def test_one_that_was_merged_before_is_so_when_the_oldest_known_commit_is_amended(tmp_path, monkeypatch):
+    """A force-push of what was seen first takes back no merge of before: its head is not tested for that, nor told of."""
+    world, (_, head) = merged_long_ago(tmp_path, monkeypatch)
+    world.workshop.pulls = [replace(a_pull(7, head), tree="e" * 40)]
+    ran = counted(world, monkeypatch)
+    intake.poll("shop", world.deps, force=True)
+    amended = replace(world.workshop.commits[-1], sha="c" * 40)
+    world.workshop.commits[-1] = amended
+    intake.poll("shop", world.deps, force=True)
+    ships(world, amended.sha)
+    assert ran == [amended.sha]
+    assert not any("pull request" in title for title, _ in world.notifier.sent)
+
+
 def test_a_merged_one_that_lacks_its_release_is_counted_as_untested(world, monkeypatch):
     """Who watches for a commit that has waited for long sees it too, as it is on the branch."""
     opened(world)
