@@ -775,6 +775,20 @@ def test_a_failure_that_bars_the_commit_is_told_once(world):
     assert body.endswith(f"Next: rollout log {sha[:12]}, or rollout unbar {sha[:12]}")
 
 
+def test_a_failure_that_bars_what_left_the_branch_is_not_told(world):
+    """A force-push has replaced it: nothing waits behind it, though it is barred, should it come back."""
+    passed(world)
+    world.run(until=lambda: world.newest() is not None, seconds=60)
+    sha = passed(world)
+    world.run(until=lambda: state_of(world, sha).state is CommitState.PASSED, seconds=5)
+    world.workshop.commits[-1:] = [BranchCommit("b" * 40, 2, "another one", "Zoe", "another one")]
+    intake.read_branch(world.config.app("shop"), world.deps, who="poll", why="forced")
+    report(world, sha, "lint", "failure")
+    world.run(seconds=60)
+    assert state_of(world, sha).state is CommitState.BARRED
+    assert not any("check lint failed after" in title for title, _ in world.notifier.sent)
+
+
 @pytest.mark.parametrize("person", [False, True], ids=["", "barred by a person too"])
 def test_a_check_that_is_a_success_after_all_takes_its_bar_back(world, person):
     """Its word barred the commit, which ships when it was wrong; a bar of a person's stays."""
