@@ -109,12 +109,17 @@ def postgres():
 KINDS = ["sqlite", pytest.param("postgresql", marks=pytest.mark.needs("postgresql"))]
 
 
+def with_tables(request, folder):
+    """The address of a database of the kind that `request` asks for, without rows; PostgreSQL's has its tables."""
+    if request.param == "sqlite":
+        return f"sqlite:///{folder}/rollout.db"
+    return request.getfixturevalue("postgres").prepared()
+
+
 @pytest.fixture(params=KINDS)
 def database(request, tmp_path):
     """The address of a database without rows; PostgreSQL's has its tables. Every test that asks for it runs on both."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/rollout.db"
-    return request.getfixturevalue("postgres").prepared()
+    return with_tables(request, tmp_path)
 
 
 @pytest.fixture(params=KINDS)

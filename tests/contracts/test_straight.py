@@ -23,6 +23,8 @@ from rollout.store import apps, commits, hosts, journal, rollouts, store, straig
 from rollout.store.rollouts import Planned
 from rollout.store.straight import Prepared
 from rollout.store.tables import deliveries, facts, fleet_hosts, rollout_hosts
+from tests.conftest import KINDS, with_tables
+from tests.support import stores
 
 SHA = "a" * 40
 TODAY = datetime(2026, 3, 4, 5, 6, 7, 890, tzinfo=UTC)
@@ -293,8 +295,7 @@ EACH = {
 TABLES = ("rollouts", "rollout_hosts", "fleet_hosts", "apps", "commits", "events", "outputs", "samples")
 
 
-@pytest.fixture
-def seeded(store):
+def seed(store):
     """A rollout of three hosts: one is pending, one prepared, one was switched by an earlier rollout that goes back."""
     fleet = [
         (Member(f"web{n}", f"127.1.0.{n}", 22, "deploy", {"zone": "ä"}, "/srv"), Role.OTHER)
@@ -338,6 +339,30 @@ def seeded(store):
     return store
 
 
+@pytest.fixture
+def seeded(store):
+    """A seeded store of each kind."""
+    return seed(store)
+
+
+@pytest.fixture(scope="module")
+def seeds():
+    """The seeded stores of this module, by their kinds."""
+    opened = {}
+    yield opened
+    for one in opened.values():
+        one.close()
+
+
+@pytest.fixture(params=KINDS)
+def untouched(request, seeds, tmp_path_factory):
+    """The same for whoever undoes all that it does: one of each kind for all such tests."""
+    if request.param not in seeds:
+        address = with_tables(request, tmp_path_factory.mktemp("seeded"))
+        seeds[request.param] = seed(stores.opened(address))
+    return seeds[request.param]
+
+
 def outcome(store, work, *, numbers=True):
     """What came of it, what is in the tables then, and the driver's words for it; all undone."""
     said, found = [], None
@@ -355,12 +380,12 @@ def outcome(store, work, *, numbers=True):
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_rows_and_changes_are_those_of_sqlalchemy(seeded, name):
+def test_rows_and_changes_are_those_of_sqlalchemy(untouched, name):
     """The same rows with the same types, the same count of changed ones, and the same in every table afterwards."""
     prepared, values = RUNS[name]
-    by_itself = outcome(seeded, lambda tx: tx.connection.execute(prepared.statement, values))
+    by_itself = outcome(untouched, lambda tx: tx.connection.execute(prepared.statement, values))
     for _ in range(2):  # the first one writes the statement, the second one uses it
-        rows, tables = outcome(seeded, lambda tx: tx.run(prepared, values))
+        rows, tables = outcome(untouched, lambda tx: tx.run(prepared, values))
         assert tables == by_itself[1]
         assert rows[:2] == by_itself[0][:2]
         if (
@@ -370,7 +395,7 @@ def test_rows_and_changes_are_those_of_sqlalchemy(seeded, name):
 
 
 @pytest.mark.parametrize("name", EACH)
-def test_many_at_once_are_as_one_after_another(seeded, name):
+def test_many_at_once_are_as_one_after_another(untouched, name):
     """Each gets the rows and the count that it gets by itself, and in every table is the same afterwards, whatever the values are."""
     prepared, each = EACH[name]
     columns = len(prepared.statement.exported_columns)
@@ -383,7 +408,7 @@ def test_many_at_once_are_as_one_after_another(seeded, name):
             found.append(rows if columns else [one.rowcount for one in answers])
             return straight.Answer([], 0)
 
-        return outcome(seeded, kept, numbers=not prepared.statement.is_insert)[1]
+        return outcome(untouched, kept, numbers=not prepared.statement.is_insert)[1]
 
     tables = keeping(lambda tx: [tx.run(prepared, values) for values in each])
     for _ in range(7):  # PostgreSQL has prepared it at the last ones
@@ -401,15 +426,15 @@ def test_numbers_of_many_at_once_are_in_their_order(seeded):
     assert [found[number] for number in numbers] == [row["reason"] for row in rows]
 
 
-def test_many_at_once_have_the_same_parameters(seeded):
+def test_many_at_once_have_the_same_parameters(untouched):
     """What only one of them sets would be lost for it, or set for all: it is refused."""
-    with seeded.transaction() as tx, pytest.raises(TypeError):
+    with untouched.transaction() as tx, pytest.raises(TypeError):
         tx.run_each(hosts._GUARDED, [{**CLAIM, "state": "done"}, {**CLAIM, "state": "done", "token": True}])
 
 
-def test_none_at_once_ask_nothing(seeded):
+def test_none_at_once_ask_nothing(untouched):
     """Where there is nobody, nothing is sent."""
-    with seeded.transaction() as tx:
+    with untouched.transaction() as tx:
         assert tx.run_each(hosts._GUARDED, []) == []
 
 
@@ -434,9 +459,9 @@ def test_an_epoch_comes_out_of_its_update(seeded):
         assert tx.connection.execute(prepared.statement, values).scalar_one() == 8
 
 
-def test_columns_have_their_names(seeded):
+def test_columns_have_their_names(untouched):
     """Rows are asked for columns by their labels, and cut."""
-    with seeded.reading() as tx:
+    with untouched.reading() as tx:
         row = tx.run(hosts._TO_ACTIVATE, {"host": 2}).one()
         assert (row.it_owes, row.it_owed, row.name, row[:2]) == (True, SHA, "web2", (2, 1))
 
