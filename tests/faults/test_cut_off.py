@@ -140,7 +140,7 @@ def _plan(deps, release):
 @pytest.fixture
 def scene(tmp_path, postgres, monkeypatch):
     """The worker's thread has claimed the host, sent its command, and waits for the greeting."""
-    near = make_url(postgres.database())
+    near = make_url(postgres.prepared())
     with running_sshd(tmp_path / "sshd", 1) as sshd:
         target = sshd.target()
         with proxy((near.host, near.port)) as database, proxy((target.address, target.port)) as host:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.needs("postgresql")
 
 @pytest.fixture
 def address(postgres):
-    return make_url(postgres.database())
+    return make_url(postgres.prepared())
 
 
 @pytest.fixture

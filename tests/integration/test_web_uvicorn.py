@@ -24,6 +24,7 @@ from rollout.store import postgresql
 from rollout.web import server
 from rollout.web.connection import Connection
 from rollout.web.service import Limits
+from tests.support import stores
 from tests.support.postgres import Postgres
 from tests.support.processes import until
 from tests.support.proxy import proxy
@@ -62,6 +63,7 @@ def configuration(tmp_path):
         file.write_text(TOML.format(database=database, broker=a_free_port(), listen=a_free_port()))
         (tmp_path / "webhook.secret").write_text(SECRET + "\n")
         (tmp_path / "api.token").write_text(TOKEN + "\n")
+        stores.put(tmp_path / "state" / "rollout.db")
         return file
 
     return configuration
@@ -382,7 +384,7 @@ def test_a_database_that_falls_silent(configuration, postgres, monkeypatch):
     monkeypatch.setattr(postgresql.Impatient, "patience_s", 1.0)
     monkeypatch.setitem(postgresql._CONNECT, "connect_timeout", 2)  # the least that libpq takes
     with proxy(("127.0.0.1", postgres.port)) as way:
-        address = postgres.database().replace(f":{postgres.port}/", f":{way.port}/")
+        address = postgres.prepared().replace(f":{postgres.port}/", f":{way.port}/")
         deps = wiring.configured(configuration(address), role="web")
         with listening(deps, replace(Limits(), answer_s=0.5, fresh_s=0)) as (port, _):
 

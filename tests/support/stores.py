@@ -31,11 +31,16 @@ def opened(url):
     if store._engine.dialect.name == "sqlite":
         database = Path(store._engine.url.database)
         if not database.exists():
-            database.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(_template()[1], database)
+            put(database)
         _lighten(store)
     store.prepare()
     return store
+
+
+def put(database):
+    """An empty database in this file, as the migrations make it."""
+    database.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(_template()[1], database)
 
 
 def _lighten(store):

@@ -159,7 +159,7 @@ def statements(world, pushes):
 @pytest.mark.needs("postgresql")
 def test_a_crowd_costs_as_many_questions_as_a_few(tmp_path, monkeypatch, postgres):
     """A server is asked as often by three webhooks as by sixty, of new and of known commits."""
-    world = World(tmp_path, monkeypatch, hosts=3, url=postgres.database())
+    world = World(tmp_path, monkeypatch, hosts=3, url=postgres.prepared())
     receive(world, push("f" * 40, "the app's first"))
     hashes = [f"{number:040x}" for number in range(100)]
     for word in ("new", "again"):
