@@ -445,7 +445,8 @@ def hosts(*names: str) -> Callable[..., object]:
         try:
             yield made
             made.quiet()
-        finally:
+        except BaseException:
             made.end_all()
+            raise
 
     return host

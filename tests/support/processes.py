@@ -24,14 +24,23 @@ def alive(pid: int) -> bool:
 
 def marked(mark: str) -> list[int]:
     """The processes whose command line or environment has `mark` in it, without this one."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid() or not alive(int(entry.name)):
+    wanted, found = mark.encode(), []
+    for name in (entry.name for entry in Path("/proc").iterdir()):
+        if not name.isdigit() or int(name) == os.getpid():
             continue
         try:
-            text = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+            its = wanted in _bytes(f"/proc/{name}/cmdline") or wanted in _bytes(f"/proc/{name}/environ")
         except OSError:
             continue
-        if mark.encode() in text:
-            found.append(int(entry.name))
+        if its and alive(int(name)):
+            found.append(int(name))
     return found
+
+
+def _bytes(name: str) -> bytes:
+    """What is in the file; it is looked into hundreds at a time."""
+    file = os.open(name, os.O_RDONLY)
+    try:
+        return b"".join(iter(lambda: os.read(file, 1 << 16), b""))
+    finally:
+        os.close(file)
