@@ -2,15 +2,20 @@
 
 import json
 import logging
+from functools import cache
 
 import pytest
 import structlog
+from typer import testing
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from rollout import wiring
 from rollout.cli import stand_in, ways_back
 from rollout.cli.main import app
 from tests.support.fakes import a_deps
+
+PARSER = cache(get_command)  # a process has one; to make it takes as long as most commands
 
 
 class Told:
@@ -50,8 +55,9 @@ def no_environment(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def plain():
+def plain(monkeypatch):
     """Runs a command as a person would, without fakes: `plain("status", "--json")`."""
+    monkeypatch.setattr(testing, "_get_command", PARSER)
 
     def plain(*words):
         return Told(CliRunner().invoke(app, [str(word) for word in words], prog_name="rollout"))
