@@ -91,7 +91,7 @@ def test_ctrl_c_ends_it_without_a_trace(play, sign, when) -> None:
     assert list(demo.folder.iterdir()) == []
 
 
-@pytest.mark.faults  # of `rollout up`, which is most of it, each `make test` kills one so
+@pytest.mark.faults  # a tree of small programs that is killed so is test_supervisor_tree's
 def test_kill_9_leaves_no_process(play) -> None:
     """After kill -9 of what the person started no process is left."""
     demo = play()

@@ -39,7 +39,7 @@ def redis_server(tmp_path):
 def test_a_push_reaches_every_host_with_postgresql_and_redis(postgres, redis_server):
     """Nothing depends on SQLite or on the embedded broker; passwords come from the environment and show nowhere."""
     environment = {"ROLLOUT_DATABASE": postgres.database(), "ROLLOUT_BROKER": redis_server}
-    with System(hosts=8, server="", environment=environment) as system:
+    with System(hosts=4, server="", environment=environment) as system:
         sha = system.push("first")
         system.reaches(sha, "done")
         assert set(system.disks().values()) == {sha}

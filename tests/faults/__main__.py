@@ -22,7 +22,9 @@ FIRST = [
     *(str(file.relative_to(ROOT)) for file in sorted(ROOT.glob("tests/integration/test_host_sh_*.py"))),
     "tests/unit/services/test_queue_walk.py",
     "tests/integration/test_clock_steps.py",
+    "tests/integration/test_supervisor_up.py",
     "tests/e2e/test_canary.py",
+    "tests/e2e/test_catching_up.py",
     "tests/e2e/test_demo.py",
     "tests/e2e/test_halt.py",
 ]

@@ -149,6 +149,7 @@ def test_the_broker_s_death_is_healed(up) -> None:
     assert all(alive(pid) for pid in everything - {broker})
 
 
+@pytest.mark.faults  # a tree of small programs that is killed so is test_supervisor_tree's
 def test_kill_9_leaves_nothing(tmp_path) -> None:
     """After kill -9 of the supervisor no process is left: no broker, no prefork child."""
     running = Up(tmp_path)
