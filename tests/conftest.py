@@ -17,7 +17,7 @@ sys.dont_write_bytecode = False
 
 # How long anything takes says nothing on a machine that others use too.
 PATIENT = {"deadline": None, "print_blob": True, "suppress_health_check": [HealthCheck.too_slow]}
-settings.register_profile("rollout", **PATIENT)
+settings.register_profile("rollout", **PATIENT, max_examples=50)
 settings.register_profile("faults", **PATIENT, max_examples=200)
 ALL_FAULTS = os.environ.get("FAULTS") == "all"  # `make faults`; otherwise a small fixed part of each
 settings.load_profile("faults" if ALL_FAULTS else "rollout")

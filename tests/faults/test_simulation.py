@@ -18,7 +18,7 @@ from tests.support.model_host import Call
 from tests.support.simulation.simulation import Finding, Simulation
 
 ROOT = Path(__file__).parents[2]
-SEEDS = int(os.environ.get("SEEDS") or (2000 if ALL_FAULTS else 20))
+SEEDS = int(os.environ.get("SEEDS") or (2000 if ALL_FAULTS else 10))
 BLOCK = 10
 
 
