@@ -44,7 +44,6 @@ class Told:
     reason: str | None
     merged_into: str | None = None  # the commit of the branch's line that it came in with
     pull: int | None = None  # the request that it was first seen as the head of
-    reds: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +118,7 @@ def _taken(told: Told, out: Out) -> End | None:
 def _unconfirmed(told: Told) -> bool:
     """Nothing is decided, and git has not been seen to have it on the branch: its server is away, or behind."""
     if told.state is CommitState.FAILED:
-        late_as_request = told.pull is not None and not told.reds  # its time begins anew with the merge
-        missing = late_as_request or (told.reason or "").startswith(NOT_ON_BRANCH)
+        as_request = told.pull is not None  # what CI servers say of the branch may yet decide
+        missing = as_request or (told.reason or "").startswith(NOT_ON_BRANCH)
         return missing and told.position is None
     return told.position is None and told.state is not CommitState.BARRED

@@ -37,7 +37,6 @@ def decided(tx: Transaction, commit: Commit) -> End | None:
         commit.reason,
         commit.merged_into,
         commit.pull,
-        commit.reds,
     )
     newest = tx.commits.newest(commit.app)
     return end_of(told, _out(tx, commit.app), newest.sha if newest else None)

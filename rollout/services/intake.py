@@ -248,7 +248,7 @@ def _read(
             tx.apps.lock(name)
             if tries_left and _known(tx, name) != known:
                 continue  # somebody else has read the branch meanwhile, and may have seen a newer head
-            _write(tx, name, head, known, branch, who=who, why=why)
+            _write(tx, app, head, known, branch, who=who, why=why)
             tx.apps.read(name, began_s)
             outages.ends(tx, app, who=who)
             deliveries.settle(tx, name)
@@ -260,9 +260,10 @@ def _read(
 
 
 def _write(
-    tx: Transaction, name: AppName, head: str, known: _Known, branch: Branch, *, who: str, why: str
+    tx: Transaction, app: AppConfig, head: str, known: _Known, branch: Branch, *, who: str, why: str
 ) -> None:
     """Rows for the queue, which is what lies above all that runs, or before the first release above the first head that was seen; and for what came in with it."""
+    name = AppName(app.name)
     before = planning.above_wishes(tx, name)
     places = {told.sha: told.position for told in branch.line}
     last = min(
@@ -279,7 +280,7 @@ def _write(
         brings[told.sha] = at
     inner = [replace(told, into=brings[told.into or head]) for told in branch.inner]
     tx.commits.add_all(name, inner, who=who, why=why)
-    tx.commits.place(name, branch.line, inner, since=branch.since)
+    tx.commits.place(name, branch.line, inner, since=branch.since, external=app.tests.external)
     planning.end_wishes(tx, name, before)
     planning.look_again(tx, name)
 

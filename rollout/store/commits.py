@@ -265,12 +265,13 @@ class Commits:
         inner: Sequence[BranchCommit] = (),
         *,
         since: int | None = None,
+        external: bool = False,
     ) -> None:
         """Write what git tells of the branch's line, and of what came in with it, into the rows that are there, where it is news.
 
         A commit that is no longer on the line, though its position is `since` (that of the first one) or above, has left it
         (a force-push). One that failed for nothing but not being on it, and is now, is received again; one that was put off
-        for that waits no longer.
+        for that waits no longer. `external`: what CI servers say of the branch decides on one that failed as a pull request.
         """
         if not branch:
             return
@@ -300,7 +301,7 @@ class Commits:
         self._bring(app, rows, inside)
         for row in here:
             if row.pull is not None and row.position is None:
-                self._merge(app, row.sha)
+                self._merge(app, row.sha, external=external)
             if row.state == CommitState.FAILED:
                 self._receive_again(app, row.sha)
             elif row.state == CommitState.RECEIVED and (
@@ -411,8 +412,8 @@ class Commits:
                 found.setdefault(row.merged_into, []).append((row.sha, bool(row.barred)))
         return found
 
-    def _merge(self, app: AppName, sha: str) -> None:
-        """The head of a pull request is on the branch now: an ordinary commit, as old as it is there; what its tests said stays."""
+    def _merge(self, app: AppName, sha: str, *, external: bool) -> None:
+        """The head of a pull request is on the branch now: an ordinary commit, as old as it is there; what its own tests said stays."""
         commit = self.get(app, sha)
         if commit is not None and commit.state is CommitState.PASSED:
             values = {"lease_owner": None, "lease_until": 0.0, "reason": None, "lost": 0}
@@ -425,8 +426,8 @@ class Commits:
                 **self._just_received(),
             )
             return
-        if commit is not None and commit.is_late:
-            self.hear_again(commit, who="git", why="it is on the branch now", pull=None)
+        if commit is not None and (commit.is_late or (external and commit.state is CommitState.FAILED)):
+            self.hear_again(commit, who="git", why="it is on the branch now", pull=None, reds=0)
             return
         # A test that runs keeps its claim: the version stays.
         of = and_(commits.c.app == app, commits.c.sha == sha)
@@ -827,7 +828,7 @@ class Commits:
         return self.change(commit, CommitEvent.TEST, who=who, why=why, **values)
 
     def hear_again(self, commit: Commit, *, who: str, why: str, **values: Any) -> Commit:
-        """As `test_again`, of one that nobody spoke of in time: that time begins anew."""
+        """As `test_again`, of one that CI servers decide on: their time begins anew."""
         return self.test_again(commit, who=who, why=why, attempt=0, **self._just_received(), **values)
 
     def build_again(self, commit: Commit, *, who: str, why: str) -> Commit:

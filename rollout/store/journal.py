@@ -130,7 +130,7 @@ _FIRST_OF = rows_of(Delivery, deliveries).where(
 )
 _TOLD = (
     commits.c.sha, commits.c.state, commits.c.position, commits.c.on_branch, commits.c.reason, commits.c.merged_into,
-    commits.c.pull, commits.c.reds,
+    commits.c.pull,
 )  # fmt: skip
 _ITS_COMMIT = and_(commits.c.app == deliveries.c.app, commits.c.sha == deliveries.c.head)
 # Whoever decides over a commit asks for them, and of thousands in a flood git has hardly one on the branch yet.
@@ -257,7 +257,6 @@ def _told(row: Any) -> Told:
         row.reason,
         row.merged_into,
         row.pull,
-        row.reds,
     )
 
 

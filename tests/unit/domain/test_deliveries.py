@@ -28,7 +28,7 @@ WAITS = {
     "above": told(position=6),
     "in test": told(C.TESTING, 6),
     "not confirmed by git": told(C.RECEIVED, None),
-    "late as a request": replace(told(C.FAILED, None, reason="no result of check unit"), pull=7),
+    "failed as a request": replace(told(C.FAILED, None, reason="check pipeline failed"), pull=7),
     "not on the branch yet": told(C.FAILED, None, reason="not on branch main of /srv/shop.git"),
 }
 

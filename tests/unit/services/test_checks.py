@@ -144,6 +144,21 @@ def a_request(world, monkeypatch):
     return head
 
 
+def merged_as_it_is(world, head):
+    """By a fast-forward, of which a webhook tells first; nothing is decided by that."""
+    world.workshop.commits.append(BranchCommit(head, 2, "tea", "Eve", "tea"))
+    push = Push("github", "d-1", "push", ("ann/shop",), "ann/shop", branch="main", head=head)
+    (received,) = intake.receive_all([(push, world.config.app("shop"))], world.deps)
+    assert received.outcome == Outcome.ACCEPTED
+    intake.poll("shop", world.deps, force=True)
+
+
+def end_of_its_push(world):
+    with world.store.reading() as tx:
+        (outcome,) = (one.outcome for one in tx.deliveries.newest("shop", 9) if one.delivery == "d-1")
+    return outcome
+
+
 @pytest.mark.parametrize("waited_s", [400, 280], ids=["too long", "almost too long"])
 def test_a_request_that_waited_for_long_has_its_time_again_when_it_is_merged(world, monkeypatch, waited_s):
     """What decides may run on the branch only: nobody is told that it is late, no newer one takes it along untested, and its webhook has no end yet."""
@@ -151,11 +166,7 @@ def test_a_request_that_waited_for_long_has_its_time_again_when_it_is_merged(wor
     world.run(seconds=waited_s)
     late = state_of(world, head).state is CommitState.FAILED
     assert late == (waited_s > 300)
-    world.workshop.commits.append(BranchCommit(head, 2, "tea", "Eve", "tea"))
-    push = Push("github", "d-1", "push", ("ann/shop",), "ann/shop", branch="main", head=head)
-    (received,) = intake.receive_all([(push, world.config.app("shop"))], world.deps)
-    assert received.outcome == Outcome.ACCEPTED
-    intake.poll("shop", world.deps, force=True)
+    merged_as_it_is(world, head)
     report(world, head, "unit", "pending")
     world.run(seconds=60)
     assert why(world, head).because.startswith("waits for check unit")
@@ -167,16 +178,14 @@ def test_a_request_that_waited_for_long_has_its_time_again_when_it_is_merged(wor
     report(world, head, "lint", "success")
     world.run(until=lambda: set(world.runs().values()) == {newer}, seconds=600)
     assert state_of(world, head).state is CommitState.PASSED
-    with world.store.reading() as tx:
-        assert [one.outcome for one in tx.deliveries.newest("shop", 1)] == [Outcome.STARTED]
+    assert end_of_its_push(world) == Outcome.STARTED
 
 
 def test_one_that_nobody_speaks_of_after_its_merge_either_is_late_then(world, monkeypatch):
     """The time begins anew, once: people are told when that is over too."""
     head = a_request(world, monkeypatch)
     world.run(seconds=400)
-    world.workshop.commits.append(BranchCommit(head, 2, "tea", "Eve", "tea"))
-    intake.poll("shop", world.deps, force=True)
+    merged_as_it_is(world, head)
     world.run(seconds=400)
     assert state_of(world, head).state is CommitState.FAILED
     told = [title for title, _ in world.notifier.sent if "nobody says" in title]
@@ -252,8 +261,9 @@ def test_a_pipeline_of_its_own_branch_decides_on_the_head_of_a_request(gitlab, m
     assert [state_of(gitlab, sha).state for sha in (good, bad)] == [CommitState.PASSED, CommitState.FAILED]
 
 
-def test_a_merged_request_waits_for_the_pipeline_of_the_branch(gitlab, monkeypatch):
-    """Its own, usually with fewer jobs, decided while it was a request; what the branch requires has yet to be said."""
+@pytest.mark.parametrize("its_own", ["success", "failed"])
+def test_a_merged_request_waits_for_the_pipeline_of_the_branch(gitlab, monkeypatch, its_own):
+    """Its own, with other jobs, decided while it was a request; what the branch requires has yet to be said, and its webhook has no end before that."""
     monkeypatch.setitem(gitlab.config.app("shop").tests.__dict__, "pull_requests", True)
     first = gitlab.push()
     pipeline(gitlab, first, "success")
@@ -261,11 +271,11 @@ def test_a_merged_request_waits_for_the_pipeline_of_the_branch(gitlab, monkeypat
     head = "8" * 40
     gitlab.workshop.pulls = [Pull(7, "refs/pull/7/head", head, "tea", "Eve", "tea")]
     intake.poll("shop", gitlab.deps, force=True)
-    pipeline(gitlab, head, "success", "tea", source="merge_request_event")
+    pipeline(gitlab, head, its_own, "tea", source="merge_request_event")
     gitlab.run(seconds=30)
-    assert state_of(gitlab, head).state is CommitState.PASSED
-    gitlab.workshop.commits.append(BranchCommit(head, 2, "tea", "Eve", "tea"))
-    intake.poll("shop", gitlab.deps, force=True)
+    ended = CommitState.PASSED if its_own == "success" else CommitState.FAILED
+    assert state_of(gitlab, head).state is ended
+    merged_as_it_is(gitlab, head)
     pipeline(gitlab, head, "running")
     gitlab.run(seconds=120)
     assert why(gitlab, head).because.startswith("waits for check pipeline")
@@ -273,6 +283,26 @@ def test_a_merged_request_waits_for_the_pipeline_of_the_branch(gitlab, monkeypat
     pipeline(gitlab, head, "success")
     gitlab.run(until=lambda: set(gitlab.runs().values()) == {head}, seconds=600)
     assert set(gitlab.runs().values()) == {head}
+    assert not state_of(gitlab, head).flaky
+    assert end_of_its_push(gitlab) == Outcome.STARTED
+
+
+def test_a_request_that_a_required_check_calls_red_is_red_on_the_branch_too(world, monkeypatch):
+    """What the branch requires has spoken on that very commit: it waits for nothing, and ships when that check is good after all."""
+    head = a_request(world, monkeypatch)
+    report(world, head, "unit", "failure")
+    world.run(seconds=30)
+    merged_as_it_is(world, head)
+    world.run(seconds=30)
+    assert state_of(world, head).state is CommitState.FAILED
+    assert [title for title, _ in world.notifier.sent if "main" in title] == [
+        f"shop: main is red since {head[:12]} by Eve"
+    ]
+    assert end_of_its_push(world) == Outcome.REJECTED
+    report(world, head, "unit", "success")
+    report(world, head, "lint", "success")
+    world.run(until=lambda: set(world.runs().values()) == {head}, seconds=600)
+    assert set(world.runs().values()) == {head}
 
 
 def github(world, sha, event, number, at, conclusion, **more):
