@@ -17,6 +17,7 @@ NAME = re.compile(
 )  # of a check: with what is not seen, too
 PIPELINE = "pipeline"  # the name of a GitLab pipeline's check
 ELSEWHERE = "pipeline of another branch"  # the same, where it ran for a branch or a merge request
+PIPELINES = frozenset({PIPELINE, ELSEWHERE})  # on the head of a request both are one check
 
 
 class Word(StrEnum):

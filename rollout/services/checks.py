@@ -1,6 +1,7 @@
 """A CI server decides in place of our own test run; what is shipped is built by us all the same (I9)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from rollout.config.deploy_file import AppConfig
 from rollout.domain import checks
@@ -17,6 +18,7 @@ from rollout.store.store import Transaction
 
 LONGEST_WAIT_S = 600.0  # then it is looked at again
 LATE = "it was told of before, or what came later was"
+TAKEN = "taken"  # then somebody's turn may have come
 AGAIN = "it was sent before"
 
 
@@ -52,16 +54,17 @@ def receive_all(told: ToldOf, deps: Deps) -> list[Received]:
     with deps.store.transaction() as tx:
         tx.apps.lock_all(taking)
         came: set[tuple[str, str]] = set()
-        received = add_ended(tx, [_end_of_report(tx, push, apps, came) for push, apps in told])
-        rings = [ring for app in taking.values() for ring in turns.take(tx, app, deps)]
+        moved: set[AppName] = set()
+        received = add_ended(tx, [_end_of_report(tx, push, apps, came, moved) for push, apps in told])
+        rings = [ring for name in taking if name in moved for ring in turns.take(tx, taking[name], deps)]
     deps.bell.ring(rings)
     return received
 
 
 def _end_of_report(
-    tx: Transaction, push: Push, apps: Sequence[AppConfig], came: set[tuple[str, str]]
+    tx: Transaction, push: Push, apps: Sequence[AppConfig], came: set[tuple[str, str]], moved: set[AppName]
 ) -> Ended:
-    """`came`: the reports without a time that came together with it, and before it; it is added to them."""
+    """`came`: the reports without a time that came together with it, and before it; `moved`: the apps that took one. It is added to them."""
     taking = [app for app in apps if app.tests.external]
     if not apps:
         return push, apps, End(Outcome.IGNORED, NOT_OURS)
@@ -74,7 +77,8 @@ def _end_of_report(
             ref = None if before is None else f"delivery {before}"
             return push, taking, End(Outcome.DUPLICATE, f"a report on commit {push.head}: {AGAIN}", ref)
         came.add((push.provider, push.delivery))
-    said = [_keep(tx, app, push.head, _for(app, push, push.check)) for app in taking]
+    said = _keep(tx, taking, push.head, [_for(app, push, push.check) for app in taking])
+    moved.update(_taken(taking, said))
     if None in said:
         return push, taking, End(Outcome.REJECTED, _too_many(push.head))
     if set(said) == {LATE}:
@@ -86,41 +90,77 @@ def _for(app: AppConfig, push: Push, check: Check) -> Check:
     return checks.of_its_branch(check, push.branch, app.branch) if push.branch else check
 
 
-def report(app: AppConfig, sha: str, check: Check, deps: Deps) -> str:
-    """Keep the report, and do what follows from it; what that is, in words. Conflict when CI servers do not decide."""
-    if not app.tests.external:
-        raise Conflict(
-            f"{app.name} runs its own tests",
-            remedy='to let reports decide: [apps.X.tests] source = "external"',
-        )
-    name = AppName(app.name)
+def report(apps: Sequence[AppConfig], sha: str, check: Check, deps: Deps) -> list[str]:
+    """Keep the report for these, and do what follows from it; what that is for each, in words. Conflict where CI servers do not decide."""
+    for app in apps:
+        if not app.tests.external:
+            raise Conflict(
+                f"{app.name} runs its own tests",
+                remedy='to let reports decide: [apps.X.tests] source = "external"',
+            )
     with deps.store.transaction() as tx:
-        tx.apps.lock(name)
-        said = _keep(tx, app, sha, check)
-        if said is None:
-            raise Conflict(_too_many(sha), remedy="give a check the same name each time")
-        rings = turns.take(tx, app, deps)
+        tx.apps.lock_all([AppName(app.name) for app in apps])
+        said = _keep(tx, apps, sha, [check] * len(apps))
+        moved = _taken(apps, said)
+        rings = [ring for app in apps if app.name in moved for ring in turns.take(tx, app, deps)]
     deps.bell.ring(rings)
-    return said
+    told = [one for one in said if one is not None]
+    if len(told) < len(said):
+        raise Conflict(_too_many(sha), remedy="give a check the same name each time")
+    return told
 
 
-def _keep(tx: Transaction, app: AppConfig, sha: str, check: Check) -> str | None:
-    """As `report`, for whoever holds the app's row; None when the commit has reports of too many checks."""
-    name = AppName(app.name)
-    known = tx.checks.of(name, sha)
-    late = checks.came_late(check, known)
-    if late and (check := checks.begun_by(check, known)) in known:
-        return LATE
-    commit = tx.commits.lock(name, sha)
-    if not late:
-        check = checks.timed(check, known, tx.today(), None if commit is None else commit.received_at)
-    if len(known) >= MOST_WORDS and (old := checks.makes_room(app.tests.required, known)):
-        tx.checks.drop(name, sha, old)
-    if not tx.checks.put(name, sha, check):
-        return None
-    if checks.says_nothing(check, known):
-        return LATE
-    return "kept until the commit is known" if commit is None else _follow(tx, app, commit, check, known)
+def _taken(apps: Sequence[AppConfig], said: Sequence[str | None]) -> set[AppName]:
+    return {AppName(app.name) for app, one in zip(apps, said, strict=True) if one == TAKEN}
+
+
+def _keep(tx: Transaction, apps: Sequence[AppConfig], sha: str, given: Sequence[Check]) -> list[str | None]:
+    """As `report`, of a word for each, for whoever holds the apps' rows; None where the commit has reports of too many checks.
+
+    However many apps ship from its repository: asked and written for all together.
+    """
+    names = [AppName(app.name) for app in apps]
+    known = tx.checks.alike(names, sha, {check.name for check in given})
+    commits, now = tx.commits.lock_each(names, sha), tx.today()
+    words = {
+        name: word
+        for name, check in zip(names, given, strict=True)
+        if (word := _news(check, known[name], now, commits.get(name))) is not None
+    }
+    full = _put(tx, apps, sha, words)
+
+    def said(app: AppConfig) -> str | None:
+        name = AppName(app.name)
+        if name in full:
+            return None
+        if name not in words or checks.says_nothing(words[name], known[name]):
+            return LATE
+        if name not in commits:
+            return "kept until the commit is known"
+        return _follow(tx, app, commits[name], words[name], known[name])
+
+    return list(map(said, apps))
+
+
+def _news(check: Check, known: Sequence[Check], now: datetime, commit: Commit | None) -> Check | None:
+    """The word as it is kept; None when there is nothing new in it."""
+    if not checks.came_late(check, known):
+        return checks.timed(check, known, now, None if commit is None else commit.received_at)
+    begun = checks.begun_by(check, known)
+    return None if begun in known else begun
+
+
+def _put(
+    tx: Transaction, apps: Sequence[AppConfig], sha: str, words: Mapping[AppName, Check]
+) -> set[AppName]:
+    """Those whose commit has too many already, also when the oldest word that decides nothing has made room."""
+    full = tx.checks.put(sha, words)
+    for app in apps:
+        if (name := AppName(app.name)) in full:
+            every = tx.checks.of(name, sha)
+            if len(every) >= MOST_WORDS and (old := checks.makes_room(app.tests.required, every)):
+                tx.checks.drop(name, sha, old)
+    return tx.checks.put(sha, {name: words[name] for name in full})
 
 
 def _too_many(sha: str) -> str:
@@ -148,7 +188,7 @@ def _follow(tx: Transaction, app: AppConfig, commit: Commit, check: Check, known
             _contradicted(tx, app, commit, check.name, who=check.source)
         case _ if not lifted:
             return f"kept; the commit is {commit.state}"
-    return "taken"
+    return TAKEN
 
 
 def _look_again(tx: Transaction, app: AppConfig, commit: Commit) -> None:

@@ -184,6 +184,12 @@ class Commits:
         """As `get`; nobody else changes it until the transaction ends."""
         return self._locked(commits.c.app == app, commits.c.sha == sha)
 
+    def lock_each(self, some: Collection[AppName], sha: str) -> dict[AppName, Commit]:
+        """As `lock`, for each of these apps that know it."""
+        query = rows_of(Commit, commits).where(commits.c.app.in_(some), commits.c.sha == sha)
+        rows = self._tx.connection.execute(query.with_for_update() if self._tx.is_postgresql else query)
+        return {one.app: one for one in load_all(Commit, rows, state=CommitState)}
+
     def by_id(self, commit: CommitId) -> Commit | None:
         """The commit of this id."""
         return load(Commit, self._tx.run(_BY_ID, {"its_id": commit}).first(), state=CommitState)
@@ -765,11 +771,8 @@ class Commits:
         return [one.id for one in turn.in_turn(waiting, tried, runs.position if runs else None, most)]
 
     def _in_order(self, ids: Sequence[int]) -> list[Commit]:
-        if not ids:
-            return []
-        rows = self._tx.connection.execute(rows_of(Commit, commits).where(commits.c.id.in_(ids)))
-        found = {commit.id: commit for commit in load_all(Commit, rows, state=CommitState)}
-        return [found[CommitId(one)] for one in ids]
+        answers = self._tx.run_each(_BY_ID, [{"its_id": one} for one in ids])
+        return load_all(Commit, [row for answer in answers for row in answer], state=CommitState)
 
     def _count(self, where: Any) -> int:
         return int(self._tx.connection.execute(select(func.count()).where(where)).scalar_one())

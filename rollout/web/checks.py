@@ -43,14 +43,9 @@ class Checks:
         if not SHA.fullmatch(sha):
             raise Unreadable("a report names its commit by all 40 hex digits")
         check = await self._read(request)
-        deps = self._service.for_orders
-        told = [
-            {
-                "app": app.name,
-                "said": await self._service.lanes.orders.run(partial(checks.report, app, sha, check, deps)),
-            }
-            for app in apps
-        ]
+        report = partial(checks.report, apps, sha, check, self._service.for_orders)
+        said = await self._service.lanes.orders.run(report)
+        told = [{"app": app.name, "said": one} for app, one in zip(apps, said, strict=True)]
         return Json({"commit": sha, "check": check.name, "state": check.state, "apps": told}, 202)
 
     def _apps(self, request: Request) -> list[AppConfig]:

@@ -22,8 +22,8 @@ def test_what_was_heard_before_counts_until_its_server_speaks_again(world):
     """Nobody knows which of a server's things said it: the next one has its place. What came over the API is the API's."""
     red, green = CheckState.FAILURE, CheckState.SUCCESS
     with world.store.transaction() as tx:
-        tx.checks.put("shop", SHA, Check("unit", red, source="github", thing="check_run 4", run=7))
-        tx.checks.put("shop", SHA, Check("lint", red, source="api"))
+        tx.checks.put(SHA, {"shop": Check("unit", red, source="github", thing="check_run 4", run=7)})
+        tx.checks.put(SHA, {"shop": Check("lint", red, source="api")})
         commits_of_0021(tx.connection)
         columns_of_0020(tx.connection)
         hosts_of_0019(tx.connection)
@@ -37,9 +37,9 @@ def test_what_was_heard_before_counts_until_its_server_speaks_again(world):
 
     assert said() == [("lint", red), ("unit", red)]
     with world.store.transaction() as tx:
-        tx.checks.put("shop", SHA, Check("unit", green, source="gitlab", thing="pipeline push main"))
+        tx.checks.put(SHA, {"shop": Check("unit", green, source="gitlab", thing="pipeline push main")})
     assert said() == [("lint", red), ("unit", red)]
     with world.store.transaction() as tx:
-        tx.checks.put("shop", SHA, Check("unit", green, source="github", thing="check_run 4", run=8))
-        tx.checks.put("shop", SHA, Check("lint", green, source="api"))
+        tx.checks.put(SHA, {"shop": Check("unit", green, source="github", thing="check_run 4", run=8)})
+        tx.checks.put(SHA, {"shop": Check("lint", green, source="api")})
     assert said() == [("lint", green), ("unit", green)]

@@ -44,7 +44,7 @@ def live_through(tx, *, ended):
     tx.samples.add(rollout.id, [Interval(0.0, 1.0, "web1", "canary", True, {"2xx": 5}, "probe", ())])
     tx.outputs.add(rollout.id, "web1", "activate", 1, "restarted")
     tx.deliveries.add(Push("github", "1", "push", (), "main", SHA), "shop", End(Outcome.STARTED, ""))
-    tx.checks.put("shop", SHA, Check("unit", CheckState.SUCCESS))
+    tx.checks.put(SHA, {"shop": Check("unit", CheckState.SUCCESS)})
     tx.notices.add("shop", rollout.id, "told", "of it")
     for notice in tx.notices.claim(0):
         tx.notices.sent(notice)

@@ -839,9 +839,9 @@ def test_reports_of_others_push_none_out_that_an_undecided_commit_waits_with(
             tx.commits.change(claimed, CommitEvent.PASS, who="worker")
         else:
             tx.commits.add("shop", SHA, who="test", why="pushed")
-        tx.checks.put("shop", SHA, good)
+        tx.checks.put(SHA, {"shop": good})
         for number in range(9):
-            tx.checks.put("blog", f"{number:040x}", good)
+            tx.checks.put(f"{number:040x}", {"blog": good})
         told = tx.checks.of_each("blog", [f"{number:040x}" for number in range(9)])
         assert list(told) == [f"{number:040x}" for number in (6, 7, 8)]
         assert tx.checks.of("shop", SHA) != []
@@ -852,9 +852,11 @@ def test_the_newest_word_on_each_run_of_a_check_is_kept(store):
     from rollout.domain.model import Check, CheckState
 
     with store.transaction() as tx:
-        tx.checks.put("shop", "a" * 40, Check("unit", CheckState.PENDING))
-        tx.checks.put("shop", "a" * 40, Check("unit", CheckState.FAILURE, "https://ci/1", "github", "1 of 2"))
-        tx.checks.put("blog", "a" * 40, Check("unit", CheckState.SUCCESS))
+        tx.checks.put("a" * 40, {"shop": Check("unit", CheckState.PENDING)})
+        tx.checks.put(
+            "a" * 40, {"shop": Check("unit", CheckState.FAILURE, "https://ci/1", "github", "1 of 2")}
+        )
+        tx.checks.put("a" * 40, {"blog": Check("unit", CheckState.SUCCESS)})
         again = Check(
             "unit",
             CheckState.SUCCESS,
@@ -865,7 +867,7 @@ def test_the_newest_word_on_each_run_of_a_check_is_kept(store):
             since=1.5,
             until=2.5,
         )
-        tx.checks.put("shop", "a" * 40, again)
+        tx.checks.put("a" * 40, {"shop": again})
     with store.reading() as tx:
         told = tx.checks.of("shop", "a" * 40)
     assert told == [Check("unit", CheckState.FAILURE, "https://ci/1", "github", "1 of 2"), again]
@@ -879,7 +881,7 @@ def test_words_on_a_commit_are_bounded(store, monkeypatch):
     monkeypatch.setattr(checks, "MOST_WORDS", 2)
     with store.transaction() as tx:
         words = [Check("unit", CheckState.PENDING, thing="check_run 1", run=run) for run in (1, 2, 3, 2)]
-        assert [tx.checks.put("shop", "a" * 40, word) for word in words] == [True, True, False, True]
+        assert [tx.checks.put("a" * 40, {"shop": word}) for word in words] == [set(), set(), {"shop"}, set()]
 
 
 def test_a_commit_that_was_put_off_takes_nobodys_place(store, now):

@@ -19,7 +19,7 @@ from rollout.domain.model import BranchCommit, Member, Release, Role
 from rollout.domain.states import CommitState, HostState, RolloutState
 from rollout.domain.verdict import Interval
 from rollout.errors import Conflict, ServiceUnavailable
-from rollout.store import apps, commits, hosts, journal, rollouts, store, straight
+from rollout.store import apps, checks, commits, hosts, journal, rollouts, store, straight
 from rollout.store.rollouts import Planned
 from rollout.store.straight import Prepared
 from rollout.store.tables import deliveries, facts, fleet_hosts, rollout_hosts
@@ -53,6 +53,25 @@ DELIVERY = {
     "head": SHA,
 }
 DELIVERY |= {"outcome": "accepted", "reason": "pushed", "ref": None, "settled_at": TODAY}
+CHECK = {
+    "app": "shop",
+    "sha": SHA,
+    "name": "unit",
+    "state": "failure",
+    "url": "",
+    "source": "github",
+    "details": "",
+}
+CHECK |= {
+    "stamp": "7.5 1",
+    "reported_at": TODAY,
+    "began_at": None,
+    "took_s": None,
+    "thing": "check_run 1",
+    "run": 2**53,
+}
+CHECK |= {"attempt": 0, "since": None, "until": 1.5}
+COUNTED = {"its_app": "shop", "its_sha": SHA, "its_name": "unit"}
 
 # Each kind of statement that is converted, with values as its callers give them.
 RUNS = {
@@ -164,6 +183,11 @@ RUNS = {
         commits._GUARDED,
         {**CLAIM, "version": 2, "state": CommitState.BARRED, "took_s": 1.25, "reason": None, "suspect": True},
     ),
+    "a first word": (checks._SAY, checks._its(CHECK | {"run": 1})),
+    "a later word": (checks._SAY, checks._its(CHECK | {"state": "success", "began_at": TODAY})),
+    "a word without a stamp": (checks._SAY, checks._its(CHECK | {"stamp": ""})),
+    "how many words": (checks._MANY, COUNTED),
+    "how many other words": (checks._MANY, COUNTED | {"its_name": "lint"}),
     "an app": (apps._HAS_ROW, {"its_name": "shop"}),
     "its note": (apps._NOTE, {"its_name": "shop"}),
     "a first note": (apps._SET_NOTE, {"its_name": "shop", "its_note": "ä", "note": "ä"}),
@@ -272,6 +296,19 @@ EACH = {
         commits._ADD,
         [COMMIT, *(COMMIT | {"sha": f"{n}" * 40, "subject": w} for n, w in enumerate(WORDS[:-1]))],
     ),
+    "words": (checks._ADD, [CHECK | {"name": f"{n}", "details": w} for n, w in enumerate(WORDS[:-1])]),
+    "later words": (
+        checks._SAY,
+        [
+            checks._its(CHECK | {"app": app, "stamp": stamp, "since": since})
+            for app, stamp, since in [("third", "", 0.1), ("nobody", "8", 2.5), ("shop", "9.5", None)]
+        ],
+    ),
+    "how many words of each": (
+        checks._MANY,
+        [COUNTED | {"its_app": app} for app in ("nobody", "shop", "third")],
+    ),
+    "the same commits": (commits._BY_ID, [{"its_id": number} for number in (2, 99, 1)]),
     "whose commits": (
         commits._OF_SHA,
         [{"its_app": app, "its_sha": SHA} for app in ("third", "nobody", "shop")],
@@ -292,7 +329,17 @@ EACH = {
     "deliveries": (journal._ADD_DELIVERY, [DELIVERY | {"reason": word} for word in WORDS[:-1]]),
     "samples": (journal._SAMPLES, [SAMPLE, SAMPLE | {"observed": False, "counts": {}}]),
 }
-TABLES = ("rollouts", "rollout_hosts", "fleet_hosts", "apps", "commits", "events", "outputs", "samples")
+TABLES = (
+    "rollouts",
+    "rollout_hosts",
+    "fleet_hosts",
+    "apps",
+    "commits",
+    "events",
+    "outputs",
+    "samples",
+    "checks",
+)
 
 
 def seed(store):
@@ -335,6 +382,11 @@ def seed(store):
         to(insert(commits.commits).values(its | {"on_branch": True, "received_at": TODAY}))
         tx.samples.add(1, [Interval(1.5, 0.5, "web1", "canary", True, {"2xx": 3}, "log", ("slow",))])
         tx.notices.add("shop", 1, "a title", "its body")
+        to(
+            insert(checks.checks).values(
+                [CHECK, CHECK | {"app": "third"}, CHECK | {"run": 3, "name": "lint"}]
+            )
+        )
         to(insert(deliveries).values([DELIVERY | {"app": "third", "head": one} for one in (SHA, "f" * 40)]))
     return store
 
@@ -441,7 +493,7 @@ def test_none_at_once_ask_nothing(untouched):
 def test_every_prepared_statement_is_compared():
     """A statement that is added to these modules is one that is compared here."""
     compared = {id(prepared.statement) for prepared, _ in [*RUNS.values(), *EACH.values()]}
-    known = [(m, name) for m in (apps, commits, hosts, journal, rollouts) for name in vars(m)]
+    known = [(m, name) for m in (apps, checks, commits, hosts, journal, rollouts) for name in vars(m)]
     missing = [
         f"{module.__name__}.{name}"
         for module, name in known

@@ -31,9 +31,8 @@ def test_reports_of_ci_servers_are_shown(cli, deps):
     sha = deps.workshop.push()
     with deps.store.transaction() as tx:
         tx.commits.add("shop", sha, who="test", why="pushed")
-        tx.checks.put(
-            "shop", sha, Check("unit", CheckState.FAILURE, "https://ci/7", details="1 of 2 failed\na.b: no")
-        )
+        red = Check("unit", CheckState.FAILURE, "https://ci/7", details="1 of 2 failed\na.b: no")
+        tx.checks.put(sha, {"shop": red})
     told = cli("log", sha).out
     assert "check unit: failure (by api) https://ci/7" in told
     assert "a.b: no" in told

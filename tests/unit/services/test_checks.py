@@ -6,9 +6,11 @@ from datetime import UTC, datetime, timedelta
 from itertools import permutations
 
 import pytest
+from sqlalchemy import update
 
 from rollout.domain.deliveries import Outcome
 from rollout.domain.model import BranchCommit, Check, CheckState, Member, Pull, Push, Role
+from rollout.domain.pipeline import RUN_TESTS
 from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import Conflict
 from rollout.services import (
@@ -28,16 +30,22 @@ from rollout.store import checks as rows
 from rollout.store.checks import MOST_NAMES
 from rollout.store.rollouts import Planned
 from rollout.store.store import Transaction
+from rollout.store.tables import commits
 from rollout.webhooks import PROVIDERS
+from tests.support import stores
 from tests.support.world import World
 
 S = CheckState
+SHA = "b" * 40
 
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     """An app whose checks `unit` and `lint` must be a success within an hour."""
-    world = World(tmp_path, monkeypatch, hosts=2)
+    return of_ci_servers(World(tmp_path, monkeypatch, hosts=2))
+
+
+def of_ci_servers(world):
     app = world.config.app("shop")
     tests = app.tests.model_copy(update={"source": "external", "required": ("unit", "lint")})
     config = replace(world.config, apps={"shop": app.model_copy(update={"tests": tests})})
@@ -48,7 +56,8 @@ def world(tmp_path, monkeypatch):
 
 def report(world, sha, name, state, url="", stamp=""):
     check = Check(name, S(state), url, stamp=stamp)
-    return checks.report(world.config.app("shop"), sha, check, world.deps)
+    (said,) = checks.report([world.config.app("shop")], sha, check, world.deps)
+    return said
 
 
 def why(world, sha):
@@ -402,9 +411,8 @@ def test_a_failure_says_where_it_can_be_read(world):
     world.run(seconds=10)
     assert why(world, sha).because == "its tests failed: check unit failed: https://ci.example.com/7"
     sha = world.push()
-    checks.report(
-        world.config.app("shop"), sha, Check("lint", S.FAILURE, details="a.b: 1 is not 2"), world.deps
-    )
+    red = Check("lint", S.FAILURE, details="a.b: 1 is not 2")
+    checks.report([world.config.app("shop")], sha, red, world.deps)
     world.run(seconds=10)
     assert (
         why(world, sha).because
@@ -1157,6 +1165,87 @@ def test_reports_are_bounded_and_refused_where_nobody_reads_them(world, tmp_path
     report(world, "b" * 40, "check 1", "failure")  # a known one has its newest word
     with pytest.raises(Conflict):
         report(World(tmp_path / "own", monkeypatch), "b" * 40, "unit", "success")
+
+
+def with_others(world, many):
+    """`shop`, and as many other apps of its repository, all with a row; what `shop` is not told of knows none of them."""
+    shop = world.config.app("shop")
+    apps = [shop, *(shop.model_copy(update={"name": f"app{number:02d}"}) for number in range(many))]
+    with world.store.transaction() as tx:
+        tx.apps.lock_all([app.name for app in apps])
+    return apps
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_each_app_of_a_repository_has_its_own_answer_to_a_report(world, together):
+    """One waits for that check, one does not require it, one does not know the commit; all together come to what each comes to."""
+    shop, other, stranger = with_others(world, 2)
+    other = other.model_copy(update={"tests": other.tests.model_copy(update={"required": ("lint",)})})
+    sha = world.push()
+    with world.store.transaction() as tx:
+        tx.commits.add("app00", sha, who="test", why="pushed")
+        tx.connection.execute(update(commits).values(due_at=1e12))
+    world.bell.queue.clear()
+    apps = [stranger, shop, other]
+    said = [
+        checks.report(some, sha, Check("unit", S.SUCCESS, "https://ci/1"), world.deps)
+        for some in ([apps] if together else [[app] for app in apps])
+    ]
+    assert [one for some in said for one in some] == [
+        "kept until the commit is known",
+        "taken",
+        "kept; not a required check",
+    ]
+    with world.store.reading() as tx:
+        kept = [tx.checks.of(app.name, sha) for app in apps]
+    assert [[one.name for one in words] for words in kept] == [["unit"]] * 3
+    assert [one.began_at is None for (one,) in kept] == [True, False, False]
+    assert [tasks for _, tasks, _ in world.bell.queue] == [(RUN_TESTS,)]
+    again = checks.report(apps, sha, Check("unit", S.PENDING, "https://ci/1"), world.deps)
+    assert set(again) == {checks.LATE}
+
+
+def test_a_report_that_one_app_has_no_room_for_is_kept_for_the_others(world):
+    """The one is refused, which is said."""
+    shop, other = with_others(world, 1)
+    for number in range(MOST_NAMES):
+        report(world, SHA, f"check {number}", "success")
+    with pytest.raises(Conflict, match="has reports of 100 checks already"):
+        checks.report([shop, other], SHA, Check("one more", S.SUCCESS), world.deps)
+    with world.store.reading() as tx:
+        assert [len(tx.checks.of(app.name, SHA)) for app in (shop, other)] == [MOST_NAMES, 1]
+
+
+@pytest.mark.needs("postgresql")
+@pytest.mark.parametrize("way", ["webhook", "api"])
+def test_a_report_that_decides_nothing_costs_as_many_questions_for_many_apps_as_for_a_few(
+    tmp_path, monkeypatch, postgres, way
+):
+    """A server is asked as often for three apps of a repository as for thirty: of a check that none requires, of a commit that none knows, and of what is said again."""
+    world = of_ci_servers(World(tmp_path, monkeypatch, hosts=1, url=postgres.database()))
+    apps = with_others(world, 32)
+    known = world.workshop.push()
+    with world.store.transaction() as tx:
+        for app in apps:
+            tx.commits.add(app.name, known, who="test", why="pushed")
+
+    def statements(some, sha, name, state):
+        check = Check(
+            name, S(state), source="github", stamp=f"{state == 'success'}", thing="check_run 1", run=1
+        )
+        with stores.asked(world.store) as told:
+            if way == "api":
+                checks.report(some, sha, check, world.deps)
+            else:
+                push = Push("github", "d-1", "report", ("ann/shop",), head=sha, check=check)
+                checks.receive_all([(push, some)], world.deps)
+        return len(told)
+
+    for sha, name in ((known, "nightly"), ("e" * 40, "unit")):
+        for state in ("pending", "success", "success"):
+            few, many = (statements(some, sha, name, state) for some in (apps[:3], apps[3:]))
+            assert many == few < 12
+    world.store.close()
 
 
 def test_a_required_check_is_heard_however_much_is_said_of_others(world, monkeypatch):
