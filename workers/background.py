@@ -6,7 +6,7 @@ from collections.abc import Callable
 import structlog
 
 from rollout.errors import RolloutError
-from rollout.services import reconcile
+from rollout.services import editions, reconcile
 from rollout.services.perform import HereAndNow
 from rollout.services.ports import Deps
 from workers import drivers, memory
@@ -40,6 +40,8 @@ class Background:
             rounds.append(("tell", OUTBOX_S, lambda: reconcile.tell(deps)))
             rounds.append(("heal", HEAL_S, lambda: reconcile.heal(deps)))
             rounds.append(("tidy", TIDY_S, lambda: reconcile.tidy(deps)))
+            rounds.append(("edition", editions.TOLD_EVERY_S, lambda: editions.tell(deps)))
+            self._go("edition", lambda: editions.tell(deps))
         for name, every_s, work in rounds:
             threading.Thread(
                 target=self._go_round, args=(name, every_s, work), name=name, daemon=True
@@ -52,9 +54,13 @@ class Background:
 
     def _go_round(self, name: str, every_s: float, work: Callable[[], None]) -> None:
         while not self._ended.wait(every_s):
-            try:
-                work()
-            except RolloutError as error:
-                log.warning("round_failed", round=name, error=str(error))
-            except Exception:  # a round that dies would take the promise of I8 with it
-                log.exception("round_broke", round=name)
+            self._go(name, work)
+
+    @staticmethod
+    def _go(name: str, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except RolloutError as error:
+            log.warning("round_failed", round=name, error=str(error))
+        except Exception:  # a round that dies would take the promise of I8 with it
+            log.exception("round_broke", round=name)

@@ -19,6 +19,7 @@ from rollout.cli.tellers import Teller, teller
 from rollout.config.deploy_file import AppConfig
 from rollout.domain import plan
 from rollout.errors import RolloutError, ServiceUnavailable
+from rollout.services import editions
 from rollout.services.targets import member_target
 
 if TYPE_CHECKING:
@@ -84,6 +85,13 @@ class _Inspection:
         yield fine(
             "database", self.deps.store.place if ready else "answers; its schema comes with the first use"
         )
+        if not ready:
+            return
+        with self.deps.store.reading() as tx:
+            other = editions.other(tx, self.deps.config)
+        if other is not None:
+            what, _, remedy = other.partition(": ")
+            yield warning("configuration", what, remedy)
 
     def _broker(self) -> Iterator[Finding]:
         from rollout.supervisor import broker

@@ -147,6 +147,17 @@ def expected(told: "Why", app: "AppConfig") -> str:
     return clean(explaining.sentence(app, told, datetime.now(UTC)))
 
 
+def say_edition(other: str | None) -> None:
+    """When automation goes by another rollout.toml than the command that speaks."""
+    if other is not None:
+        say(paint(other, "yellow"))
+
+
+def with_edition(shape: dict[str, Any], other: str | None) -> dict[str, Any]:
+    """As `say_edition`, for --json: one key more, only then."""
+    return shape if other is None else shape | {"config_edited": other}
+
+
 def count(number: int, thing: str) -> str:
     """1 host, 2 hosts."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

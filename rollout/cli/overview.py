@@ -1,12 +1,14 @@
 """What `rollout status` shows: what is done (each app's release), what is being done, and what is next."""
 
+from collections.abc import Sequence
+
 from rollout.cli import finding, following, output, scene, shapes, waiting
 from rollout.cli.call import Call
 from rollout.cli.scene import Bar
 from rollout.cli.tellers import teller
 from rollout.domain.model import AppName
 from rollout.domain.states import FINISHED
-from rollout.services import catching_up, explaining, outages, planning, telling, views
+from rollout.services import catching_up, editions, explaining, outages, planning, telling, views
 from rollout.store.store import Transaction
 
 SHOWN_COMMITS = 5
@@ -18,19 +20,31 @@ def show(call: Call, number: int | None) -> int:
     if number is not None:
         view = finding.view(call, number)
         if call.json:
-            output.document([shapes.rollout(view)])
+            _document(call, [view])
         else:
             _say_rollout(view)
         return 0
     found = finding.unfinished(call)
     if call.json:
         with call.store.reading() as tx:
-            output.document([shapes.rollout(view) for view in views.rollouts(tx, found)])
+            shown = views.rollouts(tx, found)
+        _document(call, shown)
         return 0
     for app in call.apps():
         with call.store.reading() as tx:
             _say_app(call, tx, app)
+    output.say_edition(_other(call))
     return 0
+
+
+def _document(call: Call, shown: Sequence[scene.View]) -> None:
+    other = _other(call)
+    output.document([output.with_edition(shapes.rollout(view), other) for view in shown])
+
+
+def _other(call: Call) -> str | None:
+    with call.store.reading() as tx:
+        return editions.other(tx, call.config)
 
 
 def watch(call: Call, number: int | None) -> int:

@@ -30,7 +30,7 @@ SHOWN_HOSTS = 12  # of each role; all of them with --json
 def plan(call: Call, commit: Name = None) -> int:
     """What would go out: commits, order of hosts, the worst case of hurt hosts, the expected time. Nothing is written."""
     from rollout.domain.model import AppName
-    from rollout.services import explaining, planning, verifying
+    from rollout.services import editions, explaining, planning, verifying
 
     app = call.app()
     fleet = call.deps.fleet.members(app)  # an inventory may take its time, so before the store is read
@@ -40,10 +40,13 @@ def plan(call: Call, commit: Name = None) -> int:
         drafted = planning.draft(tx, app, list(foreseen.commits), fleet)
         lasts = explaining.lasts(tx, AppName(app.name))
         elsewhere = verifying.elsewhere(tx, app, fleet, call.deps)
+        other = editions.other(tx, call.config)
     if call.json:
-        output.document(_document(app, drafted, told, lasts, foreseen.previous))
+        document = _document(app, drafted, told, lasts, foreseen.previous)
+        output.document(output.with_edition(document, other))
     else:
         _say(app, drafted, told, lasts)
+        output.say_edition(other)
     if elsewhere:
         output.warn(output.clean(elsewhere))
     return 0

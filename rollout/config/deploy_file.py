@@ -1,5 +1,7 @@
 """rollout.toml, read and checked as a whole: every problem is in the one ConfigError."""
 
+import hashlib
+import json
 import os
 import tomllib
 from collections.abc import Mapping
@@ -36,6 +38,7 @@ __all__ = [
 TABLES = ("server", "apps", "notify")
 NEEDED: Mapping[str, Mapping[str, object]] = {"release": {}, "canary": {}, "fleet": {}}  # each lacks a key
 MOST_BYTES = 1 << 20
+OF_A_MACHINE = {"fleet": {"inventory", "identity_file", "known_hosts"}}
 T = TypeVar("T", bound=Table)
 
 
@@ -59,6 +62,18 @@ class Config:
             names = ", ".join(sorted(self.apps))
             raise ConfigError(f"several apps are configured: {names}", remedy="say which one with --app NAME")
         return next(iter(self.apps.values()))
+
+    def digest(self) -> str:
+        """Another one when an app's table says something else.
+
+        The same for a value that is the default, whether or not it is written down. Places of files, which are each machine's
+        own, and what may hold passwords are left out.
+        """
+        said = {
+            name: app.model_dump(mode="json", exclude_defaults=True, exclude=OF_A_MACHINE)
+            for name, app in self.apps.items()
+        }
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Config:

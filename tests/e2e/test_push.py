@@ -19,6 +19,15 @@ def test_a_push_reaches_every_host_and_the_newest_done_rollout_goes_back():
         assert done["canary"]["status"] == "pass"
         assert done["counts"]["done"] == done["counts"]["total"] == 8
 
+        its = system.config.read_text()
+        system.config.write_text(its + '[apps.shop.queue]\nfreeze = ["00:00 - 23:59"]\n')
+        wait_for(
+            lambda: "config_edited" in system.rollout("why", first)[1],
+            why="what runs does not know of the edit",
+        )
+        system.config.write_text(its)
+        assert "config_edited" not in system.rollout("why", first)[1]
+
         red = system.push("breaks the tests", tests_sh="echo broken; exit 3\n")
         wait_for(lambda: system.rollout("deploy", red, "--wait", "--timeout", "30s")[0] == 1, seconds=60)
         assert set(system.disks().values()) == {first}

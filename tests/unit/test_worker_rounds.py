@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from rollout.config.settings import Settings
-from rollout.services import reconcile
+from rollout.errors import ServiceUnavailable
+from rollout.services import editions, reconcile
 from workers import background
 
 ROUNDS = {"sweep", "poll_all", "tell", "heal", "tidy"}
@@ -19,6 +20,7 @@ def test_a_control_worker_goes_its_rounds(monkeypatch, name):
     twice, rounds = Event(), []
     for other in ROUNDS:
         monkeypatch.setattr(reconcile, other, lambda *_: None)
+    monkeypatch.setattr(editions, "tell", lambda _: None)
 
     def fail(*_):
         rounds.append(name)
@@ -39,3 +41,19 @@ def test_a_control_worker_goes_its_rounds(monkeypatch, name):
         running.stop()
         for thread in set(threading.enumerate()) - others:  # none may find the real rounds put back
             thread.join(20)
+
+
+def test_a_control_worker_says_at_once_what_it_goes_by(monkeypatch):
+    """Before any round has come; and a database that does not answer keeps nobody from beginning."""
+    told = []
+
+    def tell(deps):
+        told.append(deps)
+        raise ServiceUnavailable("the database does not answer")
+
+    monkeypatch.setattr(editions, "tell", tell)
+    deps = SimpleNamespace(settings=Settings(reconcile_s=600), fleet=SimpleNamespace(close=lambda: None))
+    for period in ("OUTBOX_S", "POLL_S", "HEAL_S", "TIDY_S"):
+        monkeypatch.setattr(background, period, 600.0)
+    background.Background(deps, holds_connections=False).stop()
+    assert told == [deps]
