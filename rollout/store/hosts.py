@@ -601,7 +601,8 @@ class Hosts:
             host = {"its_app": app, "its_name": one.name}
             if was.left_at is not None or _where(was) != _where(one):
                 self._tx.connection.execute(_FLEET_HOST.values(**_where(one), left_at=None), host)
-            if one.name in moved or was.address != one.address:
+            # One that had left may serve another app by now, or have another disk: as one that is new, it is read first.
+            if one.name in moved or was.address != one.address or was.left_at is not None:
                 self._tx.connection.execute(_ANOTHER_MACHINE, host)
 
     def take_stock(self, app: AppName, members: Iterable[Member]) -> None:

@@ -18,6 +18,14 @@ def inventory_says(world, monkeypatch, name, **its):
     )
 
 
+def out_of_the_inventory(world, monkeypatch, *names):
+    """From now on; what it says otherwise comes back with the call that is returned."""
+    members = world.fleet.members
+    patch = monkeypatch.setattr
+    patch(world.fleet, "members", lambda its: [one for one in members(its) if one.name not in names])
+    return lambda: patch(world.fleet, "members", members)
+
+
 def row_of(world, number, name=SLOW):
     """The host in this rollout."""
     with world.store.reading() as tx:
