@@ -10,7 +10,7 @@ from rollout.cli.failures import FAILED, OK
 from rollout.cli.following import unharmed
 from rollout.cli.tellers import Teller, teller
 from rollout.domain.model import Rollout
-from rollout.domain.states import FINISHED, HostState, RolloutState
+from rollout.domain.states import FINISHED, RolloutState
 from rollout.services import bars, stopping
 
 if TYPE_CHECKING:
@@ -98,7 +98,8 @@ def _say_acknowledged(told: Teller, found: Rollout, took_s: float) -> None:
 def _finish(call: Call, found: Rollout, *, told_end: bool) -> int:
     view = finding.view(call, found.id)
     with call.store.reading() as tx:
-        left = [host.name for host in tx.hosts.of(found.id, HostState.ROLLBACK_FAILED)]
+        left = [host.name for host in tx.hosts.not_back(found.id)]
+        gone = [host.name for host in tx.hosts.left_as_they_are(found.id)]
         barred, _ = bars.blamed(tx, found)
     if call.json:
         output.document(shapes.outcome(view))
@@ -110,5 +111,7 @@ def _finish(call: Call, found: Rollout, *, told_end: bool) -> int:
         output.say(f"barred: {', '.join(output.short(commit.sha) for commit in barred)}; {innocent}")
     if left and not call.json:
         output.warn(f"not back yet, and tried again until they are: {output.names(left)}")
+    if gone and not call.json and found.state is RolloutState.ROLLING_BACK:
+        output.warn(f"left the fleet, and left as they are: {output.names(gone)}")
     away = found.unconfirmed and found.state is not RolloutState.ROLLED_BACK
     return FAILED if left or away else OK

@@ -181,12 +181,19 @@ def _settled(tx: Transaction, host: RolloutHost, deps: Deps) -> list[Ring]:
         )
         tx.hosts.rung([host.id], deps.settings.ring_again_s)
         return [deploy_host(host)]
-    if tx.hosts.touched_later(host) and tx.rollouts.get(host.rollout).state is R.ROLLED_BACK:
-        why += "; a newer rollout has the host"
-        tx.hosts.change(host, HE.ROLLBACK_FAILED, who="reconciler", why=why, due_at=tx.now())
+    if (moot := _no_way_back(tx, host)) is not None:
+        tx.hosts.change(host, HE.ROLLBACK_FAILED, who="reconciler", why=f"{why}; {moot}", due_at=tx.now())
         return []
     tx.hosts.rung([host.id], deps.settings.ring_again_s)
     return [roll_back_host(host)]
+
+
+def _no_way_back(tx: Transaction, host: RolloutHost) -> str | None:
+    """Why nobody takes over what a silent worker has begun to bring back."""
+    if not tx.hosts.is_in_fleet(host):
+        return "it has left the fleet"
+    later = tx.hosts.touched_later(host) and tx.rollouts.get(host.rollout).state is R.ROLLED_BACK
+    return "a newer rollout has the host" if later else None
 
 
 def _due_tests(deps: Deps) -> list[Ring]:

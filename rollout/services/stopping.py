@@ -19,7 +19,7 @@ from rollout.config.deploy_file import AppConfig
 from rollout.domain.model import FOREIGN, AppName, Commit, Epoch, Rollout, RolloutHost, RolloutId
 from rollout.domain.pipeline import Ring, roll_back_host
 from rollout.domain.states import FINISHED, HostEvent, HostState, RolloutEvent, RolloutState
-from rollout.errors import Conflict, NotFound, RolloutError
+from rollout.errors import ConfigError, Conflict, NotFound, RolloutError
 from rollout.services import bars, notices, planning, shares
 from rollout.services.policies import for_the_way_back
 from rollout.services.ports import Deps
@@ -254,7 +254,9 @@ def _acknowledge(rollout_id: RolloutId, sealed: list[RolloutHost], epoch: Epoch,
 def _end(tx: Transaction, rollout: Rollout, silent: list[str]) -> Rollout:
     values = {"acknowledged_at": tx.today(), "unconfirmed": tuple(silent), "due_at": 0.0}
     why = f"unconfirmed: {', '.join(silent)}" if silent else "every host that could still act is sealed"
-    if rollout.keep or tx.hosts.all_back(rollout.id):
+    # Those that have left the fleet are not kept by a person's word: once they are back they are brought along.
+    nothing = tx.hosts.all_back(rollout.id) and not tx.hosts.left_as_they_are(rollout.id)
+    if rollout.keep or nothing:
         ended = tx.rollouts.change(rollout, RE.ACKNOWLEDGE, who="stop", why=why, **values)
         notices.add(tx, ended, "was stopped", rollout.reason or "", f"rollout show {rollout.id}")
         return ended
@@ -271,6 +273,7 @@ def roll_back_done(app: AppConfig, deps: Deps, *, to: str | None, who: str, why:
     NotFound when nothing is done; Conflict while another rollout is active, or when hosts lack `to`.
     """
     name = AppName(app.name)
+    _take_leave(app, deps)
     with deps.store.transaction() as tx:
         planning.make_way(tx, name, f"what it was to follow is rolled back: {why}", who=who)
         tx.apps.lock(name)
@@ -305,6 +308,19 @@ def roll_back_done(app: AppConfig, deps: Deps, *, to: str | None, who: str, why:
         crashpoints.reach("in-decision")
     deps.bell.ring(rings)
     return rollout
+
+
+def _take_leave(app: AppConfig, deps: Deps) -> None:
+    """Of whom rollout.toml names no more, which may have been edited just now; of an inventory program, which may hang, the last reading counts (I10)."""
+    if app.fleet.inventory is not None:
+        return
+    try:
+        here = {member.name for member in deps.fleet.members(app)}
+    except ConfigError:
+        return
+    with deps.store.transaction() as tx:
+        tx.apps.lock(AppName(app.name))
+        tx.hosts.see_off(AppName(app.name), here)
 
 
 def _goal(tx: Transaction, rollout: Rollout, to: str) -> str:
@@ -405,7 +421,7 @@ def finish_roll_back(rollout_id: RolloutId, deps: Deps) -> None:
         rollout = tx.rollouts.lock(rollout_id)
         if rollout.state is not R.ROLLING_BACK or not tx.hosts.all_back(rollout_id):
             return
-        left = [host.name for host in tx.hosts.of(rollout_id, H.ROLLBACK_FAILED)]
+        left = [host.name for host in tx.hosts.not_back(rollout_id)]
         back = tx.hosts.of(rollout_id, H.ROLLED_BACK)
         bare = [host for host in back if host.release is None]
         why = rollout.reason or ""
@@ -414,6 +430,13 @@ def finish_roll_back(rollout_id: RolloutId, deps: Deps) -> None:
             again = f"tried again until they are; `rollout show {rollout_id}` says who is not"
             who = "not back with the others" if back else "not back: all hosts"
             why += f"; {who}: {_listed(left)} ({again})"
+        gone = tx.hosts.left_as_they_are(rollout_id)
+        if gone:
+            why += (
+                f"; left as they are, since they have left the fleet: {_listed([host.name for host in gone])}"
+            )
+        for host in gone:  # who takes one over when it is in the fleet again goes on from there
+            tx.hosts.owe(host, rollout.rollback_to or host.way_back)
         if alone := _left_alone(tx, rollout):
             why += f"; not gone back with the others, since it never reached them: {_listed(alone)}"
         if bare:

@@ -10,7 +10,7 @@ from sqlalchemy import and_, bindparam, func, insert, or_, select, update
 from rollout.domain.catching_up import Behind
 from rollout.domain.model import UNREAD, AppName, Member, Role, Rollout, RolloutHost, RolloutId
 from rollout.domain.states import CommitState, HostState, RolloutState
-from rollout.store.hosts import IS_ANOTHER
+from rollout.store.hosts import IS_ANOTHER, IS_IN_FLEET
 from rollout.store.rollouts import has_room
 from rollout.store.rows import columns, load_one
 from rollout.store.tables import apps, fleet_hosts, rollout_hosts, rollouts
@@ -58,7 +58,7 @@ class CatchingUp:
             Behind(
                 load_one(RolloutHost, row, state=HostState, role=Role),
                 answers=row.recorded != UNREAD,
-                wanted=row.excluded is None and row.left_at is None and not row.it_owes,
+                wanted=row.excluded is None and row.left_at is None and not row.goes_back,
                 newer=row.recorded if row.runs_newer else None,
             )
             for row in self._tx.connection.execute(_BEHIND, {"rollout": goal.id, "commit": goal.commit})
@@ -126,7 +126,7 @@ _WANTED = select(fleet_hosts.c.name).where(
     fleet_hosts.c.app == bindparam("its_app"),
     fleet_hosts.c.name == bindparam("its_name"),
     fleet_hosts.c.excluded.is_(None),
-    fleet_hosts.c.left_at.is_(None),
+    IS_IN_FLEET,
 )
 _UNREAD = (
     update(fleet_hosts)
@@ -187,13 +187,27 @@ _NOTHING = or_(
     fleet_hosts.c.release.is_(None),
     and_(fleet_hosts.c.found.is_(None), fleet_hosts.c.verified_at.is_not(None)),
 )
+# A rollback that it owes comes first. One that had left the fleet meanwhile is tried by nobody: it comes with what it is brought to.
+_GOES_BACK = and_(
+    fleet_hosts.c.owes,
+    select(_LATER.c.id)
+    .where(
+        _LATER.c.app == rollout_hosts.c.app,
+        _LATER.c.name == rollout_hosts.c.name,
+        or_(
+            _LATER.c.state == H.ROLLING_BACK,
+            and_(_LATER.c.state == H.ROLLBACK_FAILED, _LATER.c.due_at.is_not(None)),
+        ),
+    )
+    .exists(),
+)
 _BEHIND = (
     select(
         *columns(RolloutHost, rollout_hosts),
         fleet_hosts.c.release.label("recorded"),
         fleet_hosts.c.excluded,
         fleet_hosts.c.left_at,
-        fleet_hosts.c.owes.label("it_owes"),
+        _GOES_BACK.label("goes_back"),
         _RUNS_NEWER.label("runs_newer"),
     )
     .join(fleet_hosts, _ITS_FLEET_HOST)

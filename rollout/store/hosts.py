@@ -214,11 +214,20 @@ class Hosts:
         )
 
     def to_bring_back(self, rollout: RolloutId) -> list[RolloutHost]:
-        """Touched hosts that are not back yet, whoever works on them."""
-        return self._list(rollout_hosts.c.rollout == rollout, _needs_roll_back())
+        """Touched hosts of the fleet that are not back yet, whoever works on them."""
+        return self._list(rollout_hosts.c.rollout == rollout, _needs_roll_back(), _is_in_fleet())
+
+    def left_as_they_are(self, rollout: RolloutId) -> list[RolloutHost]:
+        """Touched hosts that are not back and have left the fleet: whatever they serve by now, nobody switches them."""
+        return self._list(rollout_hosts.c.rollout == rollout, _needs_roll_back(), ~_is_in_fleet())
+
+    def not_back(self, rollout: RolloutId) -> list[RolloutHost]:
+        """Hosts of the fleet that could not be brought back yet."""
+        its = (rollout_hosts.c.rollout == rollout, rollout_hosts.c.state == H.ROLLBACK_FAILED)
+        return self._list(*its, _is_in_fleet())
 
     def all_back(self, rollout: RolloutId) -> bool:
-        """Every touched host has been rolled back, or failed to be."""
+        """Every touched host has been rolled back, or failed to be, or has left the fleet."""
         return self._tx.connection.execute(_NOT_BACK, {"rollout": rollout}).first() is None
 
     def all_settled(self, rollout: RolloutId) -> bool:
@@ -226,7 +235,7 @@ class Hosts:
         return self._tx.connection.execute(_NOT_SETTLED, {"rollout": rollout}).first() is None
 
     def failed_roll_backs(self, limit: int = 200) -> list[RolloutHost]:
-        """Of rollouts that are over: due to be tried again."""
+        """Of rollouts that are over: due to be tried again. One that has left the fleet is when it is back."""
         return self._load(_FAILED_ROLL_BACKS, most=limit)
 
     def touched_later(self, host: RolloutHost, *, for_good: bool = False) -> bool:
@@ -237,6 +246,11 @@ class Hosts:
         its = {"app": host.app, "name": host.name, "rollout": host.rollout, "operation": host.operation or 0}
         query = _SETTLED_LATER if for_good else _HAD_LATER
         return self._tx.connection.execute(query, its).first() is not None
+
+    def is_in_fleet(self, host: RolloutHost) -> bool:
+        """The app's inventory, as it was read last, has this host."""
+        its = select(rollout_hosts.c.id).where(rollout_hosts.c.id == host.id, _is_in_fleet())
+        return self._tx.connection.execute(its).first() is not None
 
     def had(self, app: AppName, name: str, commit: str) -> bool:
         """The host was switched to this commit once (whether it kept the release, its fence will say)."""
@@ -341,7 +355,7 @@ class Hosts:
         return self.update(found, lease_owner=owner, lease_until=self._tx.now() + lease_s, epoch=epoch)
 
     def claim_roll_back(self, host: HostId, owner: str, lease_s: float) -> RolloutHost | None:
-        """The right to bring this host back.
+        """The right to bring this host back; nobody has it once the host has left the fleet.
 
         A host in flight is free for it as soon as a stop has sealed it: whoever held it can switch nothing any more.
         What failed is tried again when every other host had its first try: the unreachable hold nobody up.
@@ -609,12 +623,15 @@ class Hosts:
         """As `know`, of the whole inventory: whoever is not in it has left the fleet."""
         here = {member.name: member for member in members}
         self.know(app, here.values())
-        known = self._tx.connection.execute(_WHERE, {"its_app": app})
-        for row in sorted(known, key=lambda it: it.name):
-            if row.name not in here and row.left_at is None:
-                self._tx.connection.execute(
-                    _FLEET_HOST.values(left_at=self._tx.today()), {"its_app": app, "its_name": row.name}
-                )
+        self.see_off(app, here)
+
+    def see_off(self, app: AppName, here: Container[str]) -> None:
+        """Who is not among these, who are all that the inventory has, has left the fleet."""
+        known = self._tx.connection.execute(_STAYED, {"its_app": app}).scalars()
+        for name in sorted(name for name in known if name not in here):
+            self._tx.connection.execute(
+                _FLEET_HOST.values(left_at=self._tx.today()), {"its_app": app, "its_name": name}
+            )
 
     def moved(
         self, app: AppName, members: Iterable[Member], path_on: Callable[[RolloutId, Member], str | None]
@@ -914,6 +931,16 @@ def _needs_first_try() -> Any:
     return and_(_needs_roll_back(), rollout_hosts.c.state != H.ROLLBACK_FAILED)
 
 
+def _is_in_fleet() -> Any:
+    """The inventory had it when it was read last; as a value, which is looked up for the few rows that are left."""
+    its = and_(fleet_hosts.c.app == rollout_hosts.c.app, fleet_hosts.c.name == rollout_hosts.c.name)
+    return select(fleet_hosts.c.left_at).where(its).scalar_subquery().is_(None)
+
+
+# The same of a fleet's row.
+IS_IN_FLEET = fleet_hosts.c.left_at.is_(None)
+
+
 @functools.cache
 def _of(states: tuple[HostState, ...]) -> Prepared:
     return Prepared(_ITS_OWN.where(rollout_hosts.c.state.in_(states)) if states else _ITS_OWN)
@@ -947,7 +974,9 @@ _PREPARABLE = Prepared(_PENDING)
 # By position alone all of several states would be sorted.
 _AS_INDEXED = (rollout_hosts.c.state, rollout_hosts.c.position)
 _BACK_AT_ONCE = Prepared(
-    _DUE_OF.where(rollout_hosts.c.touched, rollout_hosts.c.state == H.DONE).limit(bindparam("most"))
+    _DUE_OF.where(rollout_hosts.c.touched, rollout_hosts.c.state == H.DONE, _is_in_fleet()).limit(
+        bindparam("most")
+    )
 )
 _FIRST_SWITCHED_DUE_AT = Prepared(
     select(rollout_hosts.c.due_at)
@@ -955,6 +984,7 @@ _FIRST_SWITCHED_DUE_AT = Prepared(
         rollout_hosts.c.rollout == bindparam("rollout"),
         rollout_hosts.c.touched,
         rollout_hosts.c.state == H.DONE,
+        _is_in_fleet(),
     )
     .order_by(rollout_hosts.c.position)
     .limit(1)
@@ -964,6 +994,7 @@ _BACK_NEXT = Prepared(
         _needs_first_try(),
         rollout_hosts.c.state != H.DONE,
         or_(rollout_hosts.c.state != H.ROLLING_BACK, rollout_hosts.c.lease_until <= bindparam("now")),
+        _is_in_fleet(),
     )
     .order_by(None)
     .order_by(*_AS_INDEXED)
@@ -1007,6 +1038,7 @@ _TO_ROLL_BACK = Prepared(
         rollouts.c.id == rollout_hosts.c.rollout,
         rollouts.c.state.in_(BACK),
         _needs_roll_back(),
+        _is_in_fleet(),
     )
 )
 _STOP = Prepared(select(rollouts.c.state, rollouts.c.stop_epoch).where(rollouts.c.id == bindparam("rollout")))
@@ -1020,6 +1052,8 @@ _NOT_BACK = (
     .where(
         rollout_hosts.c.rollout == bindparam("rollout"),
         _needs_first_try(),
+        # What was sent to one before it left is waited for.
+        or_(rollout_hosts.c.state == H.ROLLING_BACK, _is_in_fleet()),
     )
     .limit(1)
 )
@@ -1050,6 +1084,7 @@ _FAILED_ROLL_BACKS = Prepared(
         rollout_hosts.c.state == H.ROLLBACK_FAILED,
         rollout_hosts.c.due_at <= bindparam("now"),
         _its_rollout_is({RolloutState.ROLLED_BACK}),
+        _is_in_fleet(),
     ).limit(bindparam("most"))
 )
 _CURSOR = Prepared(
@@ -1078,6 +1113,7 @@ _WHERE_IT_IS = ("address", "port", "user", "variables")
 _WHERE = select(
     fleet_hosts.c.name, *(fleet_hosts.c[what] for what in _WHERE_IT_IS), fleet_hosts.c.left_at
 ).where(fleet_hosts.c.app == bindparam("its_app"))
+_STAYED = select(fleet_hosts.c.name).where(fleet_hosts.c.app == bindparam("its_app"), IS_IN_FLEET)
 _RECORDED = select(fleet_hosts.c.release).where(
     fleet_hosts.c.app == bindparam("its_app"), fleet_hosts.c.name == bindparam("its_name")
 )
@@ -1206,7 +1242,7 @@ _TO_LOOK_AT = (
     rows_of(RolloutHost, rollout_hosts)
     .where(
         # Begun with the hosts: few are unread, and most rows are of done ones.
-        rollout_hosts.c.id.in_(select(_LAST_OF_ITS).where(fleet_hosts.c.release == UNREAD)),
+        rollout_hosts.c.id.in_(select(_LAST_OF_ITS).where(fleet_hosts.c.release == UNREAD, IS_IN_FLEET)),
         rollout_hosts.c.state.in_(AFTERWARDS),
         _IS_DUE,
         or_(rollout_hosts.c.lease_until.is_(None), rollout_hosts.c.lease_until <= bindparam("now")),

@@ -322,7 +322,10 @@ def given_up(history: History) -> Iterator[Violation]:
 
 
 def debts_are_paid(history: History) -> Iterator[Violation]:
-    """I2: a host that owes a rollback has a row whose rollback is under way, or due to be tried again."""
+    """I2: a host that owes a rollback has a row whose rollback is under way, or due to be tried again.
+
+    Nobody brings back one that has left the fleet; once it is in it again it is read, and brought to what the others run.
+    """
     paid = {
         row["name"]
         for row in history.hosts.values()
@@ -330,5 +333,6 @@ def debts_are_paid(history: History) -> Iterator[Violation]:
         or (row["state"] == "rollback_failed" and row.get("due_at") is not None)
     }
     for row in history.rows("fleet_hosts"):
-        if row.get("owes") and row["name"] not in paid:
+        over = row.get("left_at") is not None or row["release"] == row["owed"]
+        if row.get("owes") and row["name"] not in paid and not over:
             yield Violation("I2", f"host {row['name']}", "owes a rollback that nobody tries again")

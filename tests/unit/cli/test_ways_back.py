@@ -151,6 +151,18 @@ def test_a_host_that_cannot_be_brought_back_is_1_and_named(cli, deps):
     assert "not back yet, and tried again until they are: shop02" in told.err
 
 
+@pytest.mark.parametrize("command", ["stop", "rollback"])
+def test_a_host_that_has_left_the_fleet_is_named_and_is_no_failure(cli, deps, command):
+    """It is left as it is, and who asked hears that; all that are in the fleet are back, so it went as it should."""
+    a_rollout(deps, state="done", previous=OLD) if command == "rollback" else half_way(deps)
+    deps.fleet.script["roll_back", "shop02"] = Unreachable("shop02: no answer")
+    with deps.store.transaction() as tx:
+        tx.hosts.see_off(AppName("shop"), {host.name for host in tx.hosts.fleet("shop")} - {"shop02"})
+    told = cli(command, "--wait", "--timeout", "60s")
+    assert (told.code, "not back" in told.err) == (0, False)
+    assert "left as they are, since they have left the fleet: shop02" in told.out
+
+
 def test_a_stop_waits_for_no_broker(cli, deps, monkeypatch):
     """A broker that hangs delays neither the acknowledgement nor the way back."""
     healed, ended = threading.Event(), []

@@ -4,11 +4,15 @@ import pytest
 
 from rollout.domain.model import UNREAD
 from rollout.domain.states import HostState, RolloutState
-from rollout.services import catching_up
+from rollout.errors import ConfigError
+from rollout.services import catching_up, hosts, stopping, verifying
 from tests.support.across import (
     SLOW,
     out_of_the_inventory,
+    owes_a_rollback,
     recorded,
+    row_of,
+    state_of,
 )
 from tests.support.checker import read
 from tests.support.checker.check import check
@@ -37,6 +41,152 @@ def leaves(world, monkeypatch):
     comes_back = out_of_the_inventory(world, monkeypatch, SLOW)
     world.run(until=lambda: recorded(world).left_at is not None, seconds=400)
     return comes_back
+
+
+def rolled_back(world, to=None):
+    """Over, and as it is then."""
+    number = stopping.roll_back_done(app(world), world.deps, to=to, who="ann", why="slow").id
+    world.run(until=lambda: state_of(world, number) is R.ROLLED_BACK, seconds=60)
+    with world.store.reading() as tx:
+        return tx.rollouts.get(number)
+
+
+def two_releases(world):
+    """Both out, the older one first."""
+    older = first_release(world)
+    newer = world.push()
+    assert world.settle().state is R.DONE
+    return older, newer
+
+
+def the_others(world):
+    return {release for name, release in world.runs().items() if name != SLOW}
+
+
+def test_a_rollback_leaves_who_has_left_the_fleet_as_it_is_and_says_so(world, monkeypatch):
+    """Another app may have it by now; the others are back without it, and nobody takes it for one that failed."""
+    older, newer = two_releases(world)
+    leaves(world, monkeypatch)
+    found = rolled_back(world)
+    world.run(seconds=700)
+    assert (the_others(world), world.fleet.hosts[SLOW].current) == ({older}, newer)
+    assert found.reason == f"slow; {LEFT}"
+    assert row_of(world, found.id).state is H.DONE
+
+
+def test_who_has_left_and_is_off_holds_no_rollback_up(world, monkeypatch):
+    """It was scaled in: nobody waits for it, nor tries it later."""
+    older, _ = two_releases(world)
+    leaves(world, monkeypatch)
+    world.fleet.hosts[SLOW].unreachable = True
+    found = rolled_back(world)
+    assert (the_others(world), found.reason) == ({older}, f"slow; {LEFT}")
+
+
+def test_an_edit_of_this_moment_counts_for_a_rollback(world, monkeypatch):
+    """rollout.toml names it no more, and no worker has read that yet."""
+    _, newer = two_releases(world)
+    out_of_the_inventory(world, monkeypatch, SLOW)
+    found = rolled_back(world)
+    assert (found.reason, world.fleet.hosts[SLOW].current) == (f"slow; {LEFT}", newer)
+
+
+def test_an_inventory_that_cannot_be_read_loses_no_host(world, monkeypatch):
+    """All of them go back."""
+    older, _ = two_releases(world)
+
+    def broken(_config):
+        raise ConfigError("it is broken")
+
+    monkeypatch.setattr(world.fleet, "members", broken)
+    assert rolled_back(world).reason == "slow"
+    assert set(world.runs().values()) == {older}
+
+
+def test_who_left_in_the_middle_of_a_rollout_is_left_by_its_stop(world, monkeypatch):
+    """It runs what is stopped, and is no host of the app any more; it was the only one: no bad release is kept on it by a person's word."""
+    older = first_release(world)
+    bad = world.push()
+    world.run(until=lambda: bad in world.runs().values(), seconds=60)
+    (name,) = [host for host, release in world.runs().items() if release == bad]
+    world.run(until=lambda: row_of(world, world.newest().id, name).state is H.DONE, seconds=60)
+    number = world.newest().id
+    comes_back = out_of_the_inventory(world, monkeypatch, name)
+    verifying.verify("shop", world.deps)  # a person has the inventory read
+    stopping.stop(number, world.deps, who="ann", why="bad")
+    world.run(until=lambda: state_of(world, number) in {R.STOPPED, R.ROLLED_BACK}, seconds=60)
+    with world.store.reading() as tx:
+        found = tx.rollouts.get(number)
+    assert (found.state, found.reason) == (R.ROLLED_BACK, f"bad; {LEFT.replace(SLOW, name)}")
+    assert world.fleet.hosts[name].current == bad
+    comes_back()
+    world.run(until=lambda: set(world.runs().values()) == {older}, seconds=900)
+    assert set(world.runs().values()) == {older}
+    world.run(seconds=60)
+
+
+def test_no_later_try_switches_who_has_left_and_one_that_is_back_is_brought_back(world, monkeypatch):
+    """It owed a rollback when it left; nobody pays that for another app's host, and it is paid once it is in the fleet again."""
+    good, bad, number = owes_a_rollback(world)
+    world.fleet.hosts[SLOW].unreachable = True
+    comes_back = leaves(world, monkeypatch)
+    world.fleet.hosts[SLOW].unreachable = False
+    world.run(seconds=900)
+    assert (world.fleet.hosts[SLOW].current, row_of(world, number).state) == (bad, H.ROLLBACK_FAILED)
+    row = row_of(world, number)
+    hosts.roll_back(row.rollout, row.id, world.deps)  # a message that came late
+    assert world.fleet.hosts[SLOW].current == bad
+    comes_back()
+    world.run(until=lambda: row_of(world, number).state is H.ROLLED_BACK, seconds=900)
+    assert world.fleet.hosts[SLOW].current == good
+
+
+def test_what_a_silent_worker_had_begun_to_bring_back_is_over_when_it_leaves(world, monkeypatch):
+    """Nobody takes it over; the rollback does not wait for it."""
+    two_releases(world)
+    number = stopping.roll_back_done(app(world), world.deps, to=None, who="ann", why="slow").id
+    with world.store.transaction() as tx:
+        assert tx.hosts.claim_roll_back(row_of(world, number).id, "gone", 15.0) is not None
+    out_of_the_inventory(world, monkeypatch, SLOW)
+    with world.store.transaction() as tx:
+        tx.hosts.take_stock("shop", world.fleet.members(app(world)))
+    world.run(until=lambda: state_of(world, number) is R.ROLLED_BACK, seconds=60)
+    with world.store.reading() as tx:
+        assert tx.rollouts.get(number).reason == f"slow; {LEFT}"
+
+
+def test_who_is_back_is_brought_to_what_the_fleet_runs_and_owes_nothing(world, monkeypatch):
+    """It kept what was taken back while it was away: it is read, and brought along like any other."""
+    older, newer = two_releases(world)
+    comes_back = leaves(world, monkeypatch)
+    rolled_back(world)
+    comes_back()
+    world.run(until=lambda: recorded(world).left_at is None, seconds=400)
+    world.run(until=lambda: recorded(world).release == newer, seconds=60)
+    assert (recorded(world).release, world.fleet.hosts[SLOW].current) == (newer, newer)
+    world.run(until=lambda: world.fleet.hosts[SLOW].current == older, seconds=700)
+    world.run(seconds=60)
+    assert (recorded(world).release, recorded(world).owes) == (older, False)
+
+
+def test_a_stop_takes_who_is_back_past_what_was_taken_back_meanwhile(world, monkeypatch):
+    """The next rollout has it before anybody has brought it along: its way back does not lead to the bad release (I2)."""
+    older, bad = two_releases(world)
+    comes_back = leaves(world, monkeypatch)
+    rolled_back(world)
+    comes_back()
+    world.push(f"Fix\n\nRollout-Fixes: {bad}")
+    number = world.newest().id
+    world.run(until=lambda: world.newest().id > number, seconds=30)
+    number = world.newest().id
+    world.run(until=lambda: row_of(world, number).state is H.DONE, seconds=120)
+    assert (row_of(world, number).previous, row_of(world, number).way_back) == (bad, older)
+    if state_of(world, number) is R.DONE:
+        rolled_back(world)
+    else:
+        stopping.stop(number, world.deps, who="ann", why="bad too")
+    world.run(until=lambda: state_of(world, number) is R.ROLLED_BACK, seconds=60)
+    assert set(world.runs().values()) == {older}
 
 
 @pytest.mark.parametrize("has", ["another app's", "nothing"])
@@ -68,3 +218,19 @@ def test_who_is_back_as_it_was_is_read_and_left_as_it_is(world, monkeypatch):
         assert catching_up.late(tx, app(world)) == []
     assert (recorded(world).release, world.fleet.hosts[SLOW].current) == (runs, runs)
     assert [line for line in journal if "intent" in str(line)] == switched
+
+
+def test_nobody_reads_who_has_left(world, monkeypatch):
+    """Its switch was lost, and it is gone: the machine may be another app's, or nobody's."""
+    first_release(world)
+    world.fleet.hosts[SLOW].unreachable = True
+    world.push()
+    assert world.settle().state is R.DONE
+    comes_back = leaves(world, monkeypatch)
+    with world.store.transaction() as tx:
+        assert recorded(world).release == UNREAD
+        assert tx.hosts.nobody_reads("shop", SLOW) is None
+    comes_back()
+    with world.store.transaction() as tx:
+        tx.hosts.take_stock("shop", world.fleet.members(app(world)))
+        assert tx.hosts.nobody_reads("shop", SLOW) is not None

@@ -1,0 +1,67 @@
+"""Who has left the fleet is switched by no way back, on every database."""
+
+import pytest
+
+from rollout.domain.states import HostState, RolloutState
+from rollout.services import stopping
+from tests.support.across import out_of_the_inventory, recorded, row_of, state_of
+from tests.support.checker import read
+from tests.support.checker.check import check
+from tests.support.world import World
+
+H, R = HostState, RolloutState
+LEFT, STAYS = "web04", "web03"
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch, database):
+    """Four hosts on the second release; one of them has left the inventory, which was read since."""
+    made = World(tmp_path, monkeypatch, hosts=4, url=database)
+    made.push()
+    made.settle()
+    made.push()
+    assert made.settle().state is R.DONE
+    made.comes_back = out_of_the_inventory(made, monkeypatch, LEFT)
+    with made.store.transaction() as tx:
+        tx.hosts.take_stock("shop", made.fleet.members(made.config.app(None)))
+    yield made
+    assert [*map(str, check(read.world(made)))] == []
+    made.store.close()
+
+
+def goes_back(world):
+    return stopping.roll_back_done(world.config.app(None), world.deps, to=None, who="ann", why="slow").id
+
+
+def claim(world, number, name):
+    with world.store.transaction() as tx:
+        return tx.hosts.claim_roll_back(row_of(world, number, name).id, "me", 15.0)
+
+
+def test_every_question_about_a_way_back_asks_who_is_in_the_fleet(world):
+    """Who has left is not handed out, nor claimed, nor waited for; he is told of apart from those that failed."""
+    number = goes_back(world)
+    with world.store.reading() as tx:
+        names = {host.name for host in tx.hosts.to_bring_back(number)}
+        assert (LEFT in names, STAYS in names) == (False, True)
+        assert [host.name for host in tx.hosts.left_as_they_are(number)] == [LEFT]
+        assert not tx.hosts.is_in_fleet(row_of(world, number, LEFT))
+        assert tx.hosts.is_in_fleet(row_of(world, number, STAYS))
+        assert not tx.hosts.all_back(number)
+    assert claim(world, number, LEFT) is None
+    world.run(until=lambda: state_of(world, number) is R.ROLLED_BACK, seconds=60)
+    with world.store.reading() as tx:
+        assert (tx.hosts.all_back(number), tx.hosts.not_back(number)) == (True, [])
+        assert tx.hosts.to_roll_back(number, 9) == []
+    assert (row_of(world, number, LEFT).state, recorded(world, LEFT).owes) == (H.DONE, True)
+
+
+def test_who_is_back_is_brought_along(world):
+    """Once the inventory has it again it is read, and goes to what the others run."""
+    number = goes_back(world)
+    world.run(until=lambda: state_of(world, number) is R.ROLLED_BACK, seconds=60)
+    world.comes_back()
+    world.run(until=lambda: len(set(world.runs().values())) == 1, seconds=900)
+    world.run(seconds=60)
+    assert set(world.runs().values()) == {recorded(world, LEFT).release}
+    assert not recorded(world, LEFT).owes
