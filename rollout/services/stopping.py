@@ -337,8 +337,8 @@ def _goal(tx: Transaction, rollout: Rollout, to: str) -> str:
         )
     lacking = [
         host.name
-        for host in tx.hosts.of(rollout.id)
-        if host.touched and not tx.hosts.had(rollout.app, host.name, commit.sha)
+        for host in tx.hosts.to_bring_back(rollout.id)
+        if not tx.hosts.had(rollout.app, host.name, commit.sha)
     ]
     if commit.sha == rollout.commit:
         raise Conflict(
@@ -490,7 +490,7 @@ def _left_alone(tx: Transaction, rollout: Rollout) -> list[str]:
     return [
         host.name
         for host in tx.hosts.fleet(rollout.app)
-        if host.name not in touched and host.release != rollout.rollback_to
+        if host.left_at is None and host.name not in touched and host.release != rollout.rollback_to
     ]
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from rollout.domain.model import UNREAD
 from rollout.domain.states import HostState, RolloutState
-from rollout.errors import ConfigError
+from rollout.errors import ConfigError, Conflict
 from rollout.services import catching_up, hosts, stopping, verifying
 from tests.support.across import (
     SLOW,
@@ -101,6 +101,23 @@ def test_an_inventory_that_cannot_be_read_loses_no_host(world, monkeypatch):
     monkeypatch.setattr(world.fleet, "members", broken)
     assert rolled_back(world).reason == "slow"
     assert set(world.runs().values()) == {older}
+
+
+def test_to_a_commit_that_only_who_has_left_lacks(world, monkeypatch):
+    """It had joined after that commit, and is gone: the fleet's way back is not refused for it."""
+    comes = out_of_the_inventory(world, monkeypatch, SLOW)
+    oldest = world.push()
+    world.settle()
+    world.push()
+    assert world.settle().state is R.DONE
+    comes()
+    world.run(until=lambda: set(world.runs().values()) == {world.newest().commit}, seconds=700)
+    world.run(seconds=20)
+    with pytest.raises(Conflict, match=f"never on {SLOW}"):
+        rolled_back(world, to=oldest)
+    leaves(world, monkeypatch)
+    assert rolled_back(world, to=oldest).reason == f"slow; {LEFT}"
+    assert the_others(world) == {oldest}
 
 
 def test_who_left_in_the_middle_of_a_rollout_is_left_by_its_stop(world, monkeypatch):
