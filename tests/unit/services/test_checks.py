@@ -1180,7 +1180,10 @@ def with_others(world, many):
 def test_each_app_of_a_repository_has_its_own_answer_to_a_report(world, together):
     """One waits for that check, one does not require it, one does not know the commit; all together come to what each comes to."""
     shop, other, stranger = with_others(world, 2)
-    other = other.model_copy(update={"tests": other.tests.model_copy(update={"required": ("lint",)})})
+    shop, other = (
+        app.model_copy(update={"tests": app.tests.model_copy(update={"required": (name,)})})
+        for app, name in ((shop, "unit"), (other, "lint"))
+    )
     sha = world.push()
     with world.store.transaction() as tx:
         tx.commits.add("app00", sha, who="test", why="pushed")
