@@ -333,6 +333,6 @@ def debts_are_paid(history: History) -> Iterator[Violation]:
         or (row["state"] == "rollback_failed" and row.get("due_at") is not None)
     }
     for row in history.rows("fleet_hosts"):
-        over = row.get("left_at") is not None or row["release"] == row["owed"]
+        over = row.get("left_at") is not None or row.get("release") == row.get("owed")
         if row.get("owes") and row["name"] not in paid and not over:
             yield Violation("I2", f"host {row['name']}", "owes a rollback that nobody tries again")
