@@ -1,6 +1,7 @@
 """What `stop` and `rollback` do: ask, wait for it, and do it here when nobody else does."""
 
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from rollout import crashpoints
@@ -41,14 +42,14 @@ def stop(
                 told.say(line)
         found = _at_once(call, rollout.id)
         if new and found is not None:
-            _say_acknowledged(told, found, time.monotonic() - began)
+            _say_acknowledged(told, found, began)
         # Only now the rest, which takes longer to import than workers need for the acknowledgement.
         with crashpoints.stage("stop"):
             stopping.announce(accepted.rollout, call.deps)
         way = _stand_in(call, rollout.id, told, timeout_s)
         if found is None:
             found = way.acknowledged()
-            _say_acknowledged(told, found, time.monotonic() - began)
+            _say_acknowledged(told, found, began)
         if wait or way.alone:
             found = way.back(wait=wait)
     if over:
@@ -87,7 +88,14 @@ def _stand_in(call: Call, number: int, told: Teller, timeout_s: float | None) ->
     return StandIn(call, number, told, timeout_s)
 
 
-def _say_acknowledged(told: Teller, found: Rollout, took_s: float) -> None:
+def _say_acknowledged(told: Teller, found: Rollout, began: float) -> None:
+    """`began`: on the monotonic clock, when the command did."""
+    took_s = time.monotonic() - began
+    if (
+        found.acknowledged_at is not None
+    ):  # by a worker, and this process has imported much and waited its turn since
+        since_s = (datetime.now(UTC) - found.acknowledged_at).total_seconds()
+        took_s -= min(max(0.0, since_s), took_s)
     told.say(
         f"acknowledged after {took_s:.1f} s: no host is switched to {output.short(found.commit)} any more"
     )

@@ -2,9 +2,12 @@
 
 import threading
 import time
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 
+from rollout.cli import ways_back
 from rollout.domain.model import AppName
 from rollout.errors import Unreachable
 from rollout.services import hosts as host_steps
@@ -80,6 +83,16 @@ def test_stop_returns_at_the_acknowledgement(cli, deps, with_worker, monkeypatch
     assert "the acknowledgement takes at most" in told.out
     assert "acknowledged after" in told.out
     assert deps.bell.revoked == [rollout.id]
+
+
+def test_the_time_of_an_acknowledgement_is_not_that_of_who_tells_of_it():
+    """A worker acknowledged it three seconds after the command; this process was busy for seven more before it looked."""
+    said = []
+    told = SimpleNamespace(say=said.append)
+    at = datetime.now(UTC) - timedelta(seconds=7)
+    found = SimpleNamespace(commit=OLD, acknowledged_at=at, unconfirmed=())
+    ways_back._say_acknowledged(told, found, time.monotonic() - 10)
+    assert said[0].startswith("acknowledged after 3.0 s")
 
 
 def test_stop_with_wait_ends_with_every_host_back(cli, deps, with_worker, monkeypatch):
