@@ -90,12 +90,9 @@ def _stand_in(call: Call, number: int, told: Teller, timeout_s: float | None) ->
 
 def _say_acknowledged(told: Teller, found: Rollout, began: float) -> None:
     """`began`: on the monotonic clock, when the command did."""
-    took_s = time.monotonic() - began
-    if (
-        found.acknowledged_at is not None
-    ):  # by a worker, and this process has imported much and waited its turn since
-        since_s = (datetime.now(UTC) - found.acknowledged_at).total_seconds()
-        took_s -= min(max(0.0, since_s), took_s)
+    took_s, at = time.monotonic() - began, found.acknowledged_at
+    if at is not None:  # by a worker: this process has imported much since, and waited its turn
+        took_s -= min(max(0.0, (datetime.now(UTC) - at).total_seconds()), took_s)
     told.say(
         f"acknowledged after {took_s:.1f} s: no host is switched to {output.short(found.commit)} any more"
     )

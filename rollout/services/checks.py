@@ -175,7 +175,7 @@ def _follow(tx: Transaction, app: AppConfig, commit: Commit, check: Check, known
         return "kept; heads of pull requests are not tested any more"
     lifted = _lift(tx, app, commit, check)
     if check.name not in app.tests.required:
-        return "taken" if lifted else "kept; not a required check"
+        return TAKEN if lifted else "kept; not a required check"
     match commit.state:
         case CommitState.RECEIVED if not commit.is_left_out:
             _look_again(tx, app, commit)
