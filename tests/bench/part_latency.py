@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import re
 import time
-from dataclasses import replace
+from dataclasses import asdict, dataclass, field, replace
 from statistics import median
 
 from rollout.domain import budget
@@ -53,101 +53,115 @@ class FarInstallation(Installation):
         self.workers_are_there()
 
 
+@dataclass
+class _Seen:
+    """Seconds, a round each; of the hosts' worker the most MB, and percents of a core."""
+
+    at_once: int
+    carried: int
+    few: int
+    carried_walls: list[float] = field(default_factory=list)
+    walls: list[float] = field(default_factory=list)
+    by_ssh: list[float] = field(default_factory=list)
+    troubled: list[float] = field(default_factory=list)
+    idle: list[float] = field(default_factory=list)
+    peak_mb: float = 0.0
+    late: int = 0
+    slow: int = 0
+    dead: int = 0
+
+
 def measure(ask: Ask) -> Found:
     """Some rollouts of few at once, some of many, and as many with trouble on 1 % of the hosts."""
     at_once = min(CONCURRENCY, ask.hosts // 5)
-    carried = min(CARRIED, at_once)
-    few = max(2, ask.hosts // 100)
+    seen = _Seen(at_once, min(CARRIED, at_once), max(2, ask.hosts // 100))
     system = FarInstallation(
         ask.hosts,
         bake_s=10 + ask.hosts // HOSTS_PER_BAKED_S,
-        concurrency=carried,
+        concurrency=seen.carried,
         slots=at_once + 40,
-        max_failed=few,
+        max_failed=seen.few,
         restart=RESTART,
     )
-    carried_walls, walls, troubled, idle, peak = [], [], [], [], 0.0
-    by_ssh: list[float] = []
-    floor = None
     with contextlib.ExitStack() as held:
         system.held = held
         held.enter_context(system)
         system.install_host_program()
-        say(f"latency: {carried} at once")
-        carried_walls += [_wall(system)[0] for _ in range(ask.rounds)]
+        say(f"latency: {seen.carried} at once")
+        seen.carried_walls += [_wall(system)[0] for _ in range(ask.rounds)]
         system.start_anew(at_once)
-        for number in range(1, ask.rounds + 1):
-            say(f"latency: rollout {number} of {ask.rounds}")
-            wall, late, release = _wall(system)
-            walls.append(wall)
-            floor = floor or _Floor(system, release, at_once)
-            by_ssh.append(floor.wall_s())
-            peak = max(peak, processes.memory_mb(system.pid_of("hosts"))[0])
-            idle.append(_idle(system, connections=ask.hosts))
+        _many_at_once(system, ask, seen)
         say("latency: with slow and dead hosts")
-        slow, dead = system.sshd.hosts[-few : -few // 2], system.sshd.hosts[-few // 2 :]
-        for host in slow:
-            (host.root / "slow").touch()
-        system.far.take_down([host.address for host in dead])
-        troubled += [_wall(system)[0] for _ in range(ask.rounds)]
+        _trouble(system, seen)
+        seen.troubled += [_wall(system)[0] for _ in range(ask.rounds)]
+    return _found(ask, seen)
+
+
+def _many_at_once(system: FarInstallation, ask: Ask, seen: _Seen) -> None:
+    floor = None
+    for number in range(1, ask.rounds + 1):
+        say(f"latency: rollout {number} of {ask.rounds}")
+        wall, seen.late, release = _wall(system)
+        seen.walls.append(wall)
+        floor = floor or _Floor(system, release, seen.at_once)
+        seen.by_ssh.append(floor.wall_s())
+        seen.peak_mb = max(seen.peak_mb, processes.memory_mb(system.pid_of("hosts"))[0])
+        seen.idle.append(_idle(system, connections=ask.hosts))
+
+
+def _trouble(system: FarInstallation, seen: _Seen) -> None:
+    """From now on the last hosts are slow, or dead."""
+    slow, dead = system.sshd.hosts[-seen.few : -seen.few // 2], system.sshd.hosts[-seen.few // 2 :]
+    for host in slow:
+        (host.root / "slow").touch()
+    system.far.take_down([host.address for host in dead])
+    seen.slow, seen.dead = len(slow), len(dead)
+
+
+def _found(ask: Ask, seen: _Seen) -> Found:
     # The canary is done before.
-    limits = budget.Limits(few, at_once, budget.Mode.RAMP)
+    limits = budget.Limits(seen.few, seen.at_once, budget.Mode.RAMP)
     each_s = RESTART_S + ROUND_TRIPS * ROUND_TRIP_S
-    carried_s = planned_s([each_s] * (ask.hosts - 1), replace(limits, concurrency=carried))
-    sound = [each_s] * (ask.hosts - 1 - few)
-    planned = planned_s([*sound, *[each_s] * few], limits)
-    ramp_s = planned - (ask.hosts - 1) * each_s / at_once
+    carried_s = planned_s([each_s] * (ask.hosts - 1), replace(limits, concurrency=seen.carried))
+    planned = planned_s([each_s] * (ask.hosts - 1), limits)
+    ramp_s = planned - (ask.hosts - 1) * each_s / seen.at_once
     # The dead ones do not come to be switched: their places in the budget are taken before the ramp begins.
-    with_trouble = planned_s([*sound, *[each_s + SLOWER_S] * len(slow)], limits, failed=len(dead))
-    wall, ideal = median(walls), median(by_ssh) + ramp_s
+    sound = [each_s] * (ask.hosts - 1 - seen.few)
+    with_trouble = planned_s([*sound, *[each_s + SLOWER_S] * seen.slow], limits, failed=seen.dead)
+    wall, ideal = median(seen.walls), median(seen.by_ssh) + ramp_s
+    far = f"{RESTART_S:g} s restart, {ROUND_TRIP_S * 1000:g} ms away"
     figures = [
+        _against(f"{seen.carried} at once, {far}: wall / ideal", median(seen.carried_walls), carried_s),
+        _against(f"{seen.at_once} at once, {far}: wall / plain ssh's", wall, ideal),
+        Figure("  RSS of the hosts' worker afterwards", "MB", seen.peak_mb, at_most=200),
         Figure(
-            f"{carried} at once, {RESTART_S:g} s restart, {ROUND_TRIP_S * 1000:g} ms away: wall / ideal",
-            "s",
-            median(carried_walls),
-            carried_s,
-            median(carried_walls) / carried_s,
-            at_most=1.35,
+            "  idle CPU of the hosts' worker, all connections open",
+            "% of a core",
+            median(seen.idle),
+            at_most=2.0,
         ),
         Figure(
-            f"{at_once} at once, {RESTART_S:g} s restart, {ROUND_TRIP_S * 1000:g} ms away: wall / plain ssh's",
+            f"  {seen.slow} slow and {seen.dead} dead hosts add",
             "s",
-            wall,
-            ideal,
-            wall / ideal,
-            at_most=1.35,
-        ),
-        Figure("  RSS of the hosts' worker afterwards", "MB", peak, at_most=200),
-        Figure(
-            "  idle CPU of the hosts' worker, all connections open", "% of a core", median(idle), at_most=2.0
-        ),
-        Figure(
-            f"  {len(slow)} slow and {len(dead)} dead hosts add",
-            "s",
-            median(troubled) - wall,
+            median(seen.troubled) - wall,
             at_most=with_trouble - planned + 0.1 * wall,
         ),
     ]
-    connected = f"{late} hosts were prepared after PASS" if late else "all hosts were prepared before PASS"
-    notes = [
-        f"{carried} at once: the ideal is {each_s:g} s a host and the ramp's start; walls: {_told(carried_walls)} s",
-        f"{at_once} at once: hosts take more than that from these cores, so the ideal is plain ssh ({_told(by_ssh)} s), and {ramp_s:.1f} s that the ramp takes to begin (K = {few})",
-        f"were each host {each_s:g} s and nothing else: {planned:.1f} s ({wall / planned:.2f} of it), with trouble {with_trouble:.1f} s",
-        f"walls: {_told(walls)} s; slow hosts take {SLOWER_S} s more; {connected}",
-        f"with trouble: {_told(troubled)} s; idle: {_told(idle)} % of a core",
-    ]
-    return Found(
-        figures,
-        notes,
-        {
-            "carried_s": carried_walls,
-            "walls_s": walls,
-            "by_ssh_s": by_ssh,
-            "troubled_s": troubled,
-            "idle": idle,
-            "ideal_s": ideal,
-        },
+    connected = (
+        f"{seen.late} hosts were prepared after PASS" if seen.late else "all hosts were prepared before PASS"
     )
+    notes = [
+        f"{seen.carried} at once: the ideal is {each_s:g} s a host and the ramp's start; walls: {_told(seen.carried_walls)} s",
+        f"{seen.at_once} at once: hosts take more than that from these cores, so the ideal is plain ssh ({_told(seen.by_ssh)} s), and {ramp_s:.1f} s that the ramp takes to begin (K = {seen.few})",
+        f"were each host {each_s:g} s and nothing else: {planned:.1f} s ({wall / planned:.2f} of it), with trouble {with_trouble:.1f} s",
+        f"walls: {_told(seen.walls)} s; slow hosts take {SLOWER_S} s more; {connected}",
+        f"with trouble: {_told(seen.troubled)} s; idle: {_told(seen.idle)} % of a core",
+    ]
+    return Found(figures, notes, asdict(seen) | {"ideal_s": ideal})
+
+
+def _against(name: str, wall: float, ideal: float) -> Figure:
+    return Figure(name, "s", wall, ideal, wall / ideal, at_most=1.35)
 
 
 def _told(seconds: list[float]) -> str:
