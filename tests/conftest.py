@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support import faketime
+from tests.support import faketime, stores
 
 # Each of the processes that tests start would compile the whole product anew; and each run of pytest all tests.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -92,6 +92,12 @@ def _same_environment():
     if dict(os.environ) != before:
         os.environ.clear()
         os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def _closed_stores():
+    yield
+    stores.close_all()
 
 
 @pytest.fixture(scope="session")

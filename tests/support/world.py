@@ -398,7 +398,7 @@ class World:
             )
         )
         self.config = deploy_file.load(file, {})
-        self.store = store or stores.opened(url or f"sqlite:///{folder}/rollout.db")
+        self.store = store or stores.until_the_end_of_the_test(url or f"sqlite:///{folder}/rollout.db")
         self._writes, self._known, self._looked_at, self._moments = stores.Writes(self.store), {}, None, []
         self._swept, self._next_sweep = None, 0.0
         self._foreseen = self.store.url.startswith("sqlite")  # when rows come due: nobody steps that clock
