@@ -74,4 +74,4 @@ def _rollouts(tx: "Transaction") -> Found:
 
 
 def _hosts(config: "Config", tx: "Transaction") -> Found:
-    return [(host.name, name) for name in config.apps for host in tx.hosts.fleet(AppName(name))]
+    return [(host.name, name) for name in config.apps for host in tx.fleet.hosts(AppName(name))]

@@ -64,7 +64,7 @@ def go_on(app_name: str, deps: Deps) -> list[Ring]:
         if goal is not None:
             here = {member.name: member for member in members}
             rings = _step(tx, app, tx.rollouts.lock(goal.id), here, deps)
-        tx.hosts.take_stock(name, members)  # after the rollout's hosts, as whoever reports on one
+        tx.fleet.take_stock(name, members)  # after the rollout's hosts, as whoever reports on one
         return rings
 
 
@@ -95,7 +95,7 @@ def _late_ones(tx: Transaction, app: AppConfig, goal: Rollout) -> dict[str, Late
     behind = [one for one in tx.catching_up.behind(goal) if one.wanted]
     held = _held(tx, app, goal)
     if unreadable(goal):
-        here = [host.name for host in tx.hosts.fleet(goal.app) if host.left_at is None]
+        here = [host.name for host in tx.fleet.hosts(goal.app) if host.left_at is None]
         names = [*(one.host.name for one in behind), *_to_join(tx, goal, here)]
         return {name: Late(name, f"waits: {held}", None) for name in names}
     # A newer rollout that was taken back may be the one for which a host is looked at.
@@ -108,7 +108,7 @@ def _late_ones(tx: Transaction, app: AppConfig, goal: Rollout) -> dict[str, Late
 def prospects(tx: Transaction, app: AppConfig, names: Iterable[str]) -> dict[str, str]:
     """What becomes of these hosts by themselves, now that nobody keeps them out."""
     name = AppName(app.name)
-    fleet = {host.name: host for host in tx.hosts.fleet(name)}
+    fleet = {host.name: host for host in tx.fleet.hosts(name)}
     goal, under_way = tx.catching_up.goal(name), planning.under_way(tx, name)
     if goal is None:
         when = "has its part in the next rollout"
@@ -222,7 +222,7 @@ def _join(tx: Transaction, goal: Rollout, members: Mapping[str, Member]) -> None
 def _to_join(tx: Transaction, goal: Rollout, fleet: Iterable[str]) -> list[str]:
     """Who is in the fleet, and was not, or was kept out, when this was planned."""
     known = {host.name for host in tx.hosts.of(goal.id)}
-    excluded = {host.name for host in tx.hosts.fleet(goal.app) if host.excluded is not None}
+    excluded = {host.name for host in tx.fleet.hosts(goal.app) if host.excluded is not None}
     return [name for name in fleet if name not in known | excluded]
 
 

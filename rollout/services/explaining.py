@@ -192,7 +192,7 @@ def _in_rollout(tx: Transaction, app: AppConfig, rollout: Rollout) -> Why | None
 
 def _runs(tx: Transaction, rollout: Rollout) -> str:
     """Of what the fleet runs, or went back to: that may be gone, and not to be built again."""
-    if tx.hosts.any_runs(rollout.app, rollout.commit):
+    if tx.fleet.any_runs(rollout.app, rollout.commit):
         return "and runs"
     commit = tx.commits.get(rollout.app, rollout.commit)
     why = f"{rollout.commit[:12]} is on its way back"

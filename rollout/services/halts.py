@@ -77,7 +77,7 @@ def _exclude(
 ) -> list[str] | None:
     busy: list[str] = []
     with deps.store.transaction() as tx:
-        known = {host.name for host in tx.hosts.fleet(name_of_app)}
+        known = {host.name for host in tx.fleet.hosts(name_of_app)}
         _refuse_unknown(names, known | {member.name for member in members})
         # The rollouts' rows before the fleet's, as whoever reports on a host has them.
         planning.make_way(tx, name_of_app, f"hosts were excluded: {why}", who=who)
@@ -87,9 +87,9 @@ def _exclude(
             return None  # its row comes before the app's, so all over again
         if done := tx.catching_up.goal(name_of_app):  # it leaves them behind, and its budget is others' again
             unfinished = [tx.rollouts.lock(done.id)]
-        tx.hosts.know(name_of_app, [one for one in members if one.name in names and one.name not in known])
+        tx.fleet.know(name_of_app, [one for one in members if one.name in names and one.name not in known])
         for name in names:
-            tx.hosts.set_excluded(name_of_app, name, why)
+            tx.fleet.set_excluded(name_of_app, name, why)
             tx.record(name_of_app, f"host {name}", "exclude", who=who, why=why)
         for rollout in unfinished:
             if rollout.state in {*FINISHED - {R.DONE}, R.STOPPING, R.ROLLING_BACK}:
@@ -104,13 +104,13 @@ def include(app: str, names: list[str], deps: Deps, *, who: str) -> None:
     """Take hosts back in: they are brought to what the fleet runs, and have their part in every rollout from the next one on."""
     name_of_app = AppName(deps.config.app(app).name)
     with deps.store.transaction() as tx:
-        known = {host.name for host in tx.hosts.fleet(name_of_app)}
+        known = {host.name for host in tx.fleet.hosts(name_of_app)}
         _refuse_unknown(names, known)
         # Rollout, app, fleet: in this order everybody locks them.
         planning.make_way(tx, name_of_app, "hosts were included", who=who)
         tx.apps.lock(name_of_app)
         for name in names:
-            tx.hosts.set_excluded(name_of_app, name, None)
+            tx.fleet.set_excluded(name_of_app, name, None)
             tx.record(name_of_app, f"host {name}", "include", who=who)
         tx.catching_up.forget_tries(name_of_app, names)
 

@@ -233,7 +233,7 @@ def _base(job: _Job, release: Release, deps: Deps) -> Release | None:
     if not transfer.may_pay(release.size):
         return None
     with deps.store.reading() as tx:
-        runs = tx.hosts.recorded(job.host.app, job.host.name)
+        runs = tx.fleet.recorded(job.host.app, job.host.name)
         commit = job.rollout.previous if runs in {None, UNREAD, FOREIGN} else runs
         return tx.commits.release(job.host.app, commit) if commit else None
 
@@ -297,7 +297,7 @@ def _read(host_id: HostId, deps: Deps) -> None:
     with deps.store.reading() as tx:
         host = tx.hosts.get(host_id)
         # Of most that are done the message is a second one.
-        if host is None or (host.state is H.DONE and tx.hosts.recorded(host.app, host.name) != UNREAD):
+        if host is None or (host.state is H.DONE and tx.fleet.recorded(host.app, host.name) != UNREAD):
             return
     if host.state is H.UNKNOWN and read_unknown(host, deps):
         return
@@ -430,7 +430,7 @@ def _switched(tx: Transaction, job: _Job, outcome: Outcome) -> bool:
     if (outcome.answer is Answer.BROKEN and outcome.intent) or outcome.reason == _RELIEVED:
         return _lose(tx, job, OutcomeUnknown(str(error)))
     if outcome.answer is Answer.FAILED:
-        tx.hosts.runs(job.host, outcome.current)
+        tx.fleet.runs(job.host, outcome.current)
     if outcome.answer is Answer.REFUSED and outcome.reason in _NOTHING_DONE and _has_time(tx, job):
         again = _asked_again(tx, job, error)
         return _change(tx, job, HE.FOUND_UNTOUCHED, why=str(error), token=False, **again)
@@ -512,10 +512,10 @@ def _settle(tx: Transaction, job: _Job, status: HostStatus) -> bool:
     if not status.sealed or (status.asked in _UNDER_WAY and status.running):
         busy = OutcomeUnknown(f"{host.name}: is still at work on what was sent to it")
         return _read_again(tx, job, busy, unreadable_after_s=_step_timeout(job.app))
-    tx.hosts.found(host, status.current)
+    tx.fleet.found(host, status.current)
     done = status.asked == "done" and status.current == job.rollout.commit
     if host.touched:
-        tx.hosts.runs(host, status.current, settled=done)
+        tx.fleet.runs(host, status.current, settled=done)
     if done:
         return _done(tx, job)
     # A host that owes a rollback may have made it meanwhile.
@@ -578,7 +578,7 @@ def _was_put_back(tx: Transaction, job: _Job, outcome: Outcome, *, unhealthy: bo
     back = "put back" if error is None else f"and could not be put back: {error}"
     kind, what = (Unhealthy, "was unhealthy, then") if unhealthy else (Interrupted, "was")
     why = kind(f"{host.name}: {what} interrupted (reboot or kill); {back}", remedy=_by_hand(job))
-    tx.hosts.runs(host, outcome.current)
+    tx.fleet.runs(host, outcome.current)
     return _fail(tx, job, why, release=outcome.current)
 
 
@@ -601,7 +601,7 @@ def _read_again(tx: Transaction, job: _Job, error: HostError, *, unreadable_afte
     host, now = job.host, tx.now()
     too_long = host.lost_at is not None and tx.elapsed(host.lost_at) > unreadable_after_s
     if too_long:
-        tx.hosts.unread(host)  # whatever somebody else has read of it meanwhile
+        tx.fleet.unread(host)  # whatever somebody else has read of it meanwhile
     if too_long and not host.unreadable:
         return tx.hosts.set_unreadable(
             host,
@@ -640,7 +640,7 @@ def look(host: RolloutHost, deps: Deps) -> HostError | None:
 
 def _looked(tx: Transaction, job: _Job, status: HostStatus | None, error: HostError | None) -> bool:
     if status is not None and status.sealed and not status.running:
-        tx.hosts.found(job.host, status.current)
+        tx.fleet.found(job.host, status.current)
         over = {} if job.host.state in {H.FAILED, H.UNKNOWN} else {"error": None, "cause": None}
         return _change_nothing(tx, job, due_at=None, failures=0, **over)
     failures = job.host.failures + 1
@@ -816,8 +816,8 @@ def _with_nothing_of_it(
 
 def _nothing_to_take_back(tx: Transaction, job: _Job, status: HostStatus, error: HostError) -> bool:
     """The debt is over: whoever brings hosts along brings it what the fleet runs."""
-    tx.hosts.runs(job.host, status.current, settled=True)
-    tx.hosts.is_another(job.host)
+    tx.fleet.runs(job.host, status.current, settled=True)
+    tx.fleet.is_another(job.host)
     runs = f"it runs {status.current or 'nothing'}"
     why = f"{error}; read: {runs}, so there is nothing to take back (another machine, or its disk was lost)"
     return _change(
@@ -850,10 +850,10 @@ def _not_back(
     if outcome is not None:
         tx.outputs.add(host.rollout, host.name, "rollback", host.attempt, outcome.output)
     if runs == UNREAD:
-        tx.hosts.unread(host)
+        tx.fleet.unread(host)
     else:
-        tx.hosts.runs(host, runs)
-    tx.hosts.owe(host, goal)
+        tx.fleet.runs(host, runs)
+    tx.fleet.owe(host, goal)
     failures = host.failures + 1
     wait = tx.now() + retry.backoff_s(failures, first=5.0, most=300.0)
     return _change(
@@ -1000,7 +1000,7 @@ def _keep(tx: Transaction, went: Sequence[_Went], step: str) -> None:
     """What they said, and what they run."""
     for host, output in ((each.job.host, each.output) for each in went):
         tx.outputs.add(host.rollout, host.name, step, host.attempt, output)
-    tx.hosts.all_run([(each.job.host, each.runs) for each in went], settled=True)
+    tx.fleet.all_run([(each.job.host, each.runs) for each in went], settled=True)
 
 
 def _change(
@@ -1039,7 +1039,7 @@ def _as_done(tx: Transaction, job: _Job) -> dict[str, Any]:
 def _fail(tx: Transaction, job: _Job, error: HostError, **values: Any) -> bool:
     tx.outputs.add(job.host.rollout, job.host.name, "error", job.host.attempt, str(error))
     if isinstance(error, _NOT_SEEN):
-        tx.hosts.unread(job.host)
+        tx.fleet.unread(job.host)
     return _change(
         tx,
         job,
@@ -1056,7 +1056,7 @@ def _narrowed(tx: Transaction, job: _Job) -> int:
 
 
 def _lose(tx: Transaction, job: _Job, error: HostError) -> bool:
-    tx.hosts.unread(job.host)
+    tx.fleet.unread(job.host)
     return _change(
         tx,
         job,

@@ -82,7 +82,7 @@ def start_next(app_name: str, deps: Deps, *, may_wait: bool = False) -> Rollout 
             if chosen is None or _was_taken_back(tx, chosen) or is_built_again(tx, chosen, deps):
                 return None
             rollout = _add(tx, app, chosen, fleet, why)
-            tx.hosts.take_stock(name, fleet)
+            tx.fleet.take_stock(name, fleet)
             tx.apps.note(rollout.app, None)
             if not rollout.is_ahead:
                 tx.rollouts.ring_again(rollout.id, deps.settings.ring_again_s)
@@ -599,7 +599,7 @@ def _is_gone(base: Commit) -> bool:
 
 def draft(tx: Transaction, app: AppConfig, commits: list[Commit], fleet: list[Member]) -> Draft:
     """The rollout of these commits on this fleet, were it planned now. Reads only."""
-    excluded = {host.name for host in tx.hosts.fleet(AppName(app.name)) if host.excluded is not None}
+    excluded = {host.name for host in tx.fleet.hosts(AppName(app.name)) if host.excluded is not None}
     members = {member.name: member for member in fleet if member.name not in excluded}
     names = list(members)
     total = len(names)

@@ -168,7 +168,7 @@ def _settled(tx: Transaction, host: RolloutHost, deps: Deps) -> list[Ring]:
     if host.state is H.ACTIVATING:
         lost_at = host.lease_until or tx.now()
         if host.touched:
-            tx.hosts.unread(host)
+            tx.fleet.unread(host)
         tx.hosts.change(
             host,
             HE.LOSE,
@@ -190,7 +190,7 @@ def _settled(tx: Transaction, host: RolloutHost, deps: Deps) -> list[Ring]:
 
 def _no_way_back(tx: Transaction, host: RolloutHost) -> str | None:
     """Why nobody takes over what a silent worker has begun to bring back."""
-    if not tx.hosts.is_in_fleet(host):
+    if not tx.fleet.has(host):
         return "it has left the fleet"
     later = tx.hosts.touched_later(host) and tx.rollouts.get(host.rollout).state is R.ROLLED_BACK
     return "a newer rollout has the host" if later else None

@@ -320,7 +320,7 @@ def _take_leave(app: AppConfig, deps: Deps) -> None:
         return
     with deps.store.transaction() as tx:
         tx.apps.lock(AppName(app.name))
-        tx.hosts.see_off(AppName(app.name), here)
+        tx.fleet.see_off(AppName(app.name), here)
 
 
 def _goal(tx: Transaction, rollout: Rollout, to: str) -> str:
@@ -436,7 +436,7 @@ def finish_roll_back(rollout_id: RolloutId, deps: Deps) -> None:
                 f"; left as they are, since they have left the fleet: {_listed([host.name for host in gone])}"
             )
         for host in gone:  # who takes one over when it is in the fleet again goes on from there
-            tx.hosts.owe(host, rollout.rollback_to or host.way_back)
+            tx.fleet.owe(host, rollout.rollback_to or host.way_back)
         if alone := _left_alone(tx, rollout):
             why += f"; not gone back with the others, since it never reached them: {_listed(alone)}"
         if bare:
@@ -489,7 +489,7 @@ def _left_alone(tx: Transaction, rollout: Rollout) -> list[str]:
     touched = {host.name for host in tx.hosts.of(rollout.id) if host.touched}
     return [
         host.name
-        for host in tx.hosts.fleet(rollout.app)
+        for host in tx.fleet.hosts(rollout.app)
         if host.left_at is None and host.name not in touched and host.release != rollout.rollback_to
     ]
 

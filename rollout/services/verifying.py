@@ -38,7 +38,7 @@ def verify(app_name: str, deps: Deps, *, threads: int = 16) -> Verified:
     members = deps.fleet.members(app)
     with deps.store.transaction() as tx:
         tx.apps.lock(AppName(app.name))  # first, as whoever plans
-        tx.hosts.take_stock(AppName(app.name), members)
+        tx.fleet.take_stock(AppName(app.name), members)
     catching_up.follow(AppName(app.name), members, deps)
     with deps.store.reading() as tx:
         places = _places(tx, app, members, deps)
@@ -85,7 +85,7 @@ def _elsewhere(app: AppConfig, places: Iterable[_Place]) -> str | None:
 def _read(place: _Place, app: AppConfig, deps: Deps) -> HostError | None:
     name, member = AppName(app.name), place.member
     with deps.store.reading() as tx:
-        before = tx.hosts.in_fleet(name, member.name)
+        before = tx.fleet.host(name, member.name)
         lost = tx.hosts.nobody_reads(name, member.name) if before.release == UNREAD else None
     if lost is not None:  # what was sent to it may still act: only a seal ends that
         return hosts.look(lost, deps)
@@ -95,5 +95,5 @@ def _read(place: _Place, app: AppConfig, deps: Deps) -> HostError | None:
         return error
     if not status.running:  # else it is being switched at this moment
         with deps.store.transaction() as tx:
-            tx.hosts.seen(before, status.current)
+            tx.fleet.seen(before, status.current)
     return None

@@ -187,7 +187,7 @@ def delivery(found: Delivery) -> dict[str, Any]:
 
 def fleet(tx: Transaction, app: AppName) -> list[dict[str, Any]]:
     """`hosts`: what is recorded; `found` and drift as of the last reading, null when it was never read."""
-    return [_fleet_host(host) for host in tx.hosts.fleet(app)]
+    return [_fleet_host(host) for host in tx.fleet.hosts(app)]
 
 
 def _fleet_host(host: FleetHost) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from sqlalchemy import and_, bindparam, func, insert, or_, select, update
 from rollout.domain.catching_up import Behind
 from rollout.domain.model import UNREAD, AppName, Member, Role, Rollout, RolloutHost, RolloutId
 from rollout.domain.states import CommitState, HostState, RolloutState
-from rollout.store.hosts import IS_ANOTHER, IS_IN_FLEET
+from rollout.store.fleet import IS_ANOTHER, IS_IN_FLEET, ITS_FLEET_HOST
 from rollout.store.rollouts import has_room
 from rollout.store.rows import columns, load_one
 from rollout.store.tables import apps, fleet_hosts, rollout_hosts, rollouts
@@ -101,7 +101,7 @@ class CatchingUp:
         self._tx.connection.execute(
             update(rollouts).where(rollouts.c.id == goal.id).values(total=rollouts.c.total + 1)
         )
-        self._tx.hosts.know(goal.app, [member])
+        self._tx.fleet.know(goal.app, [member])
         self._tx.connection.execute(_UNREAD, {"its_app": goal.app, "its_name": member.name})
 
     def forget_tries(self, app: AppName, names: list[str]) -> None:
@@ -121,7 +121,6 @@ class CatchingUp:
         )
 
 
-_ITS_FLEET_HOST = and_(fleet_hosts.c.app == rollout_hosts.c.app, fleet_hosts.c.name == rollout_hosts.c.name)
 _WANTED = select(fleet_hosts.c.name).where(
     fleet_hosts.c.app == bindparam("its_app"),
     fleet_hosts.c.name == bindparam("its_name"),
@@ -210,7 +209,7 @@ _BEHIND = (
         _GOES_BACK.label("goes_back"),
         _RUNS_NEWER.label("runs_newer"),
     )
-    .join(fleet_hosts, _ITS_FLEET_HOST)
+    .join(fleet_hosts, ITS_FLEET_HOST)
     .where(
         rollout_hosts.c.rollout == bindparam("rollout"),
         or_(

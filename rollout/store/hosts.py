@@ -13,14 +13,11 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
-    Boolean,
-    String,
     and_,
     bindparam,
     case,
     false,
     func,
-    insert,
     or_,
     select,
     tuple_,
@@ -33,7 +30,6 @@ from rollout.domain.model import (
     UNREAD,
     AppName,
     Epoch,
-    FleetHost,
     HostId,
     Member,
     Role,
@@ -51,12 +47,13 @@ from rollout.domain.states import (
     next_host_state,
 )
 from rollout.errors import StaleWrite
+from rollout.store.fleet import IS_ANOTHER, IS_IN_FLEET, ITS_FLEET_HOST, WHERE_IT_IS, is_in_fleet
 from rollout.store.rows import columns, load, load_all, load_one, rows_of
 from rollout.store.straight import Prepared
 from rollout.store.tables import fleet_hosts, rollout_hosts, rollouts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from rollout.store.store import Transaction
 
@@ -74,7 +71,7 @@ TAKEN_OVER = (H.DONE, H.ROLLING_BACK, H.ROLLED_BACK, H.ROLLBACK_FAILED)
 
 
 class Hosts:
-    """The rows of `rollout_hosts` and `fleet_hosts`."""
+    """The rows of `rollout_hosts`."""
 
     def __init__(self, tx: Transaction) -> None:
         self._tx = tx
@@ -215,16 +212,16 @@ class Hosts:
 
     def to_bring_back(self, rollout: RolloutId) -> list[RolloutHost]:
         """Touched hosts of the fleet that are not back yet, whoever works on them."""
-        return self._list(rollout_hosts.c.rollout == rollout, _needs_roll_back(), _is_in_fleet())
+        return self._list(rollout_hosts.c.rollout == rollout, _needs_roll_back(), is_in_fleet())
 
     def left_as_they_are(self, rollout: RolloutId) -> list[RolloutHost]:
         """Touched hosts that are not back and have left the fleet: whatever they serve by now, nobody switches them."""
-        return self._list(rollout_hosts.c.rollout == rollout, _needs_roll_back(), ~_is_in_fleet())
+        return self._list(rollout_hosts.c.rollout == rollout, _needs_roll_back(), ~is_in_fleet())
 
     def not_back(self, rollout: RolloutId) -> list[RolloutHost]:
         """Hosts of the fleet that could not be brought back yet."""
         its = (rollout_hosts.c.rollout == rollout, rollout_hosts.c.state == H.ROLLBACK_FAILED)
-        return self._list(*its, _is_in_fleet())
+        return self._list(*its, is_in_fleet())
 
     def all_back(self, rollout: RolloutId) -> bool:
         """Every touched host has been rolled back, or failed to be, or has left the fleet."""
@@ -246,11 +243,6 @@ class Hosts:
         its = {"app": host.app, "name": host.name, "rollout": host.rollout, "operation": host.operation or 0}
         query = _SETTLED_LATER if for_good else _HAD_LATER
         return self._tx.connection.execute(query, its).first() is not None
-
-    def is_in_fleet(self, host: RolloutHost) -> bool:
-        """The app's inventory, as it was read last, has this host."""
-        its = select(rollout_hosts.c.id).where(rollout_hosts.c.id == host.id, _is_in_fleet())
-        return self._tx.connection.execute(its).first() is not None
 
     def had(self, app: AppName, name: str, commit: str) -> bool:
         """The host was switched to this commit once (whether it kept the release, its fence will say)."""
@@ -597,41 +589,7 @@ class Hosts:
             .values(sealed=epoch)
         )
 
-    # -- the fleet across rollouts ---------------------------------------------------------------------------------
-
-    def know(self, app: AppName, members: Iterable[Member], *, moved: Container[str] = ()) -> None:
-        """These hosts are in the fleet, and are where they are said to be now; what was seen at other addresses says nothing of them (I5).
-
-        `moved`: of these hosts nor does what was seen at the same ones, behind which they may be others.
-        """
-        its = {row.name: row for row in self._tx.connection.execute(_WHERE, {"its_app": app})}
-        missing = [one for one in members if one.name not in its]
-        known = [(its[one.name], one) for one in members if one.name in its]
-        if missing:
-            self._tx.connection.execute(
-                insert(fleet_hosts), [{"app": app, "name": one.name, **_where(one)} for one in missing]
-            )
-        for was, one in sorted(known, key=lambda it: it[0].name):  # as whoever reports on several
-            host = {"its_app": app, "its_name": one.name}
-            if was.left_at is not None or _where(was) != _where(one):
-                self._tx.connection.execute(_FLEET_HOST.values(**_where(one), left_at=None), host)
-            # One that had left may serve another app by now, or have another disk: as one that is new, it is read first.
-            if one.name in moved or was.address != one.address or was.left_at is not None:
-                self._tx.connection.execute(_ANOTHER_MACHINE, host)
-
-    def take_stock(self, app: AppName, members: Iterable[Member]) -> None:
-        """As `know`, of the whole inventory: whoever is not in it has left the fleet."""
-        here = {member.name: member for member in members}
-        self.know(app, here.values())
-        self.see_off(app, here)
-
-    def see_off(self, app: AppName, here: Container[str]) -> None:
-        """Who is not among these, who are all that the inventory has, has left the fleet."""
-        known = self._tx.connection.execute(_STAYED, {"its_app": app}).scalars()
-        for name in sorted(name for name in known if name not in here):
-            self._tx.connection.execute(
-                _FLEET_HOST.values(left_at=self._tx.today()), {"its_app": app, "its_name": name}
-            )
+    # -- where they are by now -------------------------------------------------------------------------------------
 
     def moved(
         self, app: AppName, members: Iterable[Member], path_on: Callable[[RolloutId, Member], str | None]
@@ -657,7 +615,8 @@ class Hosts:
         for host, its, _ in rows:
             self._tx.connection.execute(_MOVED.values(asdict(its)), {"host": host, "now": now})
         elsewhere = {its.name for _, its, elsewhere in rows if elsewhere}
-        self.know(app, members, moved=elsewhere)  # by the port or path alone it may be another one, too
+        # By the port or path alone it may be another one, too.
+        self._tx.fleet.know(app, members, moved=elsewhere)
 
     def follow(self, rollout: RolloutId, path_on: Callable[[Member], str | None]) -> None:
         """Its hosts are looked for where they are known to be by now: one that is taken back later may have moved meanwhile. `path_on` as for `moved`."""
@@ -665,89 +624,9 @@ class Hosts:
         found = self._tx.connection.execute(_KNOWN_NOW, {"its_rollout": rollout, "now": now}).all()
         for row in found:
             was = load_one(Member, row)
-            said = replace(was, **{what: getattr(row, f"now_{what}") for what in _WHERE_IT_IS})
+            said = replace(was, **{what: getattr(row, f"now_{what}") for what in WHERE_IT_IS})
             if (its := _now(was, said, path_on)) != was:
                 self._tx.connection.execute(_PLACED.values(asdict(its)), {"host": row.id, "now": now})
-
-    def fleet(self, app: AppName) -> list[FleetHost]:
-        """Every host that is known of the app, by name."""
-        rows = self._tx.connection.execute(
-            rows_of(FleetHost, fleet_hosts).where(fleet_hosts.c.app == app).order_by(fleet_hosts.c.name)
-        )
-        return load_all(FleetHost, rows)
-
-    def any_runs(self, app: AppName, release: str) -> bool:
-        """At least one host does, by what was heard last."""
-        its = (fleet_hosts.c.app == app, fleet_hosts.c.release == release)
-        query = select(fleet_hosts.c.name).where(*its).limit(1)
-        return self._tx.connection.execute(query).first() is not None
-
-    def in_fleet(self, app: AppName, name: str) -> FleetHost:
-        """A host that is known of the app."""
-        its = (fleet_hosts.c.app == app, fleet_hosts.c.name == name)
-        return load_one(
-            FleetHost, self._tx.connection.execute(rows_of(FleetHost, fleet_hosts).where(*its)).one()
-        )
-
-    def recorded(self, app: AppName, name: str) -> str | None:
-        """The release that the host runs, as recorded: a commit, FOREIGN, UNREAD or None."""
-        return self._tx.connection.execute(_RECORDED, {"its_app": app, "its_name": name}).scalar()
-
-    # A report says what was so at its claim's epoch. One that comes after a later claim's changes nothing: the host may
-    # have been switched by another rollout since, and nobody would look at it again.
-
-    def runs(self, host: RolloutHost, release: str | None, *, settled: bool = False) -> None:
-        """An operation or a sealed reading left the host with this release (I5). `settled`: as it was meant to be."""
-        self.all_run([(host, release)], settled=settled)
-
-    def all_run(self, found: Sequence[tuple[RolloutHost, str | None]], *, settled: bool) -> None:
-        """As `runs`, for several."""
-        its: dict[str, Any] = {"its_time": self._tx.today(), "stays": not settled}
-        self._tx.run_each(
-            _RUNS,
-            [
-                {**_report_of(host), "its_address": host.address, "its_release": release, **its}
-                for host, release in sorted(found, key=lambda one: one[0].name)
-            ],
-        )
-
-    def is_another(self, host: RolloutHost) -> None:
-        """The machine that was read has the host's name, and no operation of ours is known on it: it is behind with whatever else it runs."""
-        its = {"its_app": host.app, "its_name": host.name, "its_address": host.address}
-        self._tx.connection.execute(_UNTRIED, its)
-
-    def owe(self, host: RolloutHost, owed: str | None) -> None:
-        """The host is to go back to this, whatever it runs, and could not: whoever takes it over goes on from there (I2)."""
-        self._report(_FLEET_REPORT, host, owes=True, owed=owed, operation=host.epoch)
-
-    def found(self, host: RolloutHost, release: str | None) -> None:
-        """The host was sealed under its claim's epoch, and has this release; what is recorded stays, unless it was not known."""
-        its = {"its_address": host.address, "its_release": release, "its_time": self._tx.today()}
-        self._tx.connection.execute(_FOUND, {**_report_of(host), **its})
-
-    def seen(self, before: FleetHost, release: str | None) -> None:
-        """A plain reading found this release on the host that was known like this when it began; what is recorded stays.
-
-        It is no news when the host has been switched or read since, or somebody is at work on it; and it settles nothing
-        where an order was lost, which may still act.
-        """
-        its = {"its_app": before.app, "its_name": before.name, "its_address": before.address}
-        was = {"its_epoch": before.operation, "its_reading": before.verified_at}
-        self._tx.connection.execute(
-            _SEEN, {**its, **was, "its_release": release, "its_time": self._tx.today()}
-        )
-
-    def unread(self, host: RolloutHost) -> None:
-        """The host's outcome was lost, or it lets nobody in: what it runs is not known until it is read (I5)."""
-        sent = {} if host.operation is None else {"operation": host.epoch}  # a prepare switches nothing
-        self._report(_FLEET_REPORT, host, release=UNREAD, found=None, verified_at=None, **sent)
-
-    def _report(self, statement: Prepared, host: RolloutHost, **values: Any) -> None:
-        self._tx.run(statement, {**_report_of(host), **values})
-
-    def set_excluded(self, app: AppName, name: str, reason: str | None) -> None:
-        """Out of all rollouts for this reason, or back in."""
-        self._tx.connection.execute(_FLEET_HOST, {"its_app": app, "its_name": name, "excluded": reason})
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
@@ -762,7 +641,7 @@ class Hosts:
 
     def _reads_late(self, host: RolloutHost) -> bool:
         """Of a rollout that is done; while nobody can read the host, `claim_look` finds out when it is back."""
-        answers = not host.unreadable or self.recorded(host.app, host.name) != UNREAD
+        answers = not host.unreadable or self._tx.fleet.recorded(host.app, host.name) != UNREAD
         return answers and self._tx.catching_up.allows(host, to_read=True)
 
     def _rollout_in(self, rollout: RolloutId, states: Any) -> bool:
@@ -873,10 +752,6 @@ class Hosts:
         return [replace(host, version=host.version + 1, **values) for host, values in changes]
 
 
-def _report_of(host: RolloutHost) -> dict[str, Any]:
-    return {"its_app": host.app, "its_name": host.name, "its_epoch": host.epoch or 0}
-
-
 def _claim(host: RolloutHost) -> tuple[HostId, int]:
     """An older claim of the same host may be asked about together with the one that took it over."""
     return host.id, host.version
@@ -908,11 +783,6 @@ def _now(was: Member, said: Member, path_on: Callable[[Member], str | None]) -> 
     return was if path is None else replace(its, path=path)
 
 
-def _where(its: Any) -> dict[str, Any]:
-    """Of a host, or of a row of `fleet_hosts`."""
-    return {what: getattr(its, what) for what in _WHERE_IT_IS}
-
-
 def _place(its: Member) -> tuple[str, int, str]:
     """Behind another one may be another machine."""
     return its.address, its.port, its.path
@@ -929,16 +799,6 @@ def _needs_roll_back() -> Any:
 def _needs_first_try() -> Any:
     """The same, and no try to bring it back has failed."""
     return and_(_needs_roll_back(), rollout_hosts.c.state != H.ROLLBACK_FAILED)
-
-
-def _is_in_fleet() -> Any:
-    """The inventory had it when it was read last; as a value, which is looked up for the few rows that are left."""
-    its = and_(fleet_hosts.c.app == rollout_hosts.c.app, fleet_hosts.c.name == rollout_hosts.c.name)
-    return select(fleet_hosts.c.left_at).where(its).scalar_subquery().is_(None)
-
-
-# The same of a fleet's row.
-IS_IN_FLEET = fleet_hosts.c.left_at.is_(None)
 
 
 @functools.cache
@@ -974,7 +834,7 @@ _PREPARABLE = Prepared(_PENDING)
 # By position alone all of several states would be sorted.
 _AS_INDEXED = (rollout_hosts.c.state, rollout_hosts.c.position)
 _BACK_AT_ONCE = Prepared(
-    _DUE_OF.where(rollout_hosts.c.touched, rollout_hosts.c.state == H.DONE, _is_in_fleet()).limit(
+    _DUE_OF.where(rollout_hosts.c.touched, rollout_hosts.c.state == H.DONE, is_in_fleet()).limit(
         bindparam("most")
     )
 )
@@ -984,7 +844,7 @@ _FIRST_SWITCHED_DUE_AT = Prepared(
         rollout_hosts.c.rollout == bindparam("rollout"),
         rollout_hosts.c.touched,
         rollout_hosts.c.state == H.DONE,
-        _is_in_fleet(),
+        is_in_fleet(),
     )
     .order_by(rollout_hosts.c.position)
     .limit(1)
@@ -994,7 +854,7 @@ _BACK_NEXT = Prepared(
         _needs_first_try(),
         rollout_hosts.c.state != H.DONE,
         or_(rollout_hosts.c.state != H.ROLLING_BACK, rollout_hosts.c.lease_until <= bindparam("now")),
-        _is_in_fleet(),
+        is_in_fleet(),
     )
     .order_by(None)
     .order_by(*_AS_INDEXED)
@@ -1025,7 +885,7 @@ _WITH_DEBT = select(
     fleet_hosts.c.owed.label("it_owed"),
 ).outerjoin(
     fleet_hosts,
-    and_(fleet_hosts.c.app == rollout_hosts.c.app, fleet_hosts.c.name == rollout_hosts.c.name),
+    ITS_FLEET_HOST,
 )
 _TO_ACTIVATE = Prepared(
     _WITH_DEBT.where(rollout_hosts.c.id == bindparam("host"), rollout_hosts.c.state == H.PREPARED)
@@ -1038,7 +898,7 @@ _TO_ROLL_BACK = Prepared(
         rollouts.c.id == rollout_hosts.c.rollout,
         rollouts.c.state.in_(BACK),
         _needs_roll_back(),
-        _is_in_fleet(),
+        is_in_fleet(),
     )
 )
 _STOP = Prepared(select(rollouts.c.state, rollouts.c.stop_epoch).where(rollouts.c.id == bindparam("rollout")))
@@ -1053,7 +913,7 @@ _NOT_BACK = (
         rollout_hosts.c.rollout == bindparam("rollout"),
         _needs_first_try(),
         # What was sent to one before it left is waited for.
-        or_(rollout_hosts.c.state == H.ROLLING_BACK, _is_in_fleet()),
+        or_(rollout_hosts.c.state == H.ROLLING_BACK, is_in_fleet()),
     )
     .limit(1)
 )
@@ -1084,7 +944,7 @@ _FAILED_ROLL_BACKS = Prepared(
         rollout_hosts.c.state == H.ROLLBACK_FAILED,
         rollout_hosts.c.due_at <= bindparam("now"),
         _its_rollout_is({RolloutState.ROLLED_BACK}),
-        _is_in_fleet(),
+        is_in_fleet(),
     ).limit(bindparam("most"))
 )
 _CURSOR = Prepared(
@@ -1105,24 +965,6 @@ _FIRST_TOUCH = Prepared(
 # Of a rollout that is done, when it may go on with this host.
 _ANY_TOUCH = Prepared(update(rollout_hosts).where(_CLAIMED, _IN_TIME).returning(rollout_hosts.c.lease_until))
 _LEASE_LEFT = Prepared(select(rollout_hosts.c.lease_until).where(_CLAIMED))
-_FLEET_HOST = update(fleet_hosts).where(
-    fleet_hosts.c.app == bindparam("its_app"), fleet_hosts.c.name == bindparam("its_name")
-)
-# What is said of where a host is, in a fleet's row as in a rollout's; where a rollout's releases are on it, its plan says.
-_WHERE_IT_IS = ("address", "port", "user", "variables")
-_WHERE = select(
-    fleet_hosts.c.name, *(fleet_hosts.c[what] for what in _WHERE_IT_IS), fleet_hosts.c.left_at
-).where(fleet_hosts.c.app == bindparam("its_app"))
-_STAYED = select(fleet_hosts.c.name).where(fleet_hosts.c.app == bindparam("its_app"), IS_IN_FLEET)
-_RECORDED = select(fleet_hosts.c.release).where(
-    fleet_hosts.c.app == bindparam("its_app"), fleet_hosts.c.name == bindparam("its_name")
-)
-# No operation of ours is known on it; one that nothing was recorded of is no other than it was.
-_ANOTHER_MACHINE = _FLEET_HOST.values(
-    release=case((fleet_hosts.c.release.is_not(None), UNREAD)), found=None, verified_at=None, operation=0
-)
-# The inventory has had it at another address since: perhaps the same machine, which then runs the same.
-IS_ANOTHER = fleet_hosts.c.operation == 0
 # What a host runs that we never shipped to is not recorded: it is the foreign release, like the canary's.
 _RAN_BEFORE = case((fleet_hosts.c.release.is_(None), FOREIGN), else_=fleet_hosts.c.release).in_(
     bindparam("before", expanding=True)
@@ -1136,63 +978,13 @@ _COMPARED = _ITS_OWN.where(
     ~rollout_hosts.c.touched,
     select(fleet_hosts.c.name)
     .where(
-        fleet_hosts.c.app == rollout_hosts.c.app,
-        fleet_hosts.c.name == rollout_hosts.c.name,
+        ITS_FLEET_HOST,
         or_(_RAN_BEFORE, and_(fleet_hosts.c.release == UNREAD, IS_ANOTHER)),
     )
     .exists(),
 )
-_AT_ITS_ADDRESS = fleet_hosts.c.address == bindparam("its_address")  # else it is of who had the name before
-_UNTRIED = _FLEET_HOST.where(_AT_ITS_ADDRESS).values(operation=0)
-_NO_LATER = _FLEET_HOST.where(fleet_hosts.c.operation <= bindparam("its_epoch"))
-_FLEET_REPORT = Prepared(_NO_LATER)
 
 
-def _if_there(value: str, known: Any) -> Any:
-    """This, if it was heard where the host is now; else what is known stays."""
-    return case((_AT_ITS_ADDRESS, bindparam(value, type_=known.type)), else_=known)
-
-
-_IS_PAID = and_(
-    _AT_ITS_ADDRESS, fleet_hosts.c.owed.is_not_distinct_from(bindparam("its_release", type_=String))
-)
-_RUNS = Prepared(
-    _NO_LATER.values(
-        release=_if_there("its_release", fleet_hosts.c.release),
-        found=_if_there("its_release", fleet_hosts.c.found),
-        verified_at=_if_there("its_time", fleet_hosts.c.verified_at),
-        operation=_if_there("its_epoch", fleet_hosts.c.operation),
-        # A debt is the name's: who paid it where he was before owes none where he is now.
-        owes=and_(fleet_hosts.c.owes, bindparam("stays", type_=Boolean), ~_IS_PAID),
-    )
-)
-_FOUND = _FLEET_HOST.where(_AT_ITS_ADDRESS).values(
-    release=case(
-        (
-            and_(fleet_hosts.c.release == UNREAD, fleet_hosts.c.operation <= bindparam("its_epoch")),
-            bindparam("its_release"),
-        ),
-        else_=fleet_hosts.c.release,
-    ),
-    found=bindparam("its_release"),
-    verified_at=bindparam("its_time"),
-)
-_AT_WORK = (
-    select(rollout_hosts.c.id)
-    .where(
-        rollout_hosts.c.app == fleet_hosts.c.app,
-        rollout_hosts.c.name == fleet_hosts.c.name,
-        rollout_hosts.c.state.in_([H.ACTIVATING, H.ROLLING_BACK, H.UNKNOWN]),
-    )
-    .exists()
-)
-_SEEN = _FLEET_HOST.where(
-    _AT_ITS_ADDRESS,
-    fleet_hosts.c.release.is_distinct_from(UNREAD),
-    fleet_hosts.c.operation == bindparam("its_epoch"),
-    fleet_hosts.c.verified_at.is_not_distinct_from(bindparam("its_reading")),
-    ~_AT_WORK,
-).values(found=bindparam("its_release"), verified_at=bindparam("its_time"))
 # A host that is done or back owes nothing any more. One that only greeted a newer rollout still owes what it owed; so
 # when that one is over, an older one's rollback goes on, unless the host runs the newer release, or nobody knows that.
 _TOUCHED_LATER = (
@@ -1200,7 +992,7 @@ _TOUCHED_LATER = (
     .join(rollouts, rollouts.c.id == rollout_hosts.c.rollout)
     .outerjoin(
         fleet_hosts,
-        and_(fleet_hosts.c.app == rollout_hosts.c.app, fleet_hosts.c.name == rollout_hosts.c.name),
+        ITS_FLEET_HOST,
     )
     .where(
         rollout_hosts.c.app == bindparam("app"),
@@ -1281,7 +1073,7 @@ _LAST = _SOMEWHERE.where(
 )
 _AWAITED = _SOMEWHERE.join(
     fleet_hosts,
-    and_(fleet_hosts.c.app == rollout_hosts.c.app, fleet_hosts.c.name == rollout_hosts.c.name),
+    ITS_FLEET_HOST,
 ).where(
     fleet_hosts.c.app == bindparam("its_app"),
     or_(fleet_hosts.c.release == UNREAD, fleet_hosts.c.owes),
@@ -1291,12 +1083,12 @@ _AWAITED = _SOMEWHERE.join(
 _KNOWN_NOW = (
     select(
         *columns(Member, rollout_hosts),
-        *(fleet_hosts.c[what].label(f"now_{what}") for what in _WHERE_IT_IS),
+        *(fleet_hosts.c[what].label(f"now_{what}") for what in WHERE_IT_IS),
         rollout_hosts.c.id,
     )
     .join(
         fleet_hosts,
-        and_(fleet_hosts.c.app == rollout_hosts.c.app, fleet_hosts.c.name == rollout_hosts.c.name),
+        ITS_FLEET_HOST,
     )
     .where(
         rollout_hosts.c.rollout == bindparam("its_rollout"),

@@ -76,7 +76,7 @@ class Rollouts:
         ).inserted_primary_key
         assert key is not None
         self._tx.connection.execute(insert(rollout_hosts), _host_rows(plan, int(key[0])))
-        self._tx.hosts.know(plan.app, [member for member, _ in plan.fleet])
+        self._tx.fleet.know(plan.app, [member for member, _ in plan.fleet])
         added = self.get(RolloutId(int(key[0])))
         self._tx.record(
             plan.app,

@@ -37,6 +37,7 @@ from rollout.store.apps import HEAD_UNREAD, Apps
 from rollout.store.catching_up import CatchingUp
 from rollout.store.checks import Checks
 from rollout.store.commits import Commits
+from rollout.store.fleet import Fleet
 from rollout.store.hosts import Hosts
 from rollout.store.journal import Deliveries, Events, Notices, Outputs, Samples
 from rollout.store.retention import Retention
@@ -95,6 +96,7 @@ class Transaction:
         self.checks = Checks(self)
         self.rollouts = Rollouts(self)
         self.hosts = Hosts(self)
+        self.fleet = Fleet(self)
         self.catching_up = CatchingUp(self)
         self.events = Events(self)
         self.deliveries = Deliveries(self)

@@ -23,7 +23,7 @@ def world(tmp_path, monkeypatch, database):
     assert made.settle().state is R.DONE
     made.comes_back = out_of_the_inventory(made, monkeypatch, LEFT)
     with made.store.transaction() as tx:
-        tx.hosts.take_stock("shop", made.fleet.members(made.config.app(None)))
+        tx.fleet.take_stock("shop", made.fleet.members(made.config.app(None)))
     yield made
     assert [*map(str, check(read.world(made)))] == []
     made.store.close()
@@ -45,8 +45,8 @@ def test_every_question_about_a_way_back_asks_who_is_in_the_fleet(world):
         names = {host.name for host in tx.hosts.to_bring_back(number)}
         assert (LEFT in names, STAYS in names) == (False, True)
         assert [host.name for host in tx.hosts.left_as_they_are(number)] == [LEFT]
-        assert not tx.hosts.is_in_fleet(row_of(world, number, LEFT))
-        assert tx.hosts.is_in_fleet(row_of(world, number, STAYS))
+        assert not tx.fleet.has(row_of(world, number, LEFT))
+        assert tx.fleet.has(row_of(world, number, STAYS))
         assert not tx.hosts.all_back(number)
     assert claim(world, number, LEFT) is None
     world.run(until=lambda: state_of(world, number) is R.ROLLED_BACK, seconds=60)

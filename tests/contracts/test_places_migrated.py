@@ -29,7 +29,7 @@ def test_a_hosts_port_is_what_its_last_rollout_there_had(tmp_path, monkeypatch, 
         world.settle()
     old = next(one.address for one in members(world.config.app(None)) if one.name == "web02")
     with world.store.transaction() as tx:
-        tx.hosts.know("shop", [Member("new", "127.1.1.1", 22, "deploy", {}, "/srv/shop")])
+        tx.fleet.know("shop", [Member("new", "127.1.1.1", 22, "deploy", {}, "/srv/shop")])
         tx.connection.execute(text(f"UPDATE fleet_hosts SET address = '{old}' WHERE name = 'web02'"))
         commits_of_0021(tx.connection)
         columns_of_0020(tx.connection)

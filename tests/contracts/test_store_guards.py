@@ -111,15 +111,15 @@ def test_a_late_report_records_nothing_over_a_newer_claims(store):
         _, (_, host, _) = fanning_out(tx)
         old = tx.hosts.claim_activation(host.id, "w", 15)
         new = replace(old, epoch=old.epoch + 1, operation=old.epoch + 1)
-        tx.hosts.runs(new, newer, settled=True)
-        tx.hosts.runs(old, SHA, settled=True)
-        tx.hosts.unread(old)
-        tx.hosts.owe(old, SHA)
-        (known,) = (one for one in tx.hosts.fleet("shop") if one.name == host.name)
+        tx.fleet.runs(new, newer, settled=True)
+        tx.fleet.runs(old, SHA, settled=True)
+        tx.fleet.unread(old)
+        tx.fleet.owe(old, SHA)
+        (known,) = (one for one in tx.fleet.hosts("shop") if one.name == host.name)
         assert (known.release, known.operation, known.owes) == (newer, new.epoch, False)
-        tx.hosts.unread(new)
-        tx.hosts.found(old, SHA)
-        (known,) = (one for one in tx.hosts.fleet("shop") if one.name == host.name)
+        tx.fleet.unread(new)
+        tx.fleet.found(old, SHA)
+        (known,) = (one for one in tx.fleet.hosts("shop") if one.name == host.name)
         assert known.release == UNREAD
 
 
@@ -128,20 +128,20 @@ def test_what_a_host_owes_is_the_next_claims_until_it_is_settled(store):
     with store.transaction() as tx:
         _, (_, host, _) = fanning_out(tx)
         earlier = replace(host, epoch=1, operation=1)
-        tx.hosts.owe(earlier, None)
+        tx.fleet.owe(earlier, None)
         claim = tx.hosts.claim_activation(host.id, "w", 15)
         assert (claim.owes, claim.owed) == (True, None)
         tx.hosts.touch([(claim, SHA)], 15)
         touched = tx.hosts.get(claim.id)
         assert (touched.previous, touched.way_back) == (SHA, None)
-        tx.hosts.runs(claim, SHA)
+        tx.fleet.runs(claim, SHA)
         assert _known(tx, host).owes
-        tx.hosts.runs(claim, None)
+        tx.fleet.runs(claim, None)
         assert not _known(tx, host).owes
 
 
 def _known(tx, host):
-    return next(one for one in tx.hosts.fleet("shop") if one.name == host.name)
+    return next(one for one in tx.fleet.hosts("shop") if one.name == host.name)
 
 
 def test_a_permit_gives_no_more_than_what_is_left_of_the_lease(store, monkeypatch):

@@ -286,7 +286,7 @@ def test_who_plans_ahead_and_who_reports_a_switch_do_not_wait_for_each_other(sto
     with store.transaction() as tx:
         tx.apps.lock("shop")
         beside.begin(tx)
-        tx.hosts.know("shop", [Member(job.host.name, "127.1.0.9", 22, "deploy", {}, "/srv/shop")])
+        tx.fleet.know("shop", [Member(job.host.name, "127.1.0.9", 22, "deploy", {}, "/srv/shop")])
     assert beside.end().error is None
     assert beside.result is not None
     with store.reading() as tx:
@@ -302,7 +302,7 @@ def test_who_settles_a_silent_host_and_who_reports_on_it_do_not_wait_for_each_ot
     with store.transaction() as tx:
         tx.rollouts.hold(rollout.id)
         beside.begin(tx)
-        tx.hosts.runs(job.host, SHA, settled=True)
+        tx.fleet.runs(job.host, SHA, settled=True)
     assert beside.end().error is None
 
 
@@ -342,7 +342,7 @@ def test_who_excludes_a_host_and_who_reports_on_it_do_not_wait_for_each_other(st
     with store.transaction() as tx:
         tx.rollouts.hold(rollout.id)
         beside.begin(tx)
-        tx.hosts.runs(job.host, SHA, settled=True)
+        tx.fleet.runs(job.host, SHA, settled=True)
     assert beside.end().error is None
     assert beside.result == [job.host.name]
 
@@ -549,9 +549,9 @@ def test_who_follows_hosts_and_who_takes_stock_of_them_do_not_wait_for_each_othe
     beside = Whole(store, lambda: catching_up.follow("shop", fleet, deps_of(store)))
     with store.transaction() as tx:
         tx.apps.lock("shop")
-        tx.hosts.know("shop", fleet[2:])
+        tx.fleet.know("shop", fleet[2:])
         beside.begin(tx)
-        tx.hosts.take_stock("shop", fleet)
+        tx.fleet.take_stock("shop", fleet)
     assert beside.end().error is None
     with store.reading() as tx:
         assert {host.address for host in tx.hosts.of(rollout.id)} == {one.address for one in fleet}

@@ -19,7 +19,7 @@ from rollout.domain.model import BranchCommit, Member, Release, Role
 from rollout.domain.states import CommitState, HostState, RolloutState
 from rollout.domain.verdict import Interval
 from rollout.errors import Conflict, ServiceUnavailable
-from rollout.store import apps, checks, commits, hosts, journal, rollouts, store, straight
+from rollout.store import apps, checks, commits, fleet, hosts, journal, rollouts, store, straight
 from rollout.store.rollouts import Planned
 from rollout.store.straight import Prepared
 from rollout.store.tables import deliveries, facts, fleet_hosts, rollout_hosts
@@ -111,9 +111,9 @@ RUNS = {
         hosts._ANY_TOUCH,
         {**CLAIM, "now": 1.0, "touched": True, "touched_at": 3.5, "previous": SHA},
     ),
-    "a report": (hosts._FLEET_REPORT, {**REPORT, "owes": True, "owed": None, "operation": 7}),
+    "a report": (fleet._FLEET_REPORT, {**REPORT, "owes": True, "owed": None, "operation": 7}),
     "a release": (
-        hosts._RUNS,
+        fleet._RUNS,
         {**REPORT, "its_address": ADDRESS, "its_release": SHA, "its_time": TODAY, "stays": True},
     ),
     "its canaries": (hosts._CANARIES, {"rollout": 1}),
@@ -270,7 +270,7 @@ EACH = {
         [{"its_id": n, "its_version": 1} for n in (3, 1)],
     ),
     "releases": (
-        hosts._RUNS,
+        fleet._RUNS,
         [
             {
                 **REPORT,
@@ -493,7 +493,7 @@ def test_none_at_once_ask_nothing(untouched):
 def test_every_prepared_statement_is_compared():
     """A statement that is added to these modules is one that is compared here."""
     compared = {id(prepared.statement) for prepared, _ in [*RUNS.values(), *EACH.values()]}
-    known = [(m, name) for m in (apps, checks, commits, hosts, journal, rollouts) for name in vars(m)]
+    known = [(m, name) for m in (apps, checks, commits, fleet, hosts, journal, rollouts) for name in vars(m)]
     missing = [
         f"{module.__name__}.{name}"
         for module, name in known

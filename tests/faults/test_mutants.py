@@ -36,9 +36,11 @@ from rollout.services import (
     stopping,
 )
 from rollout.services.targets import target_of
+from rollout.store import fleet as fleet_store
 from rollout.store import hosts as hosts_store
 from rollout.store import rollouts as rollouts_store
 from rollout.store.commits import Commits
+from rollout.store.fleet import Fleet
 from rollout.store.hosts import Hosts
 from rollout.store.journal import Deliveries
 from rollout.store.rollouts import Rollouts
@@ -549,15 +551,15 @@ def token_back_on_a_timeout(patch):
 
 def any_report_is_recorded(patch):
     anything = or_(fleet_hosts.c.operation <= bindparam("its_epoch"), fleet_hosts.c.operation > 0)
-    report = hosts_store._FLEET_HOST.where(anything)
+    report = fleet_store._FLEET_HOST.where(anything)
     known = {"release": bindparam("its_release"), "operation": bindparam("its_epoch")}
     unused = or_(
         bindparam("stays", type_=Boolean),
         bindparam("its_time", type_=DateTime).is_not(None),
         bindparam("its_address").is_not(None),
     )
-    patch.setattr(hosts_store, "_FLEET_REPORT", Prepared(report))
-    patch.setattr(hosts_store, "_RUNS", Prepared(report.where(unused).values(**known)))
+    patch.setattr(fleet_store, "_FLEET_REPORT", Prepared(report))
+    patch.setattr(fleet_store, "_RUNS", Prepared(report.where(unused).values(**known)))
 
 
 def old_roll_backs_go_on(patch):
@@ -565,7 +567,7 @@ def old_roll_backs_go_on(patch):
 
 
 def debts_are_forgotten(patch):
-    patch.setattr(Hosts, "owe", lambda *_: None)
+    patch.setattr(Fleet, "owe", lambda *_: None)
 
 
 def hosts_are_not_told_of_debts(patch):
@@ -661,7 +663,7 @@ def event_outside_the_transaction(patch):
 
 
 def release_not_recorded(patch):
-    patch.setattr(Hosts, "all_run", lambda *_, **__: None)
+    patch.setattr(Fleet, "all_run", lambda *_, **__: None)
 
 
 def deliveries_not_kept(patch):

@@ -35,7 +35,7 @@ def row_of(world, number, name=SLOW):
 def recorded(world, name=SLOW):
     """What the store knows of the host across rollouts."""
     with world.store.reading() as tx:
-        return next(host for host in tx.hosts.fleet("shop") if host.name == name)
+        return next(host for host in tx.fleet.hosts("shop") if host.name == name)
 
 
 def state_of(world, number):

@@ -347,7 +347,7 @@ def _bring(deps, tx, host, state, sha, previous):
             values = {"error": f"{host.name}: no answer", "cause": "Unreachable"}
         host, _ = tx.hosts.change(host, what, who="test", **values)
     if state is H.DONE:
-        tx.hosts.runs(host, sha, settled=True)
+        tx.fleet.runs(host, sha, settled=True)
 
 
 class Meanwhile:

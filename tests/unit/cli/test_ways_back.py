@@ -170,7 +170,7 @@ def test_a_host_that_has_left_the_fleet_is_named_and_is_no_failure(cli, deps, co
     a_rollout(deps, state="done", previous=OLD) if command == "rollback" else half_way(deps)
     deps.fleet.script["roll_back", "shop02"] = Unreachable("shop02: no answer")
     with deps.store.transaction() as tx:
-        tx.hosts.see_off(AppName("shop"), {host.name for host in tx.hosts.fleet("shop")} - {"shop02"})
+        tx.fleet.see_off(AppName("shop"), {host.name for host in tx.fleet.hosts("shop")} - {"shop02"})
     told = cli(command, "--wait", "--timeout", "60s")
     assert (told.code, "not back" in told.err) == (0, False)
     assert "left as they are, since they have left the fleet: shop02" in told.out

@@ -80,8 +80,8 @@ def test_baseline_runs_what_the_canary_ran_before(world):
     assert compared(world) == BASELINE
     with world.store.transaction() as tx:
         rows = {host.name: host for host in tx.hosts.of(world.newest().id)}
-        tx.hosts.runs(rows["web07"], "f" * 40)
-        tx.hosts.unread(rows["web08"])
+        tx.fleet.runs(rows["web07"], "f" * 40)
+        tx.fleet.unread(rows["web08"])
     assert compared(world) == ["web09", "web10"]
 
 

@@ -296,7 +296,7 @@ def out_of_the_inventory(world):
 
     def has(those):
         with world.store.transaction() as tx:
-            tx.hosts.take_stock("shop", those)
+            tx.fleet.take_stock("shop", those)
 
     has([one for one in members if one.name != A])
     return lambda: has(members)
@@ -578,7 +578,7 @@ def test_what_was_taken_back_since_keeps_no_host_from_being_followed(world, monk
     else:
         member = next(one for one in world.fleet.members(app(world)) if one.name == A)
         with world.store.transaction() as tx:
-            tx.hosts.know("shop", [replace(member, address="127.9.9.9")])
+            tx.fleet.know("shop", [replace(member, address="127.9.9.9")])
     stopping.roll_back_done(app(world), world.deps, to=None, who="ann", why="slow")
     assert row_of(world, runs).address == "127.9.9.9"
     world.settle()
@@ -953,7 +953,7 @@ def test_who_goes_back_where_it_was_owes_nothing_where_it_is(world, monkeypatch,
             reports.append(job)
             inventory_says(world, monkeypatch, A, address="127.9.9.9")
             with world.store.transaction() as tx:
-                tx.hosts.take_stock("shop", world.fleet.members(app(world)))
+                tx.fleet.take_stock("shop", world.fleet.members(app(world)))
 
     back(world, A)
     before_reports(monkeypatch, hosts, moved)
@@ -973,9 +973,9 @@ def test_what_is_heard_from_the_old_address_is_not_recorded_of_the_new_one(world
     row = row_of(world, world.newest().id)
     member = next(one for one in world.fleet.members(app(world)) if one.name == A)
     with world.store.transaction() as tx:
-        tx.hosts.know("shop", [replace(member, address="127.9.9.9")])
-        tx.hosts.runs(row, row.release, settled=True)
-        tx.hosts.found(row, row.release)
+        tx.fleet.know("shop", [replace(member, address="127.9.9.9")])
+        tx.fleet.runs(row, row.release, settled=True)
+        tx.fleet.found(row, row.release)
     assert (recorded(world, A).release, recorded(world, A).found) == (UNREAD, None)
     world.run(until=lambda: recorded(world, A).release == row.release, seconds=700)
     assert recorded(world, A).release == row.release

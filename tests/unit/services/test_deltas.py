@@ -25,7 +25,7 @@ def prepared(tmp_path):
                 tx.commits.add_release("shop", replace(release, size=size))
             host = tx.hosts.of(rollout.id)[0]
             recorded = {"previous": previous.sha, "other": other.sha}.get(runs, runs)
-            tx.hosts.runs(host, recorded)
+            tx.fleet.runs(host, recorded)
 
         def delta(app, base, target):
             asked.append((app, {previous.sha: "previous", other.sha: "other"}[base.commit]))

@@ -29,7 +29,7 @@ def of(world, name):
 
 def recorded(world, name):
     with world.store.reading() as tx:
-        return next(host.release for host in tx.hosts.fleet("shop") if host.name == name)
+        return next(host.release for host in tx.fleet.hosts("shop") if host.name == name)
 
 
 def state_of(world, sha):

@@ -166,7 +166,7 @@ def test_what_a_silent_worker_had_begun_to_bring_back_is_over_when_it_leaves(wor
         assert tx.hosts.claim_roll_back(row_of(world, number).id, "gone", 15.0) is not None
     out_of_the_inventory(world, monkeypatch, SLOW)
     with world.store.transaction() as tx:
-        tx.hosts.take_stock("shop", world.fleet.members(app(world)))
+        tx.fleet.take_stock("shop", world.fleet.members(app(world)))
     world.run(until=lambda: state_of(world, number) is R.ROLLED_BACK, seconds=60)
     with world.store.reading() as tx:
         assert tx.rollouts.get(number).reason == f"slow; {LEFT}"
@@ -249,5 +249,5 @@ def test_nobody_reads_who_has_left(world, monkeypatch):
         assert tx.hosts.nobody_reads("shop", SLOW) is None
     comes_back()
     with world.store.transaction() as tx:
-        tx.hosts.take_stock("shop", world.fleet.members(app(world)))
+        tx.fleet.take_stock("shop", world.fleet.members(app(world)))
         assert tx.hosts.nobody_reads("shop", SLOW) is not None

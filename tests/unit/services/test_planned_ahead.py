@@ -613,7 +613,7 @@ def test_a_host_in_the_hands_of_the_one_before_is_not_read_for_one_that_was_set_
     with world.store.transaction() as tx:
         planning.set_aside(tx, tx.rollouts.lock(3), "tried", who="test")
         host = tx.hosts.of(2)[-1]
-        tx.hosts.unread(replace(host, epoch=2**61))
+        tx.fleet.unread(replace(host, epoch=2**61))
         assert tx.hosts.to_look_at() == []
 
 

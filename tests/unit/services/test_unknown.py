@@ -40,7 +40,7 @@ def of(world, name):
 
 def recorded(world, name="web05"):
     with world.store.reading() as tx:
-        return next(host for host in tx.hosts.fleet("shop") if host.name == name)
+        return next(host for host in tx.fleet.hosts("shop") if host.name == name)
 
 
 def test_a_host_that_acts_and_then_refuses_our_key_is_not_known(world):
