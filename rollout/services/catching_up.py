@@ -76,11 +76,11 @@ def _is_at_rest(tx: Transaction, app: AppName) -> bool:
 def follow(app: AppName, members: list[Member], deps: Deps) -> None:
     """Hosts of which the inventory says something else by now are looked for by that, and read where they are elsewhere: each may be another machine, or the same."""
     with deps.store.reading() as tx:
-        moved = tx.hosts.moved(app, members, functools.partial(deps.plans.path_on, tx))
+        moved = tx.places.moved(app, members, functools.partial(deps.plans.path_on, tx))
     if moved:  # these rows alone: each may be one of another rollout
         with deps.store.transaction() as tx:
             tx.apps.lock(app)  # as whoever takes stock of the fleet: their hosts are in another order
-            tx.hosts.move(app, moved, members)
+            tx.places.move(app, moved, members)
 
 
 def late(tx: Transaction, app: AppConfig) -> list[Late]:

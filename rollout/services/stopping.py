@@ -302,7 +302,7 @@ def roll_back_done(app: AppConfig, deps: Deps, *, to: str | None, who: str, why:
         bars.taken_back(tx, rollout, who=who, why=why)
         if sha is not None:
             _bar_after(tx, rollout, sha, who=who, why=why)
-        tx.hosts.follow(rollout.id, partial(deps.plans.path_on, tx, rollout.id))
+        tx.places.follow(rollout.id, partial(deps.plans.path_on, tx, rollout.id))
         tx.hosts.forget_waits(rollout.id)
         rings = roll_back_rings(tx, rollout, deps)
         crashpoints.reach("in-decision")

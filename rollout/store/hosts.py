@@ -7,9 +7,7 @@ the claim's own, and one that was overtaken finds no row (StaleWrite).
 from __future__ import annotations
 
 import functools
-from dataclasses import asdict, replace
-from functools import partial
-from itertools import chain
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
@@ -31,7 +29,6 @@ from rollout.domain.model import (
     AppName,
     Epoch,
     HostId,
-    Member,
     Role,
     Rollout,
     RolloutHost,
@@ -47,7 +44,7 @@ from rollout.domain.states import (
     next_host_state,
 )
 from rollout.errors import StaleWrite
-from rollout.store.fleet import IS_ANOTHER, IS_IN_FLEET, ITS_FLEET_HOST, WHERE_IT_IS, is_in_fleet
+from rollout.store.fleet import IS_ANOTHER, IS_IN_FLEET, ITS_FLEET_HOST, is_in_fleet
 from rollout.store.rows import columns, load, load_all, load_one, rows_of
 from rollout.store.straight import Prepared
 from rollout.store.tables import fleet_hosts, rollout_hosts, rollouts
@@ -589,45 +586,6 @@ class Hosts:
             .values(sealed=epoch)
         )
 
-    # -- where they are by now -------------------------------------------------------------------------------------
-
-    def moved(
-        self, app: AppName, members: Iterable[Member], path_on: Callable[[RolloutId, Member], str | None]
-    ) -> list[Moved]:
-        """Where hosts are now that are known, or looked for, elsewhere, or with other variables.
-
-        Of the newest rollout, of that whose release the fleet runs, of their last one, by which they are read, or to be
-        brought back after theirs. `path_on`: where a rollout's releases are on a host; None where nobody can tell: it stays where it was.
-        """
-        now, goal = {member.name: member for member in members}, self._tx.rollouts.newest_done(app)
-        asked = {"its_app": app, "now": self._tx.now(), "goal": goal and goal.id}
-        found = [self._tx.connection.execute(query, asked) for query in (_OF_NEWEST, _LAST, _AWAITED)]
-        known = {row.id: (load_one(Member, row), row.rollout) for row in chain.from_iterable(found)}
-        return [
-            (HostId(host), its, _place(its) != _place(was))
-            for host, (was, rollout) in known.items()
-            if (said := now.get(was.name)) and (its := _now(was, said, partial(path_on, rollout))) != was
-        ]
-
-    def move(self, app: AppName, moved: Iterable[Moved], members: Iterable[Member]) -> None:
-        """They are looked for there, at once; a claim that somebody has keeps its way. `members`: the inventory that says so."""
-        now, rows = self._tx.now(), sorted(moved, key=lambda one: one[0])
-        for host, its, _ in rows:
-            self._tx.connection.execute(_MOVED.values(asdict(its)), {"host": host, "now": now})
-        elsewhere = {its.name for _, its, elsewhere in rows if elsewhere}
-        # By the port or path alone it may be another one, too.
-        self._tx.fleet.know(app, members, moved=elsewhere)
-
-    def follow(self, rollout: RolloutId, path_on: Callable[[Member], str | None]) -> None:
-        """Its hosts are looked for where they are known to be by now: one that is taken back later may have moved meanwhile. `path_on` as for `moved`."""
-        now = self._tx.now()
-        found = self._tx.connection.execute(_KNOWN_NOW, {"its_rollout": rollout, "now": now}).all()
-        for row in found:
-            was = load_one(Member, row)
-            said = replace(was, **{what: getattr(row, f"now_{what}") for what in WHERE_IT_IS})
-            if (its := _now(was, said, path_on)) != was:
-                self._tx.connection.execute(_PLACED.values(asdict(its)), {"host": row.id, "now": now})
-
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _unleased(self, host: HostId, state: HostState) -> RolloutHost | None:
@@ -762,30 +720,11 @@ def _claim_of(host: RolloutHost) -> dict[str, Any]:
 
 
 _CONVERTERS = {"state": HostState, "role": Role}
-# A row, its host as it is now, and whether it may be another machine.
-Moved = tuple[HostId, Member, bool]
 Debtor = tuple[RolloutHost, dict[str, Any]]  # a host, and what an older rollout owes it, as values of its row
 
 
 def _debtor(row: Any) -> Debtor:
     return load_one(RolloutHost, row, **_CONVERTERS), {"owes": row.it_owes, "owed": row.it_owed}
-
-
-def _now(was: Member, said: Member, path_on: Callable[[Member], str | None]) -> Member:
-    """A host of a rollout by what is said of it now, its path as that rollout has it.
-
-    A variable that is not told any more stays: an inventory's are kept as rollout.toml mentions them, and the rollout's policy may mention others.
-    """
-    its = replace(said, variables={**was.variables, **said.variables}, path=was.path)
-    if (its.address, its.variables) == (was.address, was.variables):
-        return its
-    path = path_on(replace(its, path=said.path))
-    return was if path is None else replace(its, path=path)
-
-
-def _place(its: Member) -> tuple[str, int, str]:
-    """Behind another one may be another machine."""
-    return its.address, its.port, its.path
 
 
 def _needs_roll_back() -> Any:
@@ -806,7 +745,8 @@ def _of(states: tuple[HostState, ...]) -> Prepared:
     return Prepared(_ITS_OWN.where(rollout_hosts.c.state.in_(states)) if states else _ITS_OWN)
 
 
-def _its_rollout_is(states: Iterable[RolloutState]) -> Any:
+def its_rollout_is(states: Iterable[RolloutState]) -> Any:
+    """The host is one of a rollout in one of these states."""
     return rollout_hosts.c.rollout.in_(select(rollouts.c.id).where(rollouts.c.state.in_(list(states))))
 
 
@@ -820,7 +760,7 @@ _NO_ROOM = (
         rollout_hosts.c.id == bindparam("refused"),
         rollout_hosts.c.state == H.PREPARED,
         ~rollout_hosts.c.token,
-        _its_rollout_is({RolloutState.FANNING_OUT}),
+        its_rollout_is({RolloutState.FANNING_OUT}),
     )
     .values(due_at=None)
 )
@@ -883,10 +823,7 @@ _WITH_DEBT = select(
     *columns(RolloutHost, rollout_hosts),
     func.coalesce(fleet_hosts.c.owes, false()).label("it_owes"),
     fleet_hosts.c.owed.label("it_owed"),
-).outerjoin(
-    fleet_hosts,
-    ITS_FLEET_HOST,
-)
+).outerjoin(fleet_hosts, ITS_FLEET_HOST)
 _TO_ACTIVATE = Prepared(
     _WITH_DEBT.where(rollout_hosts.c.id == bindparam("host"), rollout_hosts.c.state == H.PREPARED)
 )
@@ -906,7 +843,7 @@ _CLAIMED = and_(
     rollout_hosts.c.id == bindparam("its_id"), rollout_hosts.c.version == bindparam("its_version")
 )
 _GUARDED = Prepared(update(rollout_hosts).where(_CLAIMED))
-_STILL_CLAIMED = Prepared(select(rollout_hosts.c.id).where(_CLAIMED, _its_rollout_is(PREPARING)))
+_STILL_CLAIMED = Prepared(select(rollout_hosts.c.id).where(_CLAIMED, its_rollout_is(PREPARING)))
 _NOT_BACK = (
     select(rollout_hosts.c.id)
     .where(
@@ -931,7 +868,7 @@ _TO_READ = Prepared(
         rollout_hosts.c.state == H.UNKNOWN,
         _IS_DUE,
         or_(rollout_hosts.c.lease_until.is_(None), rollout_hosts.c.lease_until <= bindparam("now")),
-        _its_rollout_is(SWITCHING),
+        its_rollout_is(SWITCHING),
     ).limit(bindparam("most"))
 )
 _SILENT = Prepared(
@@ -943,7 +880,7 @@ _FAILED_ROLL_BACKS = Prepared(
     _IN_ORDER.where(
         rollout_hosts.c.state == H.ROLLBACK_FAILED,
         rollout_hosts.c.due_at <= bindparam("now"),
-        _its_rollout_is({RolloutState.ROLLED_BACK}),
+        its_rollout_is({RolloutState.ROLLED_BACK}),
         is_in_fleet(),
     ).limit(bindparam("most"))
 )
@@ -959,7 +896,7 @@ _CURSOR = Prepared(
 _IN_TIME = rollout_hosts.c.lease_until > bindparam("now")
 _FIRST_TOUCH = Prepared(
     update(rollout_hosts)
-    .where(_CLAIMED, _IN_TIME, _its_rollout_is(SWITCHING))
+    .where(_CLAIMED, _IN_TIME, its_rollout_is(SWITCHING))
     .returning(rollout_hosts.c.lease_until)
 )
 # Of a rollout that is done, when it may go on with this host.
@@ -990,10 +927,7 @@ _COMPARED = _ITS_OWN.where(
 _TOUCHED_LATER = (
     select(rollout_hosts.c.id)
     .join(rollouts, rollouts.c.id == rollout_hosts.c.rollout)
-    .outerjoin(
-        fleet_hosts,
-        ITS_FLEET_HOST,
-    )
+    .outerjoin(fleet_hosts, ITS_FLEET_HOST)
     .where(
         rollout_hosts.c.app == bindparam("app"),
         rollout_hosts.c.name == bindparam("name"),
@@ -1023,7 +957,7 @@ _LAST_TOUCHED = (
     .order_by(rollout_hosts.c.operation.desc())
     .limit(1)
 )
-_LAST_OF_ITS = (
+LAST_OF_ITS = (
     select(_OTHER.c.id)
     .where(_OTHER.c.app == fleet_hosts.c.app, _OTHER.c.name == fleet_hosts.c.name)
     .order_by(_OTHER.c.rollout.desc())
@@ -1034,11 +968,11 @@ _TO_LOOK_AT = (
     rows_of(RolloutHost, rollout_hosts)
     .where(
         # Begun with the hosts: few are unread, and most rows are of done ones.
-        rollout_hosts.c.id.in_(select(_LAST_OF_ITS).where(fleet_hosts.c.release == UNREAD, IS_IN_FLEET)),
+        rollout_hosts.c.id.in_(select(LAST_OF_ITS).where(fleet_hosts.c.release == UNREAD, IS_IN_FLEET)),
         rollout_hosts.c.state.in_(AFTERWARDS),
         _IS_DUE,
         or_(rollout_hosts.c.lease_until.is_(None), rollout_hosts.c.lease_until <= bindparam("now")),
-        _its_rollout_is(FINISHED),
+        its_rollout_is(FINISHED),
         # Nor of one that was planned ahead and came to nothing, while the rollout before it has the host.
         ~select(_OTHER.c.id)
         .where(
@@ -1050,57 +984,6 @@ _TO_LOOK_AT = (
     .order_by(rollout_hosts.c.id)
 )
 _FIRST_TO_LOOK_AT = Prepared(_TO_LOOK_AT.limit(bindparam("most")))
-
-# Nobody is at work on it; what failed to go back waits for its next try with a lease of nobody's.
-_FREE = or_(
-    rollout_hosts.c.lease_until.is_(None),
-    rollout_hosts.c.lease_until <= bindparam("now"),
-    rollout_hosts.c.state == H.ROLLBACK_FAILED,
-)
-# Of rollouts that are over; one that is under way has the addresses of its plan.
-_SOMEWHERE = select(*columns(Member, rollout_hosts), rollout_hosts.c.id, rollout_hosts.c.rollout).where(
-    rollout_hosts.c.state.in_([*AFTERWARDS, H.ROLLBACK_FAILED]),
-    _its_rollout_is(FINISHED),
-    _FREE,
-)
-_NEWEST = select(func.max(rollouts.c.id)).where(rollouts.c.app == bindparam("its_app")).scalar_subquery()
-# Several statements: of all in one a planner begins with all rows that there ever were.
-_OF_NEWEST = _SOMEWHERE.where(
-    or_(rollout_hosts.c.rollout == _NEWEST, rollout_hosts.c.rollout == bindparam("goal"))
-)
-_LAST = _SOMEWHERE.where(
-    rollout_hosts.c.id.in_(select(_LAST_OF_ITS).where(fleet_hosts.c.app == bindparam("its_app")))
-)
-_AWAITED = _SOMEWHERE.join(
-    fleet_hosts,
-    ITS_FLEET_HOST,
-).where(
-    fleet_hosts.c.app == bindparam("its_app"),
-    or_(fleet_hosts.c.release == UNREAD, fleet_hosts.c.owes),
-    # Of the many in which it was done the last one.
-    or_(rollout_hosts.c.state != H.DONE, rollout_hosts.c.id == _LAST_OF_ITS),
-)
-_KNOWN_NOW = (
-    select(
-        *columns(Member, rollout_hosts),
-        *(fleet_hosts.c[what].label(f"now_{what}") for what in WHERE_IT_IS),
-        rollout_hosts.c.id,
-    )
-    .join(
-        fleet_hosts,
-        ITS_FLEET_HOST,
-    )
-    .where(
-        rollout_hosts.c.rollout == bindparam("its_rollout"),
-        _FREE,
-        fleet_hosts.c.port.is_not(None),  # a process of before 0020 has written it
-    )
-)
-_PLACED = update(rollout_hosts).where(rollout_hosts.c.id == bindparam("host"), _FREE)
-# What is not due any more stays so.
-_MOVED = _PLACED.values(
-    due_at=case((rollout_hosts.c.due_at.is_not(None), bindparam("now"))), lease_until=None, failures=0
-)
 
 
 def _ready(*, canary: bool) -> Any:
@@ -1123,7 +1006,7 @@ _NEXT_TO_ACTIVATE = Prepared(
 @functools.cache
 def _lease_left(*, back: bool) -> Prepared:
     stages = BACK if back else SWITCHING
-    return Prepared(select(rollout_hosts.c.lease_until).where(_CLAIMED, _its_rollout_is(stages)))
+    return Prepared(select(rollout_hosts.c.lease_until).where(_CLAIMED, its_rollout_is(stages)))
 
 
 @functools.cache

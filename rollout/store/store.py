@@ -40,6 +40,7 @@ from rollout.store.commits import Commits
 from rollout.store.fleet import Fleet
 from rollout.store.hosts import Hosts
 from rollout.store.journal import Deliveries, Events, Notices, Outputs, Samples
+from rollout.store.places import Places
 from rollout.store.retention import Retention
 from rollout.store.rollouts import Rollouts
 from rollout.store.straight import Answer, Prepared, Straight
@@ -97,6 +98,7 @@ class Transaction:
         self.rollouts = Rollouts(self)
         self.hosts = Hosts(self)
         self.fleet = Fleet(self)
+        self.places = Places(self)
         self.catching_up = CatchingUp(self)
         self.events = Events(self)
         self.deliveries = Deliveries(self)
