@@ -145,7 +145,7 @@ def prepare(rollout: RolloutId, host_id: HostId, deps: Deps) -> None:
     """Put the release on a pending host, and while the canary bakes on those that wait behind it: harmless, cut by a stop."""
     job = _begin(
         rollout,
-        lambda tx: tx.hosts.claim_prepare(host_id, deps.worker, deps.settings.lease_s),
+        lambda tx: tx.claims.preparation(host_id, deps.worker, deps.settings.lease_s),
         deps,
         PREPARES_S,
     )
@@ -196,7 +196,7 @@ def _all_prepared(tx: Transaction, went: Sequence[_Went], deps: Deps) -> list[_T
     found = tx.hosts.preparable(number, len(went))
 
     def claim(many: int) -> list[RolloutHost]:
-        return tx.hosts.claim_preparable(found[:many], deps.worker, deps.settings.lease_s)
+        return tx.claims.preparable(found[:many], deps.worker, deps.settings.lease_s)
 
     return _go_on(tx, went, found, claim, prepare_host, deps)
 
@@ -241,7 +241,7 @@ def _base(job: _Job, release: Release, deps: Deps) -> Release | None:
 def _still_claimed(host: RolloutHost, deps: Deps) -> bool:
     def look(hosts: Sequence[RolloutHost]) -> list[bool]:
         with deps.store.reading() as tx:
-            return tx.hosts.still_claimed(hosts)
+            return tx.claims.still_hold(hosts)
 
     return deps.together.do(("claimed", host.rollout), host, look)
 
@@ -275,7 +275,7 @@ def deploy(rollout: RolloutId, host_id: HostId, deps: Deps) -> None:
     """Switch a prepared host, or read one whose outcome is unknown."""
 
     def claim(tx: Transaction) -> RolloutHost | None:
-        return tx.hosts.claim_activation(
+        return tx.claims.activation(
             host_id, deps.worker, deps.settings.lease_s, is_held=lambda name: _is_held(tx, name, deps)
         )
 
@@ -337,7 +337,7 @@ def _permit(host: RolloutHost, deps: Deps) -> Permit:
     # Only the first touch writes; whatever comes later just looks whether the claim still holds.
     def touch(greeted: Sequence[tuple[RolloutHost, str | None]]) -> list[float]:
         with deps.store.transaction() as tx:
-            return tx.hosts.touch(greeted, deps.settings.lease_s)
+            return tx.claims.touch(greeted, deps.settings.lease_s)
 
     def permit(greeting: Greeting) -> int:
         left = (
@@ -362,7 +362,7 @@ def _lease_left(host: RolloutHost, deps: Deps) -> float:
 
     def look(hosts: Sequence[RolloutHost]) -> list[float]:
         with deps.store.reading() as tx:
-            return tx.hosts.leases_left(hosts, deps.settings.lease_s)
+            return tx.claims.leases_left(hosts, deps.settings.lease_s)
 
     return deps.together.do(("lease", host.rollout), host, look)
 
@@ -392,7 +392,7 @@ def _order(
 def _all_switched(tx: Transaction, went: Sequence[_Went], deps: Deps) -> list[_Then]:
     """The tokens of hosts that are done go to the next ones, for the same worker and in the same transaction."""
     rollout = went[0].job.rollout
-    found = tx.hosts.next_to_activate(rollout.id, len(went))
+    found = tx.claims.next_to_activate(rollout.id, len(went))
     passed, others = went[: len(found)], went[len(found) :]
     windows = [tx.rollouts.window(rollout.id)]
     for _ in passed:
@@ -402,7 +402,7 @@ def _all_switched(tx: Transaction, went: Sequence[_Went], deps: Deps) -> list[_T
         return [_Then(_kept_and_done(tx, each)) for each in went]
 
     def claim(many: int) -> list[RolloutHost]:
-        return tx.hosts.claim_with_tokens(found[:many], deps.worker, deps.settings.lease_s)
+        return tx.claims.with_tokens(found[:many], deps.worker, deps.settings.lease_s)
 
     changes = [(each.job.host, _as_done(tx, each.job)) for each in passed]
     tx.hosts.change_all(HE.DONE, changes, who=deps.worker, counted=True)
@@ -465,7 +465,7 @@ def _not_switched(tx: Transaction, job: _Job, error: HostError) -> bool:
 def read_unknown(host: RolloutHost, deps: Deps) -> bool:
     """Read a host that went silent, sealing it, and settle it by what its journal says; never by a guess. False: not ours to read."""
     job = _begin(
-        host.rollout, lambda tx: tx.hosts.claim_reading(host.id, deps.worker, deps.settings.lease_s), deps
+        host.rollout, lambda tx: tx.claims.reading(host.id, deps.worker, deps.settings.lease_s), deps
     )
     if job is None:
         return False
@@ -622,9 +622,7 @@ def look(host: RolloutHost, deps: Deps) -> HostError | None:
 
     What kept it from being read; None also when it is not to be read, or somebody else does.
     """
-    job = _begin(
-        host.rollout, lambda tx: tx.hosts.claim_look(host.id, deps.worker, deps.settings.lease_s), deps
-    )
+    job = _begin(host.rollout, lambda tx: tx.claims.look(host.id, deps.worker, deps.settings.lease_s), deps)
     if job is None:
         return None
     status = error = None
@@ -657,7 +655,7 @@ def roll_back(rollout: RolloutId, host_id: HostId, deps: Deps) -> None:
     """Bring a touched host back to what it ran (or to the commit that a person named)."""
     job = _begin(
         rollout,
-        lambda tx: tx.hosts.claim_roll_back(host_id, deps.worker, deps.settings.lease_s),
+        lambda tx: tx.claims.roll_back(host_id, deps.worker, deps.settings.lease_s),
         deps,
         ROW_S,
     )
@@ -760,7 +758,7 @@ def _all_back(tx: Transaction, went: Sequence[_Went], deps: Deps) -> list[_Then]
     found = [host for host in tx.hosts.to_roll_back(number, len(went)) if host.id not in mine]
 
     def claim(many: int) -> list[RolloutHost]:
-        return tx.hosts.claim_to_roll_back(found[:many], deps.worker, deps.settings.lease_s)
+        return tx.claims.to_roll_back(found[:many], deps.worker, deps.settings.lease_s)
 
     going = sum(not each.last for each in went)
     # Whoever waits for the slot of a row that ends may be one of its own rollout: another one behind it would end rows for ever.

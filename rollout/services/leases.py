@@ -68,7 +68,7 @@ class LeaseKeeper:
                 if commits:
                     tx.commits.renew(self._owner, [CommitId(row) for row in commits], self._lease_s)
                 if hosts:
-                    tx.hosts.renew(self._owner, [HostId(row) for row in hosts], self._lease_s)
+                    tx.claims.renew(self._owner, [HostId(row) for row in hosts], self._lease_s)
                 if polls:
                     tx.apps.hold_polls(sorted(polls))
         except RolloutError as error:

@@ -1,8 +1,4 @@
-"""Hosts of a rollout: claims with leases and epochs, reports guarded by the claim's version, counters moved along.
-
-A claim raises the row's version, and renewing a lease does not. So a report that comes with the version of its claim is
-the claim's own, and one that was overtaken finds no row (StaleWrite).
-"""
+"""Hosts of a rollout: reports guarded by their claim's version, counters moved along."""
 
 from __future__ import annotations
 
@@ -10,17 +6,7 @@ import functools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import (
-    and_,
-    bindparam,
-    case,
-    false,
-    func,
-    or_,
-    select,
-    tuple_,
-    update,
-)
+from sqlalchemy import and_, bindparam, case, false, func, or_, select, tuple_, update
 
 from rollout.domain.counting import count, total
 from rollout.domain.model import (
@@ -45,21 +31,19 @@ from rollout.domain.states import (
 )
 from rollout.errors import StaleWrite
 from rollout.store.fleet import IS_ANOTHER, IS_IN_FLEET, ITS_FLEET_HOST, is_in_fleet
-from rollout.store.rows import columns, load, load_all, load_one, rows_of
+from rollout.store.rows import load_one, rows_of
 from rollout.store.straight import Prepared
 from rollout.store.tables import fleet_hosts, rollout_hosts, rollouts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from rollout.store.store import Transaction
 
 H, HE = HostState, HostEvent
 UNSWITCHED = (H.PENDING, H.PREPARING, H.PREPARED)
 LEASED = (H.PREPARING, H.ACTIVATING, H.ROLLING_BACK)
-PREPARING = STAGES | {RolloutState.PENDING}  # one that is planned ahead is made ready
 SWITCHING = (*sorted(STAGES), RolloutState.HALTED)  # what was begun may finish while a rollout is halted
-BACK = (RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK)
 # What these run may not be known when their rollout is over; of the first two since an earlier rollout, or attempt, and of
 # rolled back ones since the rollout before it has gone on with the host. Of any, since another machine may have its name.
 AFTERWARDS = (H.PENDING, H.PREPARED, H.UNKNOWN, H.FAILED, H.EXCLUDED, H.ROLLED_BACK, H.DONE)
@@ -77,8 +61,7 @@ class Hosts:
 
     def get(self, host: HostId) -> RolloutHost | None:
         """The host of this id."""
-        row = self._tx.run(_BY_ID, {"host": host}).first()
-        return load(RolloutHost, row, **_CONVERTERS)
+        return _if_any(self._tx.run(_BY_ID, {"host": host}).first())
 
     def of(self, rollout: RolloutId, *states: HostState) -> list[RolloutHost]:
         """The rollout's hosts in the order of activation, all or those in these states."""
@@ -101,7 +84,7 @@ class Hosts:
         """
         before = {rollout.previous, *(host.previous for host in self.canaries(rollout.id))} - {None}
         its = {"rollout": rollout.id, "positions": list(positions), "before": list(before)}
-        return load_all(RolloutHost, self._tx.connection.execute(_COMPARED, its), **_CONVERTERS)
+        return hosts_of(self._tx.connection.execute(_COMPARED, its))
 
     def sampled(self, rollout: RolloutId, positions: Sequence[int]) -> list[RolloutHost]:
         """The canary's hosts, the baseline's, and those at these positions, in the order of activation."""
@@ -158,20 +141,20 @@ class Hosts:
     def nobody_reads(self, app: AppName, name: str) -> RolloutHost | None:
         """This host, in the rollout for which it is to be looked at, now or later."""
         its = (rollout_hosts.c.app == app, rollout_hosts.c.name == name)
-        row = self._tx.connection.execute(_TO_LOOK_AT.where(*its), {"now": float("inf")}).first()
-        return load(RolloutHost, row, **_CONVERTERS)
+        row = self._tx.connection.execute(TO_LOOK_AT.where(*its), {"now": float("inf")}).first()
+        return _if_any(row)
 
     def last_touched(self, app: AppName, name: str) -> RolloutHost | None:
         """This host, in the rollout that has switched it last or was to; None when none ever was."""
         row = self._tx.connection.execute(_LAST_TOUCHED, {"its_app": app, "its_name": name}).first()
-        return load(RolloutHost, row, **_CONVERTERS)
+        return _if_any(row)
 
     def read_by_nobody(self, app: AppName) -> dict[str, RolloutHost]:
         """As `nobody_reads`, all hosts of the app, by name."""
         rows = self._tx.connection.execute(
-            _TO_LOOK_AT.where(rollout_hosts.c.app == app), {"now": float("inf")}
+            TO_LOOK_AT.where(rollout_hosts.c.app == app), {"now": float("inf")}
         )
-        return {host.name: host for host in load_all(RolloutHost, rows, **_CONVERTERS)}
+        return {host.name: host for host in hosts_of(rows)}
 
     def going_back(self, rollout: RolloutId) -> int:
         """How many touched hosts are on their way back, or have a message under way for it."""
@@ -203,17 +186,17 @@ class Hosts:
         """Whatever its touched hosts waited for, their way back does not."""
         self._tx.connection.execute(
             update(rollout_hosts)
-            .where(rollout_hosts.c.rollout == rollout, _needs_roll_back())
+            .where(rollout_hosts.c.rollout == rollout, needs_roll_back())
             .values(due_at=None)
         )
 
     def to_bring_back(self, rollout: RolloutId) -> list[RolloutHost]:
         """Touched hosts of the fleet that are not back yet, whoever works on them."""
-        return self._list(rollout_hosts.c.rollout == rollout, _needs_roll_back(), is_in_fleet())
+        return self._list(rollout_hosts.c.rollout == rollout, needs_roll_back(), is_in_fleet())
 
     def left_as_they_are(self, rollout: RolloutId) -> list[RolloutHost]:
         """Touched hosts that are not back and have left the fleet: whatever they serve by now, nobody switches them."""
-        return self._list(rollout_hosts.c.rollout == rollout, _needs_roll_back(), ~is_in_fleet())
+        return self._list(rollout_hosts.c.rollout == rollout, needs_roll_back(), ~is_in_fleet())
 
     def not_back(self, rollout: RolloutId) -> list[RolloutHost]:
         """Hosts of the fleet that could not be brought back yet."""
@@ -256,191 +239,6 @@ class Hosts:
         )
         return found.first() is not None
 
-    # -- claiming --------------------------------------------------------------------------------------------------
-
-    def claim_prepare(self, host: HostId, owner: str, lease_s: float) -> RolloutHost | None:
-        """The right to prepare this host; None when there is nothing to do."""
-        found = self._unleased(host, H.PENDING)
-        if found is None or not self._may_act(found, PREPARING):
-            return None
-        return self._claim(found, HE.PREPARE, owner, lease_s)
-
-    def claim_preparable(self, found: Sequence[RolloutHost], owner: str, lease_s: float) -> list[RolloutHost]:
-        """As `claim_prepare` for hosts that are `preparable`, of a rollout whose row is held and whose state lets them be."""
-        return self._claim_all(found, HE.PREPARE, owner, lease_s)
-
-    def claim_activation(
-        self,
-        host: HostId,
-        owner: str,
-        lease_s: float,
-        *,
-        is_held: Callable[[AppName], bool] = lambda _: False,
-    ) -> RolloutHost | None:
-        """The right to switch this host, with its token; None when there is nothing to do or no room.
-
-        `is_held`: whether automation begins nothing now, as it then does not of a rollout that is done, however old the message.
-        """
-        row = self._tx.run(_TO_ACTIVATE, {"host": host}).first()
-        if row is None or (row.lease_until or 0.0) > self._tx.now():
-            return None
-        found = _debtor(row)
-        its, canary = found[0], found[0].role is Role.CANARY
-        take = self._tx.rollouts.may_activate if its.token else self._tx.rollouts.take_token
-        if take(its.rollout, canary=canary) or self._goes_on(its, is_held):
-            return self.claim_with_tokens([found], owner, lease_s)[0]
-        if not its.token:  # its message is over: whoever finds room again does not wait for it
-            self._tx.connection.execute(_NO_ROOM, {"refused": its.id})
-        return None
-
-    def _goes_on(self, host: RolloutHost, is_held: Callable[[AppName], bool]) -> bool:
-        late = self._tx.catching_up
-        # Whoever freezes holds the app's row too: asked before, a freeze could come in between.
-        if not late.allows(host) or is_held(host.app):
-            return False
-        return host.token or late.take_token(host.rollout)
-
-    def next_to_activate(self, rollout: RolloutId, limit: int) -> list[Debtor]:
-        """The next hosts without a token that no message is under way for."""
-        rows = self._tx.run(_NEXT_TO_ACTIVATE, {"rollout": rollout, "now": self._tx.now(), "most": limit})
-        return [_debtor(row) for row in rows]
-
-    def claim_with_tokens(self, found: Sequence[Debtor], owner: str, lease_s: float) -> list[RolloutHost]:
-        """The right to switch hosts of one rollout, with tokens that are counted already."""
-        hosts = [replace(host, token=True) for host, _ in found]
-        # What was accepted was an earlier attempt's failure; and what an older rollout owes the host is this one's now.
-        values = [
-            {"token": True, "accepted": False, "owes": host.owes, "owed": host.owed}
-            | ({} if host.touched else debt)
-            for host, debt in found
-        ]
-        return self._claim_all(hosts, HE.ACTIVATE, owner, lease_s, values)
-
-    def claim_reading(self, host: HostId, owner: str, lease_s: float) -> RolloutHost | None:
-        """The right to read an unknown host, with an epoch that seals it; None when somebody else reads it."""
-        found = self._unleased(host, H.UNKNOWN)
-        if found is None or not (self._rollout_in(found.rollout, SWITCHING) or self._reads_late(found)):
-            return None
-        return self.update(
-            found,
-            lease_owner=owner,
-            lease_until=self._tx.now() + lease_s,
-            epoch=self._tx.apps.next_epoch(found.app),
-        )
-
-    def claim_look(self, host: HostId, owner: str, lease_s: float) -> RolloutHost | None:
-        """The right to look at a host after its rollout, with an epoch that seals it; None as in `to_look_at`."""
-        its = self.get(host)
-        if its is None:
-            return None
-        # First the epoch, then whether a newer rollout has the host: one that comes later is above it, and not sealed off.
-        epoch = self._tx.apps.next_epoch(its.app)
-        looks = _TO_LOOK_AT.where(rollout_hosts.c.id == bindparam("host"))
-        # A message has just been sent for it, so it is due again later: what is asked here is whether anybody has it.
-        row = self._tx.connection.execute(looks, {"host": host, "now": float("inf")}).first()
-        found = load(RolloutHost, row, **_CONVERTERS)
-        if found is None or (found.lease_until or 0.0) > self._tx.now():
-            return None
-        return self.update(found, lease_owner=owner, lease_until=self._tx.now() + lease_s, epoch=epoch)
-
-    def claim_roll_back(self, host: HostId, owner: str, lease_s: float) -> RolloutHost | None:
-        """The right to bring this host back; nobody has it once the host has left the fleet.
-
-        A host in flight is free for it as soon as a stop has sealed it: whoever held it can switch nothing any more.
-        What failed is tried again when every other host had its first try: the unreachable hold nobody up.
-        """
-        row = self._tx.run(_TO_ROLL_BACK, {"host": host}).first()
-        if row is None:
-            return None
-        found = load_one(RolloutHost, row, **_CONVERTERS)
-        again = found.state is H.ROLLBACK_FAILED
-        if again and (row.stage == RolloutState.ROLLING_BACK or (found.lease_until or 0.0) > self._tx.now()):
-            return None
-        if not self._is_free(found, row.stop_epoch):
-            return None
-        return self._claim(
-            found, HE.ROLL_BACK, owner, lease_s, unless_moot=row.stage == RolloutState.ROLLED_BACK
-        )
-
-    def claim_to_roll_back(
-        self, found: Sequence[RolloutHost], owner: str, lease_s: float
-    ) -> list[RolloutHost]:
-        """As `claim_roll_back` for hosts that are `to_roll_back`, of one rollout whose row is held; those of them that are free."""
-        stop = self._tx.run(_STOP, {"rollout": found[0].rollout}).one() if found else None
-        if stop is None or stop.state != RolloutState.ROLLING_BACK:
-            return []
-        free = [host for host in found if self._is_free(host, stop.stop_epoch)]
-        return self._claim_all(free, HE.ROLL_BACK, owner, lease_s)
-
-    def _is_free(self, host: RolloutHost, stop_epoch: Epoch | None) -> bool:
-        sealed = (host.sealed or 0) >= (stop_epoch or 1) and host.state is not H.ROLLING_BACK
-        return sealed or host.state not in LEASED or (host.lease_until or 0.0) <= self._tx.now()
-
-    def renew(self, owner: str, ids: Sequence[HostId], lease_s: float) -> None:
-        """Leases that have not run out last `lease_s` from now; not for what a stop has ended."""
-        now = self._tx.now()
-        ended = select(rollouts.c.id).where(rollouts.c.state == RolloutState.STOPPING)
-        mine = rollout_hosts.c.id.in_(ids)
-        if self._tx.is_postgresql:
-            # One whose row somebody writes has its turn next time: who writes several would wait for us, and we for him.
-            its = select(rollout_hosts.c.id).where(mine).with_for_update(skip_locked=True)
-            mine = rollout_hosts.c.id.in_(self._tx.connection.execute(its).scalars().all())
-        self._tx.connection.execute(
-            update(rollout_hosts)
-            .where(
-                mine,
-                rollout_hosts.c.lease_owner == owner,
-                rollout_hosts.c.lease_until > now,
-                rollout_hosts.c.rollout.not_in(ended),
-            )
-            .values(lease_until=now + lease_s)
-        )
-
-    def touch(self, greeted: Sequence[tuple[RolloutHost, str | None]], lease_s: float) -> list[float]:
-        """These claimed hosts greeted and run this now: they count as touched from now on, and may act for so many seconds.
-
-        0, and not touched, when the claim was taken over, ran out, or the rollout was stopped: then nothing may be sent.
-        """
-        now = self._tx.now()
-        found = {}
-        for host, current in sorted(greeted, key=lambda one: one[0].id):  # as a stop has them
-            its = {"now": now, "touched": True, "touched_at": now, "previous": current}
-            found[_claim(host)] = (host, {**_claim_of(host), **its})
-        answers = self._tx.run_each(_FIRST_TOUCH, [values for _, values in found.values()])
-        until = dict(zip(found, (answer.scalar_one_or_none() for answer in answers), strict=True))
-        for claim, (host, values) in found.items():
-            if until[claim] is None and self._tx.catching_up.allows(host):
-                until[claim] = self._tx.run(_ANY_TOUCH, values).scalar_one_or_none()
-        return [self._left(until[_claim(host)], lease_s) for host, _ in greeted]
-
-    def leases_left(self, hosts: Sequence[RolloutHost], lease_s: float) -> list[float]:
-        """As `touch`, of hosts that are touched already: nothing is written."""
-        until: dict[tuple[HostId, int], float | None] = {}
-        for back in (False, True):
-            its = [host for host in hosts if (host.state is H.ROLLING_BACK) is back]
-            answers = self._tx.run_each(_lease_left(back=back), [_claim_of(host) for host in its])
-            ends = (answer.scalar_one_or_none() for answer in answers)
-            until |= zip(map(_claim, its), ends, strict=True)
-        for host in hosts:
-            if until[_claim(host)] is None and self._tx.catching_up.allows(host):
-                until[_claim(host)] = self._tx.run(_LEASE_LEFT, _claim_of(host)).scalar_one_or_none()
-        return [self._left(until[_claim(host)], lease_s) for host in hosts]
-
-    def _left(self, until: float | None, lease_s: float) -> float:
-        return 0.0 if until is None else max(0.0, min(until - self._tx.now(), lease_s))
-
-    def still_claimed(self, hosts: Sequence[RolloutHost]) -> list[bool]:
-        """Whether each claim is the row's last, and its rollout is under way, or goes on with the host after its end."""
-        answers = self._tx.run_each(_STILL_CLAIMED, [_claim_of(host) for host in hosts])
-        return [
-            answer.first() is not None or self._still_claimed_late(host)
-            for answer, host in zip(answers, hosts, strict=True)
-        ]
-
-    def _still_claimed_late(self, host: RolloutHost) -> bool:
-        its_last = self._tx.run(_LEASE_LEFT, _claim_of(host)).first() is not None
-        return its_last and self._tx.catching_up.allows(host)
-
     # -- reporting -------------------------------------------------------------------------------------------------
 
     def change(
@@ -481,7 +279,38 @@ class Hosts:
             )
             if before != after:
                 self._tx.rollouts.move_counts(values[0][0].rollout, before, after)
-        self._take_edges(what, values, who=who)
+        self.take_edges(what, values, who=who)
+
+    def take_edges(
+        self,
+        what: HostEvent,
+        changes: Sequence[tuple[RolloutHost, dict[str, Any]]],
+        *,
+        who: str,
+        why: str | None = None,
+    ) -> list[RolloutHost]:
+        """As `change_all`, of hosts whose counters were moved; how they are then."""
+        whole = []
+        for host, values in changes:
+            state = next_host_state(host.state, what)
+            if state not in LEASED and state is not H.UNKNOWN:
+                values.setdefault("lease_owner", None)
+                # Nobody's until it is due: a second copy of a message is not the next attempt.
+                values.setdefault("lease_until", values.get("due_at"))
+            values.setdefault("due_at", None)
+            whole.append((host, {"state": state, **values}))
+        changed = self._write_all(whole)
+        for host, values in whole:
+            self._tx.record(
+                host.app,
+                f"host {host.name}",
+                what,
+                who=who,
+                why=why,
+                rollout=host.rollout,
+                states=(host.state, values["state"]),
+            )
+        return changed
 
     def set_unreadable(
         self, host: RolloutHost, *, who: str, why: str, window: int | None, **values: Any
@@ -588,113 +417,20 @@ class Hosts:
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
-    def _unleased(self, host: HostId, state: HostState) -> RolloutHost | None:
-        found = self.get(host)
-        if found is None or found.state is not state or (found.lease_until or 0.0) > self._tx.now():
-            return None
-        return found
-
-    def _may_act(self, host: RolloutHost, states: Any) -> bool:
-        return self._rollout_in(host.rollout, states) or self._tx.catching_up.allows(host)
-
-    def _reads_late(self, host: RolloutHost) -> bool:
-        """Of a rollout that is done; while nobody can read the host, `claim_look` finds out when it is back."""
-        answers = not host.unreadable or self._tx.fleet.recorded(host.app, host.name) != UNREAD
-        return answers and self._tx.catching_up.allows(host, to_read=True)
-
-    def _rollout_in(self, rollout: RolloutId, states: Any) -> bool:
-        """The rollout is in one of these states, and stays so until the transaction ends."""
-        query = _in_states(frozenset(states), locked=self._tx.is_postgresql)
-        return self._tx.run(query, {"rollout": rollout}).first() is not None
-
-    def _claim(
-        self,
-        host: RolloutHost,
-        what: HostEvent,
-        owner: str,
-        lease_s: float,
-        *,
-        unless_moot: bool = False,
-    ) -> RolloutHost | None:
-        try:
-            return self._claim_all([host], what, owner, lease_s, unless_moot=unless_moot)[0]
-        except StaleWrite:
-            if what is HE.PREPARE:
-                return None
-            raise  # counters were moved: the whole transaction must go
-
-    def _claim_all(
-        self,
-        hosts: Sequence[RolloutHost],
-        what: HostEvent,
-        owner: str,
-        lease_s: float,
-        more: Sequence[Mapping[str, Any]] | None = None,
-        *,
-        unless_moot: bool = False,
-    ) -> list[RolloutHost]:
-        """Of one rollout; `more` of their values."""
-        if not hosts:
-            return []
-        before = total(map(count, hosts))
-        after = total(count(replace(host, state=next_host_state(host.state, what))) for host in hosts)
-        if before != after:
-            self._tx.rollouts.move_counts(hosts[0].rollout, before, after)
-        epochs = self._tx.apps.next_epochs(hosts[0].app, len(hosts))
-        for host in hosts if unless_moot else ():
-            if self.touched_later(host):
-                raise StaleWrite(f"{host.name}: another rollout has it")
-        lease = {"lease_owner": owner, "lease_until": self._tx.now() + lease_s}
-        changes = []
-        for host, epoch, values in zip(hosts, epochs, more or [{}] * len(hosts), strict=True):
-            order = {"epoch": epoch} if what is HE.PREPARE else {"epoch": epoch, "operation": epoch}
-            changes.append((host, {**lease, **order, **values}))
-        return self._take_edges(what, changes, who=owner)
-
     def _take_edge(
         self, host: RolloutHost, what: HostEvent, *, who: str, why: str | None = None, **values: Any
     ) -> RolloutHost:
-        return self._take_edges(what, [(host, values)], who=who, why=why)[0]
-
-    def _take_edges(
-        self,
-        what: HostEvent,
-        changes: Sequence[tuple[RolloutHost, dict[str, Any]]],
-        *,
-        who: str,
-        why: str | None = None,
-    ) -> list[RolloutHost]:
-        whole = []
-        for host, values in changes:
-            state = next_host_state(host.state, what)
-            if state not in LEASED and state is not H.UNKNOWN:
-                values.setdefault("lease_owner", None)
-                # Nobody's until it is due: a second copy of a message is not the next attempt.
-                values.setdefault("lease_until", values.get("due_at"))
-            values.setdefault("due_at", None)
-            whole.append((host, {"state": state, **values}))
-        changed = self._write_all(whole)
-        for host, values in whole:
-            self._tx.record(
-                host.app,
-                f"host {host.name}",
-                what,
-                who=who,
-                why=why,
-                rollout=host.rollout,
-                states=(host.state, values["state"]),
-            )
-        return changed
+        return self.take_edges(what, [(host, values)], who=who, why=why)[0]
 
     def _list(self, *where: Any) -> list[RolloutHost]:
         rows = self._tx.connection.execute(_IN_ORDER.where(*where))
-        return load_all(RolloutHost, rows, **_CONVERTERS)
+        return hosts_of(rows)
 
     def _load(self, query: Prepared, **values: Any) -> list[RolloutHost]:
         return self._found(query, now=self._tx.now(), **values)
 
     def _found(self, query: Prepared, **values: Any) -> list[RolloutHost]:
-        return load_all(RolloutHost, self._tx.run(query, values), **_CONVERTERS)
+        return hosts_of(self._tx.run(query, values))
 
     def _write(self, host: RolloutHost, **values: Any) -> RolloutHost:
         return self._write_all([(host, values)])[0]
@@ -702,7 +438,7 @@ class Hosts:
     def _write_all(self, changes: Sequence[tuple[RolloutHost, Mapping[str, Any]]]) -> list[RolloutHost]:
         answers = self._tx.run_each(
             _GUARDED,
-            [{**_claim_of(host), "version": host.version + 1, **values} for host, values in changes],
+            [{**claim_of(host), "version": host.version + 1, **values} for host, values in changes],
         )
         for answer, (host, _) in zip(answers, changes, strict=True):
             if answer.rowcount != 1:
@@ -710,24 +446,26 @@ class Hosts:
         return [replace(host, version=host.version + 1, **values) for host, values in changes]
 
 
-def _claim(host: RolloutHost) -> tuple[HostId, int]:
-    """An older claim of the same host may be asked about together with the one that took it over."""
-    return host.id, host.version
-
-
-def _claim_of(host: RolloutHost) -> dict[str, Any]:
+def claim_of(host: RolloutHost) -> dict[str, Any]:
+    """The claim that this row is of, as values of `CLAIMED`."""
     return {"its_id": host.id, "its_version": host.version}
 
 
-_CONVERTERS = {"state": HostState, "role": Role}
-Debtor = tuple[RolloutHost, dict[str, Any]]  # a host, and what an older rollout owes it, as values of its row
+def host_of(row: Any) -> RolloutHost:
+    """The host of a row that begins with its columns."""
+    return load_one(RolloutHost, row, state=HostState, role=Role)
 
 
-def _debtor(row: Any) -> Debtor:
-    return load_one(RolloutHost, row, **_CONVERTERS), {"owes": row.it_owes, "owed": row.it_owed}
+def hosts_of(rows: Iterable[Any]) -> list[RolloutHost]:
+    """As `host_of`, of several."""
+    return [host_of(row) for row in rows]
 
 
-def _needs_roll_back() -> Any:
+def _if_any(row: Any) -> RolloutHost | None:
+    return None if row is None else host_of(row)
+
+
+def needs_roll_back() -> Any:
     """Switched, or possibly switched, and not back."""
     return and_(
         rollout_hosts.c.touched,
@@ -737,7 +475,7 @@ def _needs_roll_back() -> Any:
 
 def _needs_first_try() -> Any:
     """The same, and no try to bring it back has failed."""
-    return and_(_needs_roll_back(), rollout_hosts.c.state != H.ROLLBACK_FAILED)
+    return and_(needs_roll_back(), rollout_hosts.c.state != H.ROLLBACK_FAILED)
 
 
 @functools.cache
@@ -754,20 +492,10 @@ def its_rollout_is(states: Iterable[RolloutState]) -> Any:
 
 _BY_ID = Prepared(rows_of(RolloutHost, rollout_hosts).where(rollout_hosts.c.id == bindparam("host")))
 _RUNG = update(rollout_hosts).where(rollout_hosts.c.id.in_(bindparam("ids", expanding=True)))
-_NO_ROOM = (
-    update(rollout_hosts)
-    .where(
-        rollout_hosts.c.id == bindparam("refused"),
-        rollout_hosts.c.state == H.PREPARED,
-        ~rollout_hosts.c.token,
-        its_rollout_is({RolloutState.FANNING_OUT}),
-    )
-    .values(due_at=None)
-)
-_IS_DUE = or_(rollout_hosts.c.due_at.is_(None), rollout_hosts.c.due_at <= bindparam("now"))
+IS_DUE = or_(rollout_hosts.c.due_at.is_(None), rollout_hosts.c.due_at <= bindparam("now"))
 _IN_ORDER = rows_of(RolloutHost, rollout_hosts).order_by(rollout_hosts.c.position)
 _ITS_OWN = _IN_ORDER.where(rollout_hosts.c.rollout == bindparam("rollout"))
-_DUE_OF = _ITS_OWN.where(_IS_DUE)
+_DUE_OF = _ITS_OWN.where(IS_DUE)
 _CANARIES = Prepared(_ITS_OWN.where(rollout_hosts.c.role == Role.CANARY))
 _PENDING = _DUE_OF.where(rollout_hosts.c.state == H.PENDING).limit(bindparam("most"))
 _PREPARABLE = Prepared(_PENDING)
@@ -819,31 +547,8 @@ _UNDER_WAY = Prepared(
         func.count().filter(and_(rollout_hosts.c.state == H.PREPARED, ~rollout_hosts.c.token, _IS_RUNG)),
     ).where(rollout_hosts.c.rollout == bindparam("rollout"))
 )
-_WITH_DEBT = select(
-    *columns(RolloutHost, rollout_hosts),
-    func.coalesce(fleet_hosts.c.owes, false()).label("it_owes"),
-    fleet_hosts.c.owed.label("it_owed"),
-).outerjoin(fleet_hosts, ITS_FLEET_HOST)
-_TO_ACTIVATE = Prepared(
-    _WITH_DEBT.where(rollout_hosts.c.id == bindparam("host"), rollout_hosts.c.state == H.PREPARED)
-)
-_TO_ROLL_BACK = Prepared(
-    select(
-        *columns(RolloutHost, rollout_hosts), rollouts.c.stop_epoch, rollouts.c.state.label("stage")
-    ).where(
-        rollout_hosts.c.id == bindparam("host"),
-        rollouts.c.id == rollout_hosts.c.rollout,
-        rollouts.c.state.in_(BACK),
-        _needs_roll_back(),
-        is_in_fleet(),
-    )
-)
-_STOP = Prepared(select(rollouts.c.state, rollouts.c.stop_epoch).where(rollouts.c.id == bindparam("rollout")))
-_CLAIMED = and_(
-    rollout_hosts.c.id == bindparam("its_id"), rollout_hosts.c.version == bindparam("its_version")
-)
-_GUARDED = Prepared(update(rollout_hosts).where(_CLAIMED))
-_STILL_CLAIMED = Prepared(select(rollout_hosts.c.id).where(_CLAIMED, its_rollout_is(PREPARING)))
+CLAIMED = and_(rollout_hosts.c.id == bindparam("its_id"), rollout_hosts.c.version == bindparam("its_version"))
+_GUARDED = Prepared(update(rollout_hosts).where(CLAIMED))
 _NOT_BACK = (
     select(rollout_hosts.c.id)
     .where(
@@ -866,14 +571,14 @@ _NOT_SETTLED = (
 _TO_READ = Prepared(
     _IN_ORDER.where(
         rollout_hosts.c.state == H.UNKNOWN,
-        _IS_DUE,
+        IS_DUE,
         or_(rollout_hosts.c.lease_until.is_(None), rollout_hosts.c.lease_until <= bindparam("now")),
         its_rollout_is(SWITCHING),
     ).limit(bindparam("most"))
 )
 _SILENT = Prepared(
     _IN_ORDER.where(
-        rollout_hosts.c.state.in_(LEASED), rollout_hosts.c.lease_until <= bindparam("now"), _IS_DUE
+        rollout_hosts.c.state.in_(LEASED), rollout_hosts.c.lease_until <= bindparam("now"), IS_DUE
     ).limit(bindparam("most"))
 )
 _FAILED_ROLL_BACKS = Prepared(
@@ -892,16 +597,6 @@ _CURSOR = Prepared(
         ),
     )
 )
-# To one that is late nothing is sent: it is not touched.
-_IN_TIME = rollout_hosts.c.lease_until > bindparam("now")
-_FIRST_TOUCH = Prepared(
-    update(rollout_hosts)
-    .where(_CLAIMED, _IN_TIME, its_rollout_is(SWITCHING))
-    .returning(rollout_hosts.c.lease_until)
-)
-# Of a rollout that is done, when it may go on with this host.
-_ANY_TOUCH = Prepared(update(rollout_hosts).where(_CLAIMED, _IN_TIME).returning(rollout_hosts.c.lease_until))
-_LEASE_LEFT = Prepared(select(rollout_hosts.c.lease_until).where(_CLAIMED))
 # What a host runs that we never shipped to is not recorded: it is the foreign release, like the canary's.
 _RAN_BEFORE = case((fleet_hosts.c.release.is_(None), FOREIGN), else_=fleet_hosts.c.release).in_(
     bindparam("before", expanding=True)
@@ -914,14 +609,9 @@ _COMPARED = _ITS_OWN.where(
     rollout_hosts.c.state.in_(UNSWITCHED),
     ~rollout_hosts.c.touched,
     select(fleet_hosts.c.name)
-    .where(
-        ITS_FLEET_HOST,
-        or_(_RAN_BEFORE, and_(fleet_hosts.c.release == UNREAD, IS_ANOTHER)),
-    )
+    .where(ITS_FLEET_HOST, or_(_RAN_BEFORE, and_(fleet_hosts.c.release == UNREAD, IS_ANOTHER)))
     .exists(),
 )
-
-
 # A host that is done or back owes nothing any more. One that only greeted a newer rollout still owes what it owed; so
 # when that one is over, an older one's rollback goes on, unless the host runs the newer release, or nobody knows that.
 _TOUCHED_LATER = (
@@ -964,13 +654,13 @@ LAST_OF_ITS = (
     .limit(1)
     .scalar_subquery()
 )
-_TO_LOOK_AT = (
+TO_LOOK_AT = (
     rows_of(RolloutHost, rollout_hosts)
     .where(
         # Begun with the hosts: few are unread, and most rows are of done ones.
         rollout_hosts.c.id.in_(select(LAST_OF_ITS).where(fleet_hosts.c.release == UNREAD, IS_IN_FLEET)),
         rollout_hosts.c.state.in_(AFTERWARDS),
-        _IS_DUE,
+        IS_DUE,
         or_(rollout_hosts.c.lease_until.is_(None), rollout_hosts.c.lease_until <= bindparam("now")),
         its_rollout_is(FINISHED),
         # Nor of one that was planned ahead and came to nothing, while the rollout before it has the host.
@@ -983,35 +673,15 @@ _TO_LOOK_AT = (
     )
     .order_by(rollout_hosts.c.id)
 )
-_FIRST_TO_LOOK_AT = Prepared(_TO_LOOK_AT.limit(bindparam("most")))
+_FIRST_TO_LOOK_AT = Prepared(TO_LOOK_AT.limit(bindparam("most")))
 
 
-def _ready(*, canary: bool) -> Any:
+def is_ready(*, canary: bool) -> Any:
+    """Prepared, and without a token."""
     its_role = (rollout_hosts.c.role == Role.CANARY) if canary else (rollout_hosts.c.role != Role.CANARY)
     return and_(rollout_hosts.c.state == H.PREPARED, ~rollout_hosts.c.token, its_role)
 
 
 @functools.cache
 def _startable(*, canary: bool) -> Prepared:
-    return Prepared(_DUE_OF.where(_ready(canary=canary)).limit(bindparam("most")))
-
-
-_NEXT_TO_ACTIVATE = Prepared(
-    _WITH_DEBT.where(rollout_hosts.c.rollout == bindparam("rollout"), _IS_DUE, _ready(canary=False))
-    .order_by(rollout_hosts.c.position)
-    .limit(bindparam("most"))
-)
-
-
-@functools.cache
-def _lease_left(*, back: bool) -> Prepared:
-    stages = BACK if back else SWITCHING
-    return Prepared(select(rollout_hosts.c.lease_until).where(_CLAIMED, its_rollout_is(stages)))
-
-
-@functools.cache
-def _in_states(states: frozenset[RolloutState], *, locked: bool) -> Prepared:
-    query = select(rollouts.c.id).where(
-        rollouts.c.id == bindparam("rollout"), rollouts.c.state.in_(sorted(states))
-    )
-    return Prepared(query.with_for_update(read=True) if locked else query)
+    return Prepared(_DUE_OF.where(is_ready(canary=canary)).limit(bindparam("most")))

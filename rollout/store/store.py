@@ -36,6 +36,7 @@ from rollout.store import checkpoints, clock, frozen, migrate, tables
 from rollout.store.apps import HEAD_UNREAD, Apps
 from rollout.store.catching_up import CatchingUp
 from rollout.store.checks import Checks
+from rollout.store.claims import Claims
 from rollout.store.commits import Commits
 from rollout.store.fleet import Fleet
 from rollout.store.hosts import Hosts
@@ -97,6 +98,7 @@ class Transaction:
         self.checks = Checks(self)
         self.rollouts = Rollouts(self)
         self.hosts = Hosts(self)
+        self.claims = Claims(self)
         self.fleet = Fleet(self)
         self.places = Places(self)
         self.catching_up = CatchingUp(self)

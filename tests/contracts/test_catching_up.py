@@ -63,7 +63,7 @@ def test_a_claim_waits_for_what_is_decided_at_that_moment(world, monkeypatch, ot
     def try_to_claim():
         with world.store.transaction() as tx:
             row = next(host for host in tx.hosts.of(number) if host.name == AWAY)
-            claimed.append(tx.hosts.claim_activation(row.id, "w", 15.0))
+            claimed.append(tx.claims.activation(row.id, "w", 15.0))
 
     world.push()
     with world.store.reading() as tx:

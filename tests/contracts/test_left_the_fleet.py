@@ -35,7 +35,7 @@ def goes_back(world):
 
 def claim(world, number, name):
     with world.store.transaction() as tx:
-        return tx.hosts.claim_roll_back(row_of(world, number, name).id, "me", 15.0)
+        return tx.claims.roll_back(row_of(world, number, name).id, "me", 15.0)
 
 
 def test_every_question_about_a_way_back_asks_who_is_in_the_fleet(world):

@@ -3,23 +3,27 @@
 import pytest
 
 from rollout.domain.states import HostState as H
-from rollout.store import catching_up, hosts
+from rollout.store import catching_up, claims, hosts
 from tests.contracts.test_store import fanning_out
 
 
-@pytest.mark.parametrize("name", ["_PREPARABLE", "_NEXT_TO_ACTIVATE", "_BACK_AT_ONCE", "_BACK_NEXT"])
-def test_the_next_host_is_found_without_sorting_all_of_them(name, store):
+@pytest.mark.parametrize(
+    "prepared",
+    [hosts._PREPARABLE, claims._NEXT_TO_ACTIVATE, hosts._BACK_AT_ONCE, hosts._BACK_NEXT],
+    ids=["to prepare", "to activate", "back at once", "back next"],
+)
+def test_the_next_host_is_found_without_sorting_all_of_them(prepared, store):
     """A fleet of ten thousand asks ten thousand times: SQLite takes the first of its index each time."""
     if not store.url.startswith("sqlite"):
         pytest.skip("PostgreSQL plans by what the tables hold")
-    plan = steps(store, getattr(hosts, name).statement)
+    plan = steps(store, prepared.statement)
     assert plan[0] == (
         "SEARCH rollout_hosts USING INDEX ix_rollout_hosts_rollout_state_position (rollout=? AND state=?)"
     )
     assert not [step for step in plan if "B-TREE" in step]
 
 
-@pytest.mark.parametrize("statement", [catching_up._BEHIND, hosts._TO_LOOK_AT], ids=["behind", "to look at"])
+@pytest.mark.parametrize("statement", [catching_up._BEHIND, hosts.TO_LOOK_AT], ids=["behind", "to look at"])
 def test_a_hosts_other_rollouts_are_found_without_looking_through_all_of_them(statement, store):
     """Who is behind is asked every few seconds, and an installation has thousands of rows of every host."""
     if not store.url.startswith("sqlite"):

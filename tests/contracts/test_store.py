@@ -77,7 +77,7 @@ def fanning_out(store, **changes):
     rollout = a_rollout(store, RE.START, RE.CANARY_DEPLOYED, RE.CANARY_PASSED, **changes)
     with store.transaction() as tx:
         for host in tx.hosts.of(rollout.id):
-            claimed = tx.hosts.claim_prepare(host.id, "w", 15)
+            claimed = tx.claims.preparation(host.id, "w", 15)
             tx.hosts.change(claimed, HE.PREPARED, who="w")
         return rollout, tx.hosts.of(rollout.id)
 
@@ -391,7 +391,7 @@ def test_tokens_are_bounded_under_a_race(store):
 
     def start(host):
         with store.transaction() as tx:
-            if tx.hosts.claim_activation(host.id, f"w{host.id}", 15) is not None:
+            if tx.claims.activation(host.id, f"w{host.id}", 15) is not None:
                 won.append(host.name)
 
     threads = [threading.Thread(target=start, args=(host,)) for host in hosts[1:]]
@@ -411,7 +411,7 @@ def test_one_host_is_claimed_once_under_a_race(store):
 
     def start():
         with store.transaction() as tx:
-            won.append(tx.hosts.claim_activation(hosts[1].id, "w", 15))
+            won.append(tx.claims.activation(hosts[1].id, "w", 15))
 
     threads = [threading.Thread(target=_quiet, args=(start,)) for _ in range(8)]
     for thread in threads:
@@ -434,9 +434,9 @@ def test_no_host_beyond_the_canary_starts_without_a_pass(store):
     with store.transaction() as tx:
         canary, other, _ = tx.hosts.of(rollout.id)
         for host in (canary, other):
-            tx.hosts.change(tx.hosts.claim_prepare(host.id, "w", 15), HE.PREPARED, who="w")
-        assert tx.hosts.claim_activation(other.id, "w", 15) is None
-        assert tx.hosts.claim_activation(canary.id, "w", 15) is not None
+            tx.hosts.change(tx.claims.preparation(host.id, "w", 15), HE.PREPARED, who="w")
+        assert tx.claims.activation(other.id, "w", 15) is None
+        assert tx.claims.activation(canary.id, "w", 15) is not None
 
 
 @pytest.mark.parametrize("event", [RE.HALT, RE.STOP])
@@ -445,14 +445,14 @@ def test_nothing_new_starts_in_a_rollout_that_is_halted_or_stopping(store, event
     rollout, hosts = fanning_out(store)
     with store.transaction() as tx:
         tx.rollouts.change(tx.rollouts.lock(rollout.id), event, who="x")
-        assert tx.hosts.claim_activation(hosts[1].id, "w", 15) is None
+        assert tx.claims.activation(hosts[1].id, "w", 15) is None
 
 
 def test_counters_follow_the_hosts_and_can_be_recomputed(store):
     """Every change of a host moves its rollout's counters in the same transaction."""
     rollout, hosts = fanning_out(store, max_failed=2)
     with store.transaction() as tx:
-        claims = [tx.hosts.claim_activation(host.id, "w", 15) for host in hosts[1:]]
+        claims = [tx.claims.activation(host.id, "w", 15) for host in hosts[1:]]
         tx.hosts.change(claims[0], HE.DONE, who="w", token=False)
         tx.hosts.change(claims[1], HE.LOSE, who="w")
     with store.transaction() as tx:
@@ -501,7 +501,7 @@ def test_one_ring_serves_all_outcomes_since_the_last_count(store):
     rollout, hosts = fanning_out(store, max_failed=2)
     with store.transaction() as tx:
         tx.rollouts.set_counting(rollout.id, counting=False)
-        claims = [tx.hosts.claim_activation(host.id, "w", 15) for host in hosts[1:]]
+        claims = [tx.claims.activation(host.id, "w", 15) for host in hosts[1:]]
         _, first = tx.hosts.change(claims[0], HE.DONE, who="w", token=False)
         _, second = tx.hosts.change(claims[1], HE.DONE, who="w", token=False)
     assert (first, second) == (True, False)
@@ -511,12 +511,12 @@ def test_a_permit_marks_the_host_touched_and_remembers_what_it_ran(store, now):
     """Whoever got a permit counts as touched; a second attempt does not forget what was there at first."""
     _, hosts = fanning_out(store)
     with store.transaction() as tx:
-        claim = tx.hosts.claim_activation(hosts[1].id, "w", 15)
-        (left,) = tx.hosts.touch([(claim, "f" * 40)], 15)
+        claim = tx.claims.activation(hosts[1].id, "w", 15)
+        (left,) = tx.claims.touch([(claim, "f" * 40)], 15)
         assert 0 < left <= 15
         touched = tx.hosts.get(claim.id)
         assert (touched.touched, touched.previous) == (True, "f" * 40)
-        tx.hosts.leases_left([touched], 15)
+        tx.claims.leases_left([touched], 15)
         assert tx.hosts.get(claim.id).previous == "f" * 40
 
 
@@ -524,17 +524,17 @@ def test_no_permit_after_the_lease_or_after_a_stop(store, now):
     """A worker that was paused too long, or whose rollout was stopped, gets no answer for the host."""
     rollout, hosts = fanning_out(store, max_failed=3)
     with store.transaction() as tx:
-        claim, other = (tx.hosts.claim_activation(host.id, "w", 15) for host in hosts[1:])
+        claim, other = (tx.claims.activation(host.id, "w", 15) for host in hosts[1:])
     now["s"] += 16
     with store.transaction() as tx:
-        assert tx.hosts.touch([(claim, None)], 15) == [0.0]
+        assert tx.claims.touch([(claim, None)], 15) == [0.0]
     now["s"] -= 16
     with store.reading() as tx:
         assert not tx.hosts.get(claim.id).touched
     with store.transaction() as tx:
         tx.rollouts.change(tx.rollouts.lock(rollout.id), RE.STOP, who="ann")
     with store.transaction() as tx:
-        assert tx.hosts.touch([(other, None)], 15) == [0.0]
+        assert tx.claims.touch([(other, None)], 15) == [0.0]
     with store.reading() as tx:
         assert not tx.hosts.get(other.id).touched
 
@@ -544,20 +544,20 @@ def test_a_claim_that_was_taken_over_has_no_part_in_what_the_newer_one_may(store
     """I2: of two claims of one host that ask together, in whatever order, only the row's last may act, and for as long as its lease lasts."""
     _, hosts = fanning_out(store)
     with store.transaction() as tx:
-        newer = tx.hosts.claim_activation(hosts[1].id, "w", 15)
+        newer = tx.claims.activation(hosts[1].id, "w", 15)
         older = replace(newer, version=newer.version - 1)
-        assert tx.hosts.touch([(older, None), (newer, None)][::way], 15) == [0.0, 15.0][::way]
-        assert tx.hosts.leases_left([older, newer][::way], 15) == [0.0, 15.0][::way]
+        assert tx.claims.touch([(older, None), (newer, None)][::way], 15) == [0.0, 15.0][::way]
+        assert tx.claims.leases_left([older, newer][::way], 15) == [0.0, 15.0][::way]
 
 
 def test_a_stop_ends_the_renewal_of_leases(store, now):
     """A worker that goes on renewing cannot hold up a stop."""
     rollout, hosts = fanning_out(store)
     with store.transaction() as tx:
-        claim = tx.hosts.claim_activation(hosts[1].id, "w", 15)
+        claim = tx.claims.activation(hosts[1].id, "w", 15)
         tx.rollouts.change(tx.rollouts.lock(rollout.id), RE.STOP, who="ann")
         now["s"] += 10
-        tx.hosts.renew("w", [claim.id], 15)
+        tx.claims.renew("w", [claim.id], 15)
         assert tx.hosts.get(claim.id).lease_until == 1015.0
 
 
@@ -786,7 +786,7 @@ def test_leases_of_another_boot_are_void(tmp_path, monkeypatch):
     store.prepare()
     rollout, hosts = fanning_out(store)
     with store.transaction() as tx:
-        tx.hosts.claim_activation(hosts[1].id, "w", 15)
+        tx.claims.activation(hosts[1].id, "w", 15)
     monkeypatch.setattr(store_clock, "boot_of", lambda _connection: "another")
     store.prepare()
     with store.reading() as tx:

@@ -26,7 +26,7 @@ def fanning_out(tx, *, status="pass"):
     for event in (RE.START, RE.CANARY_DEPLOYED, RE.CANARY_PASSED):
         rollout = tx.rollouts.change(rollout, event, who="test", canary_status=status)
     for host in tx.hosts.of(rollout.id):
-        tx.hosts.change(tx.hosts.claim_prepare(host.id, "w", 15), HE.PREPARED, who="w")
+        tx.hosts.change(tx.claims.preparation(host.id, "w", 15), HE.PREPARED, who="w")
     return rollout, tx.hosts.of(rollout.id)
 
 
@@ -34,11 +34,11 @@ def test_a_claim_asks_for_the_hosts_state(store):
     """A message about a host that is elsewhere by now finds nothing to do, and is no error."""
     with store.transaction() as tx:
         _, (_, host, _) = fanning_out(tx)
-        assert tx.hosts.claim_prepare(host.id, "w", 15) is None
-        assert tx.hosts.claim_reading(host.id, "w", 15) is None
-        claim = tx.hosts.claim_activation(host.id, "w", 15)
+        assert tx.claims.preparation(host.id, "w", 15) is None
+        assert tx.claims.reading(host.id, "w", 15) is None
+        claim = tx.claims.activation(host.id, "w", 15)
         tx.hosts.change(claim, HE.DONE, who="w", token=False)
-        for again in (tx.hosts.claim_prepare, tx.hosts.claim_activation, tx.hosts.claim_reading):
+        for again in (tx.claims.preparation, tx.claims.activation, tx.claims.reading):
             assert again(host.id, "w", 15) is None
         assert tx.hosts.get(host.id).state is H.DONE
 
@@ -47,20 +47,20 @@ def test_a_fan_out_without_a_pass_in_its_row_starts_nothing(store):
     """I11: whatever brought it into this state, without the PASS no host beyond the canary is switched."""
     with store.transaction() as tx:
         _, (_, host, _) = fanning_out(tx, status="inconclusive")
-        assert tx.hosts.claim_activation(host.id, "w", 15) is None
+        assert tx.claims.activation(host.id, "w", 15) is None
 
 
 def test_a_host_that_waits_for_its_retry_does_not_start_while_halted(store):
     """Its token is no right to start: the rollout's state is asked again."""
     with store.transaction() as tx:
         rollout, (_, host, _) = fanning_out(tx)
-        claim = tx.hosts.claim_activation(host.id, "w", 15)
+        claim = tx.claims.activation(host.id, "w", 15)
         tx.hosts.change(claim, HE.RETRY, who="w", attempt=2)
         assert tx.hosts.get(host.id).token
         tx.rollouts.change(
             tx.rollouts.get(rollout.id), RE.HALT, who="w", halted_stage=rollout.state, canary_status="pass"
         )
-        assert tx.hosts.claim_activation(host.id, "w", 15) is None
+        assert tx.claims.activation(host.id, "w", 15) is None
 
 
 def test_a_prepare_learns_that_it_is_no_longer_wanted(store):
@@ -69,18 +69,18 @@ def test_a_prepare_learns_that_it_is_no_longer_wanted(store):
         rollout, (_, host, _) = fanning_out(tx)
         tx.hosts.change(host, HE.ACTIVATE, who="w")
         back = tx.hosts.change(tx.hosts.get(host.id), HE.PREPARE_AGAIN, who="w")[0]
-        claim = tx.hosts.claim_prepare(back.id, "w", 15)
-        assert all(tx.hosts.still_claimed([claim]))
-        assert not any(tx.hosts.still_claimed([back]))
+        claim = tx.claims.preparation(back.id, "w", 15)
+        assert all(tx.claims.still_hold([claim]))
+        assert not any(tx.claims.still_hold([back]))
         tx.rollouts.change(tx.rollouts.get(rollout.id), RE.STOP, who="ann")
-        assert not any(tx.hosts.still_claimed([claim]))
+        assert not any(tx.claims.still_hold([claim]))
 
 
 def test_every_edge_of_a_host_has_its_event(store):
     """I7: who, from where, to where, in the order in which it happened."""
     with store.transaction() as tx:
         rollout, (_, host, _) = fanning_out(tx)
-        tx.hosts.change(tx.hosts.claim_activation(host.id, "w7", 15), HE.FAIL, who="w7", why="boom")
+        tx.hosts.change(tx.claims.activation(host.id, "w7", 15), HE.FAIL, who="w7", why="boom")
         events = [event for event in tx.events.of_rollout(rollout.id) if event.subject == "host web1"]
     assert [(event.before, event.after) for event in events] == [
         ("pending", "preparing"),
@@ -109,7 +109,7 @@ def test_a_late_report_records_nothing_over_a_newer_claims(store):
     newer = "b" * 40
     with store.transaction() as tx:
         _, (_, host, _) = fanning_out(tx)
-        old = tx.hosts.claim_activation(host.id, "w", 15)
+        old = tx.claims.activation(host.id, "w", 15)
         new = replace(old, epoch=old.epoch + 1, operation=old.epoch + 1)
         tx.fleet.runs(new, newer, settled=True)
         tx.fleet.runs(old, SHA, settled=True)
@@ -129,9 +129,9 @@ def test_what_a_host_owes_is_the_next_claims_until_it_is_settled(store):
         _, (_, host, _) = fanning_out(tx)
         earlier = replace(host, epoch=1, operation=1)
         tx.fleet.owe(earlier, None)
-        claim = tx.hosts.claim_activation(host.id, "w", 15)
+        claim = tx.claims.activation(host.id, "w", 15)
         assert (claim.owes, claim.owed) == (True, None)
-        tx.hosts.touch([(claim, SHA)], 15)
+        tx.claims.touch([(claim, SHA)], 15)
         touched = tx.hosts.get(claim.id)
         assert (touched.previous, touched.way_back) == (SHA, None)
         tx.fleet.runs(claim, SHA)
@@ -151,12 +151,12 @@ def test_a_permit_gives_no_more_than_what_is_left_of_the_lease(store, monkeypatc
     monkeypatch.setattr(store_clock, "own_seconds", lambda: now[0])
     with store.transaction() as tx:
         _, (_, host, _) = fanning_out(tx)
-        claim = tx.hosts.claim_activation(host.id, "w", 15)
-        assert tx.hosts.touch([(claim, None)], 15)[0] == pytest.approx(15)
+        claim = tx.claims.activation(host.id, "w", 15)
+        assert tx.claims.touch([(claim, None)], 15)[0] == pytest.approx(15)
         now[0] += 12
-        assert tx.hosts.touch([(claim, None)], 15)[0] == pytest.approx(3)
+        assert tx.claims.touch([(claim, None)], 15)[0] == pytest.approx(3)
         touched = replace(claim, touched=True)
-        assert tx.hosts.leases_left([touched], 15)[0] == pytest.approx(3)
+        assert tx.claims.leases_left([touched], 15)[0] == pytest.approx(3)
         now[0] += 3
-        assert tx.hosts.touch([(claim, None)], 15) == [0.0]
-        assert tx.hosts.leases_left([touched], 15) == [0.0]
+        assert tx.claims.touch([(claim, None)], 15) == [0.0]
+        assert tx.claims.leases_left([touched], 15) == [0.0]

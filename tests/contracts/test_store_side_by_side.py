@@ -42,7 +42,7 @@ def fanning_out(store):
         rollout = tx.rollouts.add(plan, why="test")
         for event in (RE.START, RE.CANARY_DEPLOYED, RE.CANARY_PASSED):
             rollout = tx.rollouts.change(rollout, event, who="test", canary_status="pass")
-        claims = [tx.hosts.claim_prepare(host.id, "w", 15) for host in tx.hosts.of(rollout.id)[:2]]
+        claims = [tx.claims.preparation(host.id, "w", 15) for host in tx.hosts.of(rollout.id)[:2]]
     return rollout, claims
 
 
@@ -129,7 +129,7 @@ def test_no_prepare_begins_beside_a_stop(store):
     rollout, _ = fanning_out(store)
     with store.reading() as tx:
         pending = tx.hosts.of(rollout.id, HostState.PENDING)[0]
-    beside = Beside(store, lambda tx: tx.hosts.claim_prepare(pending.id, "w", 15))
+    beside = Beside(store, lambda tx: tx.claims.preparation(pending.id, "w", 15))
     with store.transaction() as tx:
         tx.rollouts.change(tx.rollouts.lock(rollout.id), RE.STOP, who="ann")
         beside.begin(tx)
@@ -159,7 +159,7 @@ def test_a_host_lost_before_the_machine_started_anew_is_timed_from_then(tmp_path
     rollout, claims = fanning_out(store)
     with store.transaction() as tx:
         tx.hosts.change(claims[0], HE.PREPARED, who="w")
-        claim = tx.hosts.claim_activation(tx.hosts.of(rollout.id)[0].id, "w", 15)
+        claim = tx.claims.activation(tx.hosts.of(rollout.id)[0].id, "w", 15)
         assert claim is None  # the canary's turn is over
         tx.hosts.update(tx.hosts.of(rollout.id)[0], lost_at=9_999_999.0)
     monkeypatch.setattr(store_clock, "boot_of", lambda _connection: "another")
@@ -181,10 +181,10 @@ def two_rollouts(store, old_state):
             for event in (RE.START, RE.CANARY_DEPLOYED, RE.CANARY_PASSED):
                 rollout = tx.rollouts.change(rollout, event, who="test", canary_status="pass")
             (host,) = tx.hosts.of(rollout.id)
-            host, _ = tx.hosts.change(tx.hosts.claim_prepare(host.id, "w", 15), HE.PREPARED, who="w")
+            host, _ = tx.hosts.change(tx.claims.preparation(host.id, "w", 15), HE.PREPARED, who="w")
             if sha == SHA:
-                claim = tx.hosts.claim_activation(host.id, "w", 15)
-                tx.hosts.touch([(claim, None)], 15)
+                claim = tx.claims.activation(host.id, "w", 15)
+                tx.claims.touch([(claim, None)], 15)
                 touched = tx.hosts.get(claim.id)
                 host, _ = tx.hosts.change(touched, HE.DONE, who="w", token=False)
                 if old_state is HostState.ROLLBACK_FAILED:
@@ -200,16 +200,16 @@ def test_an_old_rollback_does_not_begin_beside_a_newer_rollouts_claim(store):
     """I2: the newer claim is not committed yet when the old rollback looks for it; the rollback does not get above it."""
     old, new = two_rollouts(store, HostState.ROLLBACK_FAILED)
     with store.transaction() as tx:
-        claim = tx.hosts.claim_activation(new.id, "w", 15)
+        claim = tx.claims.activation(new.id, "w", 15)
         assert claim is not None
-        beside = Beside(store, lambda tx: tx.hosts.claim_roll_back(old.id, "v", 15))
+        beside = Beside(store, lambda tx: tx.claims.roll_back(old.id, "v", 15))
         beside.begin(tx)
     beside.end()
     assert beside.result is None
     assert beside.error is None or isinstance(beside.error, StaleWrite)
     with store.transaction() as tx:  # where the newer one comes to nothing, the older one goes on
         tx.hosts.change(claim, HE.FOUND_UNTOUCHED, who="w", token=False)
-        again = tx.hosts.claim_roll_back(old.id, "v", 15)
+        again = tx.claims.roll_back(old.id, "v", 15)
         assert again is not None
         assert again.operation > claim.operation
 
@@ -218,8 +218,8 @@ def test_an_old_rollback_that_was_first_is_below_a_newer_rollouts_claim(store):
     """I2: whichever comes first, the newer rollout's order is the one that the host's fence lets stand."""
     old, new = two_rollouts(store, HostState.ROLLBACK_FAILED)
     with store.transaction() as tx:
-        first = tx.hosts.claim_roll_back(old.id, "v", 15)
-        beside = Beside(store, lambda tx: tx.hosts.claim_activation(new.id, "w", 15))
+        first = tx.claims.roll_back(old.id, "v", 15)
+        beside = Beside(store, lambda tx: tx.claims.activation(new.id, "w", 15))
         beside.begin(tx)
     assert beside.end().error is None
     assert beside.result.operation > first.operation
@@ -229,8 +229,8 @@ def test_no_look_back_begins_above_a_newer_rollouts_claim(store):
     """A reading for an old rollout has no epoch above an order of a rollout that is planned beside it: it would seal it off."""
     old, _ = two_rollouts(store, HostState.DONE)
     with store.transaction() as tx:
-        assert tx.hosts.claim_look(old.id, "w", 15) is None
-        assert tx.hosts.claim_look(old.id + 99, "w", 15) is None
+        assert tx.claims.look(old.id, "w", 15) is None
+        assert tx.claims.look(old.id + 99, "w", 15) is None
 
 
 class Whole(Beside):
@@ -265,9 +265,9 @@ def one_switches_and_one_waits(store):
     rollout, claims = fanning_out(store)
     with store.transaction() as tx:
         tx.hosts.change(claims[1], HE.PREPARED, who="w")
-        last = tx.hosts.claim_prepare(tx.hosts.of(rollout.id)[2].id, "w", 15)
+        last = tx.claims.preparation(tx.hosts.of(rollout.id)[2].id, "w", 15)
         tx.hosts.change(last, HE.PREPARED, who="w")
-        switching = tx.hosts.claim_activation(claims[1].id, "w", 15)
+        switching = tx.claims.activation(claims[1].id, "w", 15)
         tx.hosts.update(tx.hosts.get(claims[0].id), state=HostState.DONE)
         rollout = tx.rollouts.get(rollout.id)
     return rollout, job_of(rollout, switching)
@@ -307,7 +307,7 @@ def test_who_settles_a_silent_host_and_who_reports_on_it_do_not_wait_for_each_ot
 
 
 def next_back(tx, rollout, owner):
-    (claim,) = tx.hosts.claim_to_roll_back(tx.hosts.to_roll_back(rollout.id, 1), owner, 15)
+    (claim,) = tx.claims.to_roll_back(tx.hosts.to_roll_back(rollout.id, 1), owner, 15)
     return claim
 
 
@@ -382,7 +382,7 @@ def test_a_hotfix_and_a_prepare_of_what_it_sets_aside_do_not_wait_for_each_other
         with store.transaction() as tx:
             tx.rollouts.hold(rollout.id)
             beside.begin(tx)
-            tx.hosts.claim_prepare(host.id, "w", 15)
+            tx.claims.preparation(host.id, "w", 15)
         assert beside.end().error is None
     with store.reading() as tx:
         assert tx.rollouts.get(rollout.id).state is RolloutState.ERROR

@@ -19,7 +19,7 @@ from rollout.domain.model import BranchCommit, Member, Release, Role
 from rollout.domain.states import CommitState, HostState, RolloutState
 from rollout.domain.verdict import Interval
 from rollout.errors import Conflict, ServiceUnavailable
-from rollout.store import apps, checks, commits, fleet, hosts, journal, rollouts, store, straight
+from rollout.store import apps, checks, claims, commits, fleet, hosts, journal, rollouts, store, straight
 from rollout.store.rollouts import Planned
 from rollout.store.straight import Prepared
 from rollout.store.tables import deliveries, facts, fleet_hosts, rollout_hosts
@@ -86,16 +86,16 @@ RUNS = {
     "to be read": (hosts._TO_READ, {"now": 1e12, "most": 2}),
     "startable": (hosts._startable(canary=False), {**DUE, "most": 2}),
     "startable canary": (hosts._startable(canary=True), {**DUE, "most": 2}),
-    "to activate": (hosts._TO_ACTIVATE, {"host": 2}),
-    "the next to activate": (hosts._NEXT_TO_ACTIVATE, {**DUE, "most": 2}),
-    "to roll back": (hosts._TO_ROLL_BACK, {"host": 3}),
-    "still claimed": (hosts._STILL_CLAIMED, CLAIM),
-    "a lease": (hosts._LEASE_LEFT, CLAIM),
-    "a lease of a stage": (hosts._lease_left(back=False), CLAIM),
-    "a lease on the way back": (hosts._lease_left(back=True), CLAIM),
-    "in these states": (hosts._in_states(frozenset(hosts.SWITCHING), locked=False), {"rollout": 1}),
+    "to activate": (claims._TO_ACTIVATE, {"host": 2}),
+    "the next to activate": (claims._NEXT_TO_ACTIVATE, {**DUE, "most": 2}),
+    "to roll back": (claims._TO_ROLL_BACK, {"host": 3}),
+    "still claimed": (claims._STILL_CLAIMED, CLAIM),
+    "a lease": (claims._LEASE_LEFT, CLAIM),
+    "a lease of a stage": (claims._lease_left(back=False), CLAIM),
+    "a lease on the way back": (claims._lease_left(back=True), CLAIM),
+    "in these states": (claims._in_states(frozenset(hosts.SWITCHING), locked=False), {"rollout": 1}),
     "in these states, locked": (
-        hosts._in_states(frozenset(hosts.SWITCHING), locked=True),
+        claims._in_states(frozenset(hosts.SWITCHING), locked=True),
         {"rollout": 1},
     ),
     "a claim": (
@@ -104,11 +104,11 @@ RUNS = {
     ),
     "another one's claim": (hosts._GUARDED, {**CLAIM, "its_version": 9, "state": "done"}),
     "a first touch": (
-        hosts._FIRST_TOUCH,
+        claims._FIRST_TOUCH,
         {**CLAIM, "now": 1.0, "touched": True, "touched_at": 3.5, "previous": None},
     ),
     "any touch": (
-        hosts._ANY_TOUCH,
+        claims._ANY_TOUCH,
         {**CLAIM, "now": 1.0, "touched": True, "touched_at": 3.5, "previous": SHA},
     ),
     "a report": (fleet._FLEET_REPORT, {**REPORT, "owes": True, "owed": None, "operation": 7}),
@@ -220,7 +220,7 @@ RUNS = {
         store._ANY_TOO_LATE,
         {"now": 1.0, "longest_s": 900.0, "stage_s": 60.0, "pace": 0.1},
     ),
-    "a stop": (hosts._STOP, {"rollout": 1}),
+    "a stop": (claims._STOP, {"rollout": 1}),
     "counts": (
         rollouts._move_counts(("done", "in_flight"), window=True),
         {"rollout": 1, "done_more": 1, "in_flight_more": -1, "new_window": 3},
@@ -249,24 +249,24 @@ EACH = {
         ],
     ),
     "first touches": (
-        hosts._FIRST_TOUCH,
+        claims._FIRST_TOUCH,
         [
             {"its_id": n, "its_version": 1, "now": now, "touched": True, "touched_at": 3.5, "previous": None}
             for n, now in [(2, 1.0), (1, 1.0), (3, 1.0)]
         ],
     ),
     "late touches": (
-        hosts._ANY_TOUCH,
+        claims._ANY_TOUCH,
         [
             {"its_id": n, "its_version": 1, "now": now, "touched": True, "touched_at": 3.5, "previous": SHA}
             for n, now in [(1, 13.0), (3, 1.0)]
         ],
     ),
-    "leases": (hosts._LEASE_LEFT, [{"its_id": n, "its_version": 1} for n in (3, 99, 1, 2)]),
-    "claims that are so still": (hosts._STILL_CLAIMED, [{"its_id": n, "its_version": 1} for n in (3, 1)]),
-    "leases of a stage": (hosts._lease_left(back=False), [{"its_id": n, "its_version": 1} for n in (3, 1)]),
+    "leases": (claims._LEASE_LEFT, [{"its_id": n, "its_version": 1} for n in (3, 99, 1, 2)]),
+    "claims that are so still": (claims._STILL_CLAIMED, [{"its_id": n, "its_version": 1} for n in (3, 1)]),
+    "leases of a stage": (claims._lease_left(back=False), [{"its_id": n, "its_version": 1} for n in (3, 1)]),
     "leases on the way back": (
-        hosts._lease_left(back=True),
+        claims._lease_left(back=True),
         [{"its_id": n, "its_version": 1} for n in (3, 1)],
     ),
     "releases": (
@@ -493,7 +493,11 @@ def test_none_at_once_ask_nothing(untouched):
 def test_every_prepared_statement_is_compared():
     """A statement that is added to these modules is one that is compared here."""
     compared = {id(prepared.statement) for prepared, _ in [*RUNS.values(), *EACH.values()]}
-    known = [(m, name) for m in (apps, checks, commits, fleet, hosts, journal, rollouts) for name in vars(m)]
+    known = [
+        (m, name)
+        for m in (apps, checks, claims, commits, fleet, hosts, journal, rollouts)
+        for name in vars(m)
+    ]
     missing = [
         f"{module.__name__}.{name}"
         for module, name in known
@@ -514,7 +518,7 @@ def test_an_epoch_comes_out_of_its_update(seeded):
 def test_columns_have_their_names(untouched):
     """Rows are asked for columns by their labels, and cut."""
     with untouched.reading() as tx:
-        row = tx.run(hosts._TO_ACTIVATE, {"host": 2}).one()
+        row = tx.run(claims._TO_ACTIVATE, {"host": 2}).one()
         assert (row.it_owes, row.it_owed, row.name, row[:2]) == (True, SHA, "web2", (2, 1))
 
 

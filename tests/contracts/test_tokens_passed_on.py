@@ -75,17 +75,17 @@ def test_the_next_host_is_claimed_with_it(store):
     """The done host's successor has the token, its own epoch and lease, and nobody else gets a second one."""
     rollout, hosts = fanning_out(store, names=("web1", "web2", "web3", "web4"))
     with store.transaction() as tx:
-        first = tx.hosts.claim_activation(hosts[1].id, "me", 15)
+        first = tx.claims.activation(hosts[1].id, "me", 15)
         assert first is not None
     with store.transaction() as tx:
-        found = tx.hosts.next_to_activate(rollout.id, 1)
+        found = tx.claims.next_to_activate(rollout.id, 1)
         assert tx.rollouts.pass_tokens_on(rollout.id, [1], 1)
-        (second,) = tx.hosts.claim_with_tokens(found, "me", 15)
+        (second,) = tx.claims.with_tokens(found, "me", 15)
     assert (second.name, second.state, second.token) == ("web3", HostState.ACTIVATING, True)
     assert (second.epoch or 0) > (first.epoch or 0)
     with store.transaction() as tx:
         assert tx.rollouts.get(rollout.id).in_flight == 1
-        assert tx.hosts.claim_activation(hosts[3].id, "another", 15) is None
+        assert tx.claims.activation(hosts[3].id, "another", 15) is None
 
 
 def test_a_fleet_goes_from_host_to_host_and_back(tmp_path, monkeypatch, database):

@@ -36,9 +36,11 @@ from rollout.services import (
     stopping,
 )
 from rollout.services.targets import target_of
+from rollout.store import claims as claims_store
 from rollout.store import fleet as fleet_store
 from rollout.store import hosts as hosts_store
 from rollout.store import rollouts as rollouts_store
+from rollout.store.claims import Claims
 from rollout.store.commits import Commits
 from rollout.store.fleet import Fleet
 from rollout.store.hosts import Hosts
@@ -476,15 +478,16 @@ def no_version_guard(patch):
 
 def no_state_guard(patch):
     def unleased(self, host, _state):
-        return self.get(host)
+        return self._tx.hosts.get(host)
 
     def anything(_state, what):
         return next(edges[what] for edges in HOSTS.values() if what in edges)
 
-    patch.setattr(Hosts, "_unleased", unleased)
-    whatever = hosts_store._WITH_DEBT.where(hosts_table.c.id == bindparam("host"))
-    patch.setattr(hosts_store, "_TO_ACTIVATE", Prepared(whatever))
-    patch.setattr(hosts_store, "next_host_state", anything)
+    patch.setattr(Claims, "_unleased", unleased)
+    whatever = claims_store._WITH_DEBT.where(hosts_table.c.id == bindparam("host"))
+    patch.setattr(claims_store, "_TO_ACTIVATE", Prepared(whatever))
+    for module in (hosts_store, claims_store):
+        patch.setattr(module, "next_host_state", anything)
 
 
 def no_stage_guard(patch):
@@ -580,14 +583,14 @@ def hosts_are_not_told_of_debts(patch):
 
 def accepted_for_ever(patch):
     patch.setattr(hosts, "_UNTOUCHED", hosts._FOUND)
-    true = Hosts._claim_all
+    true = Claims._claim_all
 
     def claim(self, hosts, what, owner, lease_s, more=None, **options):
         for values in more or ():
             values.pop("accepted", None)
         return true(self, hosts, what, owner, lease_s, more, **options)
 
-    patch.setattr(Hosts, "_claim_all", claim)
+    patch.setattr(Claims, "_claim_all", claim)
 
 
 def retry_takes_unread_for_untouched(patch):
@@ -612,7 +615,8 @@ def unknown_is_not_counted(patch):
     def without(true):
         return lambda *host, **its: dataclasses.replace(true(*host, **its), unknown=0, unreadable=0)
 
-    patch.setattr(hosts_store, "count", without(hosts_store.count))
+    for module in (hosts_store, claims_store):
+        patch.setattr(module, "count", without(module.count))
     patch.setattr(rollouts_store, "count_of", without(rollouts_store.count_of))
 
 

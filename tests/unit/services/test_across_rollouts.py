@@ -130,7 +130,7 @@ def test_a_retry_that_died_while_a_newer_rollout_claimed_the_host_is_made_again(
     until_prepared(world, new)
     world.seconds = max(world.seconds, row_of(world, old).due_at)
     with world.store.transaction() as tx:
-        claim = tx.hosts.claim_roll_back(row_of(world, old).id, "killed", 10.0)
+        claim = tx.claims.roll_back(row_of(world, old).id, "killed", 10.0)
 
     def away(*_):
         world.seconds = claim.lease_until + 0.5

@@ -379,7 +379,7 @@ def test_hosts_are_handed_out_for_their_way_back_until_one_waits(wide, monkeypat
     messages = hand_out(wide)
     assert not stopping.ring_roll_backs(2, wide.deps)
     with wide.store.transaction() as tx:
-        assert all(tx.hosts.claim_roll_back(entry[2][1], "somebody", 60.0) for entry in messages)
+        assert all(tx.claims.roll_back(entry[2][1], "somebody", 60.0) for entry in messages)
     assert len(stopping.ring_roll_backs(2, wide.deps)) == 3
     assert not stopping.ring_roll_backs(2, wide.deps)
 
@@ -396,7 +396,7 @@ def test_a_host_that_found_no_room_is_not_waited_for_when_there_is_some(wide):
     with wide.store.transaction() as tx:
         its = {name: getattr(true, name) for name in ("failed", "in_flight", "window")}
         tx.rollouts.update(tx.rollouts.lock(true.id), **its)
-        assert entry[2][1] in [host.id for host, _ in tx.hosts.next_to_activate(true.id, HOSTS)]
+        assert entry[2][1] in [host.id for host, _ in tx.claims.next_to_activate(true.id, HOSTS)]
         tx.rollouts.change(tx.rollouts.lock(true.id), RolloutEvent.STOP, who="ann")
         tx.hosts.rung([entry[2][1]], 10.0)
     wide.step(entry)

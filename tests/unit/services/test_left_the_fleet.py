@@ -163,7 +163,7 @@ def test_what_a_silent_worker_had_begun_to_bring_back_is_over_when_it_leaves(wor
     two_releases(world)
     number = stopping.roll_back_done(app(world), world.deps, to=None, who="ann", why="slow").id
     with world.store.transaction() as tx:
-        assert tx.hosts.claim_roll_back(row_of(world, number).id, "gone", 15.0) is not None
+        assert tx.claims.roll_back(row_of(world, number).id, "gone", 15.0) is not None
     out_of_the_inventory(world, monkeypatch, SLOW)
     with world.store.transaction() as tx:
         tx.fleet.take_stock("shop", world.fleet.members(app(world)))

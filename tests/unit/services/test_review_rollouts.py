@@ -153,7 +153,7 @@ def test_a_rollback_that_fell_silent_is_left_to_the_newer_rollout(world):
     with world.store.transaction() as tx:
         lame = next(host for host in tx.hosts.of(old) if host.name == "web01")
         world.seconds = lame.due_at
-        assert tx.hosts.claim_roll_back(lame.id, "dead worker", 1.0).state is HostState.ROLLING_BACK
+        assert tx.claims.roll_back(lame.id, "dead worker", 1.0).state is HostState.ROLLING_BACK
         renewed = world.seconds + 10_000
         tx.hosts.update(tx.hosts.get(lame.id), lease_until=renewed)
     fix = world.push(f"This reverts commit {bad}.")
@@ -227,7 +227,7 @@ def test_a_silent_rollback_is_not_rung_at_every_sweep(world):
     with world.store.transaction() as tx:
         lame = next(host for host in tx.hosts.of(old) if host.name == "web01")
         world.seconds = lame.due_at
-        tx.hosts.claim_roll_back(lame.id, "dead worker", 1.0)
+        tx.claims.roll_back(lame.id, "dead worker", 1.0)
     world.seconds += 2
     world.bell.queue.clear()
     for _ in range(5):
