@@ -103,8 +103,8 @@ def _say_acknowledged(told: Teller, found: Rollout, began: float) -> None:
 def _finish(call: Call, found: Rollout, *, told_end: bool) -> int:
     view = finding.view(call, found.id)
     with call.store.reading() as tx:
-        left = [host.name for host in tx.hosts.not_back(found.id)]
-        gone = [host.name for host in tx.hosts.left_as_they_are(found.id)]
+        left = [host.name for host in tx.going_back.not_back(found.id)]
+        gone = [host.name for host in tx.going_back.left_as_they_are(found.id)]
         barred, _ = bars.blamed(tx, found)
     if call.json:
         output.document(shapes.outcome(view))

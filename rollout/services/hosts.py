@@ -755,14 +755,14 @@ def _way_back(job: _Job, goal: str, deps: Deps) -> _Parcel:
 def _all_back(tx: Transaction, went: Sequence[_Went], deps: Deps) -> list[_Then]:
     """Whoever brought a host back goes on with the next that nobody works on."""
     number, mine = went[0].job.rollout.id, {each.job.host.id for each in went}
-    found = [host for host in tx.hosts.to_roll_back(number, len(went)) if host.id not in mine]
+    found = [host for host in tx.going_back.to_roll_back(number, len(went)) if host.id not in mine]
 
     def claim(many: int) -> list[RolloutHost]:
         return tx.claims.to_roll_back(found[:many], deps.worker, deps.settings.lease_s)
 
     going = sum(not each.last for each in went)
     # Whoever waits for the slot of a row that ends may be one of its own rollout: another one behind it would end rows for ever.
-    waits = going < len(found) and tx.hosts.waits_to_go_back(number)
+    waits = going < len(found) and tx.going_back.waits(number)
     # The claims lock the app's row, as above.
     thens = _go_on(tx, went, found[:going] if waits else found, claim, roll_back_host, deps)
     told = {"token": False, "error": None, "cause": None}

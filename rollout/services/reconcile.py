@@ -192,7 +192,7 @@ def _no_way_back(tx: Transaction, host: RolloutHost) -> str | None:
     """Why nobody takes over what a silent worker has begun to bring back."""
     if not tx.fleet.has(host):
         return "it has left the fleet"
-    later = tx.hosts.touched_later(host) and tx.rollouts.get(host.rollout).state is R.ROLLED_BACK
+    later = tx.going_back.touched_later(host) and tx.rollouts.get(host.rollout).state is R.ROLLED_BACK
     return "a newer rollout has the host" if later else None
 
 
@@ -261,14 +261,14 @@ def _failed_roll_backs(deps: Deps) -> list[Ring]:
     """Of rollouts that are over: again with back-off, not while a newer rollout has the host, and until it owes nothing."""
     rings = []
     with deps.store.reading() as tx:
-        if not tx.hosts.failed_roll_backs(1):
+        if not tx.going_back.to_try_again(1):
             return []
     with deps.store.transaction() as tx:
-        for host in tx.hosts.failed_roll_backs():
-            if tx.hosts.touched_later(host, for_good=True):
-                tx.hosts.leave(host)
+        for host in tx.going_back.to_try_again():
+            if tx.going_back.touched_later(host, for_good=True):
+                tx.going_back.leave(host)
                 continue
-            if not tx.hosts.touched_later(host):
+            if not tx.going_back.touched_later(host):
                 rings.append(roll_back_host(host))
             tx.hosts.rung([host.id], deps.settings.ring_again_s)
     return rings

@@ -239,7 +239,7 @@ def _acknowledge(rollout_id: RolloutId, sealed: list[RolloutHost], epoch: Epoch,
             tx.rollouts.ring_again(rollout_id, 0.5)
             return False
         acknowledged = _end(tx, rollout, silent)
-        tx.hosts.forget_waits(rollout.id)
+        tx.going_back.forget_waits(rollout.id)
         rings = roll_back_rings(tx, acknowledged, deps)
         crashpoints.reach("in-acknowledgement")
     deps.bell.ring(rings)
@@ -255,7 +255,7 @@ def _end(tx: Transaction, rollout: Rollout, silent: list[str]) -> Rollout:
     values = {"acknowledged_at": tx.today(), "unconfirmed": tuple(silent), "due_at": 0.0}
     why = f"unconfirmed: {', '.join(silent)}" if silent else "every host that could still act is sealed"
     # Those that have left the fleet are not kept by a person's word: once they are back they are brought along.
-    nothing = tx.hosts.all_back(rollout.id) and not tx.hosts.left_as_they_are(rollout.id)
+    nothing = tx.going_back.all_back(rollout.id) and not tx.going_back.left_as_they_are(rollout.id)
     if rollout.keep or nothing:
         ended = tx.rollouts.change(rollout, RE.ACKNOWLEDGE, who="stop", why=why, **values)
         notices.add(tx, ended, "was stopped", rollout.reason or "", f"rollout show {rollout.id}")
@@ -303,7 +303,7 @@ def roll_back_done(app: AppConfig, deps: Deps, *, to: str | None, who: str, why:
         if sha is not None:
             _bar_after(tx, rollout, sha, who=who, why=why)
         tx.places.follow(rollout.id, partial(deps.plans.path_on, tx, rollout.id))
-        tx.hosts.forget_waits(rollout.id)
+        tx.going_back.forget_waits(rollout.id)
         rings = roll_back_rings(tx, rollout, deps)
         crashpoints.reach("in-decision")
     deps.bell.ring(rings)
@@ -337,8 +337,8 @@ def _goal(tx: Transaction, rollout: Rollout, to: str) -> str:
         )
     lacking = [
         host.name
-        for host in tx.hosts.to_bring_back(rollout.id)
-        if not tx.hosts.had(rollout.app, host.name, commit.sha)
+        for host in tx.going_back.to_bring_back(rollout.id)
+        if not tx.going_back.had(rollout.app, host.name, commit.sha)
     ]
     if commit.sha == rollout.commit:
         raise Conflict(
@@ -385,9 +385,9 @@ def roll_back_rings(tx: Transaction, rollout: Rollout, deps: Deps) -> list[Ring]
     """The messages for the next touched hosts that nobody works on, each marked so that it is not rung twice."""
     if rollout.state is not R.ROLLING_BACK:
         return []
-    if tx.hosts.waits_to_go_back(rollout.id):
+    if tx.going_back.waits(rollout.id):
         return []  # no slot is free, and others that wait behind it end the rows of hosts (decision 0012)
-    going = tx.hosts.going_back(rollout.id)
+    going = tx.going_back.under_way(rollout.id)
     window = (
         going + MORE_BACK
         if going
@@ -396,7 +396,7 @@ def roll_back_rings(tx: Transaction, rollout: Rollout, deps: Deps) -> list[Ring]
     if (most := shares.most(tx, rollout, deps)) is not None:
         window = min(window, most)
     free = window - going
-    hosts = tx.hosts.to_roll_back(rollout.id, free) if free > 0 else []
+    hosts = tx.going_back.to_roll_back(rollout.id, free) if free > 0 else []
     tx.hosts.rung([host.id for host in hosts], deps.settings.ring_again_s)
     slots = deps.settings.slots - going
     return [roll_back_host(host, waits=place >= slots) for place, host in enumerate(hosts)]
@@ -408,7 +408,7 @@ def unclaimed(rollout_id: RolloutId, deps: Deps) -> list[Ring]:
         now = tx.now()
         return [
             roll_back_host(host)
-            for host in tx.hosts.to_bring_back(rollout_id)
+            for host in tx.going_back.to_bring_back(rollout_id)
             if host.state is not H.ROLLBACK_FAILED
             and (host.state is not H.ROLLING_BACK or (host.lease_until or 0.0) <= now)
         ]
@@ -419,9 +419,9 @@ def finish_roll_back(rollout_id: RolloutId, deps: Deps) -> None:
     """The rollout is rolled back when every touched host is back, or could not be brought back at its first try."""
     with deps.store.transaction() as tx:
         rollout = tx.rollouts.lock(rollout_id)
-        if rollout.state is not R.ROLLING_BACK or not tx.hosts.all_back(rollout_id):
+        if rollout.state is not R.ROLLING_BACK or not tx.going_back.all_back(rollout_id):
             return
-        left = [host.name for host in tx.hosts.not_back(rollout_id)]
+        left = [host.name for host in tx.going_back.not_back(rollout_id)]
         back = tx.hosts.of(rollout_id, H.ROLLED_BACK)
         bare = [host for host in back if host.release is None]
         why = rollout.reason or ""
@@ -430,7 +430,7 @@ def finish_roll_back(rollout_id: RolloutId, deps: Deps) -> None:
             again = f"tried again until they are; `rollout show {rollout_id}` says who is not"
             who = "not back with the others" if back else "not back: all hosts"
             why += f"; {who}: {_listed(left)} ({again})"
-        gone = tx.hosts.left_as_they_are(rollout_id)
+        gone = tx.going_back.left_as_they_are(rollout_id)
         if gone:
             why += (
                 f"; left as they are, since they have left the fleet: {_listed([host.name for host in gone])}"

@@ -11,8 +11,9 @@ from rollout.domain.catching_up import Behind
 from rollout.domain.model import UNREAD, AppName, Member, Role, Rollout, RolloutHost, RolloutId
 from rollout.domain.states import CommitState, HostState, RolloutState
 from rollout.store.fleet import IS_ANOTHER, IS_IN_FLEET, ITS_FLEET_HOST
+from rollout.store.hosts import host_of
 from rollout.store.rollouts import has_room
-from rollout.store.rows import columns, load_one
+from rollout.store.rows import columns
 from rollout.store.tables import apps, fleet_hosts, rollout_hosts, rollouts
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class CatchingUp:
         """Its hosts that do not run its release as they should, in the order of activation."""
         return [
             Behind(
-                load_one(RolloutHost, row, state=HostState, role=Role),
+                host_of(row),
                 answers=row.recorded != UNREAD,
                 wanted=row.excluded is None and row.left_at is None and not row.goes_back,
                 newer=row.recorded if row.runs_newer else None,

@@ -17,6 +17,7 @@ from rollout.domain.model import UNREAD, AppName, Epoch, HostId, Role, RolloutHo
 from rollout.domain.states import STAGES, HostEvent, HostState, RolloutState, next_host_state
 from rollout.errors import StaleWrite
 from rollout.store.fleet import ITS_FLEET_HOST, is_in_fleet
+from rollout.store.going_back import needs_roll_back
 from rollout.store.hosts import (
     CLAIMED,
     IS_DUE,
@@ -27,7 +28,6 @@ from rollout.store.hosts import (
     host_of,
     is_ready,
     its_rollout_is,
-    needs_roll_back,
 )
 from rollout.store.rows import columns
 from rollout.store.straight import Prepared
@@ -293,7 +293,7 @@ class Claims:
             self._tx.rollouts.move_counts(hosts[0].rollout, before, after)
         epochs = self._tx.apps.next_epochs(hosts[0].app, len(hosts))
         for host in hosts if unless_moot else ():
-            if self._tx.hosts.touched_later(host):
+            if self._tx.going_back.touched_later(host):
                 raise StaleWrite(f"{host.name}: another rollout has it")
         lease = {"lease_owner": owner, "lease_until": self._tx.now() + lease_s}
         changes = []

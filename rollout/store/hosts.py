@@ -6,7 +6,7 @@ import functools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, bindparam, case, false, func, or_, select, tuple_, update
+from sqlalchemy import and_, bindparam, case, func, or_, select, tuple_, update
 
 from rollout.domain.counting import count, total
 from rollout.domain.model import (
@@ -22,7 +22,6 @@ from rollout.domain.model import (
 )
 from rollout.domain.states import (
     FINISHED,
-    HOSTS,
     STAGES,
     HostEvent,
     HostState,
@@ -30,7 +29,7 @@ from rollout.domain.states import (
     next_host_state,
 )
 from rollout.errors import StaleWrite
-from rollout.store.fleet import IS_ANOTHER, IS_IN_FLEET, ITS_FLEET_HOST, is_in_fleet
+from rollout.store.fleet import IS_ANOTHER, IS_IN_FLEET, ITS_FLEET_HOST
 from rollout.store.rows import load_one, rows_of
 from rollout.store.straight import Prepared
 from rollout.store.tables import fleet_hosts, rollout_hosts, rollouts
@@ -40,15 +39,13 @@ if TYPE_CHECKING:
 
     from rollout.store.store import Transaction
 
-H, HE = HostState, HostEvent
+H = HostState
 UNSWITCHED = (H.PENDING, H.PREPARING, H.PREPARED)
 LEASED = (H.PREPARING, H.ACTIVATING, H.ROLLING_BACK)
 SWITCHING = (*sorted(STAGES), RolloutState.HALTED)  # what was begun may finish while a rollout is halted
 # What these run may not be known when their rollout is over; of the first two since an earlier rollout, or attempt, and of
 # rolled back ones since the rollout before it has gone on with the host. Of any, since another machine may have its name.
 AFTERWARDS = (H.PENDING, H.PREPARED, H.UNKNOWN, H.FAILED, H.EXCLUDED, H.ROLLED_BACK, H.DONE)
-# A touched host in one of these was switched, or goes back itself.
-TAKEN_OVER = (H.DONE, H.ROLLING_BACK, H.ROLLED_BACK, H.ROLLBACK_FAILED)
 
 
 class Hosts:
@@ -156,88 +153,9 @@ class Hosts:
         )
         return {host.name: host for host in hosts_of(rows)}
 
-    def going_back(self, rollout: RolloutId) -> int:
-        """How many touched hosts are on their way back, or have a message under way for it."""
-        now = self._tx.now()
-        claimed = and_(rollout_hosts.c.state == H.ROLLING_BACK, rollout_hosts.c.lease_until > now)
-        query = select(func.count()).where(
-            rollout_hosts.c.rollout == rollout,
-            _needs_first_try(),
-            or_(claimed, rollout_hosts.c.due_at > now),
-        )
-        return int(self._tx.connection.execute(query).scalar_one())
-
-    def to_roll_back(self, rollout: RolloutId, limit: int) -> list[RolloutHost]:
-        """Touched hosts whose first try to be brought back is not over, and that no message is under way for.
-
-        First those at which nobody is at work: one in flight may hold its slot for as long as its restart takes.
-        """
-        found = self._load(_BACK_AT_ONCE, rollout=rollout, most=limit)
-        if len(found) < limit:
-            found += self._load(_BACK_NEXT, rollout=rollout, most=limit - len(found))
-        return found
-
-    def waits_to_go_back(self, rollout: RolloutId) -> bool:
-        """A message waits for the next of those that are switched: they are handed out, and taken, in their order."""
-        due_at = self._tx.run(_FIRST_SWITCHED_DUE_AT, {"rollout": rollout}).scalar_one_or_none()
-        return due_at is not None and due_at > self._tx.now()
-
-    def forget_waits(self, rollout: RolloutId) -> None:
-        """Whatever its touched hosts waited for, their way back does not."""
-        self._tx.connection.execute(
-            update(rollout_hosts)
-            .where(rollout_hosts.c.rollout == rollout, needs_roll_back())
-            .values(due_at=None)
-        )
-
-    def to_bring_back(self, rollout: RolloutId) -> list[RolloutHost]:
-        """Touched hosts of the fleet that are not back yet, whoever works on them."""
-        return self._list(rollout_hosts.c.rollout == rollout, needs_roll_back(), is_in_fleet())
-
-    def left_as_they_are(self, rollout: RolloutId) -> list[RolloutHost]:
-        """Touched hosts that are not back and have left the fleet: whatever they serve by now, nobody switches them."""
-        return self._list(rollout_hosts.c.rollout == rollout, needs_roll_back(), ~is_in_fleet())
-
-    def not_back(self, rollout: RolloutId) -> list[RolloutHost]:
-        """Hosts of the fleet that could not be brought back yet."""
-        its = (rollout_hosts.c.rollout == rollout, rollout_hosts.c.state == H.ROLLBACK_FAILED)
-        return self._list(*its, is_in_fleet())
-
-    def all_back(self, rollout: RolloutId) -> bool:
-        """Every touched host has been rolled back, or failed to be, or has left the fleet."""
-        return self._tx.connection.execute(_NOT_BACK, {"rollout": rollout}).first() is None
-
     def all_settled(self, rollout: RolloutId) -> bool:
         """Every host is done, failed, excluded, or could not be read for its whole time."""
         return self._tx.connection.execute(_NOT_SETTLED, {"rollout": rollout}).first() is None
-
-    def failed_roll_backs(self, limit: int = 200) -> list[RolloutHost]:
-        """Of rollouts that are over: due to be tried again. One that has left the fleet is when it is back."""
-        return self._load(_FAILED_ROLL_BACKS, most=limit)
-
-    def touched_later(self, host: RolloutHost, *, for_good: bool = False) -> bool:
-        """Another rollout of the app has this host now, or (for good) the host owes nothing since: this one's rollback is moot.
-
-        Whoever acts on it asks when he has his epoch, and so the app's row: then no claim with a lower one can still come.
-        """
-        its = {"app": host.app, "name": host.name, "rollout": host.rollout, "operation": host.operation or 0}
-        query = _SETTLED_LATER if for_good else _HAD_LATER
-        return self._tx.connection.execute(query, its).first() is not None
-
-    def had(self, app: AppName, name: str, commit: str) -> bool:
-        """The host was switched to this commit once (whether it kept the release, its fence will say)."""
-        found = self._tx.connection.execute(
-            select(rollout_hosts.c.id)
-            .join(rollouts, rollouts.c.id == rollout_hosts.c.rollout)
-            .where(
-                rollout_hosts.c.app == app,
-                rollout_hosts.c.name == name,
-                rollout_hosts.c.touched,
-                or_(rollouts.c.commit == commit, rollout_hosts.c.previous == commit),
-            )
-            .limit(1)
-        )
-        return found.first() is not None
 
     # -- reporting -------------------------------------------------------------------------------------------------
 
@@ -355,12 +273,6 @@ class Hosts:
         if ids:
             self._tx.connection.execute(_RUNG, {"ids": list(ids), "due_at": self._tx.now() + again_s})
 
-    def leave(self, host: RolloutHost) -> None:
-        """Its rollback is not tried again."""
-        self._tx.connection.execute(
-            update(rollout_hosts).where(rollout_hosts.c.id == host.id).values(due_at=None)
-        )
-
     def accept(self, host: RolloutHost, *, who: str, why: str) -> None:
         """A person takes this failure on: it leaves the count."""
         after = replace(host, accepted=True)
@@ -423,7 +335,7 @@ class Hosts:
         return self.take_edges(what, [(host, values)], who=who, why=why)[0]
 
     def _list(self, *where: Any) -> list[RolloutHost]:
-        rows = self._tx.connection.execute(_IN_ORDER.where(*where))
+        rows = self._tx.connection.execute(IN_ORDER.where(*where))
         return hosts_of(rows)
 
     def _load(self, query: Prepared, **values: Any) -> list[RolloutHost]:
@@ -465,19 +377,6 @@ def _if_any(row: Any) -> RolloutHost | None:
     return None if row is None else host_of(row)
 
 
-def needs_roll_back() -> Any:
-    """Switched, or possibly switched, and not back."""
-    return and_(
-        rollout_hosts.c.touched,
-        rollout_hosts.c.state.in_([state for state in H if HE.ROLL_BACK in HOSTS[state]]),
-    )
-
-
-def _needs_first_try() -> Any:
-    """The same, and no try to bring it back has failed."""
-    return and_(needs_roll_back(), rollout_hosts.c.state != H.ROLLBACK_FAILED)
-
-
 @functools.cache
 def _of(states: tuple[HostState, ...]) -> Prepared:
     return Prepared(_ITS_OWN.where(rollout_hosts.c.state.in_(states)) if states else _ITS_OWN)
@@ -493,41 +392,12 @@ def its_rollout_is(states: Iterable[RolloutState]) -> Any:
 _BY_ID = Prepared(rows_of(RolloutHost, rollout_hosts).where(rollout_hosts.c.id == bindparam("host")))
 _RUNG = update(rollout_hosts).where(rollout_hosts.c.id.in_(bindparam("ids", expanding=True)))
 IS_DUE = or_(rollout_hosts.c.due_at.is_(None), rollout_hosts.c.due_at <= bindparam("now"))
-_IN_ORDER = rows_of(RolloutHost, rollout_hosts).order_by(rollout_hosts.c.position)
-_ITS_OWN = _IN_ORDER.where(rollout_hosts.c.rollout == bindparam("rollout"))
-_DUE_OF = _ITS_OWN.where(IS_DUE)
+IN_ORDER = rows_of(RolloutHost, rollout_hosts).order_by(rollout_hosts.c.position)
+_ITS_OWN = IN_ORDER.where(rollout_hosts.c.rollout == bindparam("rollout"))
+DUE_OF = _ITS_OWN.where(IS_DUE)
 _CANARIES = Prepared(_ITS_OWN.where(rollout_hosts.c.role == Role.CANARY))
-_PENDING = _DUE_OF.where(rollout_hosts.c.state == H.PENDING).limit(bindparam("most"))
+_PENDING = DUE_OF.where(rollout_hosts.c.state == H.PENDING).limit(bindparam("most"))
 _PREPARABLE = Prepared(_PENDING)
-# By position alone all of several states would be sorted.
-_AS_INDEXED = (rollout_hosts.c.state, rollout_hosts.c.position)
-_BACK_AT_ONCE = Prepared(
-    _DUE_OF.where(rollout_hosts.c.touched, rollout_hosts.c.state == H.DONE, is_in_fleet()).limit(
-        bindparam("most")
-    )
-)
-_FIRST_SWITCHED_DUE_AT = Prepared(
-    select(rollout_hosts.c.due_at)
-    .where(
-        rollout_hosts.c.rollout == bindparam("rollout"),
-        rollout_hosts.c.touched,
-        rollout_hosts.c.state == H.DONE,
-        is_in_fleet(),
-    )
-    .order_by(rollout_hosts.c.position)
-    .limit(1)
-)
-_BACK_NEXT = Prepared(
-    _DUE_OF.where(
-        _needs_first_try(),
-        rollout_hosts.c.state != H.DONE,
-        or_(rollout_hosts.c.state != H.ROLLING_BACK, rollout_hosts.c.lease_until <= bindparam("now")),
-        is_in_fleet(),
-    )
-    .order_by(None)
-    .order_by(*_AS_INDEXED)
-    .limit(bindparam("most"))
-)
 _OTHER = rollout_hosts.alias()
 _SAME_HOST = and_(_OTHER.c.app == rollout_hosts.c.app, _OTHER.c.name == rollout_hosts.c.name)
 _PREPARABLE_AHEAD = Prepared(
@@ -537,7 +407,7 @@ _PREPARABLE_AHEAD = Prepared(
         .exists()
     )
 )
-_TO_RETRY = Prepared(_DUE_OF.where(rollout_hosts.c.state == H.PREPARED, rollout_hosts.c.token))
+_TO_RETRY = Prepared(DUE_OF.where(rollout_hosts.c.state == H.PREPARED, rollout_hosts.c.token))
 _IS_RUNG = rollout_hosts.c.due_at > bindparam("now")
 _UNDER_WAY = Prepared(
     select(
@@ -549,16 +419,6 @@ _UNDER_WAY = Prepared(
 )
 CLAIMED = and_(rollout_hosts.c.id == bindparam("its_id"), rollout_hosts.c.version == bindparam("its_version"))
 _GUARDED = Prepared(update(rollout_hosts).where(CLAIMED))
-_NOT_BACK = (
-    select(rollout_hosts.c.id)
-    .where(
-        rollout_hosts.c.rollout == bindparam("rollout"),
-        _needs_first_try(),
-        # What was sent to one before it left is waited for.
-        or_(rollout_hosts.c.state == H.ROLLING_BACK, is_in_fleet()),
-    )
-    .limit(1)
-)
 _NOT_SETTLED = (
     select(rollout_hosts.c.id)
     .where(
@@ -569,7 +429,7 @@ _NOT_SETTLED = (
     .limit(1)
 )
 _TO_READ = Prepared(
-    _IN_ORDER.where(
+    IN_ORDER.where(
         rollout_hosts.c.state == H.UNKNOWN,
         IS_DUE,
         or_(rollout_hosts.c.lease_until.is_(None), rollout_hosts.c.lease_until <= bindparam("now")),
@@ -577,16 +437,8 @@ _TO_READ = Prepared(
     ).limit(bindparam("most"))
 )
 _SILENT = Prepared(
-    _IN_ORDER.where(
+    IN_ORDER.where(
         rollout_hosts.c.state.in_(LEASED), rollout_hosts.c.lease_until <= bindparam("now"), IS_DUE
-    ).limit(bindparam("most"))
-)
-_FAILED_ROLL_BACKS = Prepared(
-    _IN_ORDER.where(
-        rollout_hosts.c.state == H.ROLLBACK_FAILED,
-        rollout_hosts.c.due_at <= bindparam("now"),
-        its_rollout_is({RolloutState.ROLLED_BACK}),
-        is_in_fleet(),
     ).limit(bindparam("most"))
 )
 _CURSOR = Prepared(
@@ -612,31 +464,6 @@ _COMPARED = _ITS_OWN.where(
     .where(ITS_FLEET_HOST, or_(_RAN_BEFORE, and_(fleet_hosts.c.release == UNREAD, IS_ANOTHER)))
     .exists(),
 )
-# A host that is done or back owes nothing any more. One that only greeted a newer rollout still owes what it owed; so
-# when that one is over, an older one's rollback goes on, unless the host runs the newer release, or nobody knows that.
-_TOUCHED_LATER = (
-    select(rollout_hosts.c.id)
-    .join(rollouts, rollouts.c.id == rollout_hosts.c.rollout)
-    .outerjoin(fleet_hosts, ITS_FLEET_HOST)
-    .where(
-        rollout_hosts.c.app == bindparam("app"),
-        rollout_hosts.c.name == bindparam("name"),
-        rollout_hosts.c.rollout != bindparam("rollout"),
-        rollout_hosts.c.operation > bindparam("operation"),
-    )
-    .limit(1)
-)
-_SETTLED = and_(rollout_hosts.c.touched, ~func.coalesce(fleet_hosts.c.owes, false()))
-_HAS_IT = and_(
-    rollout_hosts.c.touched,
-    or_(
-        rollout_hosts.c.state.in_(TAKEN_OVER),
-        rollouts.c.state.not_in(sorted(FINISHED)),
-        fleet_hosts.c.release.in_([UNREAD, rollouts.c.commit]),
-    ),
-)
-_SETTLED_LATER = _TOUCHED_LATER.where(_SETTLED)
-_HAD_LATER = _TOUCHED_LATER.where(or_(_SETTLED, _HAS_IT, rollout_hosts.c.state == H.ACTIVATING))
 _LAST_TOUCHED = (
     rows_of(RolloutHost, rollout_hosts)
     .where(
@@ -684,4 +511,4 @@ def is_ready(*, canary: bool) -> Any:
 
 @functools.cache
 def _startable(*, canary: bool) -> Prepared:
-    return Prepared(_DUE_OF.where(is_ready(canary=canary)).limit(bindparam("most")))
+    return Prepared(DUE_OF.where(is_ready(canary=canary)).limit(bindparam("most")))

@@ -39,6 +39,7 @@ from rollout.store.checks import Checks
 from rollout.store.claims import Claims
 from rollout.store.commits import Commits
 from rollout.store.fleet import Fleet
+from rollout.store.going_back import GoingBack
 from rollout.store.hosts import Hosts
 from rollout.store.journal import Deliveries, Events, Notices, Outputs, Samples
 from rollout.store.places import Places
@@ -99,6 +100,7 @@ class Transaction:
         self.rollouts = Rollouts(self)
         self.hosts = Hosts(self)
         self.claims = Claims(self)
+        self.going_back = GoingBack(self)
         self.fleet = Fleet(self)
         self.places = Places(self)
         self.catching_up = CatchingUp(self)

@@ -42,17 +42,17 @@ def test_every_question_about_a_way_back_asks_who_is_in_the_fleet(world):
     """Who has left is not handed out, nor claimed, nor waited for; he is told of apart from those that failed."""
     number = goes_back(world)
     with world.store.reading() as tx:
-        names = {host.name for host in tx.hosts.to_bring_back(number)}
+        names = {host.name for host in tx.going_back.to_bring_back(number)}
         assert (LEFT in names, STAYS in names) == (False, True)
-        assert [host.name for host in tx.hosts.left_as_they_are(number)] == [LEFT]
+        assert [host.name for host in tx.going_back.left_as_they_are(number)] == [LEFT]
         assert not tx.fleet.has(row_of(world, number, LEFT))
         assert tx.fleet.has(row_of(world, number, STAYS))
-        assert not tx.hosts.all_back(number)
+        assert not tx.going_back.all_back(number)
     assert claim(world, number, LEFT) is None
     world.run(until=lambda: state_of(world, number) is R.ROLLED_BACK, seconds=60)
     with world.store.reading() as tx:
-        assert (tx.hosts.all_back(number), tx.hosts.not_back(number)) == (True, [])
-        assert tx.hosts.to_roll_back(number, 9) == []
+        assert (tx.going_back.all_back(number), tx.going_back.not_back(number)) == (True, [])
+        assert tx.going_back.to_roll_back(number, 9) == []
     assert (row_of(world, number, LEFT).state, recorded(world, LEFT).owes) == (H.DONE, True)
 
 

@@ -3,13 +3,13 @@
 import pytest
 
 from rollout.domain.states import HostState as H
-from rollout.store import catching_up, claims, hosts
+from rollout.store import catching_up, claims, going_back, hosts
 from tests.contracts.test_store import fanning_out
 
 
 @pytest.mark.parametrize(
     "prepared",
-    [hosts._PREPARABLE, claims._NEXT_TO_ACTIVATE, hosts._BACK_AT_ONCE, hosts._BACK_NEXT],
+    [hosts._PREPARABLE, claims._NEXT_TO_ACTIVATE, going_back._BACK_AT_ONCE, going_back._BACK_NEXT],
     ids=["to prepare", "to activate", "back at once", "back next"],
 )
 def test_the_next_host_is_found_without_sorting_all_of_them(prepared, store):
@@ -49,6 +49,6 @@ def test_those_at_rest_go_back_before_those_in_flight(store):
     with store.transaction() as tx:
         for host, state in zip(rows, (H.ACTIVATING, H.DONE, H.UNKNOWN), strict=True):
             tx.hosts.update(tx.hosts.get(host.id), state=state, touched=True, lease_until=0.0, due_at=None)
-        found = tx.hosts.to_roll_back(rollout.id, 3)
+        found = tx.going_back.to_roll_back(rollout.id, 3)
         assert [host.name for host in found] == ["web2", "web1", "web3"]
-        assert [host.name for host in tx.hosts.to_roll_back(rollout.id, 1)] == ["web2"]
+        assert [host.name for host in tx.going_back.to_roll_back(rollout.id, 1)] == ["web2"]

@@ -307,7 +307,7 @@ def test_who_settles_a_silent_host_and_who_reports_on_it_do_not_wait_for_each_ot
 
 
 def next_back(tx, rollout, owner):
-    (claim,) = tx.claims.to_roll_back(tx.hosts.to_roll_back(rollout.id, 1), owner, 15)
+    (claim,) = tx.claims.to_roll_back(tx.going_back.to_roll_back(rollout.id, 1), owner, 15)
     return claim
 
 

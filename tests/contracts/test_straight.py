@@ -19,7 +19,19 @@ from rollout.domain.model import BranchCommit, Member, Release, Role
 from rollout.domain.states import CommitState, HostState, RolloutState
 from rollout.domain.verdict import Interval
 from rollout.errors import Conflict, ServiceUnavailable
-from rollout.store import apps, checks, claims, commits, fleet, hosts, journal, rollouts, store, straight
+from rollout.store import (
+    apps,
+    checks,
+    claims,
+    commits,
+    fleet,
+    going_back,
+    hosts,
+    journal,
+    rollouts,
+    store,
+    straight,
+)
 from rollout.store.rollouts import Planned
 from rollout.store.straight import Prepared
 from rollout.store.tables import deliveries, facts, fleet_hosts, rollout_hosts
@@ -79,9 +91,9 @@ RUNS = {
     "no host": (hosts._BY_ID, {"host": 99}),
     "to be prepared": (hosts._PREPARABLE, {**DUE, "most": 2}),
     "to be prepared ahead": (hosts._PREPARABLE_AHEAD, {**DUE, "before": 1, "most": 2}),
-    "to go back": (hosts._BACK_NEXT, {**DUE, "most": 2}),
-    "to go back at once": (hosts._BACK_AT_ONCE, {**DUE, "most": 2}),
-    "the first to go back": (hosts._FIRST_SWITCHED_DUE_AT, {"rollout": 1}),
+    "to go back": (going_back._BACK_NEXT, {**DUE, "most": 2}),
+    "to go back at once": (going_back._BACK_AT_ONCE, {**DUE, "most": 2}),
+    "the first to go back": (going_back._FIRST_SWITCHED_DUE_AT, {"rollout": 1}),
     "to be tried again": (hosts._TO_RETRY, DUE),
     "to be read": (hosts._TO_READ, {"now": 1e12, "most": 2}),
     "startable": (hosts._startable(canary=False), {**DUE, "most": 2}),
@@ -122,7 +134,7 @@ RUNS = {
     "under way": (hosts._UNDER_WAY, {"rollout": 1, "now": 1.0}),
     "silent": (hosts._SILENT, {"now": 1e12, "most": 2}),
     "nobody could read": (hosts._FIRST_TO_LOOK_AT, {"now": 1e12, "most": 2}),
-    "failed to go back": (hosts._FAILED_ROLL_BACKS, {"now": 1e12, "most": 2}),
+    "failed to go back": (going_back._TO_TRY_AGAIN, {"now": 1e12, "most": 2}),
     "a first cursor": (hosts._CURSOR, {"its_id": 1, "its_cursor": None, "cursor": "12"}),
     "another one's cursor": (hosts._CURSOR, {"its_id": 1, "its_cursor": "7", "cursor": "12"}),
     "a rollout": (rollouts._BY_ID, {"rollout": 1}),
@@ -495,7 +507,7 @@ def test_every_prepared_statement_is_compared():
     compared = {id(prepared.statement) for prepared, _ in [*RUNS.values(), *EACH.values()]}
     known = [
         (m, name)
-        for m in (apps, checks, claims, commits, fleet, hosts, journal, rollouts)
+        for m in (apps, checks, claims, commits, fleet, going_back, hosts, journal, rollouts)
         for name in vars(m)
     ]
     missing = [

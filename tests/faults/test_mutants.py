@@ -43,6 +43,7 @@ from rollout.store import rollouts as rollouts_store
 from rollout.store.claims import Claims
 from rollout.store.commits import Commits
 from rollout.store.fleet import Fleet
+from rollout.store.going_back import GoingBack
 from rollout.store.hosts import Hosts
 from rollout.store.journal import Deliveries
 from rollout.store.rollouts import Rollouts
@@ -566,7 +567,7 @@ def any_report_is_recorded(patch):
 
 
 def old_roll_backs_go_on(patch):
-    patch.setattr(Hosts, "touched_later", lambda _self, _host, **_: False)
+    patch.setattr(GoingBack, "touched_later", lambda _self, _host, **_: False)
 
 
 def debts_are_forgotten(patch):

@@ -138,7 +138,7 @@ def test_a_late_rollback_never_undoes_a_newer_rollout(world):
         lame = next(host for host in tx.hosts.of(old) if host.name == "web01")
     assert lame.state is HostState.ROLLBACK_FAILED
     with world.store.transaction() as tx:
-        tx.hosts.leave(lame)
+        tx.going_back.leave(lame)
     fix = world.push(f"This reverts commit {bad}.")
     world.run(until=lambda: world.newest().commit == fix and world.newest().state is RolloutState.DONE)
     assert world.newest().state is RolloutState.DONE
