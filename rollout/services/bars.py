@@ -110,7 +110,7 @@ def _heard(
 def _with_inner(tx: Transaction, app: AppName, seen: list[selection.Candidate]) -> list[selection.Candidate]:
     """With those of the commits inside merges that keep something from shipping."""
     undone = frozenset[str]().union(*(one.reverts for one in seen))
-    inner = tx.commits.in_the_way(app, [one.sha for one in seen], undone)
+    inner = tx.bars.in_the_way(app, [one.sha for one in seen], undone)
     return [replace(one, inner=tuple(inner.get(one.sha, ()))) for one in seen]
 
 
@@ -149,9 +149,9 @@ def after_failure(tx: Transaction, rollout: Rollout, *, who: str, why: str, seen
         _withdraw_what_brings(tx, rollout, past or suspects, who=who, why=why)
     for commit in (one for one in batch if one.sha in suspects):
         unbarred = commit.unbarred and not seen
-        tx.commits.suspect(commit, rollout.id, unbarred=unbarred)
+        tx.bars.suspect(commit, rollout.id, unbarred=unbarred)
         if seen:
-            tx.commits.refute(commit)
+            tx.bars.refute(commit)
         tx.record(rollout.app, f"commit {commit.sha}", "suspect", who=who, why=why)
 
 
@@ -176,7 +176,7 @@ def taken_back(tx: Transaction, rollout: Rollout, *, who: str, why: str) -> None
 
 def take_back_with(tx: Transaction, commit: Commit, *, who: str, why: str) -> None:
     """One of what a person takes back, for whoever holds the app's row."""
-    tx.commits.refute(commit)
+    tx.bars.refute(commit)
     bar_as_last_word(tx, commit, who=who, why=why)
 
 
@@ -203,20 +203,20 @@ def _found(tx: Transaction, culprits: Sequence[Commit], *, who: str, why: str, s
     explained = {(one.app, batch) for one in culprits for batch in _went_wrong_with(tx, one)}
     for culprit in culprits:
         if seen:
-            tx.commits.refute(culprit)
+            tx.bars.refute(culprit)
             bar_as_last_word(tx, culprit, who=who, why=why)
         else:
             bar_locked(tx, culprit, who=who, why=why)
     guilty = [culprit.id for culprit in culprits]
     for app, batch in explained:
-        tx.commits.clear_suspects(app, batch, guilty=guilty)
+        tx.bars.clear_suspects(app, batch, guilty=guilty)
 
 
 def _went_wrong_with(tx: Transaction, commit: Commit) -> list[RolloutId]:
     """The rollouts of which somebody is suspect still, and it may be what was wrong with them, or was barred when they went past it."""
     return [
         batch
-        for batch in tx.commits.suspected_of(commit.app)
+        for batch in tx.bars.suspected_of(commit.app)
         if (commit.suspect and commit.suspect_of == batch) or commit.sha in tx.rollouts.get(batch).commits
     ]
 
@@ -257,7 +257,7 @@ def _or_with_it(tx: Transaction, culprit: Commit, shipped: Commit) -> str:
 def last_left(tx: Transaction, shipped: Commit) -> Commit | None:
     """Which one of its batch is the culprit when this one of it is out and well; None while nothing follows."""
     for batch in _went_wrong_with(tx, shipped):
-        suspects = tx.commits.suspects(shipped.app, batch)
+        suspects = tx.bars.suspects(shipped.app, batch)
         left = [one for one in suspects if not is_in(tx.commits.on_line(one), shipped)]
         culprit = selection.last_suspect([candidate(commit, tx) for commit in left])
         if culprit is not None and not _was_spoken_of(tx, shipped, batch):
@@ -270,7 +270,7 @@ def _was_spoken_of(tx: Transaction, shipped: Commit, batch: RolloutId) -> bool:
     return any(
         (one.unbarred and one.suspect_of == batch)
         or (one.is_barred and not is_in(tx.commits.on_line(one), shipped))
-        for one in tx.commits.of_batch(shipped.app, batch)
+        for one in tx.bars.of_batch(shipped.app, batch)
     )
 
 
@@ -442,7 +442,7 @@ def look_again(tx: Transaction, app: AppName, queue: Sequence[Commit]) -> None:
 
     What is the same as a suspect is one. `queue`: what may be planned now. The caller holds the app's row.
     """
-    barred, suspect = tx.commits.contents_of_trouble(app)
+    barred, suspect = tx.bars.contents_of_trouble(app)
     for commit in queue:
         if commit.is_barred:
             continue
@@ -463,12 +463,12 @@ def _suspect_the_same(tx: Transaction, commit: Commit) -> None:
     )  # a bar on another one may have cleared it, or barred it
     if commit.is_barred or commit.suspect or commit.unbarred or commit.is_pull:
         return
-    other = tx.commits.suspect_with(commit)
-    if other is None or tx.commits.ran_well(commit) or selection.is_fix_of(candidate(commit, tx), other.sha):
+    other = tx.bars.suspect_with(commit)
+    if other is None or tx.bars.ran_well(commit) or selection.is_fix_of(candidate(commit, tx), other.sha):
         return
     why = f"the same as {other.sha[:12]}, which was in a batch that went wrong"
-    tx.commits.suspect(commit, other.suspect_of)
-    tx.commits.acquit(other)
+    tx.bars.suspect(commit, other.suspect_of)
+    tx.bars.acquit(other)
     tx.record(commit.app, f"commit {commit.sha}", "suspect", who="bar", why=why)
 
 
@@ -508,8 +508,8 @@ def _brought_all(tx: Transaction, batch: Sequence[Commit]) -> Rollout | None:
     whose last commit it was.
     """
     shipped = batch[-1]
-    number = tx.commits.taken_back_with(shipped)
-    if number is None or tx.commits.ran_well(shipped):
+    number = tx.bars.taken_back_with(shipped)
+    if number is None or tx.bars.ran_well(shipped):
         return None
     if shipped.unbarred and (len(batch) == 1 or shipped.suspect_of != number):
         return None
@@ -528,7 +528,7 @@ def _bar_the_same(tx: Transaction, commit: Commit) -> bool:
     of a person is what lifts a bar; nor when somebody has unbarred it. Nor when the very same has run well: it was not this
     that the other was barred for.
     """
-    if commit.unbarred or tx.commits.ran_well(commit):
+    if commit.unbarred or tx.bars.ran_well(commit):
         return False
     seen = candidate(commit, tx)
     for what, other in _same(tx, commit):
@@ -542,7 +542,7 @@ def _bar_the_same(tx: Transaction, commit: Commit) -> bool:
 
 def _same(tx: Transaction, commit: Commit) -> Iterator[tuple[str, Commit]]:
     """Barred commits that this one brings again, and in which way."""
-    for other in tx.commits.barred_with(commit):
+    for other in tx.bars.barred_with(commit):
         # What is before a barred one on the branch is not gone back to by automation anyway; and what was known before
         # work that is not of the line is what that was made from, not what became of it.
         made_from_it = (other.is_pull or other.merged_into is not None) and commit.id < other.id
@@ -624,7 +624,7 @@ def bar_as_last_word(tx: Transaction, commit: Commit, *, who: str, why: str) -> 
     """
     withdraw_wishes(tx, commit, who=who, why=why)
     barred = bar_locked(tx, commit, who=who, why=_one_reason(why))
-    for twin in tx.commits.barred_as(barred):
+    for twin in tx.bars.barred_as(barred):
         withdraw_wishes(tx, twin, who=who, why=why)
     return barred
 
@@ -634,7 +634,7 @@ def brought_by(tx: Transaction, commit: Commit) -> tuple[Rollout, Commit] | None
     active = tx.rollouts.active(commit.app)
     if active is None or active.state not in ON_ITS_WAY:
         return None
-    its = (commit, *tx.commits.barred_as(commit))
+    its = (commit, *tx.bars.barred_as(commit))
     found = next((one for one in its if tx.commits.on_line(one).sha in active.commits), None)
     return None if found is None else (active, found)
 
@@ -699,7 +699,7 @@ def bar_locked(tx: Transaction, commit: Commit, *, who: str, why: str, same_as: 
         return commit
     else:
         barred = _bar_beside(tx, commit, who=who, why=why, same_as=same_as)
-    for twin in tx.commits.free_with(barred):
+    for twin in tx.bars.free_with(barred):
         _bar_the_same(tx, twin)
     return barred
 
@@ -716,7 +716,7 @@ def _bar_beside(tx: Transaction, commit: Commit, *, who: str, why: str, same_as:
     reason = _also(None if commit.same_as is not None else commit.barred_for, why)
     if commit.state is CommitState.BARRED:
         return tx.commits.update(commit, reason=reason, same_as=same_as)
-    return tx.commits.wish_bar(commit, reason, same_as=same_as)
+    return tx.bars.wish(commit, reason, same_as=same_as)
 
 
 def _also(before: str | None, why: str) -> str:
@@ -755,7 +755,7 @@ def take_back(tx: Transaction, commit: Commit, wrong: Collection[str], *, who: s
         if commit.state is CommitState.BARRED:
             tx.commits.update(commit, reason=ALSO.join(left))
         else:
-            tx.commits.wish_bar(commit, ALSO.join(left))
+            tx.bars.wish(commit, ALSO.join(left))
         return
     _bar_the_same(tx, _lift(tx, commit, who=who, why=why, unbarred=False))
     _free_twins(tx, commit, who=who, why=why)
@@ -763,7 +763,7 @@ def take_back(tx: Transaction, commit: Commit, wrong: Collection[str], *, who: s
 
 def _free_twins(tx: Transaction, commit: Commit, *, who: str, why: str) -> None:
     its = f"{commit.sha[:12]} may ship again: {why}"
-    freed = [_lift(tx, twin, who=who, why=its, unbarred=False) for twin in tx.commits.barred_as(commit)]
+    freed = [_lift(tx, twin, who=who, why=its, unbarred=False) for twin in tx.bars.barred_as(commit)]
     for twin in freed:
         _bar_the_same(tx, twin)  # as another barred one, perhaps
 
@@ -782,7 +782,7 @@ def _lift(tx: Transaction, commit: Commit, *, who: str, why: str, unbarred: bool
     """Its bar; what has not passed keeps its state. `unbarred`: a person has said so of this very commit."""
     if commit.state is not CommitState.BARRED:
         tx.record(commit.app, f"commit {commit.sha}", "unbar", who=who, why=why)
-        return tx.commits.wish_bar(commit, None, unbarred=unbarred)
+        return tx.bars.wish(commit, None, unbarred=unbarred)
     clean = {"reason": None, "same_as": None, "bar_wanted": None, "unbarred": unbarred}
     return tx.commits.change(commit, CommitEvent.UNBAR, who=who, why=why, **clean)
 

@@ -252,7 +252,7 @@ def _tell_bar(tx: Transaction, commit: Commit, why: str) -> None:
     """Unless nobody waits for it: it was forced off the branch, and nothing there is the same."""
     short, is_open = commit.sha[:12], commit.is_pull and commit.merged_into is None
     when = ", as soon as it is merged" * is_open
-    twins = "".join(f", and so is {one.sha[:12]}, the same" for one in tx.commits.barred_as(commit))
+    twins = "".join(f", and so is {one.sha[:12]}, the same" for one in tx.bars.barred_as(commit))
     if not (is_open or twins or tx.commits.on_line(commit).on_branch):
         return
     tx.notices.add(

@@ -320,7 +320,7 @@ def _branch_above(known: _Known, head: str, app: AppConfig, deps: Deps) -> Branc
         late = tx.commits.unplaced(name)
         # Git told no more then; a bar on one of the rest is a bar on its merge all the same
         if len(history) >= QUEUE_LIMIT:
-            late += tx.commits.barred_elsewhere(name)
+            late += tx.bars.barred_elsewhere(name)
     mends = frozenset(row.mends.split())
     told = BranchCommit(first, since, row.subject, row.author, row.message, mends=mends, tree=row.tree)
     places = [first, *(one.sha for one in found.line)]

@@ -16,15 +16,14 @@ from rollout.domain.model import (
     CommitId,
     Pull,
     Release,
-    RolloutId,
 )
 from rollout.domain.selection import UNDOING
 from rollout.domain.selection import requests as request_names
-from rollout.domain.states import CommitEvent, CommitState, RolloutState, next_commit_state
+from rollout.domain.states import CommitEvent, CommitState, next_commit_state
 from rollout.errors import StaleWrite
 from rollout.store.rows import load, load_all, load_one, rows_of
 from rollout.store.straight import Prepared
-from rollout.store.tables import apps, commits, releases, rollouts
+from rollout.store.tables import apps, commits, releases
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -37,16 +36,16 @@ _RELEASE = Prepared(
         releases.c.app == bindparam("its_app"), releases.c.commit == bindparam("its_sha")
     )
 )
-_OF_APP = commits.c.app == bindparam("its_app")
-_OF_SHA = Prepared(rows_of(Commit, commits).where(_OF_APP, commits.c.sha == bindparam("its_sha")))
+OF_APP = commits.c.app == bindparam("its_app")
+_OF_SHA = Prepared(rows_of(Commit, commits).where(OF_APP, commits.c.sha == bindparam("its_sha")))
 _BY_ID = Prepared(rows_of(Commit, commits).where(commits.c.id == bindparam("its_id")))
 _AFTER = Prepared(
     rows_of(Commit, commits)
-    .where(_OF_APP, commits.c.on_branch, commits.c.position > bindparam("its_position"))
+    .where(OF_APP, commits.c.on_branch, commits.c.position > bindparam("its_position"))
     .order_by(commits.c.position)
 )
 _WANTED_NOW = Prepared(
-    rows_of(Commit, commits).where(_OF_APP, commits.c.now_reason.is_not(None)).order_by(commits.c.id.desc())
+    rows_of(Commit, commits).where(OF_APP, commits.c.now_reason.is_not(None)).order_by(commits.c.id.desc())
 )
 _ADD = Prepared(insert(commits).inline())
 _DEFAULTS: dict[str, Any] = {its.name: getattr(its.default, "arg", None) for its in commits.c if its.default}
@@ -75,7 +74,7 @@ _IS_TESTED = and_(commits.c.state == CommitState.TESTING, or_(commits.c.lease_un
 _IN_HAND = Prepared(
     select(
         *(
-            select(func.count()).where(_OF_APP, its).scalar_subquery().label(name)
+            select(func.count()).where(OF_APP, its).scalar_subquery().label(name)
             for name, its in (("rung", _HAS_MESSAGE), ("tested", _IS_TESTED))
         )
     )
@@ -98,56 +97,17 @@ WHOLE = 40  # digits of a hash that is not cut
 NEAR = 1000  # commits of the line whose messages are read for the one that is a request
 MOST_UNPLACED = 50  # git is asked for each of them at every reading; those that it lacks end by themselves
 ITSELF = commits.c.merged_into.is_(None)  # not inside a merge: may be tested and shipped by itself
-_BARRED = or_(commits.c.state == CommitState.BARRED, commits.c.bar_wanted.is_not(None))  # `Commit.is_barred`
 _IS_BUILT_AGAIN = and_(  # `Commit.is_built_again`
     commits.c.state.in_([CommitState.RECEIVED, CommitState.TESTING]), commits.c.digest.is_not(None)
 )
 _HAS_PASSED = or_(commits.c.state.in_([CommitState.PASSED, CommitState.BARRED]), _IS_BUILT_AGAIN)
-_IS_SUSPECT = and_(commits.c.suspect, not_(_BARRED))
-_SUSPECT_ELSEWHERE = and_(_IS_SUSPECT, not_(commits.c.on_branch))
 IS_PULL = and_(commits.c.pull.is_not(None), commits.c.position.is_(None))  # `Commit.is_pull`
-_CAME_IN = (
-    select(commits.c.sha, commits.c.merged_into, _BARRED.label("barred"))
-    .where(_OF_APP, commits.c.merged_into.in_(bindparam("line", expanding=True)))
-    .order_by(commits.c.id)
-)
-_CAME_IN_BARRED = _CAME_IN.where(_BARRED)
 _GUARDED = Prepared(update(commits).where(_ONE, commits.c.version == bindparam("its_version")))
 
 
-def _has_the_same(digest: Any, tree: Any) -> Any:
-    """The same release, or the same files in git; what is not known is the same as nothing."""
-    return or_(
-        and_(commits.c.digest.is_not(None), commits.c.digest == digest),
-        and_(commits.c.tree.is_not(None), commits.c.tree == tree),
-    )
-
-
-_HAS_THE_SAME = _has_the_same(bindparam("its_digest"), bindparam("its_tree"))
-_BARRED_WITH = Prepared(
-    rows_of(Commit, commits)
-    .where(_OF_APP, commits.c.id != bindparam("its_id"), _BARRED, _HAS_THE_SAME)
-    .order_by(commits.c.id.desc())
-)
-_RAN_WELL = Prepared(
-    select(commits.c.id)
-    .join(rollouts, and_(rollouts.c.app == commits.c.app, rollouts.c.commit == commits.c.sha))
-    .where(
-        _OF_APP,
-        commits.c.state == CommitState.PASSED,
-        rollouts.c.state == RolloutState.DONE,
-        _HAS_THE_SAME,
-    )
-    .limit(1)
-)
-_TROUBLE = Prepared(
-    select(commits.c.digest, commits.c.tree, _BARRED.label("barred")).where(
-        _OF_APP, or_(_BARRED, _SUSPECT_ELSEWHERE)
-    )
-)
 # Whose turn it is to be tested, asked for every app every few seconds.
 _IS_DUE = commits.c.due_at <= bindparam("now")
-_ITS_IDS = select(commits.c.id).where(_OF_APP).order_by(commits.c.id)
+_ITS_IDS = select(commits.c.id).where(OF_APP).order_by(commits.c.id)
 _SILENT = Prepared(
     _ITS_IDS.where(
         commits.c.state == CommitState.TESTING,
@@ -157,14 +117,12 @@ _SILENT = Prepared(
 )
 _WAITS = and_(ITSELF, commits.c.state == CommitState.RECEIVED, _IS_DUE)
 _WAITING = Prepared(  # of one that has left the branch its position says nothing
-    select(commits.c.id, case((commits.c.on_branch, commits.c.position))).where(
-        _OF_APP, _WAITS, not_(IS_PULL)
-    )
+    select(commits.c.id, case((commits.c.on_branch, commits.c.position))).where(OF_APP, _WAITS, not_(IS_PULL))
 )
 _WAITING_PULLS = Prepared(_ITS_IDS.where(_WAITS, IS_PULL))
 _TRIED = Prepared(
     select(func.max(commits.c.position)).where(
-        _OF_APP, commits.c.on_branch, commits.c.state != CommitState.RECEIVED
+        OF_APP, commits.c.on_branch, commits.c.state != CommitState.RECEIVED
     )
 )
 
@@ -390,33 +348,10 @@ class Commits:
         query = query.where(commits.c.id.in_(some)) if some else query
         return self._tx.connection.execute(query).first() is not None
 
-    def barred_elsewhere(self, app: AppName) -> list[str]:
-        """The newest of those that must not ship, and are not known to be on the branch or inside a merge of it."""
-        rows = self._tx.connection.execute(
-            select(commits.c.sha)
-            .where(commits.c.app == app, _BARRED, not_(commits.c.on_branch), ITSELF)
-            .order_by(commits.c.id.desc())
-            .limit(MOST_UNPLACED)
-        )
-        return list(rows.scalars())
-
     def on_line(self, commit: Commit) -> Commit:
         """The commit of the branch's line that brings this one: itself, or what it came in with."""
         merge = self.get(commit.app, commit.merged_into) if commit.merged_into else None
         return commit if merge is None else self.on_line(merge)
-
-    def in_the_way(
-        self, app: AppName, line: Sequence[str], undone: Collection[str]
-    ) -> dict[str, list[tuple[str, bool]]]:
-        """Of what came in with these: each that is barred, or whose hash begins as one of `undone`; and whether it is barred."""
-        came_in = _CAME_IN if undone else _CAME_IN_BARRED
-        rows = self._tx.connection.execute(came_in, {"its_app": app, "line": list(line)})
-        digits = {len(name) for name in undone}
-        found: dict[str, list[tuple[str, bool]]] = {}
-        for row in rows:
-            if row.barred or any(row.sha[:most] in undone for most in digits):
-                found.setdefault(row.merged_into, []).append((row.sha, bool(row.barred)))
-        return found
 
     def _merge(self, app: AppName, sha: str, *, external: bool) -> None:
         """The head of a pull request is on the branch now: an ordinary commit, as old as it is there; what its own tests said stays."""
@@ -596,130 +531,6 @@ class Commits:
             .limit(1)
         ).scalar_one_or_none()
 
-    def ran_well(self, commit: Commit) -> bool:
-        """A rollout of the same files, or of the same release, came to its end, and nobody has barred what it shipped."""
-        its = {"its_app": commit.app, "its_digest": commit.digest, "its_tree": commit.tree}
-        return self._tx.run(_RAN_WELL, its).first() is not None
-
-    def taken_back_with(self, commit: Commit) -> RolloutId | None:
-        """The newest rollout of the same files, or of the same release, that was stopped or rolled back; unless a person let go what it shipped.
-
-        Who lets a suspect of that rollout go says nothing of the others, whose changes are in those files too.
-        """
-        return self._tx.connection.execute(
-            select(rollouts.c.id)
-            .join(commits, and_(rollouts.c.app == commits.c.app, rollouts.c.commit == commits.c.sha))
-            .where(
-                commits.c.app == commit.app,
-                or_(not_(commits.c.unbarred), commits.c.suspect_of == rollouts.c.id),
-                rollouts.c.stop_epoch.is_not(None),
-                _has_the_same_as(commit),
-            )
-            .order_by(rollouts.c.id.desc())
-            .limit(1)
-        ).scalar_one_or_none()
-
-    def barred_with(self, commit: Commit) -> list[Commit]:
-        """Those that must not ship and have the same release, or the same in them; the newest first."""
-        its = {"its_app": commit.app, "its_digest": commit.digest, "its_tree": commit.tree}
-        return load_all(Commit, self._tx.run(_BARRED_WITH, {**its, "its_id": commit.id}), state=CommitState)
-
-    def contents_of_trouble(self, app: AppName) -> tuple[set[str], set[str]]:
-        """What is in those that must not ship, and in suspects that have left the branch: digests of releases, and trees."""
-        rows = self._tx.run(_TROUBLE, {"its_app": app})
-        barred, suspect = (
-            {
-                content
-                for row in rows
-                if bool(row.barred) is kind
-                for content in row[:2]
-                if content is not None
-            }
-            for kind in (True, False)
-        )
-        return barred, suspect
-
-    def free_with(self, commit: Commit) -> list[Commit]:
-        """Commits of the branch that are not barred and have the same release as this one, or the same in them."""
-        rows = self._tx.connection.execute(
-            rows_of(Commit, commits).where(
-                commits.c.app == commit.app,
-                commits.c.id != commit.id,
-                commits.c.on_branch,
-                not_(_BARRED),
-                _has_the_same_as(commit),
-            )
-        )
-        return load_all(Commit, rows, state=CommitState)
-
-    def refute(self, commit: Commit) -> None:
-        """Who let the same go under another hash did so before it went wrong. A test that runs keeps its claim: the version stays."""
-        self._tx.connection.execute(
-            update(commits)
-            .where(
-                commits.c.app == commit.app,
-                commits.c.id != commit.id,
-                commits.c.unbarred,
-                _has_the_same_as(commit),
-            )
-            .values(unbarred=False)
-        )
-
-    def barred_as(self, commit: Commit) -> list[Commit]:
-        """Those that are barred for nothing but being the same as this one."""
-        rows = self._tx.connection.execute(
-            rows_of(Commit, commits).where(
-                commits.c.app == commit.app,
-                _BARRED,
-                commits.c.same_as == commit.sha,
-            )
-        )
-        return load_all(Commit, rows, state=CommitState)
-
-    def suspects(self, app: AppName, batch: RolloutId) -> list[Commit]:
-        """Who is suspected still of what went wrong with this rollout, also those that have left the branch."""
-        rows = self._tx.connection.execute(
-            rows_of(Commit, commits)
-            .where(
-                _IS_SUSPECT,
-                commits.c.app == app,
-                commits.c.suspect_of == batch,
-            )
-            .order_by(commits.c.position)
-        )
-        return load_all(Commit, rows, state=CommitState)
-
-    def suspected_of(self, app: AppName) -> list[RolloutId]:
-        """The rollouts that went wrong, and of which somebody is suspect still."""
-        its = (commits.c.app == app, _IS_SUSPECT, commits.c.suspect_of.is_not(None))
-        rows = self._tx.connection.execute(select(commits.c.suspect_of).where(*its).distinct())
-        return sorted(rows.scalars())
-
-    def suspect_with(self, commit: Commit) -> Commit | None:
-        """One who is suspected still, has left the branch, and has the same release as this one, or the same in it."""
-        return self._one(
-            commits.c.app == commit.app,
-            commits.c.id != commit.id,
-            _SUSPECT_ELSEWHERE,
-            _has_the_same_as(commit),
-        )
-
-    def of_batch(self, app: AppName, batch: RolloutId) -> list[Commit]:
-        """What went out with this rollout, and who has been suspected of what went wrong with it, were it in another's place."""
-        rollout = self._tx.rollouts.get(batch)
-        its = or_(commits.c.sha.in_(rollout.commits), commits.c.suspect_of == batch)
-        rows = self._tx.connection.execute(rows_of(Commit, commits).where(commits.c.app == app, its))
-        return load_all(Commit, rows, state=CommitState)
-
-    def clear_suspects(self, app: AppName, batch: RolloutId, *, guilty: Sequence[CommitId]) -> None:
-        """Nobody is suspected any more of what went wrong with this rollout, and the guilty ones were no mere suspects.
-
-        A test that runs keeps its claim: the version stays.
-        """
-        its = (commits.c.app == app, commits.c.suspect, commits.c.suspect_of == batch)
-        was_suspect = case((commits.c.id.not_in(guilty), commits.c.suspect_of))
-        self._tx.connection.execute(update(commits).where(*its).values(suspect=False, suspect_of=was_suspect))
-
     def wanted_now(self, app: AppName) -> list[Commit]:
         """Commits that a person wants out before the queue, newest wish first."""
         return load_all(Commit, self._tx.run(_WANTED_NOW, {"its_app": app}), state=CommitState)
@@ -854,23 +665,6 @@ class Commits:
         """Change what is not the state; StaleWrite when the row has moved."""
         return self._write(commit, **values)
 
-    def wish_bar(
-        self, commit: Commit, why: str | None, *, same_as: str | None = None, unbarred: bool = False
-    ) -> Commit:
-        """It is barred though it has not passed; None: no longer. The test that runs keeps its claim: the version stays."""
-        values: dict[str, Any] = {"bar_wanted": why, "same_as": same_as, "unbarred": unbarred}
-        self._tx.connection.execute(update(commits).where(commits.c.id == commit.id).values(**values))
-        return replace(commit, **values)
-
-    def suspect(self, commit: Commit, of: RolloutId | None, *, unbarred: bool = False) -> None:
-        """It may be what went wrong with this rollout. The test that runs keeps its claim: the version stays."""
-        values = {"suspect": True, "suspect_of": of, "unbarred": unbarred}
-        self._tx.connection.execute(update(commits).where(commits.c.id == commit.id).values(**values))
-
-    def acquit(self, commit: Commit) -> None:
-        """Another one with the same in it is the suspect now. The test that runs keeps its claim: the version stays."""
-        self._tx.connection.execute(update(commits).where(commits.c.id == commit.id).values(suspect=False))
-
     def wish_now(self, commit: Commit, reason: str | None, by: str | None) -> Commit:
         """A person wants it out before the queue, or has got it. The test that runs keeps its claim: the version stays."""
         self._tx.connection.execute(
@@ -911,10 +705,6 @@ class Commits:
         row = self._tx.run(_RELEASE, {"its_app": app, "its_sha": sha}).first()
         return load(Release, row)
 
-    def _one(self, *where: Any) -> Commit | None:
-        row = self._tx.connection.execute(rows_of(Commit, commits).where(*where)).first()
-        return load(Commit, row, state=CommitState)
-
     def _locked(self, *where: Any) -> Commit | None:
         query = rows_of(Commit, commits).where(*where)
         row = self._tx.connection.execute(
@@ -950,10 +740,6 @@ def _placed(told: BranchCommit) -> dict[str, Any]:
         "mends": " ".join(sorted(told.mends)),
         "tree": told.tree,
     }
-
-
-def _has_the_same_as(commit: Commit) -> Any:
-    return _has_the_same(commit.digest, commit.tree)
 
 
 def _news(row: Any, told: dict[str, Any]) -> dict[str, Any] | None:

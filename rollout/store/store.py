@@ -34,6 +34,7 @@ from rollout.domain.states import RolloutState
 from rollout.errors import Conflict, ServiceUnavailable
 from rollout.store import checkpoints, clock, frozen, migrate, tables
 from rollout.store.apps import HEAD_UNREAD, Apps
+from rollout.store.bars import Bars
 from rollout.store.catching_up import CatchingUp
 from rollout.store.checks import Checks
 from rollout.store.claims import Claims
@@ -96,6 +97,7 @@ class Transaction:
         self._straight = straight
         self.apps = Apps(self)
         self.commits = Commits(self)
+        self.bars = Bars(self)
         self.checks = Checks(self)
         self.rollouts = Rollouts(self)
         self.hosts = Hosts(self)

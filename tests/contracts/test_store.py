@@ -308,11 +308,11 @@ def test_what_came_in_with_a_merge_has_its_row_and_waits_for_nothing(store):
         assert [row.merged_into for row in rows] == [None, merge, merge]
         assert rows[0].mends == one
         assert rows[2].reason == f"came in with {merge[:12]}, and is not tested by itself"
-        assert tx.commits.in_the_way("shop", [one, merge], []) == {}
-        assert tx.commits.in_the_way("shop", [one, merge], ["444", one]) == {merge: [(known, False)]}
-        tx.commits.wish_bar(rows[1], "no")
-        assert tx.commits.in_the_way("shop", [one, merge], []) == {merge: [(inner, True)]}
-        assert tx.commits.in_the_way("shop", [one], []) == {}
+        assert tx.bars.in_the_way("shop", [one, merge], []) == {}
+        assert tx.bars.in_the_way("shop", [one, merge], ["444", one]) == {merge: [(known, False)]}
+        tx.bars.wish(rows[1], "no")
+        assert tx.bars.in_the_way("shop", [one, merge], []) == {merge: [(inner, True)]}
+        assert tx.bars.in_the_way("shop", [one], []) == {}
 
 
 def test_what_came_in_with_a_merge_is_an_ordinary_commit_once_the_line_goes_through_it(store):

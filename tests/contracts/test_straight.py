@@ -21,6 +21,7 @@ from rollout.domain.verdict import Interval
 from rollout.errors import Conflict, ServiceUnavailable
 from rollout.store import (
     apps,
+    bars,
     checks,
     claims,
     commits,
@@ -178,17 +179,17 @@ RUNS = {
     "to be tested": (commits._WAITING, {"its_app": "shop", "now": 1e12}),
     "pull requests to be tested": (commits._WAITING_PULLS, {"its_app": "shop", "now": 1e12}),
     "how far tests came": (commits._TRIED, {"its_app": "shop"}),
-    "what must not ship": (commits._TROUBLE, {"its_app": "shop"}),
+    "what must not ship": (bars._TROUBLE, {"its_app": "shop"}),
     "barred, and the same": (
-        commits._BARRED_WITH,
+        bars._BARRED_WITH,
         {"its_app": "shop", "its_id": 1, "its_digest": None, "its_tree": "c" * 40},
     ),
     "nothing that is the same": (
-        commits._BARRED_WITH,
+        bars._BARRED_WITH,
         {"its_app": "shop", "its_id": 1, "its_digest": None, "its_tree": None},
     ),
     "the same ran well": (
-        commits._RAN_WELL,
+        bars._RAN_WELL,
         {"its_app": "third", "its_digest": "d" * 64, "its_tree": None},
     ),
     "a commit's change": (
@@ -507,7 +508,7 @@ def test_every_prepared_statement_is_compared():
     compared = {id(prepared.statement) for prepared, _ in [*RUNS.values(), *EACH.values()]}
     known = [
         (m, name)
-        for m in (apps, checks, claims, commits, fleet, going_back, hosts, journal, rollouts)
+        for m in (apps, bars, checks, claims, commits, fleet, going_back, hosts, journal, rollouts)
         for name in vars(m)
     ]
     missing = [
