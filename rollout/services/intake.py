@@ -54,7 +54,7 @@ def receive_all(told: Told, deps: Deps) -> list[Received]:
     with deps.store.transaction() as tx:
         found, new = _store(tx, told)
         first = _first_of_each_app(tx, new, deps)
-        tx.commits.rung(first, deps.settings.ring_again_s)
+        tx.turns.rung(first, deps.settings.ring_again_s)
         crashpoints.reach("in-report")
     if first:
         deps.bell.ring([run_tests(commit) for commit in first])
@@ -119,7 +119,7 @@ def _first_of_each_app(tx: Transaction, new: Sequence[Commit], deps: Deps) -> li
     of_app: dict[AppName, list[CommitId]] = {}
     for commit in new:
         of_app.setdefault(commit.app, []).append(commit.id)
-    in_hand = tx.commits.in_hand(of_app, deps.settings.ring_again_s)
+    in_hand = tx.turns.in_hand(of_app, deps.settings.ring_again_s)
     tests = {app: deps.config.app(app).tests for app in of_app}
     most = {
         app: None if its.external else max(0, its.parallel - in_hand.get(app, 0))
@@ -456,7 +456,7 @@ def enqueue(app: AppConfig, name: str | None, deps: Deps, *, who: str, now: Wish
         assert placed is not None
         _refuse_conflicts(tx, placed, now=now is not None)
         if placed.state is CommitState.RECEIVED:
-            tx.commits.rung([placed.id], deps.settings.ring_again_s)  # a person's word ends a wait
+            tx.turns.rung([placed.id], deps.settings.ring_again_s)  # a person's word ends a wait
         if placed.state is CommitState.FAILED:
             placed = tx.commits.test_again(placed, who=who, why="tried again by hand", reds=0)
         released = planning.released(tx, placed.app)

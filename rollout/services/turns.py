@@ -13,7 +13,7 @@ def take(tx: Transaction, app: AppConfig, deps: Deps) -> list[Ring]:
     For whoever holds the app's row: so do all who have several commits' rows in one transaction, and none waits for another.
     """
     due = _due(tx, app, deps)
-    tx.commits.rung([commit.id for commit in due], deps.settings.ring_again_s)
+    tx.turns.rung([commit.id for commit in due], deps.settings.ring_again_s)
     return [run_tests(commit.id) for commit in due]
 
 
@@ -24,7 +24,7 @@ def any_due(tx: Transaction, app: AppConfig, deps: Deps) -> bool:
 
 def _due(tx: Transaction, app: AppConfig, deps: Deps) -> list[Commit]:
     again_s, parallel, most = deps.settings.ring_again_s, app.tests.parallel, app.queue.most
-    return tx.commits.due_for_tests(AppName(app.name), again_s, parallel, most)
+    return tx.turns.due_for_tests(AppName(app.name), again_s, parallel, most)
 
 
 def ring(app: AppConfig, deps: Deps) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Float, and_, bindparam, case, func, insert, not_, or_, select, update
+from sqlalchemy import and_, bindparam, func, insert, not_, or_, select, update
 
-from rollout.domain import turns as turn
 from rollout.domain.model import (
     NOT_ON_BRANCH,
     AppName,
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from rollout.store.store import Transaction
-    from rollout.store.straight import Answer
 
 _RELEASE = Prepared(
     rows_of(Release, releases).where(
@@ -62,24 +60,6 @@ _NEWEST = Prepared(rows_of(Commit, commits).where(commits.c.id == _newest_of(bin
 _HEADS = select(apps.c.name, _newest_of(apps.c.name, "sha").label("sha")).where(
     apps.c.name.in_(bindparam("apps", expanding=True))
 )
-_NOW = bindparam("now", type_=Float())
-_LATER = and_(commits.c.due_at > _NOW, commits.c.due_at <= _NOW + bindparam("again_s", type_=Float()))
-_HAS_MESSAGE = and_(
-    commits.c.state == CommitState.RECEIVED,
-    commits.c.merged_into.is_(None),
-    _LATER,
-    commits.c.reason.is_(None),  # put off ones have a reason, and no message
-)
-_IS_TESTED = and_(commits.c.state == CommitState.TESTING, or_(commits.c.lease_until > _NOW, _LATER))
-_IN_HAND = Prepared(
-    select(
-        *(
-            select(func.count()).where(OF_APP, its).scalar_subquery().label(name)
-            for name, its in (("rung", _HAS_MESSAGE), ("tested", _IS_TESTED))
-        )
-    )
-)
-_RUNG = Prepared(update(commits).where(commits.c.id == bindparam("its_id")))
 
 _PLACED = (
     commits.c.id, commits.c.sha, commits.c.state, commits.c.pull, commits.c.reason,
@@ -103,28 +83,6 @@ _IS_BUILT_AGAIN = and_(  # `Commit.is_built_again`
 _HAS_PASSED = or_(commits.c.state.in_([CommitState.PASSED, CommitState.BARRED]), _IS_BUILT_AGAIN)
 IS_PULL = and_(commits.c.pull.is_not(None), commits.c.position.is_(None))  # `Commit.is_pull`
 _GUARDED = Prepared(update(commits).where(_ONE, commits.c.version == bindparam("its_version")))
-
-
-# Whose turn it is to be tested, asked for every app every few seconds.
-_IS_DUE = commits.c.due_at <= bindparam("now")
-_ITS_IDS = select(commits.c.id).where(OF_APP).order_by(commits.c.id)
-_SILENT = Prepared(
-    _ITS_IDS.where(
-        commits.c.state == CommitState.TESTING,
-        commits.c.lease_until <= bindparam("now"),
-        or_(commits.c.due_at.is_(None), _IS_DUE),
-    )
-)
-_WAITS = and_(ITSELF, commits.c.state == CommitState.RECEIVED, _IS_DUE)
-_WAITING = Prepared(  # of one that has left the branch its position says nothing
-    select(commits.c.id, case((commits.c.on_branch, commits.c.position))).where(OF_APP, _WAITS, not_(IS_PULL))
-)
-_WAITING_PULLS = Prepared(_ITS_IDS.where(_WAITS, IS_PULL))
-_TRIED = Prepared(
-    select(func.max(commits.c.position)).where(
-        OF_APP, commits.c.on_branch, commits.c.state != CommitState.RECEIVED
-    )
-)
 
 
 class Commits:
@@ -151,6 +109,11 @@ class Commits:
     def by_id(self, commit: CommitId) -> Commit | None:
         """The commit of this id."""
         return load(Commit, self._tx.run(_BY_ID, {"its_id": commit}).first(), state=CommitState)
+
+    def by_ids(self, ids: Sequence[int]) -> list[Commit]:
+        """As `by_id`, of several, in this order."""
+        answers = self._tx.run_each(_BY_ID, [{"its_id": one} for one in ids])
+        return load_all(Commit, [row for answer in answers for row in answer], state=CommitState)
 
     def starting_with(self, app: AppName, prefix: str) -> list[Commit]:
         """Commits whose hash starts so; at most two are read."""
@@ -549,49 +512,8 @@ class Commits:
         )
         return load_all(Commit, rows, state=CommitState)
 
-    def due_for_tests(self, app: AppName, again_s: float, parallel: int = 1, most: int = 3) -> list[Commit]:
-        """Whose turn it is: waiting, or its worker went silent; as many as there is room for. `most`: of commits that ship at once.
-
-        No more messages of an app are under way than it may test at a time, so that in the queue the apps take turns.
-        """
-        room = parallel - self.in_hand([app], again_s).get(app, 0)
-        if room <= 0:
-            return []
-        its = {"its_app": app, "now": self._tx.now()}
-        ids = self._tx.run(_SILENT, its).scalars()
-        if len(ids) < room:
-            ids += self._in_turn(app, self._tx.run(_WAITING, its), most)
-        if len(ids) < room:  # nothing of the branch waits
-            ids += self._tx.run(_WAITING_PULLS, its).scalars()
-        return self._in_order(ids[:room])
-
-    def in_hand(self, apps: Collection[AppName], again_s: float) -> dict[AppName, int]:
-        """How many commits of each app are in test, or have a message that says they are to be; of those that have some."""
-        its = {"now": self._tx.now(), "again_s": again_s}
-        counts = self._tx.run_each(_IN_HAND, [{"its_app": app, **its} for app in apps])
-        many = {app: sum(count.one()[:2]) for app, count in zip(apps, counts, strict=True)}
-        return {app: those for app, those in many.items() if those}
-
-    def _in_turn(self, app: AppName, rows: Answer, most: int) -> list[int]:
-        waiting = [turn.Waiting(*row) for row in rows]
-        if not waiting:
-            return []
-        tried = self._tx.run(_TRIED, {"its_app": app}).scalar_one()
-        active = self._tx.rollouts.active(app)
-        runs = self.get(app, active.commit if active else self._tx.rollouts.released(app) or "")
-        return [one.id for one in turn.in_turn(waiting, tried, runs.position if runs else None, most)]
-
-    def _in_order(self, ids: Sequence[int]) -> list[Commit]:
-        answers = self._tx.run_each(_BY_ID, [{"its_id": one} for one in ids])
-        return load_all(Commit, [row for answer in answers for row in answer], state=CommitState)
-
     def _count(self, where: Any) -> int:
         return int(self._tx.connection.execute(select(func.count()).where(where)).scalar_one())
-
-    def rung(self, ids: Sequence[CommitId], again_s: float) -> None:
-        """A message is under way: do not ring again before `again_s`."""
-        its = {"due_at": self._tx.now() + again_s, "reason": None}
-        self._tx.run_each(_RUNG, [{"its_id": one, **its} for one in ids])
 
     def claim_tests(
         self, commit: CommitId, owner: str, lease_s: float, *, parallel: int | None = None

@@ -47,6 +47,7 @@ from rollout.store.places import Places
 from rollout.store.retention import Retention
 from rollout.store.rollouts import Rollouts
 from rollout.store.straight import Answer, Prepared, Straight
+from rollout.store.turns import Turns
 from rollout.store.writers import TRY_S, Readers, Writers, say
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class Transaction:
         self._straight = straight
         self.apps = Apps(self)
         self.commits = Commits(self)
+        self.turns = Turns(self)
         self.bars = Bars(self)
         self.checks = Checks(self)
         self.rollouts = Rollouts(self)

@@ -225,7 +225,7 @@ def test_tests_are_claimed_by_one_and_taken_over_when_silent(store, now):
         assert tx.commits.claim_tests(commit.id, "two", 15) is None
     now["s"] += 16
     with store.transaction() as tx:
-        assert [due.id for due in tx.commits.due_for_tests("shop", 10)] == [commit.id]
+        assert [due.id for due in tx.turns.due_for_tests("shop", 10)] == [commit.id]
         assert tx.commits.claim_tests(commit.id, "two", 15).attempt == 2
         assert not tx.commits.still_leased(first)
     with pytest.raises(StaleWrite), store.transaction() as tx:
@@ -242,12 +242,12 @@ def test_a_renewed_lease_keeps_its_claim(store, now):
         tx.commits.renew("one", [commit.id], 15)
     now["s"] += 10
     with store.transaction() as tx:
-        assert tx.commits.due_for_tests("shop", 10) == []
+        assert tx.turns.due_for_tests("shop", 10) == []
         assert tx.commits.still_leased(claimed)
     now["s"] += 10
     with store.transaction() as tx:
         tx.commits.renew("one", [commit.id], 15)
-        assert [due.id for due in tx.commits.due_for_tests("shop", 10)] == [commit.id]
+        assert [due.id for due in tx.turns.due_for_tests("shop", 10)] == [commit.id]
 
 
 def test_a_backlog_has_so_many_messages_under_way_and_no_more(store, now):
@@ -259,13 +259,13 @@ def test_a_backlog_has_so_many_messages_under_way_and_no_more(store, now):
     sent = []
     for _ in range(6):
         with store.transaction() as tx:
-            due = [commit.id for commit in tx.commits.due_for_tests("shop", 10, 3)]
-            tx.commits.rung(due, 10)
+            due = [commit.id for commit in tx.turns.due_for_tests("shop", 10, 3)]
+            tx.turns.rung(due, 10)
             sent += due
         now["s"] += 4
     assert len(sent) == 6  # of three at a time, twice within 24 s
     with store.transaction() as tx:
-        assert [due.id for due in tx.commits.due_for_tests("blog", 10)] == [blog.id]
+        assert [due.id for due in tx.turns.due_for_tests("blog", 10)] == [blog.id]
 
 
 def test_a_commit_that_left_the_branch_is_not_in_the_queue(store):
@@ -300,7 +300,7 @@ def test_what_came_in_with_a_merge_has_its_row_and_waits_for_nothing(store):
         tx.commits.place("shop", line, came_in)
         assert tx.commits.line("shop", 0) == [(1, one), (2, merge)]
         assert [row.sha for row in tx.commits.unfinished("shop")] == [one, merge]
-        assert [row.sha for row in tx.commits.due_for_tests("shop", 10, 9)] == [one, merge]
+        assert [row.sha for row in tx.turns.due_for_tests("shop", 10, 9)] == [one, merge]
         assert tx.commits.unplaced("shop") == []
         assert Census(tx).commits() == {("shop", "received"): 2}
         rows = [tx.commits.get("shop", sha) for sha in (merge, inner, known)]
@@ -326,7 +326,7 @@ def test_what_came_in_with_a_merge_is_an_ordinary_commit_once_the_line_goes_thro
         tx.commits.add_all("shop", [*line, *came_in], who="w", why="x")
         tx.commits.place("shop", line, came_in)
         tx.commits.place("shop", [line[0], BranchCommit(inner, 2, "i", "eve", "i")])
-        assert inner in [row.sha for row in tx.commits.due_for_tests("shop", 10, 9)]
+        assert inner in [row.sha for row in tx.turns.due_for_tests("shop", 10, 9)]
         row = tx.commits.get("shop", inner)
         assert (row.merged_into, row.reason, row.position) == (None, None, 2)
         assert not tx.commits.get("shop", merge).on_branch
@@ -890,8 +890,8 @@ def test_a_commit_that_was_put_off_takes_nobodys_place(store, now):
         first, _ = tx.commits.add("shop", "a" * 40, who="w", why="x")
         second, _ = tx.commits.add("shop", "b" * 40, who="w", why="x")
         tx.commits.update(first, reason="waits for check unit", due_at=tx.now() + 5)
-        assert [due.id for due in tx.commits.due_for_tests("shop", 10)] == [second.id]
-        tx.commits.rung([second.id], 10)
+        assert [due.id for due in tx.turns.due_for_tests("shop", 10)] == [second.id]
+        tx.turns.rung([second.id], 10)
         now["s"] += 6
-        assert tx.commits.due_for_tests("shop", 10) == []
-        assert [due.id for due in tx.commits.due_for_tests("shop", 10, 2)] == [first.id]
+        assert tx.turns.due_for_tests("shop", 10) == []
+        assert [due.id for due in tx.turns.due_for_tests("shop", 10, 2)] == [first.id]

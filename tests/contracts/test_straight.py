@@ -32,6 +32,7 @@ from rollout.store import (
     rollouts,
     store,
     straight,
+    turns,
 )
 from rollout.store.rollouts import Planned
 from rollout.store.straight import Prepared
@@ -173,12 +174,12 @@ RUNS = {
     "what comes after": (commits._AFTER, {"its_app": "shop", "its_position": 1}),
     "the line's newest": (commits._NEWEST, {"its_app": "shop"}),
     "wanted": (commits._WANTED_NOW, {"its_app": "shop"}),
-    "in hand": (commits._IN_HAND, {"its_app": "shop", "now": 0.5, "again_s": 60.0}),
-    "a message under way": (commits._RUNG, {"its_id": 1, "due_at": 7.5, "reason": None}),
-    "tests that went silent": (commits._SILENT, {"its_app": "shop", "now": 1e12}),
-    "to be tested": (commits._WAITING, {"its_app": "shop", "now": 1e12}),
-    "pull requests to be tested": (commits._WAITING_PULLS, {"its_app": "shop", "now": 1e12}),
-    "how far tests came": (commits._TRIED, {"its_app": "shop"}),
+    "in hand": (turns._IN_HAND, {"its_app": "shop", "now": 0.5, "again_s": 60.0}),
+    "a message under way": (turns._RUNG, {"its_id": 1, "due_at": 7.5, "reason": None}),
+    "tests that went silent": (turns._SILENT, {"its_app": "shop", "now": 1e12}),
+    "to be tested": (turns._WAITING, {"its_app": "shop", "now": 1e12}),
+    "pull requests to be tested": (turns._WAITING_PULLS, {"its_app": "shop", "now": 1e12}),
+    "how far tests came": (turns._TRIED, {"its_app": "shop"}),
     "what must not ship": (bars._TROUBLE, {"its_app": "shop"}),
     "barred, and the same": (
         bars._BARRED_WITH,
@@ -327,10 +328,10 @@ EACH = {
         [{"its_app": app, "its_sha": SHA} for app in ("third", "nobody", "shop")],
     ),
     "in hand, of each": (
-        commits._IN_HAND,
+        turns._IN_HAND,
         [{"its_app": app, "now": 0.5, "again_s": 60.0} for app in ("third", "shop")],
     ),
-    "messages under way": (commits._RUNG, [{"its_id": n, "due_at": 7.5, "reason": None} for n in (2, 99, 1)]),
+    "messages under way": (turns._RUNG, [{"its_id": n, "due_at": 7.5, "reason": None} for n in (2, 99, 1)]),
     "heads were told of": (
         apps._TOLD,
         [{"its_name": app, "now": 2.5} for app in ("shop", "nobody", "other")],
@@ -508,7 +509,7 @@ def test_every_prepared_statement_is_compared():
     compared = {id(prepared.statement) for prepared, _ in [*RUNS.values(), *EACH.values()]}
     known = [
         (m, name)
-        for m in (apps, bars, checks, claims, commits, fleet, going_back, hosts, journal, rollouts)
+        for m in (apps, bars, checks, claims, commits, fleet, going_back, hosts, journal, rollouts, turns)
         for name in vars(m)
     ]
     missing = [

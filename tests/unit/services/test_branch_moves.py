@@ -190,7 +190,7 @@ def test_heads_that_the_branch_lacks_do_not_hold_up_its_own(world, kind):
     world.bell.queue.clear()
     world.seconds += world.deps.settings.ring_again_s
     with world.store.reading() as tx:
-        assert [one.sha for one in tx.commits.due_for_tests("shop", 10, 6, app.queue.most)] == line
+        assert [one.sha for one in tx.turns.due_for_tests("shop", 10, 6, app.queue.most)] == line
 
 
 def test_a_head_that_comes_among_unknown_ones_is_tested_when_the_poll_has_found_it(world):

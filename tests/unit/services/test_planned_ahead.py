@@ -310,7 +310,7 @@ def test_a_wish_that_passes_meanwhile_sets_aside_what_is_planned_ahead_at_once(w
     sha = world.workshop.push()
     wish(world, sha)
     with world.store.transaction() as tx:
-        tx.commits.rung([tx.commits.get("shop", sha).id], 60.0)  # its tests take their time
+        tx.turns.rung([tx.commits.get("shop", sha).id], 60.0)  # its tests take their time
     planning.start_next("shop", world.deps)
     assert states(world)[4] is R.PENDING
     run_until(world, lambda: passed(world, sha))
