@@ -23,6 +23,7 @@ _BROKER_TROUBLE = (OperationalError, KombuError, RedisError, OSError)
 ANSWER_S = 2  # who asks the broker has a host under way, or a stop
 SLOW_S = 0.5  # a refusal comes at once
 SILENT_S = 5.0
+COUNTED_S = 0.25  # forty hosts under way ask whether others wait; counting them is ten questions to the broker
 
 
 def celery_app(broker_url: str) -> Celery:
@@ -103,6 +104,7 @@ class CeleryBell:
     def __init__(self, app: Celery) -> None:
         self._app = app
         self._silence = Silence()
+        self._counted = (-COUNTED_S, False)  # when messages for hosts were counted, and whether any waited
 
     def ring(self, rings: Sequence[Ring]) -> bool:
         """Send them over one connection; False when the broker does not answer."""
@@ -149,11 +151,16 @@ class CeleryBell:
         ends = state.should_stop is not None and state.should_stop is not False  # 0 means that it does
         if ends or len(state.reserved_requests) > len(state.active_requests) or self._silence.lasts():
             return True
+        at, waiting = self._counted
+        if (now := time.monotonic()) < at + COUNTED_S:
+            return waiting
         try:
             with self._silence.heeded(), self._app.producer_or_acquire() as producer:
-                return bool(producer.channel.queue_declare(HOSTS).message_count)
+                waiting = bool(producer.channel.queue_declare(HOSTS).message_count)
         except _BROKER_TROUBLE:
             return True
+        self._counted = now, waiting
+        return waiting
 
     def _send(self, ring: Ring, producer: Any) -> None:
         if ring.then:

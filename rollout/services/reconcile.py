@@ -71,6 +71,8 @@ def watch(
 ) -> None:
     """Drive the stops, and read the hosts whose outcome is unknown."""
     with deps.store.reading() as tx:
+        if not tx.hosts.any_to_watch():
+            return
         stopping_now = tx.rollouts.in_state(R.STOPPING)
         unknown = tx.hosts.to_read()
     for rollout in stopping_now:

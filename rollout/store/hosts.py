@@ -131,6 +131,10 @@ class Hosts:
         """Unknown ones that are due to be read, in rollouts that are neither stopping nor over."""
         return self._load(_TO_READ, most=limit)
 
+    def any_to_watch(self) -> bool:
+        """A rollout is stopping, or a host is to be read; asked four times a second, and hardly ever so."""
+        return bool(self._tx.run(_TO_WATCH, {"now": self._tx.now()}).scalar_one())
+
     def to_look_at(self, limit: int = 100) -> list[RolloutHost]:
         """Hosts that nobody could read to the end of their last rollout; one that is not over reads its own."""
         return self._load(_FIRST_TO_LOOK_AT, most=limit)
@@ -428,13 +432,16 @@ _NOT_SETTLED = (
     )
     .limit(1)
 )
-_TO_READ = Prepared(
-    IN_ORDER.where(
-        rollout_hosts.c.state == H.UNKNOWN,
-        IS_DUE,
-        or_(rollout_hosts.c.lease_until.is_(None), rollout_hosts.c.lease_until <= bindparam("now")),
-        its_rollout_is(SWITCHING),
-    ).limit(bindparam("most"))
+_IS_UNREAD = and_(
+    rollout_hosts.c.state == H.UNKNOWN,
+    IS_DUE,
+    or_(rollout_hosts.c.lease_until.is_(None), rollout_hosts.c.lease_until <= bindparam("now")),
+    its_rollout_is(SWITCHING),
+)
+_TO_READ = Prepared(IN_ORDER.where(_IS_UNREAD).limit(bindparam("most")))
+_STOPPING = select(rollouts.c.id).where(rollouts.c.state == RolloutState.STOPPING)
+_TO_WATCH = Prepared(
+    select(or_(_STOPPING.exists(), select(rollout_hosts.c.id).where(_IS_UNREAD).exists()))
 )
 _SILENT = Prepared(
     IN_ORDER.where(

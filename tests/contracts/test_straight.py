@@ -98,6 +98,7 @@ RUNS = {
     "the first to go back": (going_back._FIRST_SWITCHED_DUE_AT, {"rollout": 1}),
     "to be tried again": (hosts._TO_RETRY, DUE),
     "to be read": (hosts._TO_READ, {"now": 1e12, "most": 2}),
+    "any to watch": (hosts._TO_WATCH, {"now": 1e12}),
     "startable": (hosts._startable(canary=False), {**DUE, "most": 2}),
     "startable canary": (hosts._startable(canary=True), {**DUE, "most": 2}),
     "to activate": (claims._TO_ACTIVATE, {"host": 2}),

@@ -102,7 +102,18 @@ def test_a_broker_that_stands_still_is_waited_for_once_and_asked_again_by_one(be
     assert (bell.crowded(), bell.crowded(), broker.asked) == (True, True, 2)
     broker.now += dispatch.SILENT_S
     broker.answers = True
-    assert (bell.crowded(), bell.crowded(), broker.asked) == (False, False, 4)
+    assert (bell.crowded(), broker.asked) == (False, 3)
+    broker.now += dispatch.COUNTED_S
+    assert (bell.crowded(), broker.asked) == (False, 4)
+
+
+def test_who_waits_is_counted_once_for_all_that_ask_together(bell, monkeypatch):
+    """Forty hosts that end together cost the broker one count; a moment later it is counted anew."""
+    broker = Standing(bell, monkeypatch)
+    broker.answers = True
+    assert ([bell.crowded() for _ in range(40)], broker.asked) == ([False] * 40, 1)
+    broker.now += dispatch.COUNTED_S
+    assert (bell.crowded(), broker.asked) == (False, 2)
 
 
 def test_a_broker_that_refuses_is_asked_each_time(bell, monkeypatch):
