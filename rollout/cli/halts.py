@@ -29,7 +29,8 @@ def resume(
 ) -> int:
     """After a halt: go on with the stage that it halted in.
 
-    Exit code 4 while too many hosts have failed, naming them. Also a person's yes, where one is wanted (confirm).
+    Exit code 4 while too many hosts have failed, naming them. Also a person's yes, where one is wanted (confirm): in a freeze
+    before the fan-out with --reason only.
     """
     from rollout.cli import onward
 

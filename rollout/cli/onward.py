@@ -39,8 +39,10 @@ def retry(call: Call, number: int, *, wait: bool, timeout_s: float | None) -> in
 
 def _go_on(call: Call, rollout: Rollout, *, wait: bool, timeout_s: float | None) -> int:
     following.warn_if_nobody_hears(call)
+    view = finding.view(call, rollout.id)
+    if view["hotfix"] and not call.json:
+        output.say(f"hotfix, {output.clean(view['hotfix'])}")
     if not wait:
-        view = finding.view(call, rollout.id)
         if call.json:
             output.document(shapes.outcome(view))
         else:

@@ -169,10 +169,7 @@ def _in_rollout(tx: Transaction, app: AppConfig, rollout: Rollout) -> Why | None
         case R.DEPLOYING_CANARY | R.EVALUATING_CANARY | R.FANNING_OUT:
             words = f"in rollout {number}{_although(bars.barred_on_its_way(tx, rollout))}: {stage(rollout)}"
         case R.HALTED:
-            told, undone = planning.why_it_waits(tx, rollout), planning.undone_before_yes(tx, rollout)
-            barred = None if undone else bars.barred_on_its_way(tx, rollout)  # else it is told already
-            halted = f"in rollout {number}, which is halted: {(told or '').rstrip('.')}{_although(barred)}"
-            return Why(f"{halted}; a person decides: rollout show {number}")
+            return _halted(tx, app, rollout)
         case R.STOPPING | R.ROLLING_BACK:
             return Why(f"in rollout {number}, which is being taken back: {reason or 'a person said so'}")
         case R.DONE if not _is_past(tx, rollout):
@@ -188,6 +185,18 @@ def _in_rollout(tx: Transaction, app: AppConfig, rollout: Rollout) -> Why | None
         case _:
             return None
     return _unless_asked(tx, rollout, words, foreseeing.ends_at(tx, app, rollout))
+
+
+def _halted(tx: Transaction, app: AppConfig, rollout: Rollout) -> Why:
+    """What a person has to know who decides, with a freeze that automation's rollout would go on in."""
+    number, reason = rollout.id, planning.why_it_waits(tx, app, rollout)
+    undone = planning.undone_before_yes(tx, app, rollout)
+    barred = None if undone else bars.barred_on_its_way(tx, rollout)  # else it is told already
+    told = f"in rollout {number}, which is halted: {(reason or '').rstrip('.')}{_although(barred)}"
+    frozen = freezes.frozen(tx, app) if rollout.requested_by == planning.AUTOMATION else None
+    if frozen is not None and frozen in told:
+        frozen = None
+    return _told(f"{told}; a person decides: rollout show {number}", frozen)
 
 
 def _runs(tx: Transaction, rollout: Rollout) -> str:

@@ -9,7 +9,7 @@ from rollout.errors import Conflict
 from rollout.services.ports import Deps
 from rollout.store.store import Transaction
 
-HOTFIX = "hotfix, although "  # so begins why a rollout was planned past a freeze
+HOTFIX = "hotfix, although "  # so begins why a rollout was planned, or went on, past a freeze
 
 
 def freeze(

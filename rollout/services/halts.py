@@ -1,12 +1,13 @@
 """What a person can say to a rollout that waits: go on, try the failed ones again, leave hosts out."""
 
+from rollout.config.deploy_file import AppConfig
 from rollout.domain.budget import must_halt
 from rollout.domain.model import AppName, Member, Rollout, RolloutHost, RolloutId
 from rollout.domain.pipeline import count_outcome
 from rollout.domain.states import FINISHED, RESUME, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.domain.verdict import Status
 from rollout.errors import Conflict, NotFound, StepRefused
-from rollout.services import planning
+from rollout.services import freezes, planning
 from rollout.services.policies import unreadable
 from rollout.services.ports import Deps
 from rollout.services.rollouts import (
@@ -17,6 +18,7 @@ from rollout.services.rollouts import (
     limits,
     ring_stage,
 )
+from rollout.store.journal import WENT_PAST
 from rollout.store.store import Transaction
 
 H, R, HE = HostState, RolloutState, HostEvent
@@ -31,15 +33,18 @@ def resume(
     accept_failed: bool = False,
     accept_canary: bool = False,
 ) -> Rollout:
-    """Go on with the stage it halted in. Conflict while too many hosts have failed, unless they are accepted."""
+    """Go on with the stage it halted in. Conflict while too many hosts have failed, unless they are accepted; and of a yes in a freeze without a reason."""
     with deps.store.transaction() as tx:
-        rollout = _halted(tx, rollout_id, deps, who)
+        halted = rollout = _halted(tx, rollout_id, deps, who)
         if accept_failed:
             _accept_failed(tx, rollout, who, why)
             rollout = tx.rollouts.lock(rollout_id)
         _refuse_while_too_many(tx, rollout)
-        go_on = _accept_canary if accept_canary else _resume
-        rollout = go_on(tx, rollout, who, why)
+        app = deps.config.apps.get(rollout.app)
+        rollout = (
+            _accept_canary(tx, rollout, who, why) if accept_canary else _resume(tx, app, rollout, who, why)
+        )
+        _past_a_freeze(tx, app, halted, who, why)
     _ring(rollout, deps)
     return rollout
 
@@ -47,7 +52,7 @@ def resume(
 def retry(rollout_id: RolloutId, deps: Deps, *, who: str) -> Rollout:
     """Try the failed and the unreadable hosts again, and go on; the budget continues."""
     with deps.store.transaction() as tx:
-        rollout = _halted(tx, rollout_id, deps, who)
+        halted = _halted(tx, rollout_id, deps, who)
         again = [
             host
             for host in tx.hosts.of(rollout_id, H.FAILED, H.UNKNOWN)
@@ -59,7 +64,9 @@ def retry(rollout_id: RolloutId, deps: Deps, *, who: str) -> Rollout:
             )
         for host in again:
             _again(tx, host, who)
-        rollout = _resume(tx, tx.rollouts.lock(rollout_id), who, f"retry of {len(again)} hosts")
+        app = deps.config.apps.get(halted.app)
+        rollout = _resume(tx, app, tx.rollouts.lock(rollout_id), who, f"retry of {len(again)} hosts")
+        _past_a_freeze(tx, app, halted, who, None)
     _ring(rollout, deps)
     return rollout
 
@@ -80,7 +87,7 @@ def _exclude(
         known = {host.name for host in tx.fleet.hosts(name_of_app)}
         _refuse_unknown(names, known | {member.name for member in members})
         # The rollouts' rows before the fleet's, as whoever reports on a host has them.
-        planning.make_way(tx, name_of_app, f"hosts were excluded: {why}", who=who)
+        planning.make_way(tx, deps.config.app(name_of_app), f"hosts were excluded: {why}", who=who)
         unfinished = [tx.rollouts.lock(found.id) for found in tx.rollouts.unfinished(name_of_app)]
         tx.apps.lock(name_of_app)  # from here on nobody plans these hosts in
         if {one.id for one in tx.rollouts.unfinished(name_of_app)} - {one.id for one in unfinished}:
@@ -107,7 +114,7 @@ def include(app: str, names: list[str], deps: Deps, *, who: str) -> None:
         known = {host.name for host in tx.fleet.hosts(name_of_app)}
         _refuse_unknown(names, known)
         # Rollout, app, fleet: in this order everybody locks them.
-        planning.make_way(tx, name_of_app, "hosts were included", who=who)
+        planning.make_way(tx, deps.config.app(app), "hosts were included", who=who)
         tx.apps.lock(name_of_app)
         for name in names:
             tx.fleet.set_excluded(name_of_app, name, None)
@@ -155,6 +162,24 @@ def _refuse_while_too_many(tx: Transaction, rollout: Rollout) -> None:
     )
 
 
+def _past_a_freeze(
+    tx: Transaction, app: AppConfig | None, halted: Rollout, who: str, why: str | None
+) -> None:
+    """What automation began goes on in a freeze by a person's word, shown and audited as a hotfix is; and a yes wants a reason, as that does."""
+    by_automation = halted.requested_by == planning.AUTOMATION
+    frozen = freezes.frozen(tx, app) if app is not None and by_automation else None
+    if frozen is None:
+        return
+    number = halted.id
+    if not why and planning.may_get_no_yes(halted):
+        raise Conflict(
+            f"{halted.app} is {frozen}",
+            remedy=f"if it cannot wait: rollout resume {number} --reason …; rollout stop {number} takes it back",
+        )
+    said = f"{freezes.HOTFIX}{frozen}; {who}{f': {why}' if why else ' had it go on'}"
+    tx.record(halted.app, f"rollout {number}", WENT_PAST, who=who, why=said, rollout=number)
+
+
 def _accept_canary(tx: Transaction, rollout: Rollout, who: str, why: str | None) -> Rollout:
     if not why:
         raise Conflict("accepting a canary wants a reason", remedy="add --reason '…'")
@@ -167,7 +192,7 @@ def _accept_canary(tx: Transaction, rollout: Rollout, who: str, why: str | None)
     return enter_fan_out(tx, rollout, RolloutEvent.CANARY_ACCEPTED, who=who, why=f"accepted by {who}: {why}")
 
 
-def _resume(tx: Transaction, rollout: Rollout, who: str, why: str | None) -> Rollout:
+def _resume(tx: Transaction, app: AppConfig | None, rollout: Rollout, who: str, why: str | None) -> Rollout:
     stage = rollout.halted_stage
     assert stage is not None
     if (
@@ -179,7 +204,8 @@ def _resume(tx: Transaction, rollout: Rollout, who: str, why: str | None) -> Rol
             remedy=f"rollout stop {number} takes it back; rollout resume {number} --accept-canary --reason … goes on",
         )
     confirmed = set(rollout.confirmed)
-    if (undone := planning.undone_before_yes(tx, rollout)) is not None:
+    undone = planning.undone_before_yes(tx, app, rollout)
+    if undone is not None:
         raise Conflict(
             f"nothing comes of rollout {rollout.id}: {undone}",
             remedy=planning.in_place_of_yes(rollout),

@@ -448,7 +448,7 @@ def enqueue(app: AppConfig, name: str | None, deps: Deps, *, who: str, now: Wish
     with deps.store.transaction() as tx:
         if now is not None:  # first: its claims lock its own row before the app's
             why = f"{now.by} wants {sha[:12]} out now: {now.reason}"
-            planning.make_way(tx, AppName(app.name), why, who=now.by)
+            planning.make_way(tx, app, why, who=now.by)
         # One that is not above what runs, or comes before the first release, may have no row yet.
         tx.commits.add_all(AppName(app.name), [told] if told else [], who=who, why="enqueued by hand")
         deliveries.settle(tx, AppName(app.name))
@@ -541,9 +541,10 @@ def _refuse_beside(tx: Transaction, commit: Commit, active: Rollout) -> None:
             remedy=f"look: `rollout status {active.id}`",
         )
     if active.state not in planning.BEFORE_THE_NEXT:
+        lead_on = f"lead it on (`rollout resume {active.id} --reason …`) and " * (active.state is RolloutState.HALTED)
         raise Conflict(
             f"{it} is {active.state}",
-            remedy=f"end it (`rollout stop {active.id}`), or say it again once it fans out: then the commit goes out when it is done",
+            remedy=f"end it (`rollout stop {active.id}`), or {lead_on}say it again once it fans out: then the commit goes out when it is done",
         )
 
 

@@ -60,9 +60,9 @@ def start_next(app_name: str, deps: Deps, *, may_wait: bool = False) -> Rollout 
         noted = _noted(tx, name)
         active = tx.rollouts.active(name)
         waits = None if active else tx.rollouts.pending(name)
-        reverted = active if active is not None and why_it_waits(tx, active) != active.reason else None
+        reverted = active if active is not None and why_it_waits(tx, app, active) != active.reason else None
     if reverted is not None:
-        _ask_again(reverted, deps)
+        _ask_again(app, reverted, deps)
     if waits is not None and waits.is_ahead:
         deps.bell.ring([pipeline(waits.id)])
     if chosen is None:
@@ -403,43 +403,61 @@ def may_get_no_yes(rollout: Rollout) -> bool:
     return waits_before(rollout) is not None and rollout.requested_by == AUTOMATION
 
 
-def undone_before_yes(tx: Transaction, rollout: Rollout) -> str | None:
-    """Why a rollout that waits for a person's yes gets none: a force-push, a bar, or a revert. Not of one that a person asked for."""
+def undone_before_yes(tx: Transaction, app: AppConfig | None, rollout: Rollout) -> str | None:
+    """Why a rollout that waits for a person's yes gets none: a force-push, a bar, a revert, or, before any host has it, a freeze.
+
+    Not of one that a person asked for.
+    """
     if not may_get_no_yes(rollout):
         return None
     left = _has_left(tx, tx.commits.get(rollout.app, rollout.commit))
-    return left or bars.keeps_from_beginning(tx, rollout)
+    return left or bars.keeps_from_beginning(tx, rollout) or _frozen_before_canary(tx, app, rollout)
+
+
+def _frozen_before_canary(tx: Transaction, app: AppConfig | None, rollout: Rollout) -> str | None:
+    """It touched nothing, and begins in a freeze as little as what is only planned."""
+    frozen = freezes.frozen(tx, app) if app is not None and waits_before(rollout) == CANARY_CONFIRM else None
+    return frozen and f"{frozen} (past that: rollout deploy {rollout.commit[:12]} --now --reason …)"
 
 
 def in_place_of_yes(rollout: Rollout) -> str:
     """What leads on from there."""
     if waits_before(rollout) == FAN_OUT_CONFIRM:
         return f"rollout stop {rollout.id} takes it back from its canary; what goes out then is planned anew"
-    return "it is planned anew in a moment: rollout status"
+    return "it is set aside in a moment, and planned anew: rollout status"
 
 
-def why_it_waits(tx: Transaction, rollout: Rollout) -> str | None:
+def why_it_waits(tx: Transaction, app: AppConfig | None, rollout: Rollout) -> str | None:
     """What is to be said by now of one that waits for a yes; of any other the reason that it has."""
-    stage, undone = waits_before(rollout), undone_before_yes(tx, rollout)
+    stage, undone = waits_before(rollout), undone_before_yes(tx, app, rollout)
     if stage is None:
         return rollout.reason
     words = waits_for_yes(stage)
     return f"{words}, but {undone}: {in_place_of_yes(rollout)}" if undone else words
 
 
-def _ask_again(rollout: Rollout, deps: Deps) -> None:
+def _ask_again(app: AppConfig, rollout: Rollout, deps: Deps) -> None:
     """Who was asked for a yes is told why that is not to be. What no host has is set aside, and planned anew; what the canary runs a person takes back."""
     with deps.store.transaction() as tx:
         locked = tx.rollouts.lock(rollout.id)
         tx.apps.lock(locked.app)
-        undone, why = undone_before_yes(tx, locked), why_it_waits(tx, locked)
-        if undone and waits_before(locked) == CANARY_CONFIRM:
-            aside = set_aside(tx, locked, undone, who=deps.worker)
-            notices.add(tx, aside, "needs no yes any more", f"{undone}; it is planned anew", "rollout status")
-        elif why != locked.reason:
+        if _needs_no_yes(tx, app, locked, who=deps.worker):
+            return
+        undone, why = undone_before_yes(tx, app, locked), why_it_waits(tx, app, locked)
+        if why != locked.reason:
             tx.rollouts.update(locked, reason=why)
             if undone:
                 notices.add(tx, locked, "is not to get your yes", undone, in_place_of_yes(locked))
+
+
+def _needs_no_yes(tx: Transaction, app: AppConfig, rollout: Rollout, *, who: str) -> bool:
+    """Set aside what gets no yes, if no host has it; whether it was."""
+    undone = undone_before_yes(tx, app, rollout)
+    if undone is None or waits_before(rollout) != CANARY_CONFIRM:
+        return False
+    aside = set_aside(tx, rollout, undone, who=who)
+    notices.add(tx, aside, "needs no yes any more", f"{undone}; it is planned anew", "rollout status")
+    return True
 
 
 def grant(tx: Transaction, rollout: Rollout) -> None:
@@ -473,11 +491,14 @@ def end_wishes(tx: Transaction, app: AppName, before: Collection[str]) -> None:
             bars.end_wish(tx, wished, who="git", said=f"pushed since: {undone}")
 
 
-def make_way(tx: Transaction, app: AppName, why: str, *, who: str) -> None:
-    """What was planned ahead, and nobody asked for, is not in the way of what a person says."""
-    pending = tx.rollouts.pending(app)
+def make_way(tx: Transaction, app: AppConfig, why: str, *, who: str) -> None:
+    """What was planned ahead, and nobody asked for, is not in the way of what a person says, nor is what gets no yes before its canary."""
+    name = AppName(app.name)
+    pending, active = tx.rollouts.pending(name), tx.rollouts.active(name)
     if pending is not None and (locked := tx.rollouts.lock(pending.id)).is_ahead:
         set_aside(tx, locked, why, who=who)
+    if active is not None and waits_before(active) == CANARY_CONFIRM:
+        _needs_no_yes(tx, app, tx.rollouts.lock(active.id), who=who)
 
 
 def _noted(tx: Transaction, app: AppName) -> str | None:

@@ -275,7 +275,7 @@ def roll_back_done(app: AppConfig, deps: Deps, *, to: str | None, who: str, why:
     name = AppName(app.name)
     _take_leave(app, deps)
     with deps.store.transaction() as tx:
-        planning.make_way(tx, name, f"what it was to follow is rolled back: {why}", who=who)
+        planning.make_way(tx, app, f"what it was to follow is rolled back: {why}", who=who)
         tx.apps.lock(name)
         rollout = tx.rollouts.newest_done(name)
         if rollout is None:

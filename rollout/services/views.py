@@ -21,7 +21,7 @@ def rollouts(tx: Transaction, found: list[Rollout]) -> list[dict[str, Any]]:
     """Elements of `status` and `history`: without hosts."""
     ids = [rollout.id for rollout in found]
     counts, canaries = tx.rollouts.host_counts(ids), tx.hosts.canary_names(ids)
-    because = tx.events.planned_because(ids)
+    because = tx.events.let_on_because(ids)
     return [
         _rollout(rollout, counts[rollout.id], canaries.get(rollout.id, []))
         | _hotfix(because.get(rollout.id, ""))
@@ -58,7 +58,7 @@ def _rollout(found: Rollout, counts: dict[str, int], canaries: list[str]) -> dic
 
 
 def _hotfix(because: str) -> dict[str, Any]:
-    """Which freeze a person went past with `deploy --now`, and why; null for what is no hotfix."""
+    """Which freeze a person went past with `deploy --now` or a `resume`, and why; null for what went past none."""
     its = because.removeprefix(freezes.HOTFIX)
     return {"hotfix": None if its == because else f"although {its}"}
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 KEPT_DELIVERIES = 100_000
 KEPT_OUTPUT = 8_192  # characters of one step on one host
 NOTICE_ATTEMPTS = 8
+WENT_PAST = "went past a freeze"  # a halted rollout, by a person's word
 # Built once, and nobody asks for their ids.
 _MORE = Prepared(insert(events).inline())
 _ONE_OUTPUT = Prepared(insert(outputs).inline())
@@ -88,11 +89,13 @@ class Events:
         query = rows_of(Event, events).where(*its).order_by(events.c.id.desc()).limit(1)
         return next(iter(load_all(Event, self._tx.connection.execute(query))), None)
 
-    def planned_because(self, ids: Sequence[RolloutId]) -> dict[RolloutId, str]:
-        """Why each of these rollouts was planned."""
+    def let_on_because(self, ids: Sequence[RolloutId]) -> dict[RolloutId, str]:
+        """Why each of these rollouts was planned, or by a person's last word went on past a freeze."""
         self.write()
-        its = events.c.rollout.in_(ids) & (events.c.what == "plan")
-        rows = self._tx.connection.execute(select(events.c.rollout, events.c.why).where(its))
+        its = events.c.rollout.in_(ids) & events.c.what.in_(["plan", WENT_PAST])
+        rows = self._tx.connection.execute(
+            select(events.c.rollout, events.c.why).where(its).order_by(events.c.id)
+        )
         return {RolloutId(number): why or "" for number, why in rows}
 
     def was_barred(self, rollout: RolloutId, subject: str) -> bool:

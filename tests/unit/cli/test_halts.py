@@ -35,6 +35,18 @@ def test_resume_is_4_while_too_many_have_failed(cli, deps):
     assert "--accept-failed" in told.json["remedy"]
 
 
+def test_resume_says_which_freeze_it_goes_past(cli, deps):
+    """Whoever leads on what halted half way reads that it is frozen, and so does whoever looks at it later."""
+    rollout = halted(deps)
+    cli("freeze", "--reason", "the sale")
+    told = cli("resume", rollout.id, "--accept-failed", "--reason", "being replaced")
+    assert told.code == 0
+    for out in (told.out, cli("status").out):
+        assert "hotfix, although frozen by" in out
+        assert ": the sale; " in out
+    assert ": being replaced" in told.out
+
+
 def test_failures_are_accepted_by_name_and_reason(cli, deps):
     """A person takes them on; it is in the audit."""
     rollout = halted(deps)

@@ -979,7 +979,7 @@ def test_a_failure_of_what_was_only_planned_ahead_bars_it(world, set_aside):
         now = state_of(world, sha)
         tx.rollouts.add(planned(sha), why="test")
         if set_aside:
-            planning.make_way(tx, "shop", "a person has the way", who="ann")
+            planning.make_way(tx, world.config.app("shop"), "a person has the way", who="ann")
     report(world, sha, "lint", "failure")
     assert (now.state, state_of(world, sha).state) == (CommitState.PASSED, CommitState.BARRED)
 

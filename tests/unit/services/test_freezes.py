@@ -8,10 +8,10 @@ import pytest
 from rollout.domain.model import RolloutId
 from rollout.domain.states import FINISHED, CommitState, RolloutState
 from rollout.errors import Conflict, ServiceUnavailable
-from rollout.services import bars, freezes, hosts, intake, planning, reconcile, stopping, views
+from rollout.services import bars, freezes, halts, hosts, intake, planning, reconcile, stopping, views
 from rollout.services.intake import Wish
 from rollout.store.store import Transaction
-from tests.support.branch import read
+from tests.support.branch import read, why
 from tests.support.released import released
 from tests.support.world import World
 
@@ -113,6 +113,103 @@ def test_a_hotfix_goes_out_and_says_that_it_is_one(world):
     assert plan.why == "hotfix, although frozen by ann: the sale; ann: mends the till"
     assert shown["hotfix"] == "although frozen by ann: the sale; ann: mends the till"
     assert before["hotfix"] is None
+
+
+def asked(tmp_path, monkeypatch, stage):
+    """A fleet where this stage waits for a yes, a first release, and what waits now, in a freeze."""
+    world = World(tmp_path, monkeypatch, hosts=3, fan_out=f'confirm = ["{stage}"]')
+    world.push()
+    assert world.settle().state is RolloutState.HALTED
+    halts.resume(world.newest().id, world.deps, who="me")
+    assert world.settle().state is RolloutState.DONE
+    waits = world.push()
+    assert world.settle().state is RolloutState.HALTED
+    frozen(world)
+    return world, waits
+
+
+def shown(world, number):
+    with world.store.reading() as tx:
+        return views.rollouts(tx, [tx.rollouts.get(number)])[0]
+
+
+def test_what_waits_for_its_yes_before_its_canary_is_set_aside_in_a_freeze(tmp_path, monkeypatch):
+    """It touched nothing, as what is only planned: the yes is refused and names the freeze, who was asked is told, and is asked again afterwards."""
+    world, waits = asked(tmp_path, monkeypatch, "canary")
+    number, before = world.newest().id, world.runs()
+    assert "frozen by ann: the sale" in why(world, waits).because
+    with pytest.raises(Conflict, match="frozen by ann: the sale") as refused:
+        halts.resume(number, world.deps, who="bob", why="looks good")
+    assert f"rollout deploy {waits[:12]} --now --reason" in str(refused.value)
+    world.run(seconds=20)
+    assert (world.newest().id, world.newest().state) == (number, RolloutState.ERROR)
+    assert any("needs no yes any more" in title for title, _ in world.notifier.sent)
+    assert why(world, waits).because == "tested, frozen by ann: the sale"
+    assert world.runs() == before
+    freezes.unfreeze(app(world), world.deps, who="ann", why="-")
+    world.run(until=lambda: world.newest().reason == "waits for your yes before canary")
+    assert world.newest().id > number
+    halts.resume(world.newest().id, world.deps, who="bob")
+    assert world.settle().state is RolloutState.DONE
+    assert set(world.runs().values()) == {waits}
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_what_waits_for_its_yes_is_not_in_the_way_of_a_hotfix_in_a_freeze(tmp_path, monkeypatch, same):
+    """`deploy --now` of that very commit, or of a newer one, at once: nothing is stopped for it, and nothing barred."""
+    world, waits = asked(tmp_path, monkeypatch, "canary")
+    aside, fix = world.newest().id, waits if same else world.workshop.push()
+    intake.enqueue(app(world), fix, world.deps, who="bob", now=Wish("mends the till", "bob"))
+    world.run(until=lambda: world.newest().id > aside and world.newest().state is RolloutState.HALTED)
+    halts.resume(world.newest().id, world.deps, who="bob")
+    assert world.settle().state is RolloutState.DONE
+    assert set(world.runs().values()) == {fix}
+    with world.store.reading() as tx:
+        assert not tx.commits.get("shop", waits).is_barred
+    assert shown(world, world.newest().id)["hotfix"].endswith("bob: mends the till")
+
+
+def test_a_yes_before_the_fan_out_wants_a_reason_in_a_freeze(tmp_path, monkeypatch):
+    """`why` and the refusal say that it is frozen; with a reason it goes out, shown and audited as a hotfix is."""
+    world, waits = asked(tmp_path, monkeypatch, "fan_out")
+    number, before = world.newest().id, world.runs()
+    world.run(seconds=20)
+    assert why(world, waits).because.endswith(
+        f"a person decides: rollout show {number}; frozen by ann: the sale"
+    )
+    with pytest.raises(Conflict, match="shop is frozen by ann: the sale") as refused:
+        halts.resume(number, world.deps, who="bob")
+    assert f"rollout resume {number} --reason" in refused.value.remedy
+    assert (world.runs(), shown(world, number)["hotfix"]) == (before, None)
+    later = world.push()
+    world.run(seconds=20)
+    with pytest.raises(Conflict) as refused:
+        intake.enqueue(app(world), later, world.deps, who="bob", now=Wish("mends the till", "bob"))
+    assert f"rollout resume {number} --reason" in refused.value.remedy
+    halts.resume(number, world.deps, who="bob", why="mends the till")
+    assert world.settle().state is RolloutState.DONE
+    assert set(world.runs().values()) == {waits}
+    assert shown(world, number)["hotfix"] == "although frozen by ann: the sale; bob: mends the till"
+
+
+@pytest.mark.parametrize("order", [halts.resume, halts.retry])
+def test_what_halted_half_way_is_led_on_in_a_freeze_and_says_so(world, order):
+    """A person decides over hosts that are half switched, reason or not; `why` says that it is frozen, and then what was gone past."""
+    half = world.workshop.push()
+    last = world.fleet.hosts["web03"]
+    last.unhealthy.add(half)
+    read(world)
+    assert world.settle().state is RolloutState.HALTED
+    frozen(world)
+    assert why(world, half).because.endswith("; frozen by ann: the sale")
+    last.unhealthy.clear()
+    if order is halts.resume:
+        order(world.newest().id, world.deps, who="bob", why="it is back", accept_failed=True)
+    else:
+        order(world.newest().id, world.deps, who="bob")
+    said = "bob: it is back" if order is halts.resume else "bob had it go on"
+    assert shown(world, world.newest().id)["hotfix"] == f"although frozen by ann: the sale; {said}"
+    assert world.settle().state is RolloutState.DONE
 
 
 def test_stops_rollbacks_and_ways_back_are_never_frozen(world):

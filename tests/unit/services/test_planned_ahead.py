@@ -663,7 +663,7 @@ def test_what_was_forced_off_the_branch_is_not_waited_with(world):
     assert states(world)[2] is R.FANNING_OUT
     assert why(new) == f"tested, waits for rollout 2 ({rollout(world, 2).done} of 6 hosts); {planning.GONE}"
     with world.store.transaction() as tx:
-        planning.make_way(tx, "shop", "as whoever looks at it next", who="ann")
+        planning.make_way(tx, world.config.app("shop"), "as whoever looks at it next", who="ann")
         assert explaining.coming(tx, world.config.app(None)).because == planning.GONE
     run_until(world, lambda: states(world)[2] is R.DONE)
     world.run(seconds=60)
