@@ -28,6 +28,9 @@ QUEUE_LIMIT = 10_000  # above what runs
 # keeps the branch from being read.
 POLL_FETCH_S = 60.0
 PING, NOT_OURS = "a ping", "not a repository of ours"
+NEEDS_NO_GIT = (
+    "a commit that is known to be on the branch needs no git when it is named: rollout deploy COMMIT"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -438,13 +441,10 @@ def enqueue(app: AppConfig, name: str | None, deps: Deps, *, who: str, now: Wish
     """By hand what a webhook does: `name` is a hash or its beginning, None the branch's head.
 
     NotFound when the branch does not have it; Conflict when it is barred, older than what runs, or, with `now`, while
-    another rollout is active that does not fan out, or brings it.
+    another rollout is active that does not fan out, or brings it. ServiceUnavailable when git does not answer, but of what
+    is named and known to be on the branch.
     """
-    head, branch = _read(app, deps, who=who, why="enqueued by hand")
-    sha = head if name is None else deps.workshop.resolve(app.name, name)
-    told = next((one for one in branch.line if one.sha == sha), None)
-    if told is None:
-        _refuse_others(app, head, sha, deps)
+    sha, told = _look_up(app, name, deps, who=who)
     with deps.store.transaction() as tx:
         if now is not None:  # first: its claims lock its own row before the app's
             why = f"{now.by} wants {sha[:12]} out now: {now.reason}"
@@ -470,6 +470,34 @@ def enqueue(app: AppConfig, name: str | None, deps: Deps, *, who: str, now: Wish
     else:
         deps.bell.ring([run_tests(placed.id)])
     return placed
+
+
+def _look_up(app: AppConfig, name: str | None, deps: Deps, *, who: str) -> tuple[str, BranchCommit | None]:
+    """The hash of what a person names, and what git says of it; nothing of what is older than what runs, or while git is away."""
+    known = _known_as(app, name, deps)
+    limit_s = None if known is None else POLL_FETCH_S
+    try:
+        head, branch = _read(app, deps, who=who, why="enqueued by hand", limit_s=limit_s)
+    except ServiceUnavailable as error:
+        if known is None:
+            raise ServiceUnavailable(
+                str(error), remedy="; ".join(filter(None, (error.remedy, NEEDS_NO_GIT)))
+            ) from error
+        log.warning("git_does_not_answer", app=app.name, commit=known.sha, error=str(error))
+        return known.sha, None
+    sha = head if name is None else deps.workshop.resolve(app.name, name)
+    told = next((one for one in branch.line if one.sha == sha), None)
+    if told is None:
+        _refuse_others(app, head, sha, deps)
+    return sha, told
+
+
+def _known_as(app: AppConfig, name: str | None, deps: Deps) -> Commit | None:
+    """The one commit of the branch's line whose hash begins so, as it was read last."""
+    with deps.store.reading() as tx:
+        found = tx.commits.starting_with(AppName(app.name), name.lower()) if name else []
+    alone = found[0] if len(found) == 1 else None
+    return alone if alone is not None and alone.on_branch and alone.position is not None else None
 
 
 def _refuse_others(app: AppConfig, head: str, sha: str, deps: Deps) -> None:
@@ -541,7 +569,9 @@ def _refuse_beside(tx: Transaction, commit: Commit, active: Rollout) -> None:
             remedy=f"look: `rollout status {active.id}`",
         )
     if active.state not in planning.BEFORE_THE_NEXT:
-        lead_on = f"lead it on (`rollout resume {active.id} --reason …`) and " * (active.state is RolloutState.HALTED)
+        lead_on = f"lead it on (`rollout resume {active.id} --reason …`) and " * (
+            active.state is RolloutState.HALTED
+        )
         raise Conflict(
             f"{it} is {active.state}",
             remedy=f"end it (`rollout stop {active.id}`), or {lead_on}say it again once it fans out: then the commit goes out when it is done",

@@ -255,8 +255,12 @@ def unread(tx: Transaction, app: AppName) -> bool:
     return _unread(tx, app, base, _behind(tx, app, base))
 
 
-def _unread(tx: Transaction, app: AppName, base: Commit | None, queue: list[Commit]) -> bool:
-    return tx.apps.unread(app, lately=True) or _is_inside(tx, base) or _has_gaps(base, queue)
+def _unread(
+    tx: Transaction, app: AppName, base: Commit | None, queue: list[Commit], *, wanted: bool = False
+) -> bool:
+    """`wanted`: for what a person wants out, which waits for no git server that does not answer."""
+    told = tx.apps.unread(app, lately=True) and not (wanted and tx.apps.poll_failures(app, silent=True))
+    return told or _is_inside(tx, base) or _has_gaps(base, queue)
 
 
 def floor(tx: Transaction, app: AppName) -> int | None:
@@ -492,11 +496,17 @@ def end_wishes(tx: Transaction, app: AppName, before: Collection[str]) -> None:
 
 
 def make_way(tx: Transaction, app: AppConfig, why: str, *, who: str) -> None:
-    """What was planned ahead, and nobody asked for, is not in the way of what a person says, nor is what gets no yes before its canary."""
+    """What was planned ahead, or waits for a reading of the branch, and nobody asked for, is not in the way of what a person says.
+
+    Nor is what gets no yes before its canary.
+    """
     name = AppName(app.name)
     pending, active = tx.rollouts.pending(name), tx.rollouts.active(name)
-    if pending is not None and (locked := tx.rollouts.lock(pending.id)).is_ahead:
-        set_aside(tx, locked, why, who=who)
+    if pending is not None:
+        locked = tx.rollouts.lock(pending.id)
+        waits = locked.state is RolloutState.PENDING and waits_for_the_branch(tx, locked)
+        if locked.is_ahead or waits:
+            set_aside(tx, locked, why, who=who)
     if active is not None and waits_before(active) == CANARY_CONFIRM:
         _needs_no_yes(tx, app, tx.rollouts.lock(active.id), who=who)
 
@@ -581,10 +591,11 @@ def _choose(tx: Transaction, app: AppConfig) -> tuple[Commit | None, str]:
     base = _base(tx, name)
     queue, gone = _behind(tx, name, base), base is not None and _is_gone(base)
     first = base is None and not queue and tx.apps.first_read(name)
-    if _unread(tx, name, base, queue):
+    wanted = _wanted(tx, name)
+    if _unread(tx, name, base, queue, wanted=wanted is not None):
         return None, f"{no_commit(app)}: {FIRST_READING}" if first else UNREAD
     frozen = freezes.frozen(tx, app)
-    if (wanted := _wanted(tx, name)) is not None:
+    if wanted is not None:
         past = f"{freezes.HOTFIX}{frozen}; " if frozen else ""
         return wanted, f"{past}{wanted.now_by}: {wanted.now_reason}"
     if frozen is not None:  # who waits for its end is told at once what comes of it

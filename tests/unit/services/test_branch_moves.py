@@ -1,5 +1,7 @@
 """Branches that move in ways that a webhook does not tell: far ahead at once, back, and back again."""
 
+from dataclasses import replace
+
 import pytest
 
 from rollout.domain.model import BranchCommit, Push
@@ -521,6 +523,43 @@ def test_a_rollout_that_waits_for_a_reading_of_the_branch_says_so_and_promises_n
         why = explaining.why(tx, world.config.app(None), commit_of(world, sha))
     assert (world.newest().state, why.expected_at) == (RolloutState.PENDING, None)
     assert "begins when the branch has been read again" in why.because
+
+
+def test_what_waits_for_a_reading_of_the_branch_goes_out_by_a_person_s_word_while_git_is_away(
+    world, monkeypatch
+):
+    """It is named, known to be on the branch, and has passed: nothing that only git could say is needed for `deploy --now`."""
+    sha, _ = planned_behind_a_head(world, "a change")
+
+    def away(*_, **__):
+        raise ServiceUnavailable("git does not answer", remedy="is it up?")
+
+    for name in ("remote_head", "fetch"):
+        monkeypatch.setattr(world.workshop, name, away)
+    app, wish = world.config.app(None), intake.Wish("it burns", "ann")
+    with pytest.raises(ServiceUnavailable) as refused:
+        intake.enqueue(app, None, world.deps, who="ann", now=wish)
+    assert refused.value.remedy == f"is it up?; {intake.NEEDS_NO_GIT}"
+    with pytest.raises(ServiceUnavailable):
+        intake.enqueue(app, "b" * 40, world.deps, who="ann", now=wish)
+    intake.enqueue(app, sha, world.deps, who="ann", now=wish)
+    world.run(until=lambda: world.newest().state is RolloutState.DONE and world.newest().commit == sha)
+    assert (set(world.runs().values()), world.newest().requested_by) == ({sha}, "ann")
+
+
+def test_a_head_that_was_forced_off_the_branch_is_not_enqueued_while_git_is_away(world, monkeypatch):
+    """What the store says of it is not that it is on the branch."""
+    first_release(world)
+    gone = world.push()
+    world.workshop.commits[-1] = replace(world.workshop.commits[-1], sha="e" * 40)
+    intake.read_branch(world.config.app(None), world.deps, who="test", why="pushed")
+
+    def away(*_, **__):
+        raise ServiceUnavailable("git does not answer")
+
+    monkeypatch.setattr(world.workshop, "fetch", away)
+    with pytest.raises(ServiceUnavailable):
+        intake.enqueue(world.config.app(None), gone, world.deps, who="ann")
 
 
 @pytest.mark.parametrize("lately", [True, False])
