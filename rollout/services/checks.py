@@ -192,15 +192,30 @@ def _follow(tx: Transaction, app: AppConfig, commit: Commit, check: Check, known
 
 
 def _look_again(tx: Transaction, app: AppConfig, commit: Commit) -> None:
-    """It says what it waits for by now: when that is its turn to be built, another one's build may take long."""
+    """It says what it waits for by now, or that it fails: its turn comes when another one's build is over, which may take long."""
     told = decision(tx, app, commit)
-    if told.word is Word.FAIL or commit.is_built_again or commit.unbarred:  # a person's word may be enough
+    if _is_spoken_for(commit):
         tx.commits.update(commit, due_at=tx.now())
+    elif told.word is Word.FAIL:
+        tx.commits.update(commit, reason=told.why, due_at=tx.now())
     elif told.word is Word.WAIT:
         put_off(tx, app, commit, told.why)
     else:
         built = "" if commit.is_pull else ", waits for its build"
         tx.commits.update(commit, reason=told.why + built, due_at=tx.now())
+
+
+def red(tx: Transaction, app: AppConfig, commit: Commit) -> str | None:
+    """Why a commit fails as soon as its turn has come."""
+    if commit.state is not CommitState.RECEIVED or _is_spoken_for(commit) or not app.tests.external:
+        return None
+    told = decision(tx, app, commit)
+    return told.why if told.word is Word.FAIL and not told.late else None
+
+
+def _is_spoken_for(commit: Commit) -> bool:
+    """It has passed before, or a person's word may be enough."""
+    return commit.is_built_again or commit.unbarred
 
 
 def _lift(tx: Transaction, app: AppConfig, commit: Commit, check: Check) -> bool:

@@ -12,7 +12,7 @@ from rollout.domain.judge.constants import UNSEEN_S
 from rollout.domain.model import NOT_ON_BRANCH, AppName, Commit, Rollout
 from rollout.domain.states import CommitState, RolloutState
 from rollout.errors import NotFound
-from rollout.services import bars, foreseeing, freezes, outages, planning, telling, views
+from rollout.services import bars, checks, foreseeing, freezes, outages, planning, telling, views
 from rollout.services.foreseeing import UNTESTED, Forecast, forecast, is_silent, is_tested, typical_s
 from rollout.services.policies import asks
 from rollout.services.rollouts import CANARY_CONFIRM, FAN_OUT_CONFIRM
@@ -314,6 +314,8 @@ def _will_not(tx: Transaction, app: AppConfig, commit: Commit) -> Why | None:
         return _barred(tx, app, commit)
     if commit.state is CommitState.FAILED:
         return _failed(tx, app, commit)
+    if (red := checks.red(tx, app, commit)) is not None:
+        return Why(f"its tests failed: {red}{_look(tx, commit)}")
     if gone:
         return Why(f"no longer on branch {app.branch}")
     return None

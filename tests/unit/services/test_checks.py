@@ -712,6 +712,7 @@ def test_commits_that_come_together_are_looked_at_together(world):
     [
         ("pending", "waits for check lint, then goes out"),
         ("success", "checks passed: unit, lint, waits for its build, then goes out"),
+        ("failure", "its tests failed: check lint failed"),
     ],
 )
 def test_a_commit_says_what_it_waits_for_while_another_one_is_built(world, lint, waits):
@@ -736,6 +737,7 @@ def test_a_commit_says_what_it_waits_for_while_another_one_is_built(world, lint,
         report(world, sha, name, "success")
     world.run(until=lambda: said, seconds=60)
     assert said[0].startswith(waits)
+    assert ("goes out" in said[0]) is (lint != "failure")
 
 
 def test_silence_fails_the_commit_and_a_late_report_saves_it(world):
