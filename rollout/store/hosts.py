@@ -440,9 +440,7 @@ _IS_UNREAD = and_(
 )
 _TO_READ = Prepared(IN_ORDER.where(_IS_UNREAD).limit(bindparam("most")))
 _STOPPING = select(rollouts.c.id).where(rollouts.c.state == RolloutState.STOPPING)
-_TO_WATCH = Prepared(
-    select(or_(_STOPPING.exists(), select(rollout_hosts.c.id).where(_IS_UNREAD).exists()))
-)
+_TO_WATCH = Prepared(select(or_(_STOPPING.exists(), select(rollout_hosts.c.id).where(_IS_UNREAD).exists())))
 _SILENT = Prepared(
     IN_ORDER.where(
         rollout_hosts.c.state.in_(LEASED), rollout_hosts.c.lease_until <= bindparam("now"), IS_DUE
