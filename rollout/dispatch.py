@@ -23,7 +23,7 @@ _BROKER_TROUBLE = (OperationalError, KombuError, RedisError, OSError)
 ANSWER_S = 2  # who asks the broker has a host under way, or a stop
 SLOW_S = 0.5  # a refusal comes at once
 SILENT_S = 5.0
-COUNTED_S = 0.25  # forty hosts under way ask whether others wait; counting them is ten questions to the broker
+COUNTED_S = 0.25  # forty hosts under way ask who waits; to count them is ten questions
 
 
 def celery_app(broker_url: str) -> Celery:
