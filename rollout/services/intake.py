@@ -377,11 +377,13 @@ def poll(app_name: str, deps: Deps, *, force: bool = False, look: pulls.Look = p
             _read_news(app, head, deps)
     except RolloutError as error:
         trouble = error
-        if isinstance(error, NotFound | Conflict):  # asking again would say no more
-            with deps.store.transaction() as tx:
-                tx.apps.read(name, began_s)
     with deps.store.transaction() as tx:
         tx.apps.lock(name)
+        if not force and tx.apps.claimed_since(name, began_s, app.poll):
+            log.info("poll_overtaken", app=app.name, error=str(trouble or ""))
+            return
+        if isinstance(trouble, NotFound | Conflict):  # asking again would say no more
+            tx.apps.read(name, began_s)
         failures, silent = _noted(tx, app, trouble), isinstance(trouble, ServiceUnavailable)
         wait = (
             app.poll

@@ -138,6 +138,12 @@ class Apps:
         claim = _claim_poll(polled=every_s > 0)
         return self._tx.connection.execute(claim, {**moments, **taken}).rowcount == 1
 
+    def claimed_since(self, app: AppName, began_s: float, every_s: float) -> bool:
+        """Whoever began to ask at this moment was silent for so long that somebody else asks, or has asked, git anew: that is newer."""
+        query = select(apps.c.poll_due_at).where(apps.c.name == app)
+        due_at = self._tx.connection.execute(query).scalar_one()
+        return bool(due_at > began_s + max(every_s, HOLD_S))
+
     def hold_polls(self, some: Collection[AppName]) -> None:
         """Who claimed these polls is at it still: a first fetch may take many times as long as the claim of one who dies.
 

@@ -297,3 +297,33 @@ def test_whoever_dies_while_it_reads_a_branch_is_followed_by_another_one(world):
     world.seconds += HOLD_S + 1
     with world.store.reading() as tx:
         assert "is `rollout up` running?" in outages.unasked(tx, app)
+
+
+@pytest.mark.parametrize("ends", ["silent", "gone", "well"])
+def test_who_was_overtaken_in_a_look_at_the_branch_says_nothing_of_it(world, ends):
+    """He stood still for longer than his claim, and another worker has read the branch meanwhile, or is at it: that is newer, whatever the first one comes back with."""
+    app, ask, told = world.config.app("shop"), world.workshop.remote_head, []
+    old = world.workshop.push()
+
+    def stood_still(name, config):
+        world.workshop.remote_head = ask
+        world.seconds += HOLD_S + 1
+        told.append(world.workshop.push())
+        intake.poll("shop", world.deps)
+        world.seconds += HOLD_S + 1
+        with world.store.transaction() as tx:  # and a third one has begun
+            assert tx.apps.claim_poll("shop", app.poll)
+        if ends == "well":
+            return old
+        raise ServiceUnavailable("no answer") if ends == "silent" else NotFound("no such branch")
+
+    world.workshop.remote_head = stood_still
+    intake.poll("shop", world.deps)
+    world.seconds += HOLD_S - 1
+    with world.store.reading() as tx:
+        assert tx.commits.newest("shop").sha == told[0]
+        assert outages.unread(tx, app) is None
+        assert not tx.apps.poll_is_due("shop", app.poll)
+    assert intake.due(world.deps) == []
+    world.seconds += 2
+    assert intake.due(world.deps) == ["shop"]
