@@ -11,7 +11,7 @@ from rollout.config.deploy_file import AppConfig
 from rollout.config.fields import CheckName
 from rollout.domain.checks import NAME
 from rollout.domain.model import Check, CheckState
-from rollout.errors import Conflict, Unreadable
+from rollout.errors import Conflict, ServiceUnavailable, StaleWrite, Unreadable
 from rollout.services import checks
 from rollout.web.errors import Json
 from rollout.web.orders import said
@@ -44,7 +44,10 @@ class Checks:
             raise Unreadable("a report names its commit by all 40 hex digits")
         check = await self._read(request)
         report = partial(checks.report, apps, sha, check, self._service.for_orders)
-        said = await self._service.lanes.orders.run(report)
+        try:
+            said = await self._service.lanes.orders.run(report)
+        except StaleWrite as error:  # as of a webhook: who is told that he is at fault does not send it again
+            raise ServiceUnavailable(str(error), remedy="nothing is kept of it; send it again") from error
         told = [{"app": app.name, "said": one} for app, one in zip(apps, said, strict=True)]
         return Json({"commit": sha, "check": check.name, "state": check.state, "apps": told}, 202)
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from rollout.domain.states import CommitState
+from rollout.errors import ServiceUnavailable, StaleWrite
 from rollout.services import freezes
 from tests.support.recordings import headers
 from tests.support.web import BEARER, PAYLOADS, SECRET, signature
@@ -96,6 +97,18 @@ def test_a_report_that_comes_again_changes_nothing(client, world, first, newest)
         state = tx.commits.get("shop", sha).state
     assert reported(world)["lint"] == (newest, "github")
     assert state is (CommitState.PASSED if newest == "success" else CommitState.BARRED)
+
+
+@pytest.mark.parametrize("error", [StaleWrite("a row"), ServiceUnavailable("the database does not answer")])
+def test_a_report_that_cannot_be_kept_now_is_to_be_sent_again(client, world, monkeypatch, error):
+    """Another transaction was at the same row, or the database is away: no fault of the sender, who hears when to come again."""
+
+    def fails(*_words):
+        raise error
+
+    monkeypatch.setattr("rollout.services.checks.report", fails)
+    answer = client.post(f"/api/commits/{SHA}/checks?name=unit", BEARER, XML, body=GOOD)
+    assert (answer.status, answer.headers["retry-after"]) == (503, "10")
 
 
 def test_a_forged_report_leaves_nothing(client, world):
