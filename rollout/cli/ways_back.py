@@ -117,6 +117,7 @@ def _finish(call: Call, found: Rollout, *, told_end: bool) -> int:
     if left and not call.json:
         output.warn(f"not back yet, and tried again until they are: {output.names(left)}")
     if gone and not call.json and found.state is RolloutState.ROLLING_BACK:
-        output.warn(f"left the fleet, and left as they are: {output.names(gone)}")
+        then = "is one named in the inventory again, `rollout hosts --verify` has it brought along at once"
+        output.warn(f"left the fleet, and left as they are: {output.names(gone)} ({then})")
     away = found.unconfirmed and found.state is not RolloutState.ROLLED_BACK
     return FAILED if left or away else OK

@@ -104,6 +104,8 @@ def stop_locked(
         due_at=0.0,
     )
     _cut_prepares(tx, rollout, who)
+    if not keep:
+        tx.fleet.call_back(rollout.id)  # whom it has switched, it was planned with
     blame = bars.taken_back if said else bars.after_failure
     blame(tx, rollout, who=who, why=why)
     return stopping

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Boolean, String, and_, bindparam, case, insert, select, update
 
-from rollout.domain.model import UNREAD, AppName, FleetHost, Member, RolloutHost
+from rollout.domain.model import UNREAD, AppName, FleetHost, Member, RolloutHost, RolloutId
 from rollout.domain.states import HostState
 from rollout.store.rows import load_all, load_one, rows_of
 from rollout.store.straight import Prepared
@@ -80,6 +80,20 @@ class Fleet:
             self._tx.connection.execute(
                 _FLEET_HOST.values(left_at=self._tx.today()), {"its_app": app, "its_name": name}
             )
+
+    def call_back(self, rollout: RolloutId) -> None:
+        """Touched hosts that have left the fleet since count as of it until the inventory is read the next time; not where another app has switched since."""
+        left = self._tx.going_back.left_as_they_are(rollout)
+        if not left:
+            return
+        since = min(host.touched_at or 0.0 for host in left)
+        place = (rollout_hosts.c.address, rollout_hosts.c.port, rollout_hosts.c.path)
+        others = select(*place).where(rollout_hosts.c.app != left[0].app, rollout_hosts.c.touched_at > since)
+        theirs = {tuple(row) for row in self._tx.connection.execute(others)}
+        for host in sorted(left, key=lambda one: one.name):  # as whoever takes stock
+            if (host.address, host.port, host.path) not in theirs:
+                its = {"its_app": host.app, "its_name": host.name}
+                self._tx.connection.execute(_FLEET_HOST.values(left_at=None), its)
 
     def set_excluded(self, app: AppName, name: str, reason: str | None) -> None:
         """Out of all rollouts for this reason, or back in."""

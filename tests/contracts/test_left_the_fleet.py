@@ -1,9 +1,13 @@
 """Who has left the fleet is switched by no way back, on every database."""
 
+from contextlib import suppress
+
 import pytest
+from sqlalchemy import update
 
 from rollout.domain.states import HostState, RolloutState
 from rollout.services import stopping
+from rollout.store.tables import rollout_hosts
 from tests.support.across import out_of_the_inventory, recorded, row_of, state_of
 from tests.support.checker import read
 from tests.support.checker.check import check
@@ -65,3 +69,30 @@ def test_who_is_back_is_brought_along(world):
     world.run(seconds=60)
     assert set(world.runs().values()) == {recorded(world, LEFT).release}
     assert not recorded(world, LEFT).owes
+
+
+class Undone(Exception):
+    """What a transaction wrote is not kept."""
+
+
+@pytest.mark.parametrize(
+    ("app", "path", "later_s", "is_back"),
+    [
+        ("site", "/srv/shop", 1.0, False),
+        ("site", "/srv/shop", -1000.0, True),
+        ("site", "/srv/site", 1.0, True),
+        ("shop", "/srv/shop", 1.0, True),
+    ],
+    ids=["another's", "before", "elsewhere", "its own"],
+)
+def test_a_stop_calls_back_whom_no_other_app_has_switched_since(world, app, path, later_s, is_back):
+    """Its own rollouts, another folder on the same machine, and what was there before are nothing to it."""
+    with world.store.reading() as tx:
+        newest = tx.rollouts.newest_done("shop").id
+    mine, theirs = row_of(world, newest, LEFT), row_of(world, newest - 1, LEFT)
+    with suppress(Undone), world.store.transaction() as tx:
+        its = {"app": app, "path": path, "touched_at": mine.touched_at + later_s}
+        tx.connection.execute(update(rollout_hosts).where(rollout_hosts.c.id == theirs.id).values(its))
+        tx.fleet.call_back(newest)
+        assert tx.fleet.has(mine) is is_back
+        raise Undone

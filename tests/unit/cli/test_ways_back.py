@@ -72,6 +72,12 @@ def half_way(deps):
     )
 
 
+def see_off(deps, name):
+    """The inventory has this host no more, and that was read."""
+    with deps.store.transaction() as tx:
+        tx.fleet.see_off(AppName("shop"), {host.name for host in tx.fleet.hosts("shop")} - {name})
+
+
 def test_stop_returns_at_the_acknowledgement(cli, deps, with_worker, monkeypatch):
     """With workers there, stop says accepted, then acknowledged with its time, and leaves the rest to them."""
     monkeypatch.setattr("rollout.cli.stand_in.PATIENCE_S", 60.0)
@@ -164,16 +170,36 @@ def test_a_host_that_cannot_be_brought_back_is_1_and_named(cli, deps):
     assert "not back yet, and tried again until they are: shop02" in told.err
 
 
-@pytest.mark.parametrize("command", ["stop", "rollback"])
-def test_a_host_that_has_left_the_fleet_is_named_and_is_no_failure(cli, deps, command):
-    """It is left as it is, and who asked hears that; all that are in the fleet are back, so it went as it should."""
-    a_rollout(deps, state="done", previous=OLD) if command == "rollback" else half_way(deps)
+def test_a_host_that_has_left_the_fleet_is_named_and_is_no_failure(cli, deps):
+    """A rollback leaves it as it is, and who asked hears that; all that are in the fleet are back, so it went as it should."""
+    a_rollout(deps, state="done", previous=OLD)
     deps.fleet.script["roll_back", "shop02"] = Unreachable("shop02: no answer")
-    with deps.store.transaction() as tx:
-        tx.fleet.see_off(AppName("shop"), {host.name for host in tx.fleet.hosts("shop")} - {"shop02"})
-    told = cli(command, "--wait", "--timeout", "60s")
+    see_off(deps, "shop02")
+    told = cli("rollback", "--wait", "--timeout", "60s")
     assert (told.code, "not back" in told.err) == (0, False)
     assert "left as they are, since they have left the fleet: shop02" in told.out
+
+
+def test_a_host_that_left_during_the_rollout_goes_back_with_its_stop(cli, deps):
+    """The rollout has switched it, so it is one of those that are to be back."""
+    half_way(deps)
+    see_off(deps, "shop02")
+    told = cli("stop", "--wait", "--timeout", "60s")
+    assert (told.code, deps.fleet.hosts["shop02"].current) == (0, OLD)
+    assert "left the fleet" not in told.out + told.err
+
+
+def test_whom_a_rollback_under_way_will_leave_is_named_with_what_has_it_brought_along(cli, deps):
+    """The inventory may have lost it by a slip, so the way out is named too."""
+    rollout = a_rollout(deps, state="done", previous=OLD)
+    see_off(deps, "shop02")
+    stopping.roll_back_done(deps.config.app("shop"), deps, to=None, who="ann", why="slow")
+    with deps.store.transaction() as tx:  # a worker is at it
+        first = tx.going_back.to_bring_back(rollout.id)[0]
+        assert tx.claims.roll_back(first.id, "worker", 60.0) is not None
+    told = cli("stop", rollout.id)
+    assert "left the fleet, and left as they are: shop02 (is one named in the inventory again" in told.err
+    assert "rollout hosts --verify" in told.err
 
 
 def test_a_stop_waits_for_no_broker(cli, deps, monkeypatch):

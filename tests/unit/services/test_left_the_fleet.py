@@ -120,25 +120,77 @@ def test_to_a_commit_that_only_who_has_left_lacks(world, monkeypatch):
     assert the_others(world) == {oldest}
 
 
-def test_who_left_in_the_middle_of_a_rollout_is_left_by_its_stop(world, monkeypatch):
-    """It runs what is stopped, and is no host of the app any more; it was the only one: no bad release is kept on it by a person's word."""
-    older = first_release(world)
-    bad = world.push()
+def the_canary_alone(world):
+    """A release is out, the next one is on its canary: the older one, the rollout, and the canary."""
+    older, bad = first_release(world), world.push()
     world.run(until=lambda: bad in world.runs().values(), seconds=60)
     (name,) = [host for host, release in world.runs().items() if release == bad]
     world.run(until=lambda: row_of(world, world.newest().id, name).state is H.DONE, seconds=60)
-    number = world.newest().id
-    comes_back = out_of_the_inventory(world, monkeypatch, name)
-    verifying.verify("shop", world.deps)  # a person has the inventory read
-    stopping.stop(number, world.deps, who="ann", why="bad")
+    return older, world.newest().id, name
+
+
+def stopped(world, number):
+    """Over, and as it is then."""
     world.run(until=lambda: state_of(world, number) in {R.STOPPED, R.ROLLED_BACK}, seconds=60)
     with world.store.reading() as tx:
-        found = tx.rollouts.get(number)
+        return tx.rollouts.get(number)
+
+
+def test_who_left_in_the_middle_of_a_rollout_is_taken_back_by_its_stop(world, monkeypatch):
+    """A slip in the inventory, or a program that told of a part of it: the rollout switched it, so its stop does; then the inventory counts again."""
+    older, number, name = the_canary_alone(world)
+    out_of_the_inventory(world, monkeypatch, name)
+    verifying.verify("shop", world.deps)  # a person has the inventory read
+    assert recorded(world, name).left_at is not None
+    stopping.stop(number, world.deps, who="ann", why="bad")
+    found = stopped(world, number)
+    assert (found.state, found.reason) == (R.ROLLED_BACK, "bad")
+    assert set(world.runs().values()) == {older}
+    world.run(until=lambda: recorded(world, name).left_at is not None, seconds=400)
+    assert recorded(world, name).left_at is not None
+
+
+def test_who_left_in_the_middle_of_a_rollout_and_is_off_is_tried_once(world, monkeypatch):
+    """Nobody can say that it is back, so it is told as one that is not; but no later try looks for what is gone."""
+    _, number, name = the_canary_alone(world)
+    out_of_the_inventory(world, monkeypatch, name)
+    verifying.verify("shop", world.deps)
+    world.fleet.hosts[name].unreachable = True
+    stopping.stop(number, world.deps, who="ann", why="bad")
+    found = stopped(world, number)
+    assert found.reason.startswith(f"bad; not back: all hosts: {name} ")
+    world.run(until=lambda: recorded(world, name).left_at is not None, seconds=400)
+    failures = row_of(world, number, name).failures
+    world.run(seconds=900)
+    assert row_of(world, number, name).failures == failures
+
+
+def test_who_leaves_while_a_stop_is_under_way_is_left_by_it(world, monkeypatch):
+    """It runs what is stopped, and is no host of the app any more; it was the only one: no bad release is kept on it by a person's word."""
+    older, number, name = the_canary_alone(world)
+    stopping.stop(number, world.deps, who="ann", why="bad")
+    comes_back = out_of_the_inventory(world, monkeypatch, name)
+    with world.store.transaction() as tx:
+        tx.fleet.take_stock("shop", world.fleet.members(app(world)))
+    found, bad = stopped(world, number), world.workshop.commits[-1].sha
     assert (found.state, found.reason) == (R.ROLLED_BACK, f"bad; {LEFT.replace(SLOW, name)}")
     assert world.fleet.hosts[name].current == bad
     comes_back()
     world.run(until=lambda: set(world.runs().values()) == {older}, seconds=900)
     assert set(world.runs().values()) == {older}
+    world.run(seconds=60)
+
+
+def test_a_slip_in_the_inventory_that_is_mended_is_over_once_that_is_read(world, monkeypatch):
+    """`rollout hosts --verify` reads it at once: whom a rollback had left is brought to what the fleet runs with the next looks."""
+    older, newer = two_releases(world)
+    comes_back = leaves(world, monkeypatch)
+    rolled_back(world)
+    assert world.fleet.hosts[SLOW].current == newer
+    comes_back()
+    verifying.verify("shop", world.deps)
+    world.run(until=lambda: world.fleet.hosts[SLOW].current == older, seconds=60)
+    assert world.fleet.hosts[SLOW].current == older
     world.run(seconds=60)
 
 
