@@ -1,12 +1,17 @@
 """`rollout hosts`: what each host runs."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rollout.cli import output, shapes
+from rollout.cli import failures, output, shapes
 from rollout.cli.call import Call
 from rollout.cli.failures import FAILED, OK
+from rollout.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rollout.domain.model import AppName
+    from rollout.services.verifying import Verified
 
 
 def hosts(
@@ -19,18 +24,15 @@ def hosts(
     """What each host runs, as recorded, and who is behind; with --verify, as read from its disk.
 
     Drift is a host that has something else on its disk than what was left on it; `unknown` is one whose outcome was lost, or that lets
-    nobody in, and that nobody has read since. Exit code 1 when a host could not be read.
+    nobody in, and that nobody has read since. Exit code 1 when a host could not be read, 2 when an app's inventory could not: its hosts
+    are shown as recorded.
     """
-    from rollout.services import catching_up, explaining, verifying, views
+    from rollout.services import catching_up, explaining, views
 
-    unread: dict[str, str] = {}
-    elsewhere: list[str] = []
+    apps = call.apps()
+    verified, failed = _verify(call, apps) if verify else ([], {})
     found = []
-    for app in call.apps():
-        if verify:
-            verified = verifying.verify(app, call.deps)
-            unread |= verified.unread
-            elsewhere += [verified.elsewhere] if verified.elsewhere else []
+    for app in apps:
         with call.store.reading() as tx:
             configured = call.config.app(app)
             late = {
@@ -42,11 +44,36 @@ def hosts(
         output.document([shapes.host(view) for view in found])
     else:
         _print(found)
-    for words in elsewhere:
+    return _warn(verified, failed)
+
+
+def _verify(call: Call, apps: "list[AppName]") -> "tuple[list[Verified], dict[AppName, ConfigError]]":
+    """What was read of each app; what is wrong with one is no other's trouble. ConfigError when only one is meant."""
+    from rollout.services import verifying
+
+    verified, failed = [], {}
+    for app in apps:
+        try:
+            verified.append(verifying.verify(app, call.deps))
+        except ConfigError as error:
+            if len(apps) == 1:
+                raise
+            failed[app] = error
+    return verified, failed
+
+
+def _warn(verified: "list[Verified]", failed: "dict[AppName, ConfigError]") -> int:
+    """Of what needs a person's look; the exit code."""
+    unread = {name: error for one in verified for name, error in one.unread.items()}
+    for words in (one.elsewhere for one in verified if one.elsewhere):
         output.warn(output.clean(words))
     for name, error in unread.items():
         output.warn(f"{output.clean(name)} could not be read: {output.clean(error)}")
-    return FAILED if unread else OK
+    codes = [FAILED] if unread else []
+    for app, wrong in failed.items():
+        output.warn(f"hosts of {app} were not read, and are told as recorded")
+        codes.append(failures.tell(wrong, as_json=False))
+    return min(codes, default=OK)
 
 
 def _print(found: list[dict[str, Any]]) -> None:

@@ -72,8 +72,14 @@ def retry(rollout_id: RolloutId, deps: Deps, *, who: str) -> Rollout:
 
 
 def exclude(app: str, names: list[str], deps: Deps, *, who: str, why: str) -> list[str]:
-    """Take hosts out of all rollouts, the present one included; those that are in flight there, and so stay, by name."""
-    members = deps.fleet.members(deps.config.app(app))
+    """Take hosts out of all rollouts, the present one included; those that are in flight there, and so stay, by name.
+
+    The inventory is asked for whom nobody has seen yet: one that fails keeps no known host in.
+    """
+    configured = deps.config.app(app)
+    with deps.store.reading() as tx:
+        known = {host.name for host in tx.hosts.fleet(AppName(app))}
+    members = [] if known.issuperset(names) else deps.fleet.members(configured)
     while (busy := _exclude(AppName(app), names, members, deps, who=who, why=why)) is None:
         pass  # another rollout was planned at this very moment
     return busy

@@ -3,7 +3,7 @@
 import pytest
 
 from rollout.domain.model import Push
-from rollout.errors import Unreachable
+from rollout.errors import ConfigError, Unreachable
 from rollout.services import bars, intake, planning
 from rollout.store.store import Transaction
 from tests.support.fakes import a_commit, a_rollout
@@ -364,3 +364,29 @@ def test_verify_names_hosts_that_cannot_be_read(cli, deps):
     told = cli("hosts", "--verify", "--json")
     assert (told.code, len(told.json)) == (1, 4)
     assert "shop03 could not be read: shop03: no answer" in told.err
+
+
+def test_an_inventory_that_fails_is_no_other_apps_trouble(build, plain):
+    """The others' hosts are read and all are shown, what is wrong is said of the one app, and the exit code is 2."""
+    deps = build(apps=("shop", "blog"), hosts=2)
+    members = deps.fleet.members
+
+    def asked(its):
+        if its.name == "shop":
+            raise ConfigError("the inventory ended with status 3", remedy="try it")
+        return members(its)
+
+    for app in ("shop", "blog"):
+        a_rollout(deps, app=app, state="done")
+    deps.fleet.members = asked
+    for name in ("shop01", "blog01"):
+        deps.fleet.hosts[name].current = "f" * 40
+    told = plain("hosts", "--verify", "--json")
+    assert (told.code, {one["name"]: one["drift"] for one in told.json}) == (
+        2,
+        {"shop01": False, "shop02": False, "blog01": True, "blog02": False},
+    )
+    assert "hosts of shop were not read" in told.err
+    assert "the inventory ended with status 3" in told.err
+    told = plain("hosts", "--verify", "--app", "shop", "--json")
+    assert (told.code, told.json["message"]) == (2, "the inventory ended with status 3")

@@ -6,7 +6,7 @@ import pytest
 
 from rollout.domain.model import FOREIGN
 from rollout.domain.states import CommitState, HostState, RolloutState
-from rollout.errors import Conflict, NotFound
+from rollout.errors import ConfigError, Conflict, NotFound
 from rollout.services import bars, halts, intake, reconcile, stopping
 from rollout.store import clock
 from tests.support.across import recorded, row_of
@@ -114,6 +114,21 @@ def test_excluding_an_unknown_host_is_not_found(world):
     first_release(world)
     with pytest.raises(NotFound, match="web99"):
         halts.exclude("shop", ["web99"], world.deps, who="me", why="?")
+
+
+def test_a_known_host_is_excluded_whatever_its_inventory_says(world, monkeypatch):
+    """What the store knows is enough, so a program that fails keeps no host in; one that nobody has seen is asked for."""
+    halted(world, "web02", "web03")
+
+    def fails(_app):
+        raise ConfigError("the inventory ended with status 3")
+
+    monkeypatch.setattr(world.fleet, "members", fails)
+    assert halts.exclude("shop", ["web02"], world.deps, who="me", why="bad memory") == []
+    halts.resume(world.newest().id, world.deps, who="me")
+    assert failed_names(world) == ["web03"]
+    with pytest.raises(ConfigError, match="status 3"):
+        halts.exclude("shop", ["web02", "web99"], world.deps, who="me", why="?")
 
 
 def test_stop_brings_every_touched_host_back_and_bars_the_commit(world):
