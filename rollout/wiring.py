@@ -6,6 +6,8 @@ import socket
 import threading
 from pathlib import Path
 
+import structlog
+
 from rollout.config import deploy_file
 from rollout.config.deploy_file import Config
 from rollout.config.settings import Settings
@@ -17,6 +19,8 @@ from rollout.releases.workshop import GitWorkshop
 from rollout.services.leases import LeaseKeeper
 from rollout.services.ports import Deps
 from rollout.store.store import Store
+
+log = structlog.get_logger()
 
 
 def wire(config: Config, *, role: str) -> Deps:
@@ -41,9 +45,15 @@ def wire(config: Config, *, role: str) -> Deps:
 
 def configured(path: Path | None = None, *, role: str) -> Deps:
     """As `wire`, for the configuration file at `path` (None: where it is looked for), with the schema up to date."""
-    deps = wire(deploy_file.load(path), role=role)
+    deps = wire(deploy_file.usable(path), role=role)
     deps.store.prepare()
     return deps
+
+
+def tell_left_out(config: Config) -> None:
+    """Loudly, in the log of a process that stays: nothing is tested nor begun of an app whose table is wrong until it is mended."""
+    for app, wrong in config.left_out.items():
+        log.error("app_left_out", app=app, wrong=wrong, remedy=f"edit {config.path}, and start rollout again")
 
 
 def collect_less() -> None:

@@ -16,7 +16,7 @@ from workers.background import Background
 from workers.events import EventsInBatches
 from workers.schedule import SCHEDULE
 
-_config = deploy_file.load()
+_config = deploy_file.usable()
 _settings = Settings.load(_config)
 app = celery_app(_config.server.broker_url)
 app.conf.include = ["workers.tasks"]
@@ -31,13 +31,16 @@ _background: list[Background] = []
 
 @functools.cache
 def deps() -> Deps:
-    """This process's neighbours; opened at the first task, so that a forked child has its own."""
-    return wiring.configured(_config.path, role="worker")
+    """This process's neighbours; opened at the first task, so that a forked child has its own, by the file that its worker has read."""
+    neighbours = wiring.wire(_config, role="worker")
+    neighbours.store.prepare()
+    return neighbours
 
 
 @setup_logging.connect  # type: ignore[untyped-decorator]
 def _log(**_: Any) -> None:
     logs.configure(_settings)
+    wiring.tell_left_out(_config)
 
 
 @worker_process_init.connect  # type: ignore[untyped-decorator]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rollout.cli import output
 from rollout.cli.words import readable
 
 if TYPE_CHECKING:
@@ -31,11 +32,14 @@ class Call:
 
     @property
     def config(self) -> "Config":
-        """The configuration, as it is in the file; ConfigError."""
+        """The configuration, as it is in the file; an app whose table is wrong is told, and in nobody's way who means another. ConfigError."""
         if self._config is None:
             from rollout.config import deploy_file
 
-            self._config = deploy_file.load(self.config_path)
+            self._config = deploy_file.usable(self.config_path)
+            for name, wrong in self._config.left_out.items():
+                if name != self.app_name:  # else it is the command's own error
+                    output.warn(output.clean(f"app {name} is left out: {wrong}", lines=True))
         return self._config
 
     @property
@@ -57,7 +61,7 @@ class Call:
             from rollout import wiring
             from rollout.services.bell import BackgroundBell
 
-            deps = wiring.configured(self.config_path, role="cli")
+            deps = wiring.configured(self.config.path, role="cli")
             self._bell = BackgroundBell(deps.bell, "cli")
             self._deps = replace(deps, bell=self._bell)
             log_quietly(deps.settings)
@@ -77,12 +81,14 @@ class Call:
         return self.config.app(self.app_name)
 
     def apps(self) -> "list[AppName]":
-        """The app that is meant, or all of them."""
+        """The app that is meant, or all of them; also those whose tables are wrong: of them the store still tells."""
         from rollout.domain.model import AppName
 
-        if self.app_name is not None:
-            return [AppName(self.app().name)]
-        return [AppName(name) for name in self.config.apps]
+        if self.app_name is None:
+            return [AppName(name) for name in self.config.names]
+        if self.app_name in self.config.left_out:
+            return [AppName(self.app_name)]
+        return [AppName(self.app().name)]
 
     def close(self) -> None:
         """Send the messages that wait, for two seconds, and give connections back."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from rollout.cli import canary_chart, finding, output, scene, shapes, waiting
 from rollout.cli.call import Call
 from rollout.domain import checks
-from rollout.domain.model import AppName, Commit, RolloutId
+from rollout.domain.model import Commit, RolloutId
 from rollout.domain.states import FINISHED
 from rollout.errors import NotFound
 from rollout.services import bars, telling, views
@@ -120,9 +120,9 @@ def history(call: Call, limit: int) -> int:
 
 def deliveries(call: Call, limit: int) -> int:
     """The last webhooks, newest first, and what became of each."""
-    only = call.app() if call.app_name is not None else None  # else also those that are nobody's
+    only = call.apps()[0] if call.app_name is not None else None  # else also those that are nobody's
     with call.store.reading() as tx:
-        found = tx.deliveries.newest(AppName(only.name) if only else None, limit)
+        found = tx.deliveries.newest(only, limit)
     if call.json:
         output.document([views.delivery(one) for one in found])
         return 0

@@ -41,7 +41,7 @@ def _offer(
     from rollout.config import deploy_file
 
     try:
-        found = list(look(deploy_file.load(_path(context))))
+        found = list(look(deploy_file.usable(_path(context))))
     except (RolloutError, OSError):
         return []
     return [(value, told) for value, told in found if value.startswith(incomplete)]
@@ -74,4 +74,4 @@ def _rollouts(tx: "Transaction") -> Found:
 
 
 def _hosts(config: "Config", tx: "Transaction") -> Found:
-    return [(host.name, name) for name in config.apps for host in tx.fleet.hosts(AppName(name))]
+    return [(host.name, name) for name in config.names for host in tx.fleet.hosts(AppName(name))]

@@ -16,6 +16,7 @@ from rollout.cli.findings import Finding, fine, grouped, of_error, problem, warn
 from rollout.cli.host_report import report
 from rollout.cli.scene import Bar
 from rollout.cli.tellers import Teller, teller
+from rollout.config import deploy_file
 from rollout.config.deploy_file import AppConfig
 from rollout.domain import plan
 from rollout.errors import RolloutError, ServiceUnavailable
@@ -32,7 +33,7 @@ HOST_TIMEOUT_S = 30.0
 
 def run(call: Call) -> int:
     """Look at everything, print what was found; the exit code."""
-    config = call.config
+    config = deploy_file.load(call.config_path)  # as a whole
     deps = wiring.wire(config, role="cli")
     log_quietly(deps.settings)
     try:

@@ -11,6 +11,7 @@ from rollout.domain.states import FINISHED
 from rollout.services import catching_up, editions, explaining, outages, planning, telling, views
 from rollout.store.store import Transaction
 
+WRONG = "what comes next is not known here: its table in rollout.toml is wrong"
 SHOWN_COMMITS = 5
 SHOWN_LATE = 3
 
@@ -75,6 +76,8 @@ def _bars(call: Call, number: int | None) -> list[Bar]:
 
 
 def _next(call: Call, tx: Transaction, app: AppName) -> str:
+    if app in call.config.left_out:
+        return WRONG
     configured = call.config.app(app)
     return output.expected(explaining.coming(tx, configured), configured)
 
@@ -88,6 +91,9 @@ def _say_app(call: Call, tx: Transaction, app: AppName) -> None:
     found = views.rollouts(tx, tx.rollouts.unfinished(app))
     for view in found:
         _say_rollout(view, indent="  ")
+    if app in call.config.left_out:
+        output.say(f"  {output.paint(WRONG, 'red')}")
+        return
     red = telling.first_red(tx, call.config.app(app))
     if red is not None:
         words = f"{telling.broken(red)}: {red.reason}"

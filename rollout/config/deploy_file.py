@@ -1,11 +1,11 @@
-"""rollout.toml, read and checked as a whole: every problem is in the one ConfigError."""
+"""rollout.toml, read and checked as a whole; what is wrong with the table of one app is no other app's trouble."""
 
 import hashlib
 import json
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ from rollout.config.app import AppConfig, CanaryConfig, FanOutConfig, QueueConfi
 from rollout.config.fleet import FleetConfig
 from rollout.config.notify import NotifyConfig
 from rollout.config.places import find
-from rollout.config.problems import Problem, from_validation, refuse, unknown_key, wrong
+from rollout.config.problems import Problem, from_validation, listed, refuse, unknown_key, wrong
 from rollout.config.server import ServerConfig
 from rollout.config.table import Table
 from rollout.errors import ConfigError, UnknownName
@@ -33,6 +33,7 @@ __all__ = [
     "ServerConfig",
     "TestsConfig",
     "load",
+    "usable",
 ]
 
 TABLES = ("server", "apps", "notify")
@@ -51,15 +52,23 @@ class Config:
     notify: NotifyConfig
     path: Path
     warnings: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)  # apps whose tables are wrong, and what is
+
+    @property
+    def names(self) -> list[str]:
+        """Of all apps of the file: one that is left out is not one that was taken out."""
+        return [*self.apps, *self.left_out]
 
     def app(self, name: str | None) -> AppConfig:
-        """The app of this name; None is the only one. UnknownName; ConfigError when None could be several."""
+        """The app of this name; None is the only one. UnknownName; ConfigError when None could be several, or its table is wrong."""
         if name is not None:
+            if name in self.left_out:
+                raise ConfigError(self.left_out[name], remedy=f"edit {self.path}")
             if name not in self.apps:
-                raise UnknownName("app", name, list(self.apps))
+                raise UnknownName("app", name, self.names)
             return self.apps[name]
-        if len(self.apps) > 1:
-            names = ", ".join(sorted(self.apps))
+        if len(self.names) > 1:
+            names = ", ".join(sorted(self.names))
             raise ConfigError(f"several apps are configured: {names}", remedy="say which one with --app NAME")
         return next(iter(self.apps.values()))
 
@@ -82,17 +91,33 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> C
     ROLLOUT_DATABASE and ROLLOUT_BROKER replace `server.database` and `server.broker`, and the lines of
     ROLLOUT_NOTIFY_URLS `notify.urls`: they may hold passwords, which then need not be in the file.
     """
+    config, problems = _read(path, environ)
+    refuse(config.path, problems)
+    return config
+
+
+def usable(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Config:
+    """As `load`, without the apps whose tables are wrong: they are `left_out`. ConfigError when anything else is wrong, or none is right."""
+    return _read(path, environ)[0]
+
+
+def _read(path: Path | None, environ: Mapping[str, str]) -> tuple[Config, list[Problem]]:
+    """What can be gone by, and what is wrong with the apps that are left out."""
     file = find(path, environ)
     raw = _overridden(_parsed(file), environ)
     problems = [unknown_key(key, key, TABLES) for key in raw if key not in TABLES]
     server = _table(ServerConfig, raw.get("server", {}), "server", file, problems)
     notify = _table(NotifyConfig, raw.get("notify", {}), "notify", file, problems)
-    apps = _apps(raw.get("apps"), file, problems)
-    problems += rules.problems(server, apps, environ)
-    refuse(file, problems)
+    problems += rules.of_server(server, environ) if server else ()
+    apps, its = _apps(raw.get("apps"), file, problems)
+    of_apps = list(dict.fromkeys(problem for found in its.values() for problem in found))
+    if problems or not apps:
+        refuse(file, [*problems, *of_apps])
     if server is None or notify is None:
         raise AssertionError("a table without problems is there")
-    return Config(server, apps, notify, file, tuple(rules.warnings(server, apps, file, environ)))
+    warnings = tuple(rules.warnings(server, apps, file, environ))
+    left_out = {name: listed(file, found) for name, found in its.items()}
+    return Config(server, apps, notify, file, warnings, left_out), of_apps
 
 
 def _parsed(file: Path) -> dict[str, Any]:
@@ -139,16 +164,19 @@ def _table(model: type[T], given: object, at: str, file: Path, problems: list[Pr
         return None
 
 
-def _apps(given: object, file: Path, problems: list[Problem]) -> dict[str, AppConfig]:
+def _apps(
+    given: object, file: Path, problems: list[Problem]
+) -> tuple[dict[str, AppConfig], dict[str, list[Problem]]]:
+    """Those with nothing wrong; and what is, of the others."""
     if not isinstance(given, dict) or not given:
         problems.append(wrong("apps", given, "a table for each app: [apps.NAME]"))
-        return {}
-    apps = {}
-    for name, table in given.items():
-        app = _app(name, table, file, problems)
-        if app:
-            apps[name] = app
-    return apps
+        return {}, {}
+    its: dict[str, list[Problem]] = {name: [] for name in given}
+    read = {name: _app(name, table, file, its[name]) for name, table in given.items()}
+    for name, problem in rules.of_apps({name: app for name, app in read.items() if app}):
+        its[name].append(problem)
+    right = {name: app for name, app in read.items() if app and not its[name]}
+    return right, {name: found for name, found in its.items() if found}
 
 
 def _app(name: str, given: object, file: Path, problems: list[Problem]) -> AppConfig | None:

@@ -106,8 +106,8 @@ def clashes(members: Sequence[Member]) -> Iterator[str]:
         yield f"{len(doubled) - MOST_SHOWN} more host names are there twice"
 
 
-def collisions(fleets: Mapping[str, Sequence[Member]]) -> Iterator[tuple[str, str]]:
-    """(app, text) for each host whose releases would lie where another's do: address, port and path are the same."""
+def collisions(fleets: Mapping[str, Sequence[Member]]) -> Iterator[tuple[str, str, str]]:
+    """(app, the other's app, text) for each host whose releases would lie where another's do: address, port and path are the same."""
     seen: dict[tuple[str, int, str], tuple[str, str]] = {}
     for app, members in fleets.items():
         for host in members:
@@ -117,6 +117,7 @@ def collisions(fleets: Mapping[str, Sequence[Member]]) -> Iterator[tuple[str, st
                 other = first if first_app == app else f"{first} of app {first_app}"
                 yield (
                     app,
+                    first_app,
                     f"host {host.name} has the same address, port and path as {other}: {':'.join(map(str, place))}",
                 )
 

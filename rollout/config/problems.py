@@ -76,8 +76,12 @@ def from_validation(error: ValidationError, model: type[Table], at: str) -> Iter
 def refuse(path: Path, problems: Sequence[Problem]) -> None:
     """ConfigError that lists the problems, when there are some."""
     if problems:
-        listed = "\n".join(f"  {problem}" for problem in problems)
-        raise ConfigError(f"{path}: {len(problems)} to mend\n{listed}", remedy=f"edit {path}")
+        raise ConfigError(listed(path, problems), remedy=f"edit {path}")
+
+
+def listed(path: Path, problems: Sequence[Problem]) -> str:
+    """All of them, a line each below the first."""
+    return "\n".join([f"{path}: {len(problems)} to mend", *(f"  {problem}" for problem in problems)])
 
 
 def _from_detail(detail: ErrorDetails, model: type[Table], at: str) -> Iterator[Problem]:

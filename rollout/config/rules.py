@@ -15,22 +15,34 @@ from rollout.errors import ConfigError
 OTHERS_READ = stat.S_IRGRP | stat.S_IROTH
 
 
-def problems(
-    server: ServerConfig | None, apps: Mapping[str, AppConfig], environ: Mapping[str, str]
-) -> Iterator[Problem]:
-    """Everything that is wrong although each table is right by itself."""
-    if server:
-        yield from _server(server, environ)
+def of_server(server: ServerConfig, environ: Mapping[str, str]) -> Iterator[Problem]:
+    """Everything that is wrong with what all apps share although its table is right by itself."""
+    try:
+        _ = server.broker_url
+    except ConfigError as error:
+        yield Problem("server.state_dir", str(error).removeprefix("server.state_dir: "))
+    secret = environ.get("ROLLOUT_WEBHOOK_SECRET", "").strip() or has_file(server.webhook_secret_file)
+    if not is_loopback(server.listen_host) and not secret:
+        yield wrong(
+            "server.webhook_secret_file",
+            None,
+            f"a file with a secret, as {server.listen} can be reached from other machines (or ROLLOUT_WEBHOOK_SECRET)",
+        )
+
+
+def of_apps(apps: Mapping[str, AppConfig]) -> Iterator[tuple[str, Problem]]:
+    """As `of_server`, of each app; a host that two of them claim is wrong with both."""
     fleets: dict[str, list[Member]] = {}
     for name, app in apps.items():
         try:
             fleets[name] = members.configured(app)
         except ConfigError as error:
-            yield Problem(f"apps.{name}.fleet.hosts", str(error))
+            yield name, Problem(f"apps.{name}.fleet.hosts", str(error))
             continue
-        yield from _fleet(app, fleets[name])
-    for name, text in members.collisions(fleets):
-        yield Problem(f"apps.{name}.fleet.hosts", text)
+        yield from ((name, problem) for problem in _fleet(app, fleets[name]))
+    for name, other, text in members.collisions(fleets):
+        for one in {name, other}:
+            yield one, Problem(f"apps.{name}.fleet.hosts", text)
 
 
 def warnings(
@@ -55,20 +67,6 @@ def warnings(
 def has_file(path: Path | None) -> bool:
     """Something is there, whether or not it can be read."""
     return path is not None and bool(_mode(path))
-
-
-def _server(server: ServerConfig, environ: Mapping[str, str]) -> Iterator[Problem]:
-    try:
-        _ = server.broker_url
-    except ConfigError as error:
-        yield Problem("server.state_dir", str(error).removeprefix("server.state_dir: "))
-    secret = environ.get("ROLLOUT_WEBHOOK_SECRET", "").strip() or has_file(server.webhook_secret_file)
-    if not is_loopback(server.listen_host) and not secret:
-        yield wrong(
-            "server.webhook_secret_file",
-            None,
-            f"a file with a secret, as {server.listen} can be reached from other machines (or ROLLOUT_WEBHOOK_SECRET)",
-        )
 
 
 def _fleet(app: AppConfig, hosts: list[Member]) -> Iterator[Problem]:

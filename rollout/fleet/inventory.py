@@ -29,7 +29,7 @@ def members(config: AppConfig, *, timeout_s: float = TIMEOUT_S) -> list[Member]:
     at = f"apps.{config.name}"
     problems = [f"{at}.fleet: {text}" for text in fleet.clashes(found)]
     problems += [f"{at}.canary.hosts: {text}" for text in fleet.canary_clashes(config, found)]
-    problems += [f"{at}.fleet: {text}" for _, text in fleet.collisions({config.name: found})]
+    problems += [f"{at}.fleet: {text}" for _, _, text in fleet.collisions({config.name: found})]
     if problems:
         raise ConfigError("\n".join(problems), remedy=f"edit [{at}.fleet], or what the inventory says")
     return found
@@ -38,7 +38,7 @@ def members(config: AppConfig, *, timeout_s: float = TIMEOUT_S) -> list[Member]:
 def collisions(config: Config, *, timeout_s: float = TIMEOUT_S) -> list[str]:
     """Hosts whose releases would lie where another app's do; inventories included, which are not read with the file."""
     fleets = {name: members(app, timeout_s=timeout_s) for name, app in config.apps.items()}
-    return [f"apps.{app}.fleet: {text}" for app, text in fleet.collisions(fleets)]
+    return [f"apps.{app}.fleet: {text}" for app, _, text in fleet.collisions(fleets)]
 
 
 def _from_inventory(config: AppConfig, program: Program) -> list[Member]:

@@ -51,7 +51,7 @@ def give_up(deps: Deps) -> int:
         ends = {
             number: end
             for number, app, told in tx.deliveries.older(tx.today() - PATIENCE)
-            if (end := lost(told, app, configured=app in deps.config.apps)) is not None
+            if (end := lost(told, app, configured=app in deps.config.names)) is not None
         }
         for number, end in ends.items():
             tx.deliveries.end(number, end)

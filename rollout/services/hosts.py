@@ -288,7 +288,7 @@ def deploy(rollout: RolloutId, host_id: HostId, deps: Deps) -> None:
 
 
 def _is_held(tx: Transaction, name: AppName, deps: Deps) -> bool:
-    """By a freeze, by a window of rollout.toml, by a bar on what runs or is inside of it, or since rollout.toml has the app no more."""
+    """By a freeze, by a window of rollout.toml, by a bar on what runs or is inside of it, or since rollout.toml has the app no more, or a table of it that is wrong."""
     app = deps.config.apps.get(name)
     return app is None or freezes.frozen(tx, app) is not None or bool(bars.barred_below(tx, name))
 

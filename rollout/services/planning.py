@@ -53,7 +53,12 @@ def start_next(app_name: str, deps: Deps, *, may_wait: bool = False) -> Rollout 
     None says why in the app's note. An inventory program may hang for a minute: without `may_wait` the sweep, which waits
     for each app apart, is rung for in its place, so that no task's slot is held from other apps.
     """
-    app = deps.config.app(app_name)
+    app = deps.config.apps.get(app_name)
+    # None: it was taken out of rollout.toml, or its table is wrong; what is under way ends all the same.
+    return None if app is None else _plan_next(app, deps, may_wait=may_wait)
+
+
+def _plan_next(app: AppConfig, deps: Deps, *, may_wait: bool) -> Rollout | None:
     with deps.store.reading() as tx:
         chosen, why = _next(tx, app)
         name = AppName(app.name)

@@ -66,7 +66,7 @@ def fan_out(rollout_id: RolloutId, deps: Deps) -> Step:
         crashpoints.reach("in-decision")
     deps.bell.ring(rings)
     _after(rollout, deps)
-    if rollout.state is R.FANNING_OUT and rollout.app in deps.config.apps:
+    if rollout.state is R.FANNING_OUT:
         planning.start_next(rollout.app, deps)
     return End()  # outcomes ring from here on
 
@@ -100,8 +100,7 @@ def look(rollout_id: RolloutId, deps: Deps) -> list[Ring]:
 
 
 def _after(rollout: Rollout, deps: Deps) -> None:
-    # An error is one that was not begun: it is planned anew, unless its app was taken out of rollout.toml.
-    if rollout.state in {R.DONE, R.ERROR} and rollout.app in deps.config.apps:
+    if rollout.state in {R.DONE, R.ERROR}:  # an error is one that was not begun: it is planned anew
         planning.start_next(rollout.app, deps)
     stopping.announce(rollout, deps)
 
@@ -112,6 +111,8 @@ def _start(tx: Transaction, rollout: Rollout, deps: Deps) -> Rollout:
     With it the webhooks of what it brings come to their end, not before: until now nothing may have come of it (a freeze,
     an app that is taken out). The app's row is held, so that none that is being stored meanwhile is overlooked.
     """
+    if rollout.app in deps.config.left_out:  # nobody knows whether it is frozen by now
+        return rollout
     tx.apps.lock(rollout.app)
     why = planning.outdated(tx, deps.config.apps.get(rollout.app), rollout)
     if why is not None:

@@ -8,7 +8,7 @@ from rollout.store.store import Transaction
 
 def most(tx: Transaction, rollout: Rollout, deps: Deps) -> int | None:
     """How many hosts of this rollout may be under way, to be prepared, switched or brought back; None: no other app wants any."""
-    configured = len(deps.config.apps)
+    configured = len(deps.config.names)
     if configured < 2:
         return None
     apps, taken = tx.rollouts.elsewhere(rollout.app)

@@ -62,7 +62,7 @@ class Reads:
     async def hosts(self, request: Request) -> Response:
         """What every host runs, as recorded."""
         app = self._app(request)
-        apps = [app] if app else [AppName(name) for name in self._service.deps.config.apps]
+        apps = [app] if app else [AppName(name) for name in self._service.deps.config.names]
         return Json(
             await self._service.read(lambda tx: [host for name in apps for host in views.fleet(tx, name)])
         )
@@ -70,7 +70,7 @@ class Reads:
     async def commit(self, request: Request) -> Response:
         """One commit, by its hash or at least the first four digits of it; with what `rollout why` says of it."""
         sha, app = request.path_params["sha"].lower(), self._app(request)
-        apps = [app] if app else [AppName(name) for name in self._service.deps.config.apps]
+        apps = [app] if app else [AppName(name) for name in self._service.deps.config.names]
         config = self._service.deps.config
 
         def look(tx: Transaction) -> dict[str, Any]:
@@ -82,8 +82,12 @@ class Reads:
         return Json(await self._service.read(look))
 
     def _app(self, request: Request) -> AppName | None:
-        given = request.query_params.get("app")
-        return AppName(self._service.deps.config.app(given).name) if given else None
+        config, given = self._service.deps.config, request.query_params.get("app")
+        if not given:
+            return None
+        return AppName(
+            given if given in config.left_out else config.app(given).name
+        )  # of both the store tells
 
 
 def rollout_id(request: Request) -> RolloutId:

@@ -46,6 +46,7 @@ def store(arrivals: Sequence[Arrival], deps: Deps) -> list[Received | Exception]
     for number, one in enumerate(arrivals):
         try:
             push = _read(one, deps)
+            _refuse_what_may_be_left_out(push, deps)
             match push.kind:
                 case "report":
                     reports[number] = push, webhooks.of_repository(push, deps.config.apps)
@@ -69,6 +70,15 @@ def _read(one: Arrival, deps: Deps) -> Push:
     known = webhooks.provider(one.provider)
     known.verify(one.headers, one.body, deps.settings.secret_texts())
     return known.parse(one.headers, one.body)
+
+
+def _refuse_what_may_be_left_out(push: Push, deps: Deps) -> None:
+    """An app whose table is wrong may ship from a repository that no other one does: its webhook is not told that it is nobody's."""
+    config = deps.config
+    if config.left_out and push.kind != "ping" and not webhooks.of_repository(push, config.apps):
+        names = ", ".join(config.left_out)
+        remedy = f"edit {config.path}, start rollout again, and have it sent again"
+        raise ServiceUnavailable(f"it may be of {names}, whose table in rollout.toml is wrong", remedy=remedy)
 
 
 def _for_every_app(push: Push, deps: Deps) -> Told:

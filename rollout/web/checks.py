@@ -56,6 +56,11 @@ class Checks:
         if given:
             return [config.app(given)]
         taking = [app for app in config.apps.values() if app.tests.external]
+        if not taking and config.left_out:
+            names = ", ".join(config.left_out)
+            raise ServiceUnavailable(
+                f"it may be of {names}, whose table in rollout.toml is wrong", remedy=f"edit {config.path}"
+            )
         if not taking:
             raise Conflict(
                 "every app runs its own tests",

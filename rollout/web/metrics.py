@@ -74,7 +74,7 @@ class FromStore(Collector):
         yield from families
 
     def _families(self) -> Iterator[GaugeMetricFamily]:
-        apps = list(self._deps.config.apps)
+        apps = self._deps.config.names
         with self._deps.store.reading() as tx:
             census, deliveries = Census(tx), tx.deliveries.counts()
             yield _by_state("rollout_rollouts", "Rollouts", census.rollouts(), apps, RolloutState)

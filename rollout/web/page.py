@@ -87,6 +87,7 @@ class Page:
         apps = [section(tx, app) for app in self._service.deps.config.apps.values()]
         return self._template.render(
             apps=apps,
+            left_out=list(self._service.deps.config.left_out),
             style=Style(self._style),
             refresh_s=REFRESH_S,
             now=views.moment(tx.today()),

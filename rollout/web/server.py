@@ -25,6 +25,7 @@ def serve(path: Path | None = None) -> None:
     """Answer until SIGINT or SIGTERM; ConfigError, ServiceUnavailable, or Conflict when the address is taken."""
     deps = wiring.configured(path, role="web")
     logs.configure(deps.settings)
+    wiring.tell_left_out(deps.config)
     app = build(deps)
     listening = listen(deps.config.server)
     wiring.collect_less()

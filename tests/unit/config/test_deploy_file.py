@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rollout.config.deploy_file import AppConfig, load
+from rollout.config.deploy_file import AppConfig, load, usable
 from rollout.domain.share import Share
 from rollout.errors import ConfigError, UnknownName
 
@@ -346,6 +346,46 @@ def test_errors_do_not_tell_passwords(with_line, table, line):
     with pytest.raises(ConfigError) as caught:
         with_line(table, line)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.fixture
+def small(write):
+    """The small rollout.toml, of an app of this name."""
+    return lambda app: write().read_text().replace("shop", app)
+
+
+def test_an_app_whose_table_is_wrong_is_left_out_of_what_is_usable(write, small):
+    """The others are there as they are; what is wrong with it is said when it is asked for, and as a whole the file is refused."""
+    both = small("shop") + small("blog") + "[apps.blog.tests]\n"
+    file = write(both + "retires = 3\n")
+    config = usable(file, {})
+    assert (list(config.apps), list(config.left_out), config.names) == (["shop"], ["blog"], ["shop", "blog"])
+    with pytest.raises(ConfigError, match=r"1 to mend\n  apps\.blog\.tests\.retires: unknown key") as caught:
+        config.app("blog")
+    with pytest.raises(ConfigError) as whole:
+        load(file, {})
+    assert str(whole.value) == str(caught.value)
+    with pytest.raises(ConfigError, match="several apps"):
+        config.app(None)
+    with pytest.raises(UnknownName, match="known are blog, shop"):
+        config.app("shp")
+    assert usable(write(both + "retries = 3\n"), {}).left_out == {}
+
+
+def test_apps_that_claim_the_same_host_are_both_left_out(write, small):
+    """Which of them has it nobody knows: neither ships to it. With a third app nobody has that trouble."""
+    both = small("shop") + small("blog").replace("/srv/blog", "/srv/shop")
+    with pytest.raises(ConfigError, match="3 to mend"):
+        usable(write(both), {})
+    config = usable(write(both + small("news")), {})
+    assert (list(config.apps), sorted(config.left_out)) == (["news"], ["blog", "shop"])
+
+
+@pytest.mark.parametrize("more", ["[servr]", "[notify]\nurls = 3", '[server]\nlisten = "x"'])
+def test_what_is_wrong_outside_of_the_apps_leaves_nothing_usable(write, small, more):
+    """Everything is listed at once, as ever."""
+    with pytest.raises(ConfigError, match="2 to mend"):
+        usable(write(small("shop") + small("blog") + f"[apps.blog.tests]\nretires = 3\n{more}\n"), {})
 
 
 def test_restart_limit_follows_the_health_timeout(with_line):

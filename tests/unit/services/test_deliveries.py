@@ -120,6 +120,31 @@ def test_an_app_that_is_taken_out_between_planning_and_beginning_is_an_error(wor
     assert end(world, number) == ("error", None)
 
 
+def test_an_app_whose_table_is_wrong_between_planning_and_beginning_waits(world, monkeypatch):
+    """It was not taken out: its rollout, its hosts and its delivery are there when the table is mended, however late."""
+    number = planned(world)
+    config = replace(world.deps.config, apps={}, left_out={"shop": "1 to mend"})
+    rollouts.deploy_canary(world.newest().id, replace(world.deps, config=config))
+    assert world.newest().state is RolloutState.PENDING
+    with monkeypatch.context() as patch:
+        a_day_later(patch)
+        assert deliveries.give_up(replace(world.deps, config=config)) == 0
+    assert end(world, number) == ("accepted", None)
+    world.settle()
+    assert end(world, number) == ("started", "rollout 1")
+
+
+def test_an_app_whose_table_is_wrong_when_its_rollout_is_under_way_goes_on(world):
+    """By what that was planned with: a worker that begins meanwhile brings it to its end."""
+    number = planned(world)
+    world.run(until=lambda: world.newest().state in ACTIVE)
+    right = world.deps
+    world.deps = replace(right, config=replace(right.config, apps={}, left_out={"shop": "1 to mend"}))
+    world.run(until=lambda: world.newest().state is RolloutState.DONE)
+    world.deps = right
+    assert end(world, number) == ("started", "rollout 1")
+
+
 def test_one_that_comes_while_its_rollout_is_only_planned_has_no_end_yet(world):
     """Polling found the commit; the webhook that comes late shares its end."""
     sha = world.push()

@@ -102,6 +102,17 @@ def test_beside_another_app_it_leaves_a_fifth_of_the_slots(world):
     assert handed(world, number) == SLOTS * 0.8
 
 
+def test_beside_one_whose_table_is_wrong_it_leaves_as_much(world):
+    """That is left out of what begins; what it has under way needs its places as before."""
+    push(world, "shop", "blog")
+    number = fanning_out(world, "shop")
+    world.run(until=lambda: newest(world, "blog") is not None, seconds=30)
+    world.config.left_out["blog"] = "1 to mend"
+    del world.config.apps["blog"]
+    forget_messages(world)
+    assert handed(world, number) == SLOTS * 0.8
+
+
 def test_two_apps_leave_a_fifth_of_the_slots_for_a_third(world):
     """Both have as many slow hosts under way as they may, and the third has no rollout yet: its first hosts wait for none of them."""
     push(world, "shop", "blog")

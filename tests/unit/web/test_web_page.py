@@ -115,6 +115,13 @@ def test_next_is_what_the_command_says(world, client, monkeypatch, state):
     assert ("at about" in told) == (state is RolloutState.EVALUATING_CANARY)
 
 
+def test_an_app_whose_table_is_wrong_is_shown_as_such(world, serve):
+    """It is not gone: what a person has to mend stands where people look."""
+    config = replace(world.deps.config, left_out={"blog": "1 to mend"})
+    page = read(serve(replace(world.deps, config=config)))[1]
+    assert "blog Nothing begins: its table in rollout.toml is wrong." in page.text
+
+
 def test_hosts_that_are_behind_are_shown_with_the_reason(world, client):
     """As `rollout status` and `hosts` tell it: what a person has to mend stands where people look."""
     world.push()

@@ -129,6 +129,21 @@ def test_a_signature_of_another_server_is_not_taken(client, name):
         assert client.post(f"/webhooks/{other}", *headers(body), body=body).status == 401
 
 
+def test_what_may_be_of_an_app_whose_table_is_wrong_is_503(world, serve):
+    """Nobody says that it is not ours: it can be sent again when the table is mended. What is another app's is stored, and a ping answered."""
+    config = replace(world.deps.config, left_out={"blog": "1 to mend"})
+    client = serve(replace(world.deps, config=config))
+    theirs = push_body(B, repository="https://git.example.com/acme/blog.git").replace(
+        b"acme/shop", b"acme/blog"
+    )
+    answer = send(client, theirs)
+    assert (answer.status, "retry-after" in answer.headers) == (503, True)
+    assert "blog" in answer.json["message"]
+    assert send(client, push_body(A), delivery="d-2").status == 202
+    assert send(client, (PAYLOADS / "github_ping.json").read_bytes(), event="ping").status == 200
+    assert deliveries(world) == {"accepted": 1, "ignored": 1}
+
+
 def test_without_a_signature_nothing_is_stored(world, client):
     """Missing, empty, wrong, doubled, SHA-1 only: 401, no row, and the answer tells nothing of the secret."""
     body = push_body(A)
