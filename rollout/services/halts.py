@@ -78,7 +78,7 @@ def exclude(app: str, names: list[str], deps: Deps, *, who: str, why: str) -> li
     """
     configured = deps.config.app(app)
     with deps.store.reading() as tx:
-        known = {host.name for host in tx.hosts.fleet(AppName(app))}
+        known = {host.name for host in tx.fleet.hosts(AppName(app))}
     members = [] if known.issuperset(names) else deps.fleet.members(configured)
     while (busy := _exclude(AppName(app), names, members, deps, who=who, why=why)) is None:
         pass  # another rollout was planned at this very moment
