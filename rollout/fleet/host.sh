@@ -921,16 +921,24 @@ leave_mark() { # first: whoever takes the lock after us will see it, whoever hol
     drop_lower "$epoch" "$op"
 }
 
-look_sealed() {
+look_sealed() { # for at most $wait ms; who asks for no outcome does not wait for it
     open_lock
     read_clock
-    running=yes
-    if wait_for_lock "$((now + wait))" -s; then running=no; fi
-    read_fence
-    read_current
-    sealed=yes
-    # Who still holds the lock may be between its last look at the marks and its switch.
-    if [ "$running" = yes ] && [ "$last_what" = intent ] && [ "$last_commit" != "$current" ]; then sealed=no; fi
+    give_up=$((now + wait))
+    while :; do
+        running=no
+        flock -n -s 9 || running=yes
+        read_fence
+        read_current
+        sealed=yes
+        # Who still holds the lock may be between its last look at the marks and its switch.
+        if [ "$running" = yes ] && [ "$last_what" = intent ] && [ "$last_commit" != "$current" ]; then sealed=no; fi
+        [ "$running" = yes ] || return 0
+        [ "$sealed" = no ] || [ -n "$op_asked" ] || return 0
+        read_clock
+        [ "$now" -lt "$give_up" ] || return 0
+        sleep 0.05
+    done
 }
 
 clean() {

@@ -220,9 +220,8 @@ def _is_sealed(host: RolloutHost, app: AppConfig, epoch: Epoch, end: float, deps
 
 
 def _seal(host: RolloutHost, app: AppConfig, epoch: Epoch, timeout_s: float, deps: Deps) -> bool:
-    status = deps.fleet.status(
-        target_of(host, app), asked=host.operation or 0, seal=(epoch, epoch), timeout_s=timeout_s
-    )
+    # What becomes of the order is not asked: the host would wait for its end.
+    status = deps.fleet.status(target_of(host, app), seal=(epoch, epoch), timeout_s=timeout_s)
     crashpoints.reach("after-seal")
     if not status.sealed:
         log.info("host_busy", rollout=host.rollout, host=host.name)

@@ -159,7 +159,7 @@ def test_before_the_switch_a_seal_is_not_confirmed(running, tool, when):
 def test_a_seal_waits_for_an_operation_that_is_about_to_give_up(running):
     """Within `wait` the operation ends by the mark, and the seal is confirmed."""
     talk, goes = held_at(running, "ln", "*")
-    seal = running.start("status", {"epoch": 6, "op": 12, "wait": 20_000})
+    seal = running.start("status", {"epoch": 6, "op": 12, "wait": 20_000, "op_asked": 11})
     until((running.fence / "raised" / "6-12").exists, what="the mark is there")
     goes.touch()
     assert talk.reply().brief == (REFUSED, "epoch")
@@ -190,6 +190,18 @@ def test_during_a_restart_a_seal_is_confirmed(running):
     assert talk.reply().code == DONE
     after = running.status(op_asked=11)
     assert [after[key] for key in ("running", "current", "asked", "result")] == ["no", B, "done", "done"]
+
+
+def test_who_asks_for_no_outcome_does_not_wait_for_it(running):
+    """A stop wants to know that nothing switches any more, and a restart that was begun may take its minutes."""
+    go = running.root / "go"
+    restart = f'touch ../../here; while [ ! -e "{go}" ]; do sleep 0.02; done'
+    talk = running.ask("activate", NEW, op=11, epoch=5, restart=restart).within()
+    until((running.root / "here").exists, what="the restart runs")
+    reply = running.status(epoch=6, op=12, wait=3_600_000)
+    assert [reply[key] for key in ("sealed", "running", "current")] == ["yes", "yes", B]
+    go.touch()
+    assert talk.reply().code == DONE
 
 
 def test_a_seal_ends_no_health_wait(running):

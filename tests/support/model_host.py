@@ -489,9 +489,13 @@ class Call:
                 self._raise_mark(self.epoch, self.op)
                 host.journal.append(Entry("seal", "status", self.epoch, self.op, None, host.today()))
             yield "marked"
-            free = yield from self._lock(host.clock() + self.keys.get("wait", 0) / 1000)
-            running = not free
-            sealed = free or not (host.last.what == "intent" and host.last.commit != host.current)
+            until = host.clock() + self.keys.get("wait", 0) / 1000
+            while True:
+                running = host.holder is not None
+                sealed = not (running and host.last.what == "intent" and host.last.commit != host.current)
+                if not running or (sealed and not asked) or host.clock() >= until:
+                    break
+                yield WAITING
         last, known = host.last, host.newest_of(asked) if asked else None
         self._say(clock=int(host.clock() * 1000), boot=host.boot, current=host.current, epoch=host.seen[0])
         self._say(
