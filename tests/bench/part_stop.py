@@ -15,10 +15,23 @@ from tests.support.system import wait_for
 IN_FLIGHT = 100
 QUICK = 20  # hosts that are done when the stop comes, so that some can go back at once
 SLOW_S = 6
-# While the file is there, a restart takes long on every host but the first ones.
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Where the hosts in flight are when the stop comes: behind their switch, or before it."""
+
+    slow: str  # what takes long, while a file of this name is there, on every host but the first ones
+    touched: bool
+
+
+KINDS = {"in a restart": Kind("restart", touched=True), "at their login": Kind("login", touched=False)}
 RESTART = (
-    'if test -e "$SSHD_FOLDER/slow"; then case $HOST in web00?|web01?|web020) ;; *) sleep '
+    'if test -e "$SSHD_FOLDER/restart"; then case $HOST in web00?|web01?|web020) ;; *) sleep '
     f"{SLOW_S} ;; esac; fi"
+)
+LOGIN = (
+    f'case $SSH_ORIGINAL_COMMAND in *activate*) ! test -e "$SSHD_FOLDER/login" || sleep {SLOW_S} ;; esac\n'
 )
 
 
@@ -33,47 +46,43 @@ class Stop:
 
 
 def measure(ask: Ask) -> Found:
-    """By the API and by the command, in turn."""
+    """By the API and by the command, with either kind of hosts in flight, in turn."""
     flight = ask.few(IN_FLIGHT)
     hosts = QUICK + flight
+    found: dict[tuple[str, str], list[Stop]] = {(kind, way): [] for kind in KINDS for way in WAYS}
     with running(
         hosts, bake_s=2, baseline=0, concurrency=flight, slots=flight + 40, max_failed=flight, restart=RESTART
     ) as system:
+        for host in system.sshd.hosts[QUICK:]:
+            host.login(LOGIN)
         say(f"a first release on {hosts} hosts")
         system.release_everywhere()
-        found: dict[str, list[Stop]] = {"API": [], "command": []}
         for number in range(ask.rounds):
-            for way, stop in (("API", Installation.stop_over_the_api), ("command", _by_command)):
-                say(f"stop {number + 1}, {way}")
-                found[way].append(_one(system, flight, stop))
+            for (kind, way), stops in found.items():
+                say(f"stop {number + 1}, {way}, hosts {kind}")
+                stops.append(_one(system, flight, KINDS[kind], WAYS[way][1]))
     figures = []
-    for way, begin in (("API", "API call"), ("command", "command's process start")):
-        of_way = found[way]
+    for (kind, way), stops in found.items():
+        took = median(one.to_acknowledged for one in stops)
+        told = median(one.told for one in stops)
         figures += [
-            Figure(
-                f"stop: {begin} → acknowledged",
-                "ms",
-                median(one.to_acknowledged for one in of_way),
-                at_most=500,
-            ),
-            Figure(f"  {way}: until the caller is told", "ms", median(one.told for one in of_way)),
+            Figure(f"stop, hosts {kind}: {WAYS[way][0]} → acknowledged", "ms", took, at_most=500),
+            Figure(f"  {way}, hosts {kind}: until the caller is told", "ms", told),
         ]
-    every = [one for of_way in found.values() for one in of_way]
-    first = median(one.to_first_back for one in every)
+    first = median(one.to_first_back for stops in found.values() for one in stops)
     figures.append(Figure("stop: acknowledged → first host back", "ms", first, at_most=300))
     notes = [
-        f"{min(one.in_flight for one in every)} to {max(one.in_flight for one in every)} hosts in flight, in a restart of {SLOW_S} s",
-        *(
-            f"{way}: " + ", ".join(f"{one.to_acknowledged:.0f}" for one in of_way) + " ms to acknowledged"
-            for way, of_way in found.items()
-        ),
+        f"{way}, {min(one.in_flight for one in stops)} hosts or more {kind} of {SLOW_S} s: "
+        + ", ".join(f"{one.to_acknowledged:.0f}" for one in stops)
+        + " ms to acknowledged"
+        for (kind, way), stops in found.items()
     ]
-    return Found(figures, notes, {"stops": found})
+    return Found(figures, notes, {"stops": {", ".join(key): stops for key, stops in found.items()}})
 
 
-def _one(system: Installation, flight: int, stop) -> Stop:
+def _one(system: Installation, flight: int, kind: Kind, stop) -> Stop:
     """A rollout that is stopped in the middle; everything is back when it returns."""
-    slow = system.sshd.folder / "slow"
+    slow = system.sshd.folder / kind.slow
     slow.touch()
     sha = system.push_release("To be stopped")
     system.releases.append(sha)
@@ -82,10 +91,11 @@ def _one(system: Installation, flight: int, stop) -> Stop:
     def in_flight():
         with system.store.reading() as tx:
             hosts = [host for host in tx.hosts.of(rollout) if host.state == "activating"]
-        return len(hosts) if sum(host.touched for host in hosts) >= flight * 0.95 else 0
+        there = sum(host.touched is kind.touched for host in hosts)
+        return len(hosts) if there >= flight * 0.95 else 0
 
     amount = wait_for(in_flight, seconds=SLOW_S * 3, every=0.05, why="hosts in flight")
-    slow.unlink()  # those that are in it sleep on; the way back is quick
+    slow.unlink()  # those that are at it sleep on; the way back is quick
     began, told = stop(system, rollout)
     system.ends(sha, "rolled_back", seconds=120)
     at = moments(system.events(rollout))
@@ -114,3 +124,9 @@ def _by_command(system: Installation, rollout: int) -> tuple[float, float]:
                 told = time.time()
     assert told, "".join(lines)
     return began, told
+
+
+WAYS = {
+    "API": ("API call", Installation.stop_over_the_api),
+    "command": ("command's process start", _by_command),
+}
