@@ -1,9 +1,10 @@
 """Stop, and the one way back. The state first, then the revoke, then the seals, then the acknowledgement.
 
-Once a stop is acknowledged no host is switched to the stopped release any more (I2): a host that holds an activation
-lease is either sealed (its fence refuses everything sent earlier) or given the longest time that a silent worker's
-right can last, and then named as unconfirmed. So does one that a person excluded, or whose reading failed, before
-anybody had heard the end of its last order.
+Once a stop is acknowledged no host is switched to the stopped release any more (I2): a host that nobody has told to switch
+yet is not told any more, as the first step takes its lease back; one that was told holds an activation lease, and is either
+sealed (its fence refuses everything sent earlier) or given the longest time that a silent worker's right can last, and then
+named as unconfirmed. So does one that a person excluded, or whose reading failed, before anybody had heard the end of its
+last order.
 """
 
 import time
@@ -104,6 +105,7 @@ def stop_locked(
         due_at=0.0,
     )
     _cut_prepares(tx, rollout, who)
+    _permit_no_more(tx, rollout, who)
     if not keep:
         tx.fleet.call_back(rollout.id)  # whom it has switched, it was planned with
     blame = bars.taken_back if said else bars.after_failure
@@ -114,6 +116,13 @@ def stop_locked(
 def _cut_prepares(tx: Transaction, rollout: Rollout, who: str) -> None:
     for host in tx.hosts.of(rollout.id, H.PREPARING):
         tx.hosts.change(host, HostEvent.PUT_OFF, who=who, why="stopped")  # its worker notices and cuts it
+
+
+def _permit_no_more(tx: Transaction, rollout: Rollout, who: str) -> None:
+    """Who has claimed a host and was not told yet that it may be switched is not told any more: such a host needs no seal (decision 0005)."""
+    claimed = [(host, {"token": False}) for host in tx.hosts.without_permit(rollout.id)]
+    if claimed:
+        tx.hosts.change_all(HostEvent.FOUND_UNTOUCHED, claimed, who=who, why="stopped")
 
 
 def fail_canary(tx: Transaction, rollout: Rollout, why: str) -> Rollout:

@@ -69,6 +69,17 @@ class Hosts:
         sent = or_(rollout_hosts.c.state.in_([H.ACTIVATING, H.UNKNOWN]), rollout_hosts.c.lost_at.is_not(None))
         return self._list(rollout_hosts.c.rollout == rollout, sent)
 
+    def without_permit(self, rollout: RolloutId) -> list[RolloutHost]:
+        """Claimed to be switched, and nobody has been told to: until the transaction ends nobody is. But for those whose rows somebody writes just now."""
+        query = IN_ORDER.where(
+            rollout_hosts.c.rollout == rollout,
+            rollout_hosts.c.state == H.ACTIVATING,
+            ~rollout_hosts.c.touched,
+        )
+        if self._tx.is_postgresql:
+            query = query.with_for_update(skip_locked=True)
+        return hosts_of(self._tx.connection.execute(query))
+
     def canaries(self, rollout: RolloutId) -> list[RolloutHost]:
         """The hosts that get the release first."""
         return self._found(_CANARIES, rollout=rollout)
@@ -190,6 +201,7 @@ class Hosts:
         changes: Sequence[tuple[RolloutHost, dict[str, Any]]],
         *,
         who: str,
+        why: str | None = None,
         counted: bool = False,
     ) -> None:
         """As `change` for several hosts of one rollout, when nobody needs to decide about it; `counted`: their counters were moved."""
@@ -201,7 +213,7 @@ class Hosts:
             )
             if before != after:
                 self._tx.rollouts.move_counts(values[0][0].rollout, before, after)
-        self.take_edges(what, values, who=who)
+        self.take_edges(what, values, who=who, why=why)
 
     def take_edges(
         self,

@@ -16,7 +16,18 @@ from rollout.domain.model import BranchCommit, Member, Push, Release, Role
 from rollout.domain.states import CommitEvent, CommitState, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.domain.verdict import Interval
 from rollout.errors import StaleWrite
-from rollout.services import bars, catching_up, halts, hosts, intake, reconcile, rollouts, turns, watching
+from rollout.services import (
+    bars,
+    catching_up,
+    halts,
+    hosts,
+    intake,
+    reconcile,
+    rollouts,
+    stopping,
+    turns,
+    watching,
+)
 from rollout.services.comparison import Reading
 from rollout.services.policies import Plans
 from rollout.services.together import Together
@@ -109,6 +120,49 @@ def test_a_stop_does_not_fail_for_a_prepare_that_ends_at_that_moment(store):
         for host in preparing:
             tx.hosts.change(host, HE.PUT_OFF, who="ann")
     assert type(beside.end().error).__name__ == "StaleWrite"
+
+
+def claimed_to_switch(store):
+    """A rollout that fans out, and the claim of a host that has no permit yet."""
+    rollout, claims = fanning_out(store)
+    with store.transaction() as tx:
+        tx.hosts.change(claims[1], HE.PREPARED, who="w")
+        return rollout, tx.hosts.claim_activation(claims[1].id, "w", 15)
+
+
+def stopped(tx, rollout):
+    """The first step of a stop."""
+    return stopping.stop_locked(tx, tx.rollouts.lock(rollout.id), who="ann", why="bad")
+
+
+def test_no_permit_is_given_beside_a_stop(store):
+    """I2: who asks for it while the stop is being written gets none, and the host needs no seal."""
+    rollout, claim = claimed_to_switch(store)
+    beside = Beside(store, lambda tx: tx.hosts.touch([(claim, SHA)], 15))
+    with store.transaction() as tx:
+        stopped(tx, rollout)
+        beside.begin(tx)
+    assert beside.end().error is None
+    assert beside.result == [0.0]
+    with store.reading() as tx:
+        assert tx.hosts.may_still_act(rollout.id) == []
+        assert not tx.hosts.get(claim.id).touched
+
+
+def test_a_permit_that_a_stop_finds_being_written_is_a_permit(store):
+    """I2: it is not known yet whether it will have been given, so the host is sealed; and the stop does not wait for that."""
+    rollout, claim = claimed_to_switch(store)
+    beside = Beside(store, lambda tx: stopped(tx, rollout))
+    with store.transaction() as tx:
+        (left,) = tx.hosts.touch([(claim, SHA)], 15)
+        beside.begin(tx)
+        if tx.is_postgresql:
+            beside.end()
+    assert beside.end().error is None
+    assert left > 0
+    with store.reading() as tx:
+        (host,) = tx.hosts.may_still_act(rollout.id)
+        assert (host.name, host.state, host.touched) == (claim.name, HostState.ACTIVATING, True)
 
 
 def test_who_starts_beside_another_process_waits_for_its_word_on_the_boot(store):

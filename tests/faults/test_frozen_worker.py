@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from rollout.services import stopping
 from tests.support.system import wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.needs("sshd", "git"), pytest.mark.timeout(300)]
@@ -36,7 +37,7 @@ def told(order):
     longest = re.search(r"takes at most (\d+) s", said)
     took = re.search(r"acknowledged after ([\d.]+) s", said)
     assert took, said
-    return (float(longest[1]) if longest else 2.0), float(took[1]), said
+    return (float(longest[1]) if longest else stopping.ROUNDS_S), float(took[1]), said
 
 
 def late(rig, sha, acknowledged_ms):

@@ -252,6 +252,26 @@ def order_late_at_a_stop(folder, patch, plant):
     return ended(world)
 
 
+def permit_asked_for_after_a_stop(folder, patch, plant):
+    """A host has greeted when the rollout is stopped; its worker asks whether it may be switched when that is acknowledged."""
+    world = a_world(folder, patch, plant)
+    world.push()
+    world.settle()
+    world.push()
+    greeted = []
+
+    def stop(name):
+        if name == SLOW and not greeted:
+            greeted.append(name)
+            stopping.stop(world.newest().id, world.deps, who="me", why="stop")
+            reconcile.watch(world.deps)
+            world.seconds += 1
+
+    world.fleet.before_permit = stop
+    world.settle()
+    return ended(world)
+
+
 def in_hand_at_a_stop(world, befalls):
     """A host has its order in hand, and its worker has lost it; something befalls its row, then comes a stop, then it acts."""
     world.push()
@@ -516,6 +536,17 @@ def any_number_at_once(patch):
 
 def early_acknowledgement(patch):
     patch.setattr(stopping, "_unsealed", lambda _tx, _rollout: [])
+
+
+def permitted_are_not_sealed(patch):
+    def without_permit(self, rollout):
+        return self.of(rollout, HostState.ACTIVATING)
+
+    patch.setattr(Hosts, "without_permit", without_permit)
+
+
+def permits_for_all(patch):
+    patch.setattr(Hosts, "touch", lambda _self, greeted, lease_s: [lease_s] * len(greeted))
 
 
 def seals_what_is_not_sealed(patch):
@@ -868,6 +899,8 @@ MUTANTS = [
     Mutant("tokens without a budget", "I3", no_budget, all_at_once),
     Mutant("tokens beyond `concurrency`", "I3", any_number_at_once, one_at_a_time),
     Mutant("a stop is acknowledged early", "I2", early_acknowledgement, order_late_at_a_stop),
+    Mutant("a stop takes a permitted claim back", "I2", permitted_are_not_sealed, order_late_at_a_stop),
+    Mutant("a permit is given whatever the claim", "I2", permits_for_all, permit_asked_for_after_a_stop),
     Mutant(
         "excluded hosts are left out of a stop", "I2", excluded_are_not_sealed, excluded_with_an_order_in_hand
     ),
