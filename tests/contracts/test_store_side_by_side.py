@@ -127,7 +127,7 @@ def claimed_to_switch(store):
     rollout, claims = fanning_out(store)
     with store.transaction() as tx:
         tx.hosts.change(claims[1], HE.PREPARED, who="w")
-        return rollout, tx.hosts.claim_activation(claims[1].id, "w", 15)
+        return rollout, tx.claims.activation(claims[1].id, "w", 15)
 
 
 def stopped(tx, rollout):
@@ -138,7 +138,7 @@ def stopped(tx, rollout):
 def test_no_permit_is_given_beside_a_stop(store):
     """I2: who asks for it while the stop is being written gets none, and the host needs no seal."""
     rollout, claim = claimed_to_switch(store)
-    beside = Beside(store, lambda tx: tx.hosts.touch([(claim, SHA)], 15))
+    beside = Beside(store, lambda tx: tx.claims.touch([(claim, SHA)], 15))
     with store.transaction() as tx:
         stopped(tx, rollout)
         beside.begin(tx)
@@ -154,7 +154,7 @@ def test_a_permit_that_a_stop_finds_being_written_is_a_permit(store):
     rollout, claim = claimed_to_switch(store)
     beside = Beside(store, lambda tx: stopped(tx, rollout))
     with store.transaction() as tx:
-        (left,) = tx.hosts.touch([(claim, SHA)], 15)
+        (left,) = tx.claims.touch([(claim, SHA)], 15)
         beside.begin(tx)
         if tx.is_postgresql:
             beside.end()
@@ -391,7 +391,7 @@ def test_who_excludes_a_host_and_who_reports_on_it_do_not_wait_for_each_other(st
     """A host in flight may be excluded while its report comes: both have the rollout's row before the fleet's."""
     rollout, job = one_switches_and_one_waits(store)
     fleet = Mock(members=Mock(return_value=[]))
-    deps = deps_of(store, fleet=fleet, config=Mock())
+    deps = deps_of(store, fleet=fleet, config=Mock(app=lambda _: an_app("/srv/shop.git")))
     beside = Whole(store, lambda: halts.exclude("shop", [job.host.name], deps, who="ann", why="smoke"))
     with store.transaction() as tx:
         tx.rollouts.hold(rollout.id)
@@ -455,7 +455,7 @@ def test_a_webhook_that_comes_as_its_rollout_begins_shares_its_end(store):
             commit = tx.commits.change(commit, event, who="w")
         rollout = tx.rollouts.add(plan, why="test")
     push = Push("github", "1", "push", full_name="acme/shop", branch="main", head=SHA)
-    deps = deps_of(store, config=SimpleNamespace(apps={}))
+    deps = deps_of(store, config=SimpleNamespace(apps={}, left_out={}))
     beside = Beside(store, lambda tx: rollouts._start(tx, tx.rollouts.lock(rollout.id), deps))
     with store.transaction() as tx:
         tx.commits.add("shop", SHA, who="webhook", why="pushed")
@@ -474,7 +474,11 @@ def test_a_host_that_is_excluded_as_a_rollout_is_planned_is_out_of_it(store):
     plan = Planned("shop", SHA, [SHA], None, "d" * 64, "ann", {}, 2, "ramp", 10, 3, fleet)
     with store.transaction() as tx:
         tx.apps.ensure("shop")
-    deps = deps_of(store, fleet=Mock(**{"members.return_value": members}), config=Mock())
+    deps = deps_of(
+        store,
+        fleet=Mock(**{"members.return_value": members}),
+        config=Mock(app=lambda _: an_app("/srv/shop.git")),
+    )
     beside = Whole(store, lambda: halts.exclude("shop", ["web2"], deps, who="ann", why="broken"))
     with store.transaction() as tx:
         tx.apps.lock("shop")
