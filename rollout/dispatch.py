@@ -1,8 +1,10 @@
 """The one module outside `workers` that knows Celery: it sends the names of tasks, and revokes by stamp."""
 
 import contextlib
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import structlog
@@ -10,7 +12,7 @@ from celery import Celery, chain
 from celery.canvas import Signature
 from celery.utils import uuid
 from celery.worker import state
-from kombu.exceptions import KombuError, OperationalError
+from kombu.exceptions import KombuError, LimitExceeded, OperationalError
 from redis.exceptions import RedisError
 
 from rollout import broker, crashpoints
@@ -75,7 +77,7 @@ class Silence:
     """A broker that stands still: it is waited for once, and left alone for a while; then one asks whether it answers again."""
 
     def __init__(self) -> None:
-        self._until = 0.0
+        self._until = self._found = 0.0
 
     def lasts(self) -> bool:
         """It said nothing a moment ago, or somebody asks it just now: do without."""
@@ -86,14 +88,21 @@ class Silence:
         return bool(self._until)
 
     @contextlib.contextmanager
-    def heeded(self) -> Iterator[None]:
-        """Around each question."""
+    def heeded(self, producers: AbstractContextManager[Any]) -> Iterator[Any]:
+        """Around each question, with one of these producers; not asked by who waited for his behind those that heard nothing."""
         began = time.monotonic()
         try:
-            yield
+            with producers as producer:
+                if self._found > began:
+                    raise TimeoutError("others heard nothing from the broker")
+                yield producer
+        except LimitExceeded:  # all are in use: of the broker that says nothing
+            raise
         except _BROKER_TROUBLE:
             now = time.monotonic()
-            self._until = now + SILENT_S if now - began > SLOW_S else 0.0
+            silent = now - began > SLOW_S
+            self._found = now if silent else self._found
+            self._until = now + SILENT_S if silent else 0.0
             raise
         self._until = 0.0
 
@@ -104,7 +113,8 @@ class CeleryBell:
     def __init__(self, app: Celery) -> None:
         self._app = app
         self._silence = Silence()
-        self._counted = (-COUNTED_S, False)  # when messages for hosts were counted, and whether any waited
+        self.waiting = 0
+        self._counting, self._counted_at = threading.Lock(), -COUNTED_S
 
     def ring(self, rings: Sequence[Ring]) -> bool:
         """Send them over one connection; False when the broker does not answer."""
@@ -114,7 +124,7 @@ class CeleryBell:
             return False
         crashpoints.reach("before-ring")
         try:
-            with self._silence.heeded(), self._app.producer_or_acquire() as producer:
+            with self._silence.heeded(self._app.producer_or_acquire()) as producer:
                 for ring in rings:
                     self._send(ring, producer)
                     if ring is not rings[-1]:
@@ -130,7 +140,7 @@ class CeleryBell:
         if self._silence.lasts():
             return False
         try:
-            with self._silence.heeded():
+            with self._silence.heeded(contextlib.nullcontext()):
                 self._app.control.revoke_by_stamped_headers({REVOCABLE: [str(rollout)]})
         except _BROKER_TROUBLE as error:
             log.warning("revoke_not_sent", rollout=rollout, error=type(error).__name__)
@@ -147,20 +157,31 @@ class CeleryBell:
         return True
 
     def crowded(self) -> bool:
-        """Messages for hosts wait in the broker, or for a thread of this worker (those whose time had to come), or TERM came."""
+        """Messages for hosts wait in the broker, or for a thread of this worker (those whose time had to come), or TERM came.
+
+        From a broker that says nothing no message can come either: whoever is at work goes on with what is next.
+        """
         ends = state.should_stop is not None and state.should_stop is not False  # 0 means that it does
-        if ends or len(state.reserved_requests) > len(state.active_requests) or self._silence.lasts():
-            return True
-        at, waiting = self._counted
-        if (now := time.monotonic()) < at + COUNTED_S:
-            return waiting
+        return ends or len(state.reserved_requests) > len(state.active_requests) or self.count() > 0
+
+    def count(self) -> int:
+        """`waiting`, counted anew when that is a moment old. One asks, and whoever comes meanwhile has the last number."""
+        if time.monotonic() >= self._counted_at + COUNTED_S and self._counting.acquire(blocking=False):
+            try:
+                self.waiting = self._count()
+                self._counted_at = time.monotonic()
+            finally:
+                self._counting.release()
+        return self.waiting
+
+    def _count(self) -> int:
+        if self._silence.lasts():
+            return 0
         try:
-            with self._silence.heeded(), self._app.producer_or_acquire() as producer:
-                waiting = bool(producer.channel.queue_declare(HOSTS).message_count)
+            with self._silence.heeded(self._app.producer_or_acquire()) as producer:
+                return int(producer.channel.queue_declare(HOSTS).message_count)
         except _BROKER_TROUBLE:
-            return True
-        self._counted = now, waiting
-        return waiting
+            return 0
 
     def _send(self, ring: Ring, producer: Any) -> None:
         if ring.then:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from rollout.domain.model import CommitId, Role, RolloutHost, RolloutId
+from rollout.domain.model import CommitId, HostId, Role, RolloutHost, RolloutId
 from rollout.domain.states import RolloutState
 
 RUN_TESTS = "rollout.run_tests"
@@ -53,6 +53,12 @@ class Ring:
     revocable: bool = True  # a stop drops it; what a stop itself needs is not
     then: tuple[str, ...] = ()  # tasks of the chain that follow, with the same arguments
     priority: int = 5  # 0 goes first
+
+    @property
+    def host(self) -> HostId | None:
+        """The host whose row it is about."""
+        is_one = self.task in {PREPARE_HOST, DEPLOY_HOST, ROLL_BACK_HOST}
+        return HostId(int(self.arguments[1])) if is_one else None
 
 
 def run_tests(commit: CommitId) -> Ring:

@@ -13,11 +13,23 @@ import structlog
 
 from rollout import crashpoints
 from rollout.domain.pipeline import Ring
-from rollout.services.ports import Bell
+from rollout.services.ports import Bell, Deps
 
 log = structlog.get_logger()
 MOST_WAITING = 1000
 SOON_S = 0.5  # a broker that stands still would keep a host's outcome from being known
+
+
+def ring(rings: Sequence[Ring], deps: Deps) -> None:
+    """Ring for rows that were marked for it; who cannot be heard leaves them due, for a hosts worker that does without messages."""
+    if not rings or deps.bell.ring(rings):
+        return
+    hosts = [one.host for one in rings if one.host is not None]
+    rollouts = {one.rollout for one in rings if one.rollout is not None}
+    with deps.store.transaction() as tx:
+        tx.hosts.not_rung(hosts)
+        for rollout in sorted(rollouts):
+            tx.rollouts.not_rung(rollout)
 
 
 class BackgroundBell:
@@ -40,6 +52,12 @@ class BackgroundBell:
     def alive(self) -> bool:
         """The broker answers; this one is waited for."""
         return self._bell.alive()
+
+    waiting = 0  # who rings here looks at a few rows, for a person
+
+    def count(self) -> int:
+        """Not asked."""
+        return self.waiting
 
     def crowded(self) -> bool:
         """As the bell says, if it does so soon; else somebody may wait. Who asks has a host to report, whose lease nobody renews."""

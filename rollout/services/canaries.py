@@ -13,7 +13,7 @@ from rollout.domain.pipeline import watch_fan_out
 from rollout.domain.states import HostState, RolloutEvent, RolloutState
 from rollout.domain.verdict import Interval, Status, Verdict
 from rollout.errors import HostError, MetricUnavailable
-from rollout.services import rollouts, stopping
+from rollout.services import bell, rollouts, stopping
 from rollout.services.comparison import Reading
 from rollout.services.policies import policy
 from rollout.services.ports import Deps
@@ -42,7 +42,7 @@ def evaluate(rollout_id: RolloutId, deps: Deps) -> Step:
         compared = tx.hosts.compared(rollout)[: most_compared(app)]
         elapsed = tx.watched_s(rollout)
         rings = rollouts.hand_out(tx, rollout, deps)
-    deps.bell.ring(rings)
+    bell.ring(rings, deps)
     ready_at = rollout.ready_at
     watched = [host for host in canaries if host.state is not HostState.EXCLUDED]
     read = partial(_read, app=app, elapsed=elapsed, deps=deps)

@@ -46,7 +46,7 @@ from rollout.errors import (
     Unhealthy,
     Unreachable,
 )
-from rollout.services import bars, freezes, planning, shares
+from rollout.services import bars, bell, freezes, planning, shares
 from rollout.services.ports import Deps, Permit
 from rollout.services.rollouts import limits
 from rollout.services.targets import target_of
@@ -975,8 +975,7 @@ def _report_and_go_on(
     rings = [count_outcome(job.host.rollout)] if then.tell else []
     if then.ring is not None:
         rings.append(then.ring)
-    if rings:
-        deps.bell.ring(rings)
+    bell.ring(rings, deps)
     return went.then(then.following) if then.following is not None else None
 
 

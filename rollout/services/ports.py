@@ -164,7 +164,12 @@ class Bell(Protocol):
         """The broker answers."""
 
     def crowded(self) -> bool:
-        """Somebody waits for a place in the hosts workers, or this one is to end; also when nobody can tell."""
+        """Somebody waits for a place in the hosts workers, or this one is to end."""
+
+    waiting: int  # messages for hosts that the broker had when it was last asked
+
+    def count(self) -> int:
+        """`waiting`, asked for anew if that is a while ago; not within a transaction."""
 
 
 class Notifier(Protocol):

@@ -21,6 +21,7 @@ from rollout.domain.pipeline import (
 from rollout.domain.states import STAGES, HostEvent, HostState, RolloutState
 from rollout.errors import RolloutError, ServiceUnavailable, StaleWrite
 from rollout.services import (
+    bell,
     catching_up,
     deliveries,
     intake,
@@ -50,6 +51,7 @@ def sweep(
 
     `following` is `next_of`, and may do it side by side: no app waits for another one's inventory.
     """
+    deps.bell.count()
     for part in (_silent_hosts, _due_tests, _due_rollouts, _unwatched, _failed_roll_backs, _unread_hosts):
         _apart(part.__name__, partial(_ring_part, part, deps, here))
     _roll_backs(deps, here)
@@ -141,7 +143,9 @@ def _each(rows: Iterable[Row], work: Callable[[Row], list[Ring]]) -> list[Ring]:
 
 
 def _ring(rings: list[Ring], deps: Deps, here: HereAndNow | None) -> None:
-    if rings and not deps.bell.ring(rings) and here is not None:
+    if here is None:
+        bell.ring(rings, deps)
+    elif rings and not deps.bell.ring(rings):
         here.do(rings)
 
 
@@ -255,7 +259,9 @@ def _roll_backs(deps: Deps, here: HereAndNow | None) -> None:
 
 def _roll_back(rollout_id: RolloutId, deps: Deps, here: HereAndNow | None) -> None:
     rings = stopping.ring_roll_backs(rollout_id, deps)
-    if rings and not deps.bell.ring(rings) and here is not None:
+    if here is None:
+        bell.ring(rings, deps)
+    elif rings and not deps.bell.ring(rings):
         here.do(stopping.unclaimed(rollout_id, deps))  # the window is for the broker's sake
 
 

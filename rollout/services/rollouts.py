@@ -13,7 +13,7 @@ from rollout.domain.model import Role, Rollout, RolloutHost, RolloutId
 from rollout.domain.pipeline import LAST, Ring, deploy_host, pipeline, prepare_host, watch_fan_out
 from rollout.domain.states import STAGES, HostState, RolloutEvent, RolloutState
 from rollout.errors import Unhealthy
-from rollout.services import bars, deliveries, notices, planning, shares, stopping
+from rollout.services import bars, bell, deliveries, notices, planning, shares, stopping
 from rollout.services.policies import asks, goes_back_on_halt, policy, unreadable
 from rollout.services.ports import Deps
 from rollout.services.steps import Again, End, GoOn, Step
@@ -28,6 +28,7 @@ AHEAD_TICK_S = 1.0  # how often one that was planned ahead looks whether it is i
 AHEAD_SHARE = 0.1
 LATE_S = 5.0  # a stage that nobody looked at for so long is rung by the reconciler
 PREPARE_SHARE = 0.8  # of a hosts worker's slots: roll-backs and activations always find one free
+MOST_QUEUED = 4  # messages for each slot of a hosts worker: more than all apps have under way at once
 CANARY_CONFIRM, FAN_OUT_CONFIRM = planning.CANARY_CONFIRM, planning.FAN_OUT_CONFIRM
 
 
@@ -48,7 +49,7 @@ def deploy_canary(rollout_id: RolloutId, deps: Deps) -> Step:
         elif rollout.state is not R.ERROR:
             return End()
         crashpoints.reach("in-decision")
-    deps.bell.ring(rings)
+    bell.ring(rings, deps)
     _after(rollout, deps)
     if rollout.state is R.PENDING:
         return Again(AHEAD_TICK_S)
@@ -64,7 +65,7 @@ def fan_out(rollout_id: RolloutId, deps: Deps) -> Step:
             return End()
         rings, rollout = _decide(tx, rollout, deps)
         crashpoints.reach("in-decision")
-    deps.bell.ring(rings)
+    bell.ring(rings, deps)
     _after(rollout, deps)
     if rollout.state is R.FANNING_OUT:
         planning.start_next(rollout.app, deps)
@@ -74,7 +75,7 @@ def fan_out(rollout_id: RolloutId, deps: Deps) -> Step:
 @crashpoints.stage("count")
 def count(rollout_id: RolloutId, deps: Deps) -> None:
     """Outcomes have come in: go on, halt or finish. One call serves all since the last."""
-    deps.bell.ring(look(rollout_id, deps))
+    bell.ring(look(rollout_id, deps), deps)
 
 
 @crashpoints.stage("count")
@@ -274,6 +275,8 @@ def hand_out(tx: Transaction, rollout: Rollout, deps: Deps) -> list[Ring]:
         switches += tx.hosts.startable(rollout.id, room, canary=canary) if room > 0 else []
     free = max(1, int(deps.settings.slots * PREPARE_SHARE)) - preparing
     free = min(free, room_here - len(switches))
+    if _queue_is_full(deps):
+        free = min(free, int(canary))  # its message goes before all that wait
     prepares = tx.hosts.preparable(rollout.id, free) if free > 0 else []
     tx.hosts.rung([host.id for host in [*prepares, *switches]], deps.settings.ring_again_s)
     return [*map(deploy_host, switches), *map(prepare_host, prepares)]
@@ -293,10 +296,15 @@ def prepare_ahead(tx: Transaction, rollout: Rollout, deps: Deps) -> list[Ring]:
         return []
     spare = int(deps.settings.slots * PREPARE_SHARE) - before.in_flight - starting
     own, _ = tx.hosts.under_way(rollout.id)
-    free = min(spare, max(1, int(deps.settings.slots * AHEAD_SHARE))) - own
+    free = 0 if _queue_is_full(deps) else min(spare, max(1, int(deps.settings.slots * AHEAD_SHARE))) - own
     hosts = tx.hosts.preparable_ahead(rollout.id, before.id, free) if free > 0 else []
     tx.hosts.rung([host.id for host in hosts], deps.settings.ring_again_s)
     return [replace(prepare_host(host), priority=LAST) for host in hosts]  # its canary is nobody's canary yet
+
+
+def _queue_is_full(deps: Deps) -> bool:
+    """Messages wait for so long that their rows are due again: another one for each would only make it longer."""
+    return deps.bell.waiting > MOST_QUEUED * deps.settings.slots
 
 
 def counters(rollout: Rollout) -> budget.Counters:

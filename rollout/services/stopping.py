@@ -21,7 +21,7 @@ from rollout.domain.model import FOREIGN, AppName, Commit, Epoch, Rollout, Rollo
 from rollout.domain.pipeline import Ring, roll_back_host
 from rollout.domain.states import FINISHED, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.errors import ConfigError, Conflict, NotFound, RolloutError
-from rollout.services import bars, notices, planning, shares
+from rollout.services import bars, bell, notices, planning, shares
 from rollout.services.policies import for_the_way_back
 from rollout.services.ports import Deps
 from rollout.services.targets import target_of
@@ -252,7 +252,7 @@ def _acknowledge(rollout_id: RolloutId, sealed: list[RolloutHost], epoch: Epoch,
         tx.going_back.forget_waits(rollout.id)
         rings = roll_back_rings(tx, acknowledged, deps)
         crashpoints.reach("in-acknowledgement")
-    deps.bell.ring(rings)
+    bell.ring(rings, deps)
     if acknowledged.state is R.ROLLING_BACK:
         finish_roll_back(rollout_id, deps)
     else:
@@ -316,7 +316,7 @@ def roll_back_done(app: AppConfig, deps: Deps, *, to: str | None, who: str, why:
         tx.going_back.forget_waits(rollout.id)
         rings = roll_back_rings(tx, rollout, deps)
         crashpoints.reach("in-decision")
-    deps.bell.ring(rings)
+    bell.ring(rings, deps)
     return rollout
 
 

@@ -289,6 +289,11 @@ class Hosts:
         if ids:
             self._tx.connection.execute(_RUNG, {"ids": list(ids), "due_at": self._tx.now() + again_s})
 
+    def not_rung(self, ids: Sequence[HostId]) -> None:
+        """No message is under way after all: they are due, but for those that somebody works on by now."""
+        if ids:
+            self._tx.connection.execute(_NOT_RUNG, {"ids": list(ids), "now": self._tx.now()})
+
     def accept(self, host: RolloutHost, *, who: str, why: str) -> None:
         """A person takes this failure on: it leaves the count."""
         after = replace(host, accepted=True)
@@ -407,6 +412,10 @@ def its_rollout_is(states: Iterable[RolloutState]) -> Any:
 
 _BY_ID = Prepared(rows_of(RolloutHost, rollout_hosts).where(rollout_hosts.c.id == bindparam("host")))
 _RUNG = update(rollout_hosts).where(rollout_hosts.c.id.in_(bindparam("ids", expanding=True)))
+_NOT_RUNG = _RUNG.where(
+    rollout_hosts.c.due_at > bindparam("now"),
+    or_(rollout_hosts.c.lease_until.is_(None), rollout_hosts.c.lease_until <= bindparam("now")),
+).values(due_at=bindparam("now"))
 IS_DUE = or_(rollout_hosts.c.due_at.is_(None), rollout_hosts.c.due_at <= bindparam("now"))
 IN_ORDER = rows_of(RolloutHost, rollout_hosts).order_by(rollout_hosts.c.position)
 _ITS_OWN = IN_ORDER.where(rollout_hosts.c.rollout == bindparam("rollout"))

@@ -361,6 +361,10 @@ class Rollouts:
         """Nobody needs to look at this rollout again before `after_s`."""
         self._tx.run(_SET, {"rollout": rollout, "due_at": self._tx.now() + after_s})
 
+    def not_rung(self, rollout: RolloutId) -> None:
+        """Nobody was told to look at it after all: whoever looks next finds it due, and late."""
+        self._tx.run(_SET, {"rollout": rollout, "due_at": 0.0})
+
     def claim_tick(self, rollout: RolloutId, state: RolloutState, next_s: float) -> bool:
         """True for one of all those who want to do this stage's next step now."""
         now = self._tx.now()

@@ -136,6 +136,11 @@ class RecordingBell:
     def crowded(self):
         return True
 
+    waiting = 0
+
+    def count(self):
+        return self.waiting
+
 
 class FakeNotifier:
     """Keeps what it is asked to deliver."""

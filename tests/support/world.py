@@ -283,6 +283,11 @@ class QueueBell:
     def crowded(self):
         return not self.lonely
 
+    waiting = 0
+
+    def count(self):
+        return self.waiting
+
 
 class RecordingNotifier:
     def __init__(self):

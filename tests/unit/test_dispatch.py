@@ -6,6 +6,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from kombu.exceptions import LimitExceeded
 
 from rollout import dispatch
 from rollout.dispatch import CeleryBell, celery_app
@@ -73,51 +74,93 @@ class Standing:
     """A broker that accepts and never answers: each question costs its seconds, on a clock of its own."""
 
     def __init__(self, bell, monkeypatch):
-        self.now, self.asked, self.answers, self._bell = 100.0, 0, False, bell
+        self.now, self.asked, self.answers, self.messages, self._bell = 100.0, 0, False, 0, bell
         monkeypatch.setattr(dispatch.time, "monotonic", lambda: self.now)
         monkeypatch.setattr(bell._app, "producer_or_acquire", self._acquire)
         monkeypatch.setattr(bell._app.control, "revoke_by_stamped_headers", lambda _: self._answer())
+        monkeypatch.setattr(bell, "_send", lambda _ring, _producer: self._answer())
+
+    def while_waiting(self):
+        """What others do while one waits for a producer."""
+
+    def while_asked(self):
+        """What others do while one waits for an answer."""
 
     @contextlib.contextmanager
     def _acquire(self):
-        yield self._answer()
+        waits, self.while_waiting = self.while_waiting, lambda: None
+        waits()
+        yield SimpleNamespace(channel=SimpleNamespace(queue_declare=lambda _: self._answer()))
 
     def _answer(self):
         self.asked += 1
+        self.while_asked()
         if not self.answers:
             self.now += dispatch.ANSWER_S
             raise TimeoutError("Timeout reading from socket")
-        return SimpleNamespace(
-            channel=SimpleNamespace(queue_declare=lambda _: SimpleNamespace(message_count=0))
-        )
+        return SimpleNamespace(message_count=self.messages)
 
 
 def test_a_broker_that_stands_still_is_waited_for_once_and_asked_again_by_one(bell, monkeypatch):
-    """Whoever has a host under way does without it meanwhile: forty of them wait for one answer, not each for his own."""
+    """Whoever has a host under way does without it meanwhile, and goes on: forty of them wait for one answer, not each for his own."""
     broker = Standing(bell, monkeypatch)
     rings = [Ring(pipeline.RUN_TESTS, (12,))]
     assert not bell.ring(rings)
-    assert (bell.ring(rings), bell.revoke(7), bell.crowded(), broker.asked) == (False, False, True, 1)
+    assert (bell.ring(rings), bell.revoke(7), bell.crowded(), broker.asked) == (False, False, False, 1)
     broker.now += dispatch.SILENT_S
-    assert (bell.crowded(), bell.crowded(), broker.asked) == (True, True, 2)
+    assert (bell.crowded(), bell.ring(rings), broker.asked) == (False, False, 2)
     broker.now += dispatch.SILENT_S
-    broker.answers = True
-    assert (bell.crowded(), broker.asked) == (False, 3)
-    broker.now += dispatch.COUNTED_S
+    broker.answers, broker.messages = True, 3
+    assert (bell.crowded(), broker.asked) == (True, 3)
+    broker.now, broker.messages = broker.now + dispatch.COUNTED_S, 0
     assert (bell.crowded(), broker.asked) == (False, 4)
 
 
 def test_who_waits_is_counted_once_for_all_that_ask_together(bell, monkeypatch):
     """Forty hosts that end together cost the broker one count; a moment later it is counted anew."""
     broker = Standing(bell, monkeypatch)
+    broker.answers, broker.messages = True, 7
+    assert ([bell.crowded() for _ in range(40)], bell.waiting, broker.asked) == ([True] * 40, 7, 1)
+    broker.now, broker.messages = broker.now + dispatch.COUNTED_S, 0
+    assert (bell.crowded(), bell.waiting, broker.asked) == (False, 0, 2)
+
+
+def test_who_comes_while_one_counts_has_the_last_number(bell, monkeypatch):
+    """A broker that is slow to answer keeps one host's outcome from being reported, not forty."""
+    broker = Standing(bell, monkeypatch)
+    broker.answers, seen = True, []
+    monkeypatch.setattr(broker, "while_asked", lambda: seen.append(bell.crowded()))
+    assert (bell.crowded(), seen, broker.asked) == (False, [False], 1)
+
+
+def test_who_waited_behind_those_that_heard_nothing_does_not_ask_as_well(bell, monkeypatch):
+    """The producers are few: thirty threads behind ten that wait two seconds would each wait two seconds more."""
+    broker = Standing(bell, monkeypatch)
+    rings = [Ring(pipeline.RUN_TESTS, (12,))]
+    monkeypatch.setattr(broker, "while_waiting", lambda: bell.ring(rings))
+    assert not bell.ring(rings)
+    assert broker.asked == 1
+
+
+def test_a_pool_that_has_no_producer_left_is_not_the_brokers_silence(bell, monkeypatch):
+    """Two hundred hosts at once may want more producers than there are; what is rung next is sent."""
+    broker = Standing(bell, monkeypatch)
     broker.answers = True
-    assert ([bell.crowded() for _ in range(40)], broker.asked) == ([False] * 40, 1)
-    broker.now += dispatch.COUNTED_S
-    assert (bell.crowded(), broker.asked) == (False, 2)
+
+    def none_left():
+        broker.now += dispatch.ANSWER_S
+        raise LimitExceeded(10)
+
+    monkeypatch.setattr(broker, "while_waiting", none_left)
+    rings = [Ring(pipeline.RUN_TESTS, (12,))]
+    assert not bell.ring(rings)
+    monkeypatch.setattr(broker, "while_waiting", lambda: None)
+    assert (bell.crowded(), broker.asked) == (False, 1)
 
 
 def test_a_broker_that_refuses_is_asked_each_time(bell, monkeypatch):
     """That costs nothing, and the first message after its restart is sent."""
     broker = Standing(bell, monkeypatch)
     monkeypatch.setattr(dispatch, "ANSWER_S", 0)
-    assert (bell.crowded(), bell.crowded(), broker.asked) == (True, True, 2)
+    rings = [Ring(pipeline.RUN_TESTS, (12,))]
+    assert (bell.ring(rings), bell.ring(rings), broker.asked) == (False, False, 2)

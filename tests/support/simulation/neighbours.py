@@ -166,7 +166,11 @@ class Broker:
 
     def crowded(self) -> bool:
         """Somebody waits."""
-        return self.down or self.waiting > 0
+        return not self.down and self.waiting > 0
+
+    def count(self) -> int:
+        """What waits."""
+        return self.waiting
 
 
 class SimulatedFleet(ModelFleet):

@@ -16,7 +16,7 @@ class Rows:
 
     @contextmanager
     def transaction(self):
-        yield SimpleNamespace(hosts=self, commits=self)
+        yield SimpleNamespace(claims=self, commits=self)
 
     def renew(self, _owner, rows, _lease_s):
         self.renewed.append(rows)
