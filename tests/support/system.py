@@ -25,6 +25,7 @@ from pathlib import Path
 
 from tests.support.checker import read
 from tests.support.checker.history import Deed, History
+from tests.support.processes import busy, moments
 from tests.support.sshd import Sshd
 
 SECRET = "e2e-secret-of-the-webhook"
@@ -72,15 +73,11 @@ deadline = "{deadline}"
 
 
 def wait_for(what, *, seconds=60.0, every=0.1, why=""):
-    """The first true answer of `what`; fails after the deadline."""
-    deadline = time.monotonic() + seconds
-    while True:
-        answer = what()
-        if answer:
+    """The first true answer of `what`; fails after the deadline, which is later on a busy machine."""
+    for _ in moments(seconds, every):
+        if answer := what():
             return answer
-        if time.monotonic() > deadline:
-            raise AssertionError(f"still not so after {seconds} s: {why or what}")
-        time.sleep(every)
+    raise AssertionError(f"still not so after {seconds} s: {why or what}")
 
 
 def free_port():
@@ -330,7 +327,7 @@ class System:
             [sys.executable, "-m", "rollout", *map(str, words), "--json", "--config", str(self.config)],
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=timeout * busy(),
             env=os.environ | self.environment,
         )
         try:
