@@ -39,7 +39,12 @@ def _missing(name: str) -> bool:
 
 def pytest_collection_modifyitems(config, items):
     """What is marked `faults` takes long and runs in `make faults` alone; of what is the same on several, so do all but one."""
-    if not ALL_FAULTS:
+    if ALL_FAULTS:
+        for item in items:
+            item.add_marker(
+                pytest.mark.timeout(3600), append=False
+            )  # beyond all deadlines, also on a busy machine
+    else:
         left = {item for item in items if item.get_closest_marker("faults")} | _others(items)
         config.hook.pytest_deselected(items=[item for item in items if item in left])
         items[:] = [item for item in items if item not in left]

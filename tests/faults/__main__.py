@@ -51,8 +51,6 @@ def main() -> int:
                 "-q",
                 "-n",
                 str(asked.processes),
-                "--timeout",
-                "3600",
             ]
             if subprocess.run(words, env=environment).returncode:
                 failed.append(part)
