@@ -55,7 +55,7 @@ class Apart(System):
         self._redis, self._parts, self.broker_port = None, {}, 0
         try:
             self.postgres.start()
-            self.database = self.postgres.database().replace("127.0.0.1", self.cable.near)
+            self.database = self.postgres.prepared().replace("127.0.0.1", self.cable.near)
             self._start_redis()
             environment = {
                 "ROLLOUT_DATABASE": self.database,
@@ -258,7 +258,8 @@ class Apart(System):
     def _part(self, name, *, far=False):
         words = [sys.executable, "-m", "rollout", *name.split(), "--config", str(self.config)]
         place = "far" if far else "near"
-        with (self.folder / f"{name.replace(' ', '-')}-{place}.log").open("ab") as log:
+        file = "up.log" if name == "web" else f"{name.replace(' ', '-')}-{place}.log"
+        with (self.folder / file).open("ab") as log:
             self._parts[name if name == "web" else f"{name} {place}"] = subprocess.Popen(
                 self.cable.inside(words) if far else words,
                 stdout=log,
@@ -267,11 +268,6 @@ class Apart(System):
                 env=os.environ | self.environment,
                 start_new_session=True,
             )
-
-    def ready(self):
-        """The web answers."""
-        (self.folder / "up.log").touch()
-        return super().ready()
 
     def _start_redis(self):
         self.broker_port = self.broker_port or free_port()
