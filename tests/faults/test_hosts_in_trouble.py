@@ -201,7 +201,8 @@ class Rekeyed(System):
         (self.other.folder / "hosts").symlink_to(self.sshd.folder / "hosts")
         self.other.start()
         self.door = Proxy((host.address, self.sshd.port))
-        self.sshd.hosts[number] = replace(host, door=(self.door.address, self.door.port))
+        behind = replace(host, door=(self.door.address, self.door.port))
+        self.sshd.hosts[number] = self.apps["shop"][number] = behind
         self.sshd.know(self.door.address, self.door.port)
         super()._configure()
 
