@@ -99,12 +99,16 @@ class Machine:
         self.power_on()
 
     def lose_disk(self) -> None:
-        """Its folder is empty."""
+        """Its folder is empty, also when its service wrote to its log meanwhile."""
+        until(self._emptied, what=f"{self.host.name} to have lost its disk")
+
+    def _emptied(self) -> bool:
         for entry in Path(self.host.path).iterdir():
             if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
+                shutil.rmtree(entry, ignore_errors=True)
             else:
                 entry.unlink()
+        return not any(Path(self.host.path).iterdir())
 
     def _new_boot(self) -> None:
         (self.root / ".boot").write_text(f"{uuid.uuid4()}\n")
