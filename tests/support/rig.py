@@ -125,6 +125,10 @@ class Rig(System):
             seconds=seconds,
             why=f"{sha[:8]} to end; it is {self.state(sha)}",
         )
+        said = self.ask(
+            'SELECT reason, canary_reason FROM rollouts WHERE "commit" = :sha ORDER BY id DESC', sha=sha
+        )
+        print(f"{sha[:8]} is {state}: {said[:1]}")  # for whoever expected another end
         self.barred = sha if state in {"rolled_back", "stopped"} else None
         self.bars = self.bars + 1 if self.barred else 0
         return Ended(state, time.monotonic() - since)
