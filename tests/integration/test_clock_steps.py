@@ -4,7 +4,7 @@ import pytest
 
 from rollout.domain.states import HostState, RolloutState
 from rollout.services import intake, reconcile, stopping
-from rollout.store import clock
+from rollout.store import clock, postgresql
 from tests.support.stores import asked
 from tests.support.world import World
 
@@ -20,6 +20,11 @@ def steps(short):
 @pytest.fixture
 def world(tmp_path, monkeypatch, postgres):
     """A World whose store is PostgreSQL; `steps` are of its clock alone, `lived` is added to the machine's own."""
+    # A step is thousands of intervals in one transaction: on a busy machine its database gave up who puts them together.
+    options = postgresql._CONNECT["options"].replace(
+        f"session_timeout={postgresql.IDLE_S}000 ", "session_timeout=0 "
+    )
+    monkeypatch.setitem(postgresql._CONNECT, "options", options)
     world = World(tmp_path, monkeypatch, hosts=6, fan_out="max_failed = 1", url=postgres.prepared())
     world.seconds, world.steps, world.lived = 1_000_000.0, 0.0, 0.0
     monkeypatch.setattr(clock, "own_seconds", lambda: world.seconds - world.steps + world.lived)
