@@ -74,12 +74,19 @@ def intervals(system, sha):
 
 def baking(system, sha):
     """Its first interval is in, so the watch has begun before the jump."""
-    wait_for(lambda: intervals(system, sha), seconds=90, every=0.05)
+    wait_for(
+        lambda: intervals(system, sha),
+        seconds=90,
+        every=0.05,
+        why=lambda: f"it to be watched: {system.newest()}",
+    )
 
 
 def in_fan_out(system, sha):
     wait_for(
-        lambda: sum(bool(activations(system, host.name, sha)) for host in system.sshd.hosts) >= 2, seconds=90
+        lambda: sum(bool(activations(system, host.name, sha)) for host in system.sshd.hosts) >= 2,
+        seconds=90,
+        why=lambda: f"the fan-out to begin: {system.newest()}",
     )
 
 

@@ -123,7 +123,7 @@ class Rig(System):
         state = wait_for(
             lambda: (one := self.state(sha)) in OVER and one,
             seconds=seconds,
-            why=f"{sha[:8]} to end; it is {self.state(sha)}",
+            why=lambda: f"{sha[:8]} to end; it is {self.state(sha)}",
         )
         said = self.ask(
             'SELECT reason, canary_reason FROM rollouts WHERE "commit" = :sha ORDER BY id DESC', sha=sha

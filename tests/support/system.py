@@ -73,11 +73,11 @@ deadline = "{deadline}"
 
 
 def wait_for(what, *, seconds=60.0, every=0.1, why=""):
-    """The first true answer of `what`; fails after the deadline, which is later on a busy machine."""
+    """The first true answer of `what`; fails after the deadline, which is later on a busy machine. `why`: or who says it then."""
     for _ in moments(seconds, every):
         if answer := what():
             return answer
-    raise AssertionError(f"still not so after {seconds} s: {why or what}")
+    raise AssertionError(f"still not so after {seconds} s: {why() if callable(why) else why or what}")
 
 
 def free_port():
@@ -379,7 +379,7 @@ class System:
             return one if one and one["state"] in states else None
 
         return wait_for(
-            there, seconds=seconds, every=0.3, why=f"{sha[:8]} to be {states}; {self.rollout_of(sha)}"
+            there, seconds=seconds, every=0.3, why=lambda: f"{sha[:8]} to be {states}; {self.rollout_of(sha)}"
         )
 
     # -- on the hosts' disks -------------------------------------------------------------------------------------------

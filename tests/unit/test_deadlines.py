@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.support import processes
+from tests.support.system import wait_for
 
 
 @pytest.mark.parametrize(
@@ -20,3 +21,10 @@ def test_deadlines_of_tests_are_later_where_others_use_the_machine_too(monkeypat
     monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     assert len(list(processes.moments(10.0, 1.0))) == pytest.approx(most, abs=1)
+
+
+def test_what_is_said_at_a_deadline_is_how_things_are_then():
+    """Whoever waits in vain is told what there is at the end, not what there was at the beginning."""
+    looks = []
+    with pytest.raises(AssertionError, match="looked at 1 time"):
+        wait_for(lambda: looks.append("now"), seconds=0, why=lambda: f"looked at {len(looks)} time")
