@@ -546,7 +546,7 @@ def permitted_are_not_sealed(patch):
 
 
 def permits_for_all(patch):
-    patch.setattr(Hosts, "touch", lambda _self, greeted, lease_s: [lease_s] * len(greeted))
+    patch.setattr(Claims, "touch", lambda _self, greeted, lease_s: [lease_s] * len(greeted))
 
 
 def seals_what_is_not_sealed(patch):
