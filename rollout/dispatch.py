@@ -113,7 +113,7 @@ class CeleryBell:
     def __init__(self, app: Celery) -> None:
         self._app = app
         self._silence = Silence()
-        self.waiting = 0
+        self.waiting, self._heard = 0, True
         self._counting, self._counted_at = threading.Lock(), -COUNTED_S
 
     def ring(self, rings: Sequence[Ring]) -> bool:
@@ -159,29 +159,35 @@ class CeleryBell:
     def crowded(self) -> bool:
         """Messages for hosts wait in the broker, or for a thread of this worker (those whose time had to come), or TERM came.
 
-        From a broker that says nothing no message can come either: whoever is at work goes on with what is next.
+        Also when nobody can tell: whoever does without messages has few threads, and the watch over a fan-out is among what waits for one.
         """
         ends = state.should_stop is not None and state.should_stop is not False  # 0 means that it does
-        return ends or len(state.reserved_requests) > len(state.active_requests) or self.count() > 0
+        return (
+            ends
+            or len(state.reserved_requests) > len(state.active_requests)
+            or self.count() > 0
+            or not self._heard
+        )
 
     def count(self) -> int:
         """`waiting`, counted anew when that is a moment old. One asks, and whoever comes meanwhile has the last number."""
         if time.monotonic() >= self._counted_at + COUNTED_S and self._counting.acquire(blocking=False):
             try:
-                self.waiting = self._count()
+                counted = self._count()
+                self.waiting, self._heard = counted or 0, counted is not None
                 self._counted_at = time.monotonic()
             finally:
                 self._counting.release()
         return self.waiting
 
-    def _count(self) -> int:
+    def _count(self) -> int | None:
         if self._silence.lasts():
-            return 0
+            return None
         try:
             with self._silence.heeded(self._app.producer_or_acquire()) as producer:
                 return int(producer.channel.queue_declare(HOSTS).message_count)
         except _BROKER_TROUBLE:
-            return 0
+            return None
 
     def _send(self, ring: Ring, producer: Any) -> None:
         if ring.then:

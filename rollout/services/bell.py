@@ -13,6 +13,7 @@ import structlog
 
 from rollout import crashpoints
 from rollout.domain.pipeline import Ring
+from rollout.errors import RolloutError
 from rollout.services.ports import Bell, Deps
 
 log = structlog.get_logger()
@@ -26,10 +27,13 @@ def ring(rings: Sequence[Ring], deps: Deps) -> None:
         return
     hosts = [one.host for one in rings if one.host is not None]
     rollouts = {one.rollout for one in rings if one.rollout is not None}
-    with deps.store.transaction() as tx:
-        tx.hosts.not_rung(hosts)
-        for rollout in sorted(rollouts):
-            tx.rollouts.not_rung(rollout)
+    try:
+        with deps.store.transaction() as tx:
+            for rollout in sorted(rollouts):  # before its hosts' rows, as everybody has them
+                tx.rollouts.not_rung(rollout)
+            tx.hosts.not_rung(hosts)
+    except RolloutError as error:  # as late as before: a message is a hint, and who rings has more to do
+        log.warning("not_rung_not_said", rollouts=sorted(rollouts), error=str(error))
 
 
 class BackgroundBell:

@@ -40,7 +40,7 @@ def resume(
             _accept_failed(tx, rollout, who, why)
             rollout = tx.rollouts.lock(rollout_id)
         _refuse_while_too_many(tx, rollout)
-        app = deps.config.apps.get(rollout.app)
+        app = _if_configured(rollout, deps)
         rollout = (
             _accept_canary(tx, rollout, who, why) if accept_canary else _resume(tx, app, rollout, who, why)
         )
@@ -64,7 +64,7 @@ def retry(rollout_id: RolloutId, deps: Deps, *, who: str) -> Rollout:
             )
         for host in again:
             _again(tx, host, who)
-        app = deps.config.apps.get(halted.app)
+        app = _if_configured(halted, deps)
         rollout = _resume(tx, app, tx.rollouts.lock(rollout_id), who, f"retry of {len(again)} hosts")
         _past_a_freeze(tx, app, halted, who, None)
     _ring(rollout, deps)
@@ -166,6 +166,11 @@ def _refuse_while_too_many(tx: Transaction, rollout: Rollout) -> None:
         remedy=f"rollout retry {number}, or rollout exclude HOST --reason …, or"
         f" rollout resume {number} --accept-failed --reason …",
     )
+
+
+def _if_configured(rollout: Rollout, deps: Deps) -> AppConfig | None:
+    """Its app, which may have been taken out of rollout.toml; ConfigError when its table is wrong: nobody knows then whether it is frozen."""
+    return deps.config.app(rollout.app) if rollout.app in deps.config.names else None
 
 
 def _past_a_freeze(

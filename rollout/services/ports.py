@@ -164,7 +164,7 @@ class Bell(Protocol):
         """The broker answers."""
 
     def crowded(self) -> bool:
-        """Somebody waits for a place in the hosts workers, or this one is to end."""
+        """Somebody waits for a place in the hosts workers, or this one is to end; also when nobody can tell."""
 
     waiting: int  # messages for hosts that the broker had when it was last asked
 

@@ -73,7 +73,7 @@ class Hosts:
         """Claimed to be switched, and nobody has been told to: until the transaction ends nobody is. But for those whose rows somebody writes just now."""
         query = IN_ORDER.where(
             rollout_hosts.c.rollout == rollout,
-            rollout_hosts.c.state == H.ACTIVATING,
+            rollout_hosts.c.state.in_([H.ACTIVATING, H.UNKNOWN]),
             ~rollout_hosts.c.touched,
         )
         if self._tx.is_postgresql:

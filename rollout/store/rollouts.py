@@ -13,6 +13,7 @@ from rollout.domain.model import AppName, Member, Role, Rollout, RolloutId
 from rollout.domain.states import (
     ACTIVE,
     FINISHED,
+    STAGES,
     HostState,
     RolloutEvent,
     RolloutState,
@@ -362,8 +363,8 @@ class Rollouts:
         self._tx.run(_SET, {"rollout": rollout, "due_at": self._tx.now() + after_s})
 
     def not_rung(self, rollout: RolloutId) -> None:
-        """Nobody was told to look at it after all: whoever looks next finds it due, and late."""
-        self._tx.run(_SET, {"rollout": rollout, "due_at": 0.0})
+        """Nobody was told to look at it after all: whoever looks next finds it due, and late. But for one that waits for a person, or is being stopped."""
+        self._tx.run(_NOT_RUNG, {"rollout": rollout, "due_at": 0.0})
 
     def claim_tick(self, rollout: RolloutId, state: RolloutState, next_s: float) -> bool:
         """True for one of all those who want to do this stage's next step now."""
@@ -528,6 +529,8 @@ _IDENTITY = Prepared(
 )
 _STATES = select(rollouts.c.id, rollouts.c.state).where(rollouts.c.id.in_(bindparam("ids", expanding=True)))
 _SET = Prepared(update(rollouts).where(_THIS))
+_LOOKED_AFTER = sorted({*STAGES, RolloutState.PENDING, RolloutState.ROLLING_BACK})
+_NOT_RUNG = Prepared(update(rollouts).where(_THIS, rollouts.c.state.in_(_LOOKED_AFTER)))
 _CLAIM_TICK = Prepared(
     update(rollouts).where(
         _THIS,

@@ -155,6 +155,7 @@ RUNS = {
     "how long they took": (rollouts._DURATIONS, {"its_app": "third", "most": 3}),
     "unwatched": (rollouts._UNWATCHED, {"before": 1.0}),
     "a due time": (rollouts._SET, {"rollout": 1, "due_at": 2.5}),
+    "due after all": (rollouts._NOT_RUNG, {"rollout": 1, "due_at": 0.0}),
     "a tick": (rollouts._CLAIM_TICK, {"rollout": 1, "its_state": "fanning_out", "now": 1.0, "due_at": 3.0}),
     "a change": (
         rollouts._GUARDED,

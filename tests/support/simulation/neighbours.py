@@ -166,7 +166,7 @@ class Broker:
 
     def crowded(self) -> bool:
         """Somebody waits."""
-        return not self.down and self.waiting > 0
+        return self.down or self.waiting > 0
 
     def count(self) -> int:
         """What waits."""
