@@ -15,8 +15,10 @@ from rollout.services.rollouts import (
     FAN_OUT_CONFIRM,
     counters,
     enter_fan_out,
+    leave_to_others,
     limits,
     ring_stage,
+    take_out,
 )
 from rollout.store.journal import WENT_PAST
 from rollout.store.store import Transaction
@@ -108,7 +110,7 @@ def _exclude(
             if rollout.state in {*FINISHED - {R.DONE}, R.STOPPING, R.ROLLING_BACK}:
                 continue  # every host that it touched must be sealed and brought back
             hosts = [host for host in tx.hosts.of(rollout.id) if host.name in names]
-            busy += [host.name for host in hosts if not _take_out(tx, host, who, why)]
+            busy += [host.name for host in hosts if not take_out(tx, host, who, why)]
     deps.bell.ring([count_outcome(rollout.id) for rollout in unfinished])
     return busy
 
@@ -137,6 +139,7 @@ def _halted(tx: Transaction, rollout_id: RolloutId, deps: Deps, who: str) -> Rol
             f"rollout {rollout_id} is {rollout.state}, not halted",
             remedy="`rollout deploy` starts a new one" if over else f"look at it: rollout show {rollout_id}",
         )
+    rollout = leave_to_others(tx, rollout)
     if (unread := unreadable(rollout)) is None:
         return rollout
     what = "goes by rollout.toml as it is now"
@@ -256,14 +259,6 @@ def _again(tx: Transaction, host: RolloutHost, who: str) -> None:
         error=None,
         cause=None,
     )
-
-
-def _take_out(tx: Transaction, host: RolloutHost, who: str, why: str) -> bool:
-    if host.state is H.ACTIVATING:
-        return False
-    if host.state in {H.PENDING, H.PREPARING, H.PREPARED, H.FAILED, H.UNKNOWN}:
-        tx.hosts.change(host, HE.EXCLUDE, who=who, why=why, token=False, unreadable=False)
-    return True
 
 
 def _refuse_unknown(names: list[str], known: set[str]) -> None:

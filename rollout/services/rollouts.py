@@ -11,7 +11,7 @@ from rollout import crashpoints
 from rollout.domain import budget
 from rollout.domain.model import Role, Rollout, RolloutHost, RolloutId
 from rollout.domain.pipeline import LAST, Ring, deploy_host, pipeline, prepare_host, watch_fan_out
-from rollout.domain.states import STAGES, HostState, RolloutEvent, RolloutState
+from rollout.domain.states import STAGES, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.errors import Unhealthy
 from rollout.services import bars, bell, deliveries, notices, planning, shares, stopping
 from rollout.services.policies import asks, goes_back_on_halt, policy, unreadable
@@ -20,7 +20,7 @@ from rollout.services.steps import Again, End, GoOn, Step
 from rollout.store.store import Transaction
 
 log = structlog.get_logger()
-H, R, RE = HostState, RolloutState, RolloutEvent
+H, R, HE, RE = HostState, RolloutState, HostEvent, RolloutEvent
 
 STAGE_TICK_S = 0.5  # how often a waiting stage looks again
 AHEAD_TICK_S = 1.0  # how often one that was planned ahead looks whether it is its turn
@@ -63,7 +63,7 @@ def fan_out(rollout_id: RolloutId, deps: Deps) -> Step:
         rollout = tx.rollouts.lock(rollout_id)
         if rollout.state is not R.FANNING_OUT or not _tick(tx, rollout, LATE_S):
             return End()
-        rings, rollout = _decide(tx, rollout, deps)
+        rings, rollout = _decide(tx, leave_to_others(tx, rollout), deps)
         crashpoints.reach("in-decision")
     bell.ring(rings, deps)
     _after(rollout, deps)
@@ -331,6 +331,26 @@ def ring_stage(rollout: Rollout) -> list[Ring]:
         return []
     beside = [watch_fan_out(rollout.id)] if start is R.FANNING_OUT else []
     return [pipeline(rollout.id, start), *beside]
+
+
+def leave_to_others(tx: Transaction, rollout: Rollout) -> Rollout:
+    """Where another app of this installation has switched since, hosts are that one's by now: nothing is brought to them."""
+    theirs = tx.places.others_by_now(rollout.id)
+    if not theirs:
+        return rollout
+    for host in tx.hosts.of(rollout.id):
+        if host.id in theirs:
+            take_out(tx, host, planning.AUTOMATION, "another app has switched it since")
+    return tx.rollouts.lock(rollout.id)
+
+
+def take_out(tx: Transaction, host: RolloutHost, who: str, why: str) -> bool:
+    """The rollout goes on without it; False while it is in flight."""
+    if host.state is H.ACTIVATING:
+        return False
+    if host.state in {H.PENDING, H.PREPARING, H.PREPARED, H.FAILED, H.UNKNOWN}:
+        tx.hosts.change(host, HE.EXCLUDE, who=who, why=why, token=False, unreadable=False)
+    return True
 
 
 def enter_fan_out(tx: Transaction, rollout: Rollout, what: RolloutEvent, *, who: str, why: str) -> Rollout:

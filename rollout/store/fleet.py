@@ -82,18 +82,16 @@ class Fleet:
             )
 
     def call_back(self, rollout: RolloutId) -> None:
-        """Touched hosts that have left the fleet since count as of it until the inventory is read the next time; not where another app has switched since."""
-        left = self._tx.going_back.left_as_they_are(rollout)
-        if not left:
-            return
-        since = min(host.touched_at or 0.0 for host in left)
-        place = (rollout_hosts.c.address, rollout_hosts.c.port, rollout_hosts.c.path)
-        others = select(*place).where(rollout_hosts.c.app != left[0].app, rollout_hosts.c.touched_at > since)
-        theirs = {tuple(row) for row in self._tx.connection.execute(others)}
-        for host in sorted(left, key=lambda one: one.name):  # as whoever takes stock
-            if (host.address, host.port, host.path) not in theirs:
-                its = {"its_app": host.app, "its_name": host.name}
-                self._tx.connection.execute(_FLEET_HOST.values(left_at=None), its)
+        """Whom it has switched counts as of the fleet until the inventory is read the next time, whatever that has said since; but where another app has switched since, the host has left."""
+        theirs = self._tx.places.others_by_now(rollout)
+        back = [one for one in self._tx.going_back.left_as_they_are(rollout) if one.id not in theirs]
+        gone = (
+            [one for one in self._tx.going_back.to_bring_back(rollout) if one.id in theirs] if theirs else []
+        )
+        for host in sorted([*back, *gone], key=lambda one: one.name):  # as whoever takes stock
+            its = {"its_app": host.app, "its_name": host.name}
+            left_at = self._tx.today() if host.id in theirs else None
+            self._tx.connection.execute(_FLEET_HOST.values(left_at=left_at), its)
 
     def set_excluded(self, app: AppName, name: str, reason: str | None) -> None:
         """Out of all rollouts for this reason, or back in."""

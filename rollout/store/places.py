@@ -7,7 +7,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from sqlalchemy import bindparam, case, func, or_, select, update
+from sqlalchemy import and_, bindparam, case, func, or_, select, update
 
 from rollout.domain.model import UNREAD, AppName, HostId, Member, RolloutId
 from rollout.domain.states import FINISHED, HostState
@@ -58,6 +58,15 @@ class Places:
         elsewhere = {its.name for _, its, elsewhere in rows if elsewhere}
         # By the port or path alone it may be another one, too.
         self._tx.fleet.know(app, members, moved=elsewhere)
+
+    def others_by_now(self, rollout: RolloutId) -> set[HostId]:
+        """Its hosts where another app of this installation has switched since: since this rollout did, or else since it began to.
+
+        In the same folder at the same address, whatever the host is called there; other folders of the machine are nothing to it.
+        """
+        return {
+            HostId(host) for host in self._tx.connection.execute(_OTHERS, {"its_rollout": rollout}).scalars()
+        }
 
     def follow(self, rollout: RolloutId, path_on: Callable[[Member], str | None]) -> None:
         """Its hosts are looked for where they are known to be by now: one that is taken back later may have moved meanwhile. `path_on` as for `moved`."""
@@ -130,4 +139,29 @@ _PLACED = update(rollout_hosts).where(rollout_hosts.c.id == bindparam("host"), _
 # What is not due any more stays so.
 _MOVED = _PLACED.values(
     due_at=case((rollout_hosts.c.due_at.is_not(None), bindparam("now"))), lease_until=None, failures=0
+)
+_THEM, _THEIRS, _SWITCHED, _OWN = (
+    fleet_hosts.alias(),
+    rollout_hosts.alias(),
+    rollout_hosts.alias(),
+    rollout_hosts.alias(),
+)
+# Begun with the fleets, of which each row's last switch is found by its name: most rows are of what was long ago.
+_LAST_SWITCH = (
+    select(_SWITCHED.c.id)
+    .where(_SWITCHED.c.app == _THEM.c.app, _SWITCHED.c.name == _THEM.c.name, _SWITCHED.c.touched)
+    .order_by(_SWITCHED.c.rollout.desc())
+    .limit(1)
+    .scalar_subquery()
+)
+_BEGAN = select(func.min(_OWN.c.touched_at)).where(_OWN.c.rollout == bindparam("its_rollout"))
+_OTHERS = (
+    select(rollout_hosts.c.id)
+    .join(_THEM, and_(_THEM.c.address == rollout_hosts.c.address, _THEM.c.app != rollout_hosts.c.app))
+    .join(_THEIRS, _THEIRS.c.id == _LAST_SWITCH)
+    .where(
+        rollout_hosts.c.rollout == bindparam("its_rollout"),
+        *(_THEIRS.c[what] == rollout_hosts.c[what] for what in ("address", "port", "path")),
+        _THEIRS.c.touched_at > func.coalesce(rollout_hosts.c.touched_at, _BEGAN.scalar_subquery()),
+    )
 )

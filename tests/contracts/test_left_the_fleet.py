@@ -3,12 +3,10 @@
 from contextlib import suppress
 
 import pytest
-from sqlalchemy import update
 
 from rollout.domain.states import HostState, RolloutState
 from rollout.services import stopping
-from rollout.store.tables import rollout_hosts
-from tests.support.across import out_of_the_inventory, recorded, row_of, state_of
+from tests.support.across import another_app_switches, out_of_the_inventory, recorded, row_of, state_of
 from tests.support.checker import read
 from tests.support.checker.check import check
 from tests.support.world import World
@@ -76,23 +74,26 @@ class Undone(Exception):
 
 
 @pytest.mark.parametrize(
-    ("app", "path", "later_s", "is_back"),
+    ("its", "later_s", "is_back"),
     [
-        ("site", "/srv/shop", 1.0, False),
-        ("site", "/srv/shop", -1000.0, True),
-        ("site", "/srv/site", 1.0, True),
-        ("shop", "/srv/shop", 1.0, True),
+        ({}, 1.0, False),
+        ({}, -1000.0, True),
+        ({"path": "/srv/site"}, 1.0, True),
+        ({"port": 23}, 1.0, True),
+        ({"address": "127.9.9.9"}, 1.0, True),
+        ({"app": "shop"}, 1.0, True),
+        ({"touched": False}, 1.0, True),
     ],
-    ids=["another's", "before", "elsewhere", "its own"],
+    ids=["another's", "before", "elsewhere", "another port", "another machine", "its own", "not switched"],
 )
-def test_a_stop_calls_back_whom_no_other_app_has_switched_since(world, app, path, later_s, is_back):
-    """Its own rollouts, another folder on the same machine, and what was there before are nothing to it."""
+@pytest.mark.parametrize("name", [LEFT, STAYS])
+def test_a_stop_brings_back_whom_no_other_app_has_switched_since(world, name, its, later_s, is_back):
+    """Whatever the inventory says; its own rollouts, another folder on the same machine, and what was there before are nothing to it."""
     with world.store.reading() as tx:
         newest = tx.rollouts.newest_done("shop").id
-    mine, theirs = row_of(world, newest, LEFT), row_of(world, newest - 1, LEFT)
+    mine = row_of(world, newest, name)
     with suppress(Undone), world.store.transaction() as tx:
-        its = {"app": app, "path": path, "touched_at": mine.touched_at + later_s}
-        tx.connection.execute(update(rollout_hosts).where(rollout_hosts.c.id == theirs.id).values(its))
+        another_app_switches(tx, name, **{"touched_at": mine.touched_at + later_s, **its})
         tx.fleet.call_back(newest)
         assert tx.fleet.has(mine) is is_back
         raise Undone

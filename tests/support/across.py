@@ -2,8 +2,11 @@
 
 from dataclasses import replace
 
+from sqlalchemy import insert, select
+
 from rollout.domain.states import HostState, RolloutState
 from rollout.services import stopping
+from rollout.store.tables import fleet_hosts, rollout_hosts, rollouts
 
 SLOW = "web05"
 
@@ -24,6 +27,22 @@ def out_of_the_inventory(world, monkeypatch, *names):
     patch = monkeypatch.setattr
     patch(world.fleet, "members", lambda its: [one for one in members(its) if one.name not in names])
     return lambda: patch(world.fleet, "members", members)
+
+
+def another_app_switches(tx, name, *, app="site", **its):
+    """The app has this machine in its fleet under a name of its own, and switches it now, in the same folder; `its`: of its row."""
+    shops, number = tx.rollouts.newest("shop").id, None
+    for table, where, other in (
+        (fleet_hosts, {"app": "shop", "name": name}, {"name": "other01"}),
+        (rollouts, {"id": shops}, {"state": "done"}),
+        (rollout_hosts, {"rollout": shops, "name": name}, {"name": "other01"}),
+    ):
+        query = select(table).where(*(table.c[what] == value for what, value in where.items()))
+        row = dict(tx.connection.execute(query).mappings().one()) | {"app": app} | other
+        row.pop("id", None)
+        if table is rollout_hosts:
+            row |= {"rollout": number, "touched": True, "touched_at": tx.now(), **its}
+        number = tx.connection.execute(insert(table).values(row)).inserted_primary_key[0]
 
 
 def row_of(world, number, name=SLOW):

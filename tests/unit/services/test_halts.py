@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from rollout.domain.model import FOREIGN
-from rollout.domain.states import CommitState, HostState, RolloutState
+from rollout.domain.states import CommitState, HostEvent, HostState, RolloutState
 from rollout.errors import ConfigError, Conflict, NotFound
 from rollout.services import bars, halts, intake, reconcile, stopping
 from rollout.store import clock
-from tests.support.across import recorded, row_of
+from tests.support.across import another_app_switches, out_of_the_inventory, recorded, row_of
 from tests.support.branch import read, why
 from tests.support.released import first_release
 from tests.support.world import World
@@ -523,3 +523,65 @@ def test_what_a_person_wanted_out_gets_its_yes_whatever_is_reverted(tmp_path, mo
     halts.resume(world.newest().id, world.deps, who="me")
     world.run(until=lambda: set(world.runs().values()) == {wanted}, seconds=60)
     assert set(world.runs().values()) == {wanted}
+
+
+def taken_over(world, monkeypatch, *names):
+    """These machines are another app's, which ships to them, in the same folder; nobody has read the inventory since."""
+    out_of_the_inventory(world, monkeypatch, *names)
+    world.seconds += 1.0
+    with world.store.transaction() as tx:
+        for number, name in enumerate(names):
+            another_app_switches(tx, name, app=f"site{number}")
+    for name in names:
+        world.fleet.hosts[name].use("b" * 40)
+
+
+@pytest.mark.parametrize("how", ["resume", "retry"])
+def test_who_is_another_apps_by_now_is_not_switched_by_what_goes_on(world, monkeypatch, how):
+    """A failed one and one whose turn had not come went to another app while it was halted: they are left out, and the log says why."""
+    _, bad = halted(world)
+    number, failed = world.newest().id, failed_names(world)
+    waits = next(host.name for host in world.rollout_hosts() if host.state is HostState.PREPARED)
+    moved = {failed[0], waits}
+    taken_over(world, monkeypatch, *moved)
+    for host in world.fleet.hosts.values():
+        host.unhealthy.clear()
+    if how == "retry":
+        halts.retry(number, world.deps, who="ann")
+    else:
+        halts.resume(number, world.deps, who="ann", why="known", accept_failed=True)
+    assert world.settle().state is RolloutState.DONE
+    assert {world.runs()[name] for name in moved} == {"b" * 40}
+    assert {row_of(world, number, name).state for name in moved} == {HostState.EXCLUDED}
+    others = {name for name in world.runs() if name not in {*moved, failed[1]}}
+    assert {world.runs()[name] for name in others} == {bad}
+    with world.store.reading() as tx:
+        said = [event.why for event in tx.events.of_rollout(number) if event.what == HostEvent.EXCLUDE]
+    assert said == ["another app has switched it since"] * 2
+
+
+def test_who_is_another_apps_by_now_is_left_as_it_is_by_a_stop(world, monkeypatch):
+    """Nobody has read the inventory while it was halted, and the host serves another app: it is named, and not switched."""
+    good, _ = halted(world)
+    number = world.newest().id
+    done = next(host.name for host in world.rollout_hosts() if host.state is HostState.DONE)
+    taken_over(world, monkeypatch, done)
+    stopping.stop(number, world.deps, who="ann", why="bad")
+    stopped = world.settle()
+    assert stopped.state is RolloutState.ROLLED_BACK
+    assert f"left as they are, since they have left the fleet: {done}" in stopped.reason
+    assert world.runs()[done] == "b" * 40
+    assert {release for name, release in world.runs().items() if name != done} == {good}
+
+
+def test_a_fan_out_that_begins_leaves_out_who_is_another_apps_by_now(world, monkeypatch):
+    """A canary may bake for hours, and hosts go to another app meanwhile."""
+    world.push()
+    world.settle()
+    bad = world.push()
+    world.run(until=lambda: world.newest().state is RolloutState.EVALUATING_CANARY)
+    number = world.newest().id
+    taken_over(world, monkeypatch, "web07")
+    assert world.settle().state is RolloutState.DONE
+    assert (row_of(world, number, "web07").state, world.runs()["web07"]) == (HostState.EXCLUDED, "b" * 40)
+    assert {release for name, release in world.runs().items() if name != "web07"} == {bad}
