@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import and_, bindparam, func, insert, or_, select, update
 
 from rollout.domain.catching_up import Behind
-from rollout.domain.model import UNREAD, AppName, Member, Role, Rollout, RolloutHost, RolloutId
+from rollout.domain.model import FOREIGN, UNREAD, AppName, Member, Role, Rollout, RolloutHost, RolloutId
 from rollout.domain.states import CommitState, HostState, RolloutState
 from rollout.store.fleet import IS_ANOTHER, IS_IN_FLEET, ITS_FLEET_HOST
 from rollout.store.hosts import host_of
@@ -182,6 +182,15 @@ _RUNS_NEWER = and_(
         _ITS.c.commit == fleet_hosts.c.release,
     ),
 )
+# It came with another app's release, and a stop has put that back; and nobody has switched it by hand since.
+_NONE_OF_OURS = and_(
+    fleet_hosts.c.release != bindparam("commit"),
+    fleet_hosts.c.release.not_in([UNREAD, FOREIGN]),
+    fleet_hosts.c.found == fleet_hosts.c.release,
+    ~select(_ITS.c.id)
+    .where(_ITS.c.app == fleet_hosts.c.app, _ITS.c.commit == fleet_hosts.c.release)
+    .exists(),
+)
 # Its disk was lost: nothing was found on it, or it has been taken back to nothing.
 _NOTHING = or_(
     fleet_hosts.c.release.is_(None),
@@ -217,6 +226,7 @@ _BEHIND = (
             rollout_hosts.c.state != H.DONE,
             _NOTHING,
             _RUNS_NEWER,
+            _NONE_OF_OURS,
             and_(IS_ANOTHER, fleet_hosts.c.release != bindparam("commit")),
         ),
         ~_IS_KEPT,

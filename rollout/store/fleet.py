@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Boolean, String, and_, bindparam, case, insert, select, update
+from sqlalchemy import Boolean, String, and_, bindparam, case, insert, or_, select, update
 
 from rollout.domain.model import UNREAD, AppName, FleetHost, Member, RolloutHost, RolloutId
 from rollout.domain.states import HostState
@@ -64,7 +64,9 @@ class Fleet:
             if was.left_at is not None or _where(was) != _where(one):
                 self._tx.connection.execute(_FLEET_HOST.values(**_where(one), left_at=None), host)
             # One that had left may serve another app by now, or have another disk: as one that is new, it is read first.
-            if one.name in moved or was.address != one.address or was.left_at is not None:
+            if was.left_at is not None:
+                self._tx.connection.execute(_RETURNED, host)
+            elif one.name in moved or was.address != one.address:
                 self._tx.connection.execute(_ANOTHER_MACHINE, host)
 
     def take_stock(self, app: AppName, members: Iterable[Member]) -> None:
@@ -196,10 +198,22 @@ _RECORDED = select(fleet_hosts.c.release).where(
 )
 # No operation of ours is known on it; one that nothing was recorded of is no other than it was.
 _ANOTHER_MACHINE = _FLEET_HOST.values(
-    release=case((fleet_hosts.c.release.is_not(None), UNREAD)), found=None, verified_at=None, operation=0
+    release=case((fleet_hosts.c.release.is_not(None), UNREAD)),
+    found=None,
+    verified_at=None,
+    operation=case((fleet_hosts.c.operation < 0, fleet_hosts.c.operation), else_=0),
 )
-# The inventory has had it at another address since: perhaps the same machine, which then runs the same.
-IS_ANOTHER = fleet_hosts.c.operation == 0
+# One that had left: also of what was taken back to nothing nobody knows what it has got meanwhile.
+_RETURNED = _FLEET_HOST.values(
+    release=case((or_(fleet_hosts.c.release.is_not(None), fleet_hosts.c.operation != 0), UNREAD)),
+    found=None,
+    verified_at=None,
+    operation=-1,
+)
+# The inventory has had it at another address since, or not at all for a time: perhaps the same machine.
+IS_ANOTHER = fleet_hosts.c.operation <= 0
+# The first of these alone: if it is the same, it runs the same.
+HAS_MOVED = fleet_hosts.c.operation == 0
 _AT_ITS_ADDRESS = fleet_hosts.c.address == bindparam("its_address")  # else it is of who had the name before
 _UNTRIED = _FLEET_HOST.where(_AT_ITS_ADDRESS).values(operation=0)
 _NO_LATER = _FLEET_HOST.where(fleet_hosts.c.operation <= bindparam("its_epoch"))

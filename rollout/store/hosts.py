@@ -29,7 +29,7 @@ from rollout.domain.states import (
     next_host_state,
 )
 from rollout.errors import StaleWrite
-from rollout.store.fleet import IS_ANOTHER, IS_IN_FLEET, ITS_FLEET_HOST
+from rollout.store.fleet import HAS_MOVED, IS_IN_FLEET, ITS_FLEET_HOST
 from rollout.store.rows import load_one, rows_of
 from rollout.store.straight import Prepared
 from rollout.store.tables import fleet_hosts, rollout_hosts, rollouts
@@ -87,7 +87,7 @@ class Hosts:
     def compared(self, rollout: Rollout, positions: Sequence[int] = ()) -> list[RolloutHost]:
         """The baseline: hosts that are not switched yet, and run what the canary ran before, as far as is recorded.
 
-        One that has moved since ran it at its old address, and is most likely the same: else a fleet that moves has no baseline.
+        One that has moved since ran it at its old address, and is most likely the same: else a fleet that moves has no baseline. One that had left the fleet may have missed a rollback.
         Of the baseline's role, or at these positions. Empty when the canary ran nothing before: there is no old release to compare with.
         """
         before = {rollout.previous, *(host.previous for host in self.canaries(rollout.id))} - {None}
@@ -487,7 +487,7 @@ _COMPARED = _ITS_OWN.where(
     rollout_hosts.c.state.in_(UNSWITCHED),
     ~rollout_hosts.c.touched,
     select(fleet_hosts.c.name)
-    .where(ITS_FLEET_HOST, or_(_RAN_BEFORE, and_(fleet_hosts.c.release == UNREAD, IS_ANOTHER)))
+    .where(ITS_FLEET_HOST, or_(_RAN_BEFORE, and_(fleet_hosts.c.release == UNREAD, HAS_MOVED)))
     .exists(),
 )
 _LAST_TOUCHED = (

@@ -303,3 +303,65 @@ def test_nobody_reads_who_has_left(world, monkeypatch):
     with world.store.transaction() as tx:
         tx.fleet.take_stock("shop", world.fleet.members(app(world)))
         assert tx.hosts.nobody_reads("shop", SLOW) is not None
+
+
+def test_who_is_back_is_no_baseline_until_it_is_read(world, monkeypatch):
+    """It may run what was taken back while it was away; one that has only moved is most likely the same."""
+    first_release(world)
+    comes_back = leaves(world, monkeypatch)
+    world.push()
+    world.run(until=lambda: world.newest().state is R.EVALUATING_CANARY, seconds=60)
+    comes_back()
+    rollout, places = world.newest(), [host.position for host in world.rollout_hosts()]
+    with world.store.transaction() as tx:
+        before = {host.name for host in tx.hosts.compared(rollout, places)}
+        name = max(before)
+        others = [one for one in world.fleet.members(app(world)) if one.name != name]
+        tx.fleet.take_stock("shop", others)
+        tx.fleet.take_stock("shop", world.fleet.members(app(world)))
+        assert tx.fleet.recorded("shop", name) == UNREAD
+        assert {host.name for host in tx.hosts.compared(rollout, places)} == before - {name}
+        its = next(one for one in others if one.name in before)
+        tx.fleet.know("shop", [its], moved=[its.name])
+        assert {host.name for host in tx.hosts.compared(rollout, places)} == before - {name}
+    world.settle()
+
+
+def test_who_is_back_and_had_been_taken_back_to_nothing_is_read(world, monkeypatch):
+    """It was recorded as without a release, and has got another app's meanwhile."""
+    world.push()
+    world.settle()
+    rolled_back(world)
+    comes_back = leaves(world, monkeypatch)
+    assert recorded(world).release is None
+    world.fleet.hosts[SLOW].use(ANOTHER_APPS)
+    comes_back()
+    world.run(until=lambda: recorded(world).release == ANOTHER_APPS, seconds=400)
+    assert recorded(world).release == ANOTHER_APPS
+
+
+@pytest.mark.parametrize("how", ["stop", "rollback"])
+def test_who_came_with_another_apps_release_does_not_stay_on_it_after_a_way_back(world, monkeypatch, how):
+    """The next rollout switches it before it was brought along; taken back it has that release again, and is brought along then."""
+    older = first_release(world)
+    comes_back, machine = leaves(world, monkeypatch), world.fleet.hosts[SLOW]
+    machine.prepared[ANOTHER_APPS] = "d" * 64
+    machine.use(ANOTHER_APPS)
+    comes_back()
+    number = world.newest().id
+    world.push()
+    world.run(until=lambda: world.newest().id > number, seconds=60)
+    number = world.newest().id
+    world.run(until=lambda: row_of(world, number).state is H.DONE, seconds=200)
+    if how == "stop" and state_of(world, number) is not R.DONE:
+        stopping.stop(number, world.deps, who="ann", why="bad")
+        stopped(world, number)
+    else:
+        world.run(until=lambda: state_of(world, number) is R.DONE, seconds=60)
+        rolled_back(world)
+    assert machine.current == ANOTHER_APPS
+    with world.store.reading() as tx:
+        assert [one.name for one in catching_up.late(tx, app(world))] == [SLOW]
+    world.run(until=lambda: machine.current == older, seconds=700)
+    world.run(seconds=60)
+    assert (machine.current, recorded(world).release) == (older, older)
