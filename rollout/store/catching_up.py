@@ -11,7 +11,7 @@ from rollout.domain.catching_up import Behind
 from rollout.domain.model import FOREIGN, UNREAD, AppName, Member, Role, Rollout, RolloutHost, RolloutId
 from rollout.domain.states import CommitState, HostState, RolloutState
 from rollout.store.fleet import IS_ANOTHER, IS_IN_FLEET, ITS_FLEET_HOST
-from rollout.store.hosts import host_of
+from rollout.store.hosts import LAST_OF_ITS, host_of
 from rollout.store.rollouts import has_room
 from rollout.store.rows import columns
 from rollout.store.tables import apps, fleet_hosts, rollout_hosts, rollouts
@@ -196,7 +196,17 @@ _NOTHING = or_(
     fleet_hosts.c.release.is_(None),
     and_(fleet_hosts.c.found.is_(None), fleet_hosts.c.verified_at.is_not(None)),
 )
-# A rollback that it owes comes first. One that had left the fleet meanwhile is tried by nobody: it comes with what it is brought to.
+_RUNS_WHAT_WAS_TAKEN_BACK = (
+    select(_ITS.c.id)
+    .where(
+        _ITS.c.id == _LATER.c.rollout,
+        _ITS.c.state == RolloutState.ROLLED_BACK,
+        _ITS.c.commit == fleet_hosts.c.release,
+    )
+    .correlate(_LATER, fleet_hosts)
+    .exists()
+)
+# A rollback that it owes comes first. Of one that had left the fleet meanwhile, while it runs what was taken back: else it comes with what it is brought to.
 _GOES_BACK = and_(
     fleet_hosts.c.owes,
     select(_LATER.c.id)
@@ -206,6 +216,9 @@ _GOES_BACK = and_(
         or_(
             _LATER.c.state == H.ROLLING_BACK,
             and_(_LATER.c.state == H.ROLLBACK_FAILED, _LATER.c.due_at.is_not(None)),
+            and_(
+                _LATER.c.id == LAST_OF_ITS.correlate(fleet_hosts), _LATER.c.touched, _RUNS_WHAT_WAS_TAKEN_BACK
+            ),
         ),
     )
     .exists(),

@@ -10,14 +10,14 @@ import functools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, false, func, select, update
+from sqlalchemy import bindparam, false, func, or_, select, update
 
 from rollout.domain.counting import count, total
 from rollout.domain.model import UNREAD, AppName, Epoch, HostId, Role, RolloutHost, RolloutId
 from rollout.domain.states import STAGES, HostEvent, HostState, RolloutState, next_host_state
 from rollout.errors import StaleWrite
 from rollout.store.fleet import ITS_FLEET_HOST, is_in_fleet
-from rollout.store.going_back import needs_roll_back
+from rollout.store.going_back import missed_it, needs_roll_back
 from rollout.store.hosts import (
     CLAIMED,
     IS_DUE,
@@ -344,6 +344,11 @@ _TO_ROLL_BACK = Prepared(
         rollouts.c.state.in_(BACK),
         needs_roll_back(),
         is_in_fleet(),
+        or_(
+            rollouts.c.state == RolloutState.ROLLING_BACK,
+            rollout_hosts.c.state.in_([H.ROLLING_BACK, H.ROLLBACK_FAILED]),
+            missed_it(),
+        ),
     )
 )
 _STOP = Prepared(select(rollouts.c.state, rollouts.c.stop_epoch).where(rollouts.c.id == bindparam("rollout")))

@@ -8,8 +8,8 @@ from sqlalchemy import and_, bindparam, false, func, or_, select, update
 
 from rollout.domain.model import UNREAD, AppName, RolloutHost, RolloutId
 from rollout.domain.states import FINISHED, HOSTS, HostEvent, HostState, RolloutState
-from rollout.store.fleet import ITS_FLEET_HOST, is_in_fleet
-from rollout.store.hosts import DUE_OF, IN_ORDER, hosts_of, its_rollout_is
+from rollout.store.fleet import IS_IN_FLEET, ITS_FLEET_HOST, is_in_fleet
+from rollout.store.hosts import DUE_OF, IN_ORDER, LAST_OF_ITS, hosts_of, its_rollout_is
 from rollout.store.straight import Prepared
 from rollout.store.tables import fleet_hosts, rollout_hosts, rollouts
 
@@ -102,8 +102,12 @@ class GoingBack:
         return self._tx.connection.execute(query, its).first() is not None
 
     def to_try_again(self, limit: int = 200) -> list[RolloutHost]:
-        """Of rollouts that are over: due to be tried again. One that has left the fleet is when it is back."""
-        return self._next(_TO_TRY_AGAIN, limit)
+        """Of rollouts that are over: due to be tried again. One that has left the fleet is when it is back.
+
+        Also one that was away when the others went back, and is found with what they left.
+        """
+        found = self._next(_TO_TRY_AGAIN, limit)
+        return found + self._next(_MISSED_IT, limit - len(found)) if len(found) < limit else found
 
     def leave(self, host: RolloutHost) -> None:
         """Its rollback is not tried again."""
@@ -130,6 +134,16 @@ def needs_roll_back() -> Any:
 def _needs_first_try() -> Any:
     """The same, and no try to bring it back has failed."""
     return and_(needs_roll_back(), rollout_hosts.c.state != H.ROLLBACK_FAILED)
+
+
+def missed_it() -> Any:
+    """It was away when its rollout was taken back, is in the fleet again, and was found to run that release."""
+    return (
+        select(fleet_hosts.c.name)
+        .where(ITS_FLEET_HOST, IS_IN_FLEET, fleet_hosts.c.owes, fleet_hosts.c.release == rollouts.c.commit)
+        .correlate(rollout_hosts, rollouts)
+        .exists()
+    )
 
 
 # By position alone all of several states would be sorted.
@@ -178,6 +192,19 @@ _TO_TRY_AGAIN = Prepared(
         its_rollout_is({RolloutState.ROLLED_BACK}),
         is_in_fleet(),
     ).limit(bindparam("most"))
+)
+_MISSED_IT = Prepared(
+    IN_ORDER.join(rollouts, rollouts.c.id == rollout_hosts.c.rollout)
+    .where(
+        # Begun with the hosts: few owe anything.
+        rollout_hosts.c.id.in_(select(LAST_OF_ITS).where(fleet_hosts.c.owes, IS_IN_FLEET)),
+        _needs_first_try(),
+        rollout_hosts.c.state != H.ROLLING_BACK,
+        rollouts.c.state == RolloutState.ROLLED_BACK,
+        missed_it(),
+        or_(rollout_hosts.c.due_at.is_(None), rollout_hosts.c.due_at <= bindparam("now")),
+    )
+    .limit(bindparam("most"))
 )
 # A host that is done or back owes nothing any more. One that only greeted a newer rollout still owes what it owed; so
 # when that one is over, an older one's rollback goes on, unless the host runs the newer release, or nobody knows that.

@@ -138,6 +138,7 @@ RUNS = {
     "silent": (hosts._SILENT, {"now": 1e12, "most": 2}),
     "nobody could read": (hosts._FIRST_TO_LOOK_AT, {"now": 1e12, "most": 2}),
     "failed to go back": (going_back._TO_TRY_AGAIN, {"now": 1e12, "most": 2}),
+    "missed their way back": (going_back._MISSED_IT, {"now": 1e12, "most": 2}),
     "a first cursor": (hosts._CURSOR, {"its_id": 1, "its_cursor": None, "cursor": "12"}),
     "another one's cursor": (hosts._CURSOR, {"its_id": 1, "its_cursor": "7", "cursor": "12"}),
     "a rollout": (rollouts._BY_ID, {"rollout": 1}),

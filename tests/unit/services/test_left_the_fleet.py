@@ -5,7 +5,7 @@ import pytest
 from rollout.domain.model import UNREAD
 from rollout.domain.states import HostState, RolloutState
 from rollout.errors import ConfigError, Conflict
-from rollout.services import catching_up, hosts, stopping, verifying
+from rollout.services import catching_up, freezes, hosts, stopping, verifying
 from tests.support.across import (
     SLOW,
     out_of_the_inventory,
@@ -365,3 +365,22 @@ def test_who_came_with_another_apps_release_does_not_stay_on_it_after_a_way_back
     world.run(until=lambda: machine.current == older, seconds=700)
     world.run(seconds=60)
     assert (machine.current, recorded(world).release) == (older, older)
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["in a freeze", "the first release"])
+def test_who_was_away_for_a_moment_goes_back_when_it_is_in_the_fleet_again(world, monkeypatch, first):
+    """A way back is never frozen; and where no other release is out nobody else would bring it anything."""
+    older = None if first else first_release(world)
+    bad = world.push()
+    world.settle()
+    comes_back = leaves(world, monkeypatch)
+    if not first:
+        freezes.freeze(app(world), world.deps, who="ann", why="incident", until=None)
+    number = rolled_back(world).id
+    assert (world.fleet.hosts[SLOW].current, the_others(world)) == (bad, {older})
+    comes_back()
+    world.run(until=lambda: row_of(world, number).state is H.ROLLED_BACK, seconds=900)
+    assert (world.fleet.hosts[SLOW].current, recorded(world).owes) == (older, False)
+    world.run(seconds=60)
+    with world.store.reading() as tx:
+        assert catching_up.late(tx, app(world)) == []
