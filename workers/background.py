@@ -35,13 +35,16 @@ class Background:
             drive = drivers.stops()
             rounds.append(("watch", deps.settings.gate_s, lambda: reconcile.watch(deps, here, drive)))
             rounds.append(("memory", MEMORY_S, memory.give_back))
+            rounds.append(
+                ("edition", editions.TOLD_EVERY_S, lambda: editions.tell_astray("hosts worker", deps))
+            )
         else:
             rounds.append(("poll", POLL_S, lambda: drivers.poll_all(deps)))
             rounds.append(("tell", OUTBOX_S, lambda: reconcile.tell(deps)))
             rounds.append(("heal", HEAL_S, lambda: reconcile.heal(deps)))
             rounds.append(("tidy", TIDY_S, lambda: reconcile.tidy(deps)))
             rounds.append(("edition", editions.TOLD_EVERY_S, lambda: editions.tell(deps)))
-            self._go("edition", lambda: editions.tell(deps))
+            self._go("edition", lambda: editions.tell(deps, begins=True))
         for name, every_s, work in rounds:
             threading.Thread(
                 target=self._go_round, args=(name, every_s, work), name=name, daemon=True

@@ -6,6 +6,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,7 +44,7 @@ OF_A_MACHINE = {"fleet": {"inventory", "identity_file", "known_hosts"}}
 T = TypeVar("T", bound=Table)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, for what is cached
 class Config:
     """The whole file."""
 
@@ -72,6 +73,7 @@ class Config:
             raise ConfigError(f"several apps are configured: {names}", remedy="say which one with --app NAME")
         return next(iter(self.apps.values()))
 
+    @cached_property
     def digest(self) -> str:
         """Another one when an app's table says something else.
 

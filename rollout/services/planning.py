@@ -12,7 +12,7 @@ from rollout.domain.model import FOREIGN, AppName, Commit, Member, Role, Rollout
 from rollout.domain.pipeline import pipeline, sweep
 from rollout.domain.states import CommitState, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.errors import ConfigError, Conflict, ReleaseError, RolloutError
-from rollout.services import bars, freezes, notices
+from rollout.services import bars, editions, freezes, notices
 from rollout.services.policies import asks, unreadable
 from rollout.services.ports import Deps
 from rollout.store.rollouts import Planned
@@ -51,11 +51,18 @@ def start_next(app_name: str, deps: Deps, *, may_wait: bool = False) -> Rollout 
     """Plan the app's next rollout if one is due, and ring its chain; or of the one that was planned ahead, when its time is there.
 
     None says why in the app's note. An inventory program may hang for a minute: without `may_wait` the sweep, which waits
-    for each app apart, is rung for in its place, so that no task's slot is held from other apps.
+    for each app apart, is rung for in its place, so that no task's slot is held from other apps. So it is by who goes by
+    another rollout.toml than automation.
     """
     app = deps.config.apps.get(app_name)
-    # None: it was taken out of rollout.toml, or its table is wrong; what is under way ends all the same.
-    return None if app is None else _plan_next(app, deps, may_wait=may_wait)
+    if app is None:  # taken out of rollout.toml, or its table is wrong; what is under way ends all the same
+        return None
+    with deps.store.reading() as tx:
+        astray = editions.is_astray(tx, deps.config)
+    if astray:
+        deps.bell.ring([sweep()])
+        return None
+    return _plan_next(app, deps, may_wait=may_wait)
 
 
 def _plan_next(app: AppConfig, deps: Deps, *, may_wait: bool) -> Rollout | None:

@@ -24,6 +24,7 @@ from rollout.services import (
     bell,
     catching_up,
     deliveries,
+    editions,
     intake,
     notices,
     planning,
@@ -49,12 +50,16 @@ def sweep(
 ) -> None:
     """Ring every row that is due; settle what is silent. `here` does host steps when no message can be sent.
 
-    `following` is `next_of`, and may do it side by side: no app waits for another one's inventory.
+    `following` is `next_of`, and may do it side by side: no app waits for another one's inventory. It is left to others by
+    who goes by another rollout.toml than automation.
     """
     deps.bell.count()
     for part in (_silent_hosts, _due_tests, _due_rollouts, _unwatched, _failed_roll_backs, _unread_hosts):
         _apart(part.__name__, partial(_ring_part, part, deps, here))
     _roll_backs(deps, here)
+    with deps.store.reading() as tx:
+        if editions.is_astray(tx, deps.config):
+            return
     for app in deps.config.apps:
         _apart(f"next of {app}", partial(following or partial(next_of, here=here), app, deps))
 

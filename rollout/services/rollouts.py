@@ -13,7 +13,7 @@ from rollout.domain.model import Role, Rollout, RolloutHost, RolloutId
 from rollout.domain.pipeline import LAST, Ring, deploy_host, pipeline, prepare_host, watch_fan_out
 from rollout.domain.states import STAGES, HostEvent, HostState, RolloutEvent, RolloutState
 from rollout.errors import Unhealthy
-from rollout.services import bars, bell, deliveries, notices, planning, shares, stopping
+from rollout.services import bars, bell, deliveries, editions, notices, planning, shares, stopping
 from rollout.services.policies import asks, goes_back_on_halt, policy, unreadable
 from rollout.services.ports import Deps
 from rollout.services.steps import Again, End, GoOn, Step
@@ -113,6 +113,8 @@ def _start(tx: Transaction, rollout: Rollout, deps: Deps) -> Rollout:
     an app that is taken out). The app's row is held, so that none that is being stored meanwhile is overlooked.
     """
     if rollout.app in deps.config.left_out:  # nobody knows whether it is frozen by now
+        return rollout
+    if editions.is_astray(tx, deps.config):  # nor does who goes by another file
         return rollout
     tx.apps.lock(rollout.app)
     why = planning.outdated(tx, deps.config.apps.get(rollout.app), rollout)

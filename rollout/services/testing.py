@@ -15,7 +15,7 @@ from rollout.domain.model import NOT_ON_BRANCH, AppName, Commit, CommitId, Relea
 from rollout.domain.retry import backoff_s
 from rollout.domain.states import CommitEvent, CommitState
 from rollout.errors import LeaseLost, NotFound, ReleaseError, RolloutError, ServiceUnavailable, StaleWrite
-from rollout.services import bars, checks, deliveries, intake, planning, pulls, telling, turns
+from rollout.services import bars, checks, deliveries, editions, intake, planning, pulls, telling, turns
 from rollout.services.ports import Deps
 from rollout.store.store import Transaction
 
@@ -35,6 +35,7 @@ def run_tests(commit_id: CommitId, deps: Deps) -> None:
     if known is None:
         return
     app = deps.config.app(known.app)
+    editions.tell_astray("tests worker", deps)
     commit = _claim(commit_id, app, deps)
     if commit is not None and _test(commit, deps):
         planning.start_next(commit.app, deps)

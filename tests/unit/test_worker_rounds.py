@@ -20,7 +20,7 @@ def test_a_control_worker_goes_its_rounds(monkeypatch, name):
     twice, rounds = Event(), []
     for other in ROUNDS:
         monkeypatch.setattr(reconcile, other, lambda *_: None)
-    monkeypatch.setattr(editions, "tell", lambda _: None)
+    monkeypatch.setattr(editions, "tell", lambda *_, **__: None)
 
     def fail(*_):
         rounds.append(name)
@@ -47,8 +47,8 @@ def test_a_control_worker_says_at_once_what_it_goes_by(monkeypatch):
     """Before any round has come; and a database that does not answer keeps nobody from beginning."""
     told = []
 
-    def tell(deps):
-        told.append(deps)
+    def tell(deps, *, begins):
+        told.append((deps, begins))
         raise ServiceUnavailable("the database does not answer")
 
     monkeypatch.setattr(editions, "tell", tell)
@@ -56,4 +56,28 @@ def test_a_control_worker_says_at_once_what_it_goes_by(monkeypatch):
     for period in ("OUTBOX_S", "POLL_S", "HEAL_S", "TIDY_S"):
         monkeypatch.setattr(background, period, 600.0)
     background.Background(deps, holds_connections=False).stop()
-    assert told == [deps]
+    assert told == [(deps, True)]
+
+
+def test_a_hosts_worker_says_when_it_goes_by_another_file(monkeypatch):
+    """It plans nothing then, and may have been left over from before an edit."""
+    told = Event()
+    for other in ("sweep", "watch"):
+        monkeypatch.setattr(reconcile, other, lambda *_: None)
+    monkeypatch.setattr(editions, "TOLD_EVERY_S", 0.01)
+    monkeypatch.setattr(
+        editions, "tell_astray", lambda part, _: told.set() if part == "hosts worker" else None
+    )
+    fleet = SimpleNamespace(close=lambda: None)
+    settings = Settings(reconcile_s=600, gate_s=600)
+    others = set(threading.enumerate())
+    running = background.Background(
+        SimpleNamespace(settings=settings, fleet=fleet, bell=None), holds_connections=True
+    )
+    try:
+        assert told.wait(20)
+    finally:
+        running.stop()
+        for thread in set(threading.enumerate()) - others:
+            if thread.name == "edition":  # none may find the real one put back
+                thread.join(20)
