@@ -525,6 +525,17 @@ def test_a_rollout_that_waits_for_a_reading_of_the_branch_says_so_and_promises_n
     assert "begins when the branch has been read again" in why.because
 
 
+def test_what_waits_for_a_reading_of_the_branch_is_not_in_the_way_of_a_rollback(world):
+    """Nobody asked for it, and git may be away for hours: it is set aside, and its commit is as good as before."""
+    sha, _ = planned_behind_a_head(world, "a change")
+    planned, app = world.newest(), world.config.app(None)
+    back = stopping.roll_back_done(app, world.deps, to=None, who="ann", why="bad")
+    with world.store.reading() as tx:
+        aside = tx.rollouts.get(planned.id)
+    assert (back.state, aside.state) == (RolloutState.ROLLING_BACK, RolloutState.ERROR)
+    assert not commit_of(world, sha).is_barred
+
+
 def test_what_waits_for_a_reading_of_the_branch_goes_out_by_a_person_s_word_while_git_is_away(
     world, monkeypatch
 ):
