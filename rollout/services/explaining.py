@@ -135,7 +135,8 @@ def coming(tx: Transaction, app: AppConfig) -> Why:
 
 def _coming(tx: Transaction, app: AppConfig) -> Why:
     name, frozen = AppName(app.name), freezes.frozen(tx, app)
-    rollout, following = planning.under_way(tx, name), planning.planned_ahead(tx, app)
+    rollout = planning.under_way(tx, name)
+    following = planning.planned_ahead(tx, app) or _unbegun(tx, rollout)
     if rollout is not None and rollout.state is R.HALTED:
         return _told(f"a person decides about rollout {rollout.id} first: rollout show {rollout.id}", frozen)
     if following is not None:
@@ -152,6 +153,13 @@ def _coming(tx: Transaction, app: AppConfig) -> Why:
     shipped = foreseen.commits[-1]
     told = why(tx, app, shipped)
     return Why(f"commit {shipped.sha[:12]}: {told.because}", told.expected_at)
+
+
+def _unbegun(tx: Transaction, rollout: Rollout | None) -> Rollout | None:
+    """One that nothing but a reading of the branch keeps from beginning is what comes next itself."""
+    if rollout is None or rollout.state is not R.PENDING:
+        return None
+    return rollout if planning.waits_for_the_branch(tx, rollout) else None
 
 
 def _told(*words: str | None) -> Why:

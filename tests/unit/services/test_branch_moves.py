@@ -521,8 +521,10 @@ def test_a_rollout_that_waits_for_a_reading_of_the_branch_says_so_and_promises_n
     world.run(seconds=120)
     with world.store.reading() as tx:
         why = explaining.why(tx, world.config.app(None), commit_of(world, sha))
-    assert (world.newest().state, why.expected_at) == (RolloutState.PENDING, None)
+        coming = explaining.coming(tx, world.config.app(None))
+    assert (world.newest().state, why.expected_at, coming.expected_at) == (RolloutState.PENDING, None, None)
     assert "begins when the branch has been read again" in why.because
+    assert coming.because == f"commit {sha[:12]}: {why.because}"
 
 
 def test_what_waits_for_a_reading_of_the_branch_is_not_in_the_way_of_a_rollback(world):
