@@ -10,12 +10,13 @@ from rollout.cli.call import Call, who
 from rollout.cli.failures import FAILED, OK
 from rollout.cli.following import unharmed
 from rollout.cli.tellers import Teller, teller
-from rollout.domain.model import Rollout
-from rollout.domain.states import FINISHED, RolloutState
+from rollout.domain.model import Rollout, RolloutId
+from rollout.domain.states import FINISHED, HostState, RolloutState
 from rollout.services import bars, stopping
 
 if TYPE_CHECKING:
     from rollout.cli.stand_in import StandIn
+    from rollout.store.store import Transaction
 
 AT_ONCE_S = 1.0  # workers that are there need a quarter of it
 
@@ -105,6 +106,7 @@ def _finish(call: Call, found: Rollout, *, told_end: bool) -> int:
     with call.store.reading() as tx:
         left = [host.name for host in tx.going_back.not_back(found.id)]
         gone = [host.name for host in tx.going_back.left_as_they_are(found.id)]
+        in_vain = gone and not left and not found.keep and _nobody_is_back(tx, found.id)
         barred, _ = bars.blamed(tx, found)
     if call.json:
         output.document(shapes.outcome(view))
@@ -116,8 +118,15 @@ def _finish(call: Call, found: Rollout, *, told_end: bool) -> int:
         output.say(f"barred: {', '.join(output.short(commit.sha) for commit in barred)}; {innocent}")
     if left and not call.json:
         output.warn(f"not back yet, and tried again until they are: {output.names(left)}")
+    if in_vain and not call.json:
+        output.warn(f"no host is brought back: all that rollout {found.id} has switched have left the fleet")
     if gone and not call.json and found.state is RolloutState.ROLLING_BACK:
         then = "is one named in the inventory again, `rollout hosts --verify` has it brought along at once"
         output.warn(f"left the fleet, and left as they are: {output.names(gone)} ({then})")
     away = found.unconfirmed and found.state is not RolloutState.ROLLED_BACK
-    return FAILED if left or away else OK
+    return FAILED if left or away or in_vain else OK
+
+
+def _nobody_is_back(tx: "Transaction", number: RolloutId) -> bool:
+    """Nor on the way."""
+    return tx.going_back.all_back(number) and not tx.hosts.of(number, HostState.ROLLED_BACK)

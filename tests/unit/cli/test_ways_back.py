@@ -180,6 +180,18 @@ def test_a_host_that_has_left_the_fleet_is_named_and_is_no_failure(cli, deps):
     assert "left as they are, since they have left the fleet: shop02" in told.out
 
 
+@pytest.mark.parametrize("wait", [["--wait", "--timeout", "60s"], []])
+def test_a_rollback_that_brings_nobody_back_is_1(cli, deps, wait):
+    """All names are others by an edit: every host runs on what was to be taken back, and a script hears that."""
+    rollout = a_rollout(deps, state="done", previous=OLD)
+    with deps.store.transaction() as tx:
+        tx.fleet.see_off(AppName("shop"), set())
+    deps.config.app("shop").fleet.__dict__["hosts"] = ("web[01:04]",)
+    told = cli("rollback", *wait)
+    assert (told.code, deps.fleet.hosts["shop02"].current) == (1, rollout.commit)
+    assert "no host is brought back: all that rollout 1 has switched have left the fleet" in told.err
+
+
 def test_a_host_that_left_during_the_rollout_goes_back_with_its_stop(cli, deps):
     """The rollout has switched it, so it is one of those that are to be back."""
     half_way(deps)
