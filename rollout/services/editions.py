@@ -20,7 +20,10 @@ OTHER = (
     " an edit takes effect when that is started again"
 )
 
-ASTRAY = "the {} goes by another rollout.toml than this one, and leaves what is next to others: start it again, or all of `rollout up`"
+ASTRAY = (
+    "another rollout.toml than this one was read by the {}:"
+    " until that is started again (or all of `rollout up`) what comes next is left to the others"
+)
 
 
 def tell(deps: Deps, *, begins: bool = False) -> None:
