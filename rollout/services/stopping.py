@@ -120,7 +120,8 @@ def _cut_prepares(tx: Transaction, rollout: Rollout, who: str) -> None:
 
 def _permit_no_more(tx: Transaction, rollout: Rollout, who: str) -> None:
     """Who has claimed a host and was not told yet that it may be switched is not told any more: such a host needs no seal (decision 0005)."""
-    claimed = [(host, {"token": False}) for host in tx.hosts.without_permit(rollout.id)]
+    as_before = {"token": False, "unreadable": False, "lost_at": None}
+    claimed = [(host, as_before.copy()) for host in tx.hosts.without_permit(rollout.id)]
     if claimed:
         tx.hosts.change_all(HostEvent.FOUND_UNTOUCHED, claimed, who=who, why="stopped")
 

@@ -10,7 +10,7 @@ from unittest.mock import Mock, patch
 import pytest
 from sqlalchemy import delete, insert, text
 
-from rollout.domain import deliveries
+from rollout.domain import deliveries, pipeline
 from rollout.domain.branches import Branch
 from rollout.domain.model import BranchCommit, Member, Push, Release, Role
 from rollout.domain.states import CommitEvent, CommitState, HostEvent, HostState, RolloutEvent, RolloutState
@@ -18,6 +18,7 @@ from rollout.domain.verdict import Interval
 from rollout.errors import StaleWrite
 from rollout.services import (
     bars,
+    bell,
     catching_up,
     halts,
     hosts,
@@ -385,6 +386,20 @@ def test_two_that_bring_hosts_back_go_on_with_a_host_each(store):
     assert beside.result.host.id not in {job.host.id, taken.id}
     with store.reading() as tx:
         assert tx.hosts.get(job.host.id).state is HostState.ROLLED_BACK
+
+
+def test_who_cannot_be_heard_and_who_reports_do_not_wait_for_each_other(store):
+    """Hosts are left due while somebody reports on one: both have the rollout's row before its hosts'."""
+    rollout, job = one_switches_and_one_waits(store)
+    ring = pipeline.deploy_host(job.host)
+    deps = deps_of(store)
+    deps.bell.ring.return_value = False
+    beside = Whole(store, lambda: bell.ring([ring], deps))
+    with store.transaction() as tx:
+        tx.rollouts.hold(rollout.id)
+        beside.begin(tx)
+        tx.hosts.update(tx.hosts.get(job.host.id), error="x")
+    assert beside.end().error is None
 
 
 def test_who_excludes_a_host_and_who_reports_on_it_do_not_wait_for_each_other(store):

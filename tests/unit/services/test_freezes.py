@@ -7,7 +7,7 @@ import pytest
 
 from rollout.domain.model import RolloutId
 from rollout.domain.states import FINISHED, CommitState, RolloutState
-from rollout.errors import Conflict, ServiceUnavailable
+from rollout.errors import ConfigError, Conflict, ServiceUnavailable
 from rollout.services import bars, freezes, halts, hosts, intake, planning, reconcile, stopping, views
 from rollout.services.intake import Wish
 from rollout.store.store import Transaction
@@ -574,3 +574,17 @@ def passes(world, sha):
     world.workshop.failing.clear()
     intake.enqueue(app(world), sha, world.deps, who="ann")
     world.run(seconds=240)
+
+
+def test_nobody_says_yes_past_a_freeze_that_cannot_be_read(tmp_path, monkeypatch):
+    """Its app's table is wrong: whether it is frozen is not known, and a freeze was gone past without a reason or a record."""
+    world = World(tmp_path, monkeypatch, hosts=3, fan_out='confirm = ["fan_out"]')
+    world.push()
+    world.run(until=lambda: world.newest() is not None and world.newest().state == "halted", seconds=3000)
+    frozen(world)
+    world.config.left_out["shop"] = "1 to mend"
+    with pytest.raises(ConfigError, match="1 to mend"):
+        halts.resume(RolloutId(1), world.deps, who="bob")
+    with pytest.raises((ConfigError, Conflict)):
+        halts.retry(RolloutId(1), world.deps, who="bob")
+    assert world.newest().state == "halted"

@@ -111,3 +111,29 @@ def test_one_that_was_permitted_is_sealed(world):
     assert accepted.leased == ("web02",)
     reconcile.watch(world.deps)
     assert world.asked[-1] == ("web02", 0)
+
+
+def test_one_whose_worker_went_silent_before_it_was_told_holds_no_stop_up(world):
+    """Its lease is over and nobody can reach it: it was waited for, and named as unconfirmed, though it has no permit and gets none."""
+
+    class Gone(BaseException):
+        """The worker is killed."""
+
+    def leave(name):
+        if name == "web02":
+            world.fleet.hosts[name].unreachable = True
+            raise Gone
+
+    world.fleet.before_permit = leave
+    world.push()
+    with pytest.raises(Gone):
+        world.settle()
+    world.bell.queue.clear()
+    world.seconds += 16
+    reconcile.sweep(world.deps)
+    assert (of(world, "web02").state, of(world, "web02").touched) == (H.UNKNOWN, False)
+    assert stopping.stop(2, world.deps, who="me", why="bad").leased == ()
+    reconcile.watch(world.deps)
+    with world.store.reading() as tx:
+        assert (tx.rollouts.get(2).state, tx.rollouts.get(2).unconfirmed) == (R.ROLLING_BACK, ())
+    assert of(world, "web02").state is H.PREPARED

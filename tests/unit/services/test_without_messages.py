@@ -3,8 +3,10 @@
 import pytest
 
 from rollout.domain import pipeline
-from rollout.services import reconcile, stopping
+from rollout.errors import ServiceUnavailable
+from rollout.services import bell, reconcile, rollouts, stopping
 from rollout.services.perform import STEPS
+from rollout.store.hosts import Hosts
 from tests.support.released import released
 from tests.support.world import World
 
@@ -58,6 +60,29 @@ def test_a_fan_out_goes_on_without_messages_whoever_sweeps_first(world, behind_s
     world.bell.queue.clear()
     world.bell.deaf = True
     assert sweeps(world, behind_s, lambda: world.newest().state == "done") is not None
+
+
+def test_what_waits_for_a_person_is_not_due_because_nobody_was_heard(world):
+    """Each sweep would look at it anew, for as long as it waits."""
+    released_twice(world, until=lambda: count(world, "done") >= 3)
+    with world.store.transaction() as tx:
+        halted = rollouts.halt(tx, tx.rollouts.lock(2), "a person looks", automatic=False)
+    world.bell.deaf = True
+    bell.ring([pipeline.deploy_host(world.rollout_hosts()[5])], world.deps)
+    with world.store.reading() as tx:
+        assert tx.rollouts.get(2).due_at == halted.due_at
+
+
+def test_who_cannot_be_heard_goes_on_though_the_database_is_away_as_well(world, monkeypatch):
+    """A message is a hint: who rings has claimed the next host by then, which would be nobody's."""
+
+    def locked(*_):
+        raise ServiceUnavailable("the database is locked", remedy="")
+
+    released_twice(world, until=lambda: count(world, "done") >= 3)
+    monkeypatch.setattr(Hosts, "not_rung", locked)
+    world.bell.deaf = True
+    bell.ring([pipeline.deploy_host(world.rollout_hosts()[5])], world.deps)
 
 
 def count(world, state):
