@@ -147,9 +147,15 @@ _THEM, _THEIRS, _SWITCHED, _OWN = (
     rollout_hosts.alias(),
 )
 # Begun with the fleets, of which each row's last switch is found by its name: most rows are of what was long ago.
+# One that was taken back has left what it found, which may be ours.
 _LAST_SWITCH = (
     select(_SWITCHED.c.id)
-    .where(_SWITCHED.c.app == _THEM.c.app, _SWITCHED.c.name == _THEM.c.name, _SWITCHED.c.touched)
+    .where(
+        _SWITCHED.c.app == _THEM.c.app,
+        _SWITCHED.c.name == _THEM.c.name,
+        _SWITCHED.c.touched,
+        _SWITCHED.c.state != H.ROLLED_BACK,
+    )
     .order_by(_SWITCHED.c.rollout.desc())
     .limit(1)
     .scalar_subquery()

@@ -574,6 +574,22 @@ def test_who_is_another_apps_by_now_is_left_as_it_is_by_a_stop(world, monkeypatc
     assert {release for name, release in world.runs().items() if name != done} == {good}
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_whom_another_app_has_only_tried_goes_back_with_its_stop(world, monkeypatch, told):
+    """Its canary there failed, and it was given back what was found on it, which is what is stopped here; whether or not the inventory has it."""
+    good, bad = halted(world)
+    number = world.newest().id
+    done = next(host.name for host in world.rollout_hosts() if host.state is HostState.DONE)
+    world.seconds += 1.0
+    with world.store.transaction() as tx:
+        another_app_switches(tx, done, state="rolled_back", release=bad)
+    if not told:
+        out_of_the_inventory(world, monkeypatch, done)
+    stopping.stop(number, world.deps, who="ann", why="bad")
+    assert world.settle().state is RolloutState.ROLLED_BACK
+    assert set(world.runs().values()) == {good}
+
+
 def test_a_fan_out_that_begins_leaves_out_who_is_another_apps_by_now(world, monkeypatch):
     """A canary may bake for hours, and hosts go to another app meanwhile."""
     world.push()
