@@ -170,8 +170,12 @@ class CeleryBell:
         )
 
     def count(self) -> int:
-        """`waiting`, counted anew when that is a moment old. One asks, and whoever comes meanwhile has the last number."""
-        if time.monotonic() >= self._counted_at + COUNTED_S and self._counting.acquire(blocking=False):
+        """`waiting`, counted anew when that is a moment old. One asks, and whoever comes meanwhile has the last number.
+
+        Those that wait are gone in no time: were they believed in for longer, the rows that end for them would each ring for one more.
+        """
+        is_old = self.waiting > 0 or time.monotonic() >= self._counted_at + COUNTED_S
+        if is_old and self._counting.acquire(blocking=False):
             try:
                 counted = self._count()
                 self.waiting, self._heard = counted or 0, counted is not None

@@ -119,10 +119,19 @@ def test_a_broker_that_stands_still_is_waited_for_once_and_asked_again_by_one(be
 def test_who_waits_is_counted_once_for_all_that_ask_together(bell, monkeypatch):
     """Forty hosts that end together cost the broker one count; a moment later it is counted anew."""
     broker = Standing(bell, monkeypatch)
-    broker.answers, broker.messages = True, 7
-    assert ([bell.crowded() for _ in range(40)], bell.waiting, broker.asked) == ([True] * 40, 7, 1)
-    broker.now, broker.messages = broker.now + dispatch.COUNTED_S, 0
-    assert (bell.crowded(), bell.waiting, broker.asked) == (False, 0, 2)
+    broker.answers = True
+    assert ([bell.crowded() for _ in range(40)], broker.asked) == ([False] * 40, 1)
+    broker.now, broker.messages = broker.now + dispatch.COUNTED_S, 7
+    assert (bell.crowded(), bell.waiting, broker.asked) == (True, 7, 2)
+
+
+def test_that_somebody_waits_is_not_believed_for_longer_than_it_is_so(bell, monkeypatch):
+    """A row that ends for it rings for the next one, and forty rows that believed in the same message would ring for forty."""
+    broker = Standing(bell, monkeypatch)
+    broker.answers, broker.messages = True, 1
+    assert bell.crowded()
+    broker.messages = 0
+    assert not bell.crowded()
 
 
 def test_who_comes_while_one_counts_has_the_last_number(bell, monkeypatch):
