@@ -170,18 +170,19 @@ class CeleryBell:
         )
 
     def count(self) -> int:
-        """`waiting`, counted anew when that is a moment old. One asks, and whoever comes meanwhile has the last number.
+        """`waiting`, counted anew unless nobody waited a moment ago. One asks; for whoever comes meanwhile nobody waits.
 
-        Those that wait are gone in no time: were they believed in for longer, the rows that end for them would each ring for one more.
+        One row ends for who waits: were all to end that hear of one message, each would ring for one more.
         """
         is_old = self.waiting > 0 or time.monotonic() >= self._counted_at + COUNTED_S
-        if is_old and self._counting.acquire(blocking=False):
-            try:
-                counted = self._count()
-                self.waiting, self._heard = counted or 0, counted is not None
-                self._counted_at = time.monotonic()
-            finally:
-                self._counting.release()
+        if not is_old or not self._counting.acquire(blocking=False):
+            return 0
+        try:
+            counted = self._count()
+            self.waiting, self._heard = counted or 0, counted is not None
+            self._counted_at = time.monotonic()
+        finally:
+            self._counting.release()
         return self.waiting
 
     def _count(self) -> int | None:

@@ -237,7 +237,6 @@ def test_a_storm_of_doubled_and_reordered_operations_is_taken_in_order(host):
     assert [entry for entry in story if entry[1] == "done"] == [(op, "done") for op in ran]
     assert [what for _, what in story[::2]] == ["intent"] * (len(story) // 2)
     assert [op for op, _ in story[::2]] == [op for op, _ in story[1::2]] == sorted({op for op, _ in story})
-    assert len(ran) > 3
     assert len(codes) == 72
     assert set(codes) <= {(DONE, None), (REFUSED, "op"), (REFUSED, "epoch"), (FAILED, "overtaken")}
     assert host.current == f"releases/{releases[ran[-1] % 3].commit}"
