@@ -169,7 +169,7 @@ class Bell(Protocol):
     waiting: int  # messages for hosts that the broker had when it was last asked
 
     def count(self) -> int:
-        """`waiting`, asked for anew if that is a while ago; not within a transaction."""
+        """`waiting`, asked for anew if that is a while ago, or 0 while somebody else asks; not within a transaction."""
 
 
 class Notifier(Protocol):
