@@ -62,7 +62,7 @@ AHEAD_AGAIN_S = 10.0  # a host that could not be prepared ahead is left alone fo
 # Hosts on one message, one after another; then others that wait have their turn (decision 0012). Prepares leave some slots free anyway.
 IN_A_ROW, ROW_S, PREPARES_S = 16, 2.0, 5.0
 # Under load many are written together so often (decision 0020). Nobody waits for a host that is prepared.
-TOUCHES_S, REPORTS_S, PREPARED_S = 0.05, 0.1, 0.2
+TOUCHES_S, REPORTS_S, PREPARED_S = 0.1, 0.2, 0.5
 _FOUND: dict[str, Any] = {"unreadable": False, "lost_at": None}
 # An accepted failure stays accepted when it turns out to be one. Of a host that is switched anew nobody has accepted anything.
 _UNTOUCHED: dict[str, Any] = {**_FOUND, "accepted": False}

@@ -17,11 +17,12 @@ log = structlog.get_logger()
 T = TypeVar("T")
 R = TypeVar("R")
 MOST = 64  # at once: others want the rows too
+ENOUGH = 12  # nobody waits for more: what the transaction costs is shared then
 KEPT = 64  # keys, of whose last group is known when it began
 
 
 class Part:
-    """One thread's, until somebody has written it, or it is the thread's own turn."""
+    """One thread's, until somebody has written it, or it is the thread's own turn, or enough have come while it rests."""
 
     def __init__(self, item: Any) -> None:
         self.item = item
@@ -35,6 +36,10 @@ class Part:
         """One of them is so; or neither, when it could not be written together with others."""
         return self._come.acquire(blocking=wait)
 
+    def rest(self, seconds: float) -> None:
+        """Until its thread may go on, for so long at most."""
+        self._come.acquire(timeout=seconds)
+
     def come(self) -> None:
         """Let its thread go on."""
         self._come.release()
@@ -46,6 +51,7 @@ class Together:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: dict[Hashable, deque[Part]] = {}  # those that somebody writes for now
+        self._resting: dict[Hashable, Part] = {}  # who lets others come
         # When their last group began, if it was one of several.
         self._company: OrderedDict[Hashable, float] = OrderedDict()
 
@@ -61,13 +67,14 @@ class Together:
         """What `work` makes of this, called with some whose key is the same; for this one alone when it fails for several.
 
         `work` is the same for everyone with this key, and it does all or nothing. After several at once the next ones are
-        begun `every_s` later, so that they are several too: under load most of the cost is theirs together. At most `most`
-        at once: 1 of what only has its turn.
+        begun `every_s` later, or when they are enough, so that they are several too: under load most of the cost is theirs
+        together. At most `most` at once: 1 of what only has its turn.
         """
         mine = Part(item)
         with self._lock:
             if key in self._waiting:
                 self._waiting[key].append(mine)
+                self._wake(key)
             else:
                 self._waiting[key] = deque()
                 mine.leads = True
@@ -89,9 +96,9 @@ class Together:
         """Seconds of a clock that is never set."""
         return time.monotonic()
 
-    def rest(self, seconds: float) -> None:
-        """Let others come."""
-        time.sleep(seconds)
+    def rest(self, part: Part, seconds: float) -> None:
+        """Let others come, for so long, or until they are enough."""
+        part.rest(seconds)
 
     def _lead(
         self,
@@ -103,10 +110,7 @@ class Together:
     ) -> None:
         others: list[Part] = []
         try:
-            with self._lock:
-                began = self._company.get(key)
-            if began is not None and (left := began + every_s - self.now()) > 0:
-                self.rest(left)
+            self._let_come(key, mine, every_s)
             with self._lock:
                 waiting = self._waiting[key]
                 others += (waiting.popleft() for _ in range(min(len(waiting), most - 1)))
@@ -126,6 +130,23 @@ class Together:
             self._hand_on(key)
             for part in others:
                 part.come()
+
+    def _let_come(self, key: Hashable, mine: Part, every_s: float) -> None:
+        with self._lock:
+            began = self._company.get(key)
+            left = 0.0 if began is None else began + every_s - self.now()
+            if left <= 0 or len(self._waiting[key]) + 1 >= ENOUGH:
+                return
+            self._resting[key] = mine
+        try:
+            self.rest(mine, left)
+        finally:
+            with self._lock:
+                self._resting.pop(key, None)
+
+    def _wake(self, key: Hashable) -> None:
+        if key in self._resting and len(self._waiting[key]) + 1 >= ENOUGH:
+            self._resting.pop(key).come()
 
     def _gave_up(self, key: Hashable, mine: Part) -> None:
         with self._lock:

@@ -57,7 +57,7 @@ class GoingBack:
         """Whatever its touched hosts waited for, their way back does not."""
         self._tx.connection.execute(
             update(rollout_hosts)
-            .where(rollout_hosts.c.rollout == rollout, needs_roll_back())
+            .where(rollout_hosts.c.rollout == rollout, rollout_hosts.c.due_at.is_not(None), needs_roll_back())
             .values(due_at=None)
         )
 

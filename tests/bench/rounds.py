@@ -58,8 +58,9 @@ class Rounds:
             rollout, stopped = self._ship_and_stop(number)
         at = moments(self._system.events(rollout))
         passed = at["rollout fanning_out"][0]
+        baked = at["rollout evaluating_canary"][0]  # the canary is no host's preparing or switching
         spans = {
-            "prepare": (min(at["preparing"]), max(at["prepared"])),
+            "prepare": (min(begun for begun in at["preparing"] if begun > baked), max(at["prepared"])),
             "fan_out": (passed, max(at["done"])),
             "back": (stopped, max(at["rolled_back"])),
         }

@@ -112,9 +112,11 @@ class TakesTurns(Together):
         """The timeline's."""
         return self._timeline.seconds
 
-    def rest(self, seconds: float) -> None:
-        """Let others come."""
-        self._timeline.sleep(seconds)
+    def rest(self, part: Part, seconds: float) -> None:
+        """Let others come, until they are enough."""
+        until = self._timeline.seconds + seconds
+        while self._timeline.seconds < until and not part.has_come(wait=False):
+            self._timeline.sleep(0.01)
 
 
 class Simulation:

@@ -9,7 +9,7 @@ import pytest
 
 from rollout.errors import StaleWrite
 from rollout.services import hosts
-from rollout.services.together import KEPT, MOST, Together
+from rollout.services.together import ENOUGH, KEPT, MOST, Together
 from tests.support.processes import until
 
 
@@ -140,7 +140,7 @@ class Slow(Together):
     def now(self):
         return self.seconds
 
-    def rest(self, seconds):
+    def rest(self, _part, seconds):
         self.rests.append(round(seconds, 6))
         self.seconds += seconds
 
@@ -194,7 +194,7 @@ def test_whoever_comes_while_the_first_rests_is_written_with_him():
     in_company(together, 0.2)
     threads = []
 
-    def rest(seconds):
+    def rest(_part, seconds):
         together.seconds += seconds
         threads.append(threading.Thread(target=together.do, args=("key", "late", work)))
         threads[0].start()
@@ -208,6 +208,27 @@ def test_whoever_comes_while_the_first_rests_is_written_with_him():
     together.do("key", "first", work, every_s=0.2)
     threads[0].join(20)
     assert calls == [["first", "late"]]
+
+
+def test_who_rests_goes_on_when_enough_have_come():
+    """One more would make nobody's share of the cost less: the time that is left is not waited for."""
+    together, calls = Together(), []
+
+    def work(items):
+        calls.append(list(items))
+        return items
+
+    together._company["key"] = together.now()
+    with ThreadPoolExecutor(ENOUGH) as pool:
+        for number in range(ENOUGH - 1):
+            pool.submit(together.do, "key", number, work, every_s=3600)
+            until(
+                lambda place=number: len(together._waiting.get("key", ())) == place, what="it rests or waits"
+            )
+            assert calls == []
+        pool.submit(together.do, "key", "last", work, every_s=3600).result(20)
+    assert [len(call) for call in calls] == [ENOUGH]
+    assert not together._resting
 
 
 def test_of_old_keys_nothing_is_kept():
