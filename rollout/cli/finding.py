@@ -23,10 +23,10 @@ def view(call: Call, number: int, *, hosts: bool = False) -> dict[str, Any]:
 
 
 def unfinished(call: Call) -> list[Rollout]:
-    """Of the app that is meant, or of all; oldest first."""
-    apps = call.apps()
+    """Of the app that is meant, or of all, also of those that rollout.toml has no more; oldest first."""
+    meant = None if call.app_name is None else call.apps()
     with call.store.reading() as tx:
-        return [one for one in tx.rollouts.unfinished() if one.app in apps]
+        return [one for one in tx.rollouts.unfinished() if meant is None or one.app in meant]
 
 
 def to_stop(call: Call, number: int | None) -> Rollout:

@@ -6,12 +6,13 @@ from rollout.cli import finding, following, output, scene, shapes, waiting
 from rollout.cli.call import Call
 from rollout.cli.scene import Bar
 from rollout.cli.tellers import teller
-from rollout.domain.model import AppName
+from rollout.domain.model import AppName, Rollout
 from rollout.domain.states import FINISHED
 from rollout.services import catching_up, editions, explaining, outages, planning, telling, views
 from rollout.store.store import Transaction
 
 WRONG = "what comes next is not known here: its table in rollout.toml is wrong"
+GONE = "nothing comes next: rollout.toml has it no more; what is under way ends all the same"
 SHOWN_COMMITS = 5
 SHOWN_LATE = 3
 
@@ -31,11 +32,17 @@ def show(call: Call, number: int | None) -> int:
             shown = views.rollouts(tx, found)
         _document(call, shown)
         return 0
-    for app in call.apps():
+    for app in _apps(call, found):
         with call.store.reading() as tx:
             _say_app(call, tx, app)
     output.say_edition(_other(call))
     return 0
+
+
+def _apps(call: Call, unfinished: Sequence[Rollout]) -> list[AppName]:
+    """Those that are meant, and those that rollout.toml has no more while a rollout of theirs is under way."""
+    apps = call.apps()
+    return apps + sorted({one.app for one in unfinished} - set(apps))
 
 
 def _document(call: Call, shown: Sequence[scene.View]) -> None:
@@ -67,17 +74,25 @@ def _bars(call: Call, number: int | None) -> list[Bar]:
     if number is not None:
         return scene.of_rollout(finding.view(call, number))
     bars: list[Bar] = []
+    apps = _apps(call, finding.unfinished(call))
     with call.store.reading() as tx:
-        for app in call.apps():
+        for app in apps:
             found = views.rollouts(tx, tx.rollouts.unfinished(app))
             bars += [bar for view in found for bar in scene.of_rollout(view)]
             bars.append(Bar(f"{app} next" if found else app, 0, None, _next(call, tx, app)))
     return bars
 
 
-def _next(call: Call, tx: Transaction, app: AppName) -> str:
+def _unknown(call: Call, app: AppName) -> str | None:
+    """Why nobody can say what comes next."""
     if app in call.config.left_out:
         return WRONG
+    return None if app in call.config.apps else GONE
+
+
+def _next(call: Call, tx: Transaction, app: AppName) -> str:
+    if (unknown := _unknown(call, app)) is not None:
+        return unknown
     configured = call.config.app(app)
     return output.expected(explaining.coming(tx, configured), configured)
 
@@ -91,8 +106,8 @@ def _say_app(call: Call, tx: Transaction, app: AppName) -> None:
     found = views.rollouts(tx, tx.rollouts.unfinished(app))
     for view in found:
         _say_rollout(view, indent="  ")
-    if app in call.config.left_out:
-        output.say(f"  {output.paint(WRONG, 'red')}")
+    if (unknown := _unknown(call, app)) is not None:
+        output.say(f"  {output.paint(unknown, 'red')}")
         return
     red = telling.first_red(tx, call.config.app(app))
     if red is not None:

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from rollout.config.deploy_file import AppConfig
+from rollout.config.deploy_file import AppConfig, Config
 from rollout.domain.model import AppName, Commit, Rollout
 from rollout.domain.states import HostState
 from rollout.services import catching_up, explaining, freezes, telling, views
@@ -42,6 +42,15 @@ class Shown:
     subject: str
     author: str
     bar: tuple[Piece, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """An app of which nothing begins, and why; what is under way ends all the same."""
+
+    name: str
+    why: str
+    running: tuple[Shown, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +96,7 @@ class Page:
         apps = [section(tx, app) for app in self._service.deps.config.apps.values()]
         return self._template.render(
             apps=apps,
-            left_out=list(self._service.deps.config.left_out),
+            others=list(_others(tx, self._service.deps.config)),
             style=Style(self._style),
             refresh_s=REFRESH_S,
             now=views.moment(tx.today()),
@@ -131,6 +140,13 @@ def section(tx: Transaction, app: AppConfig) -> AppSection:
         more_behind=max(0, len(late) - BEHIND),
         last=tuple(_shown(tx, tx.rollouts.finished(name, LAST))),
     )
+
+
+def _others(tx: Transaction, config: Config) -> Iterator[Other]:
+    gone = {one.app for one in tx.rollouts.unfinished()} - {*config.names}
+    for name in map(AppName, [*config.left_out, *sorted(gone)]):
+        why = "rollout.toml has it no more" if name in gone else "its table in rollout.toml is wrong"
+        yield Other(name, why, tuple(_shown(tx, tx.rollouts.unfinished(name))))
 
 
 def _becomes(tx: Transaction, app: AppConfig, one: catching_up.Late) -> str:

@@ -69,6 +69,23 @@ def test_so_is_one_of_an_app_that_was_taken_out(cli, deps):
     assert deps.fleet.hosts["blog01"].current == OLD
 
 
+def test_what_is_under_way_of_an_app_that_was_taken_out_is_shown_and_can_be_stopped(cli, deps):
+    """It goes on all the same: without its number too it is found, also beside the apps that are there."""
+    file = deps.config.path
+    file.write_text(file.read_text().partition("[apps.blog.tests]")[0])
+    assert [(one["app"], one["id"]) for one in cli("status", "--json").json] == [("blog", 2)]
+    told = cli("status").out
+    assert (
+        told.index("shop")
+        < told.index("blog")
+        < told.index("rollout 2")
+        < told.index("rollout.toml has it no more")
+    )
+    assert cli("status", "--app", "shop", "--json").json == []
+    told = cli("stop", "--wait", "--timeout", "60s", "--json")
+    assert (told.code, told.json["id"], told.json["state"]) == (0, 2, RolloutState.ROLLED_BACK)
+
+
 def test_what_the_store_tells_of_it_is_told(cli):
     """Its rollouts and its hosts are there as before; what comes next is not foretold."""
     assert [one["app"] for one in cli("status", "--json").json] == ["blog"]

@@ -122,6 +122,18 @@ def test_an_app_whose_table_is_wrong_is_shown_as_such(world, serve):
     assert "blog Nothing begins: its table in rollout.toml is wrong." in page.text
 
 
+@pytest.mark.parametrize("where", ["wrong", "gone"])
+def test_what_is_under_way_of_an_app_that_begins_nothing_is_shown(world, halted, serve, where):
+    """It goes on all the same, and may wait for a person."""
+    config = replace(world.deps.config, apps={}, left_out={"shop": "1 to mend"} if where == "wrong" else {})
+    page = read(serve(replace(world.deps, config=config)))[1]
+    assert f"shop Rollout {halted.id} halted" in page.text
+    why = "its table in rollout.toml is wrong" if where == "wrong" else "rollout.toml has it no more"
+    assert (
+        f"Waits for a person: rollout show {halted.id}" in page.text.partition(f"Nothing begins: {why}.")[0]
+    )
+
+
 def test_hosts_that_are_behind_are_shown_with_the_reason(world, client):
     """As `rollout status` and `hosts` tell it: what a person has to mend stands where people look."""
     world.push()
