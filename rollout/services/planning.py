@@ -70,6 +70,7 @@ def _plan_next(app: AppConfig, deps: Deps, *, may_wait: bool) -> Rollout | None:
         chosen, why = _next(tx, app)
         name = AppName(app.name)
         noted = _noted(tx, name)
+        before = tx.rollouts.newest(name)
         active = tx.rollouts.active(name)
         waits = None if active else tx.rollouts.pending(name)
         reverted = active if active is not None and why_it_waits(tx, app, active) != active.reason else None
@@ -102,7 +103,7 @@ def _plan_next(app: AppConfig, deps: Deps, *, may_wait: bool) -> Rollout | None:
     except Conflict:
         return None  # another worker was faster
     except (ConfigError, ReleaseError) as error:
-        _fails(app, error, deps)
+        _fails(app, error, before, deps)
         return None
     deps.bell.ring([pipeline(rollout.id)])
     log.info(
@@ -541,11 +542,17 @@ def _note(app: AppConfig, why: str, deps: Deps) -> None:
         log.info("nothing_started", app=app.name, why=why)
 
 
-def _fails(app: AppConfig, error: RolloutError, deps: Deps) -> None:
-    """Something is to go out, and nothing can be planned: people are told once, until a rollout has been planned."""
+def _fails(app: AppConfig, error: RolloutError, before: Rollout | None, deps: Deps) -> None:
+    """Something is to go out, and nothing can be planned: people are told once, until a rollout has been planned.
+
+    `before`: the newest one when this try began. An inventory may take its time, and is no news when another worker has planned meanwhile.
+    """
     name, why = AppName(app.name), CANNOT + "; ".join(str(error).splitlines())
     with deps.store.transaction() as tx:
         tx.apps.lock(name)
+        newest = tx.rollouts.newest(name)
+        if newest is not None and (before is None or newest.id != before.id):
+            return
         is_first, news = hindered(tx, name) is None, tx.apps.note(name, why)
         if is_first:
             tx.record(name, "automation", "planning fails", who=AUTOMATION, why=why)

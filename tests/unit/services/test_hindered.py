@@ -1,7 +1,7 @@
 """While no rollout can be planned people are told why: by a notice once, and by whatever says what comes next."""
 
 from rollout.errors import ConfigError
-from rollout.services import explaining, freezes, halts, intake, reconcile
+from rollout.services import explaining, freezes, halts, intake, planning, reconcile, testing
 
 BROKEN = "no rollout can be planned: the inventory ended with status 1: token expired"
 
@@ -82,3 +82,28 @@ def test_with_every_host_excluded_it_is_said_which_command_takes_one_in(world):
         "tested; no rollout can be planned: canary: the fleet has no host left"
     )
     assert "rollout include HOST" in notices(world)[0][1]
+
+
+def test_a_try_that_began_before_the_inventory_was_mended_is_no_news(world, monkeypatch):
+    """It ends when another worker's has planned: then it says nothing any more, neither in a notice nor in what is told."""
+    members = world.fleet.members
+    sha = world.workshop.push()
+    intake.read_branch(app(world), world.deps, who="test", why="pushed")
+    with world.store.transaction() as tx:
+        number = tx.commits.get("shop", sha).id
+
+    def hangs(_config):
+        monkeypatch.setattr(world.fleet, "members", members)
+        assert planning.start_next("shop", world.deps, may_wait=True) is not None, "another worker's"
+        raise ConfigError("the inventory did not end within 30 s", remedy="try it: /srv/list --list")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(planning, "start_next", lambda *_a, **_k: None)
+        testing.run_tests(number, world.deps)
+    monkeypatch.setattr(world.fleet, "members", hangs)
+    planning.start_next("shop", world.deps, may_wait=True)
+    assert world.settle().commit == sha, "it is out"
+    freezes.freeze(app(world), world.deps, who="ann", why="the sale", until=None)
+    later = world.push()
+    world.run(seconds=60)
+    assert (told_of(world, later)[0].because, notices(world)) == ("tested, frozen by ann: the sale", [])
