@@ -211,6 +211,13 @@ def _runs(tx: Transaction, rollout: Rollout) -> str:
     """Of what the fleet runs, or went back to: that may be gone, and not to be built again."""
     if tx.fleet.any_runs(rollout.app, rollout.commit):
         return "and runs"
+    active = tx.rollouts.active(rollout.app)
+    if (
+        active is not None
+        and active.previous == rollout.commit
+        and active.state not in {R.STOPPING, R.ROLLING_BACK}
+    ):
+        return f"and rollout {active.id} replaces it"
     commit = tx.commits.get(rollout.app, rollout.commit)
     why = f"{rollout.commit[:12]} is on its way back"
     if commit is not None and commit.state is not CommitState.PASSED:

@@ -15,6 +15,7 @@ from rollout.store.rollouts import Rollouts
 from rollout.store.store import Transaction
 from tests.support.branch import coming, commit_of, read, tested, why
 from tests.support.fakes import a_commit, a_deps, a_rollout
+from tests.support.released import released
 from tests.support.world import World
 
 
@@ -887,3 +888,14 @@ def test_a_halt_and_a_freeze_are_told_together(world):
     for told in (why(world, later), coming(world)):
         assert told.because.endswith(f"rollout show {rollout.id}; frozen by ann: the sale")
         assert told.expected_at is None
+
+
+@pytest.mark.parametrize("hosts", [1, 3])
+def test_what_the_next_one_replaces_is_not_on_its_way_back(tmp_path, monkeypatch, hosts):
+    """While the next rollout has switched every host, and is not done, nothing goes back to what it replaces."""
+    world = released(tmp_path, monkeypatch, hosts=hosts)
+    first = world.workshop.commits[0].sha
+    world.push()
+    world.run(until=lambda: set(world.runs().values()) == {world.workshop.commits[-1].sha})
+    assert world.newest().state in STAGES
+    assert "on its way back" not in why(world, first).because
