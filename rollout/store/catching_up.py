@@ -11,7 +11,7 @@ from rollout.domain.catching_up import Behind
 from rollout.domain.model import FOREIGN, UNREAD, AppName, Member, Role, Rollout, RolloutHost, RolloutId
 from rollout.domain.states import CommitState, HostState, RolloutState
 from rollout.store.fleet import IS_ANOTHER, IS_IN_FLEET, ITS_FLEET_HOST
-from rollout.store.hosts import LAST_OF_ITS, host_of
+from rollout.store.hosts import LAST_TOUCHED_OF_ITS, host_of
 from rollout.store.rollouts import has_room
 from rollout.store.rows import columns
 from rollout.store.tables import apps, fleet_hosts, rollout_hosts, rollouts
@@ -216,9 +216,7 @@ _GOES_BACK = and_(
         or_(
             _LATER.c.state == H.ROLLING_BACK,
             and_(_LATER.c.state == H.ROLLBACK_FAILED, _LATER.c.due_at.is_not(None)),
-            and_(
-                _LATER.c.id == LAST_OF_ITS.correlate(fleet_hosts), _LATER.c.touched, _RUNS_WHAT_WAS_TAKEN_BACK
-            ),
+            and_(_LATER.c.id == LAST_TOUCHED_OF_ITS.correlate(fleet_hosts), _RUNS_WHAT_WAS_TAKEN_BACK),
         ),
     )
     .exists(),

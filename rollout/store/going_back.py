@@ -9,7 +9,7 @@ from sqlalchemy import and_, bindparam, false, func, or_, select, update
 from rollout.domain.model import UNREAD, AppName, RolloutHost, RolloutId
 from rollout.domain.states import FINISHED, HOSTS, HostEvent, HostState, RolloutState
 from rollout.store.fleet import IS_IN_FLEET, ITS_FLEET_HOST, is_in_fleet
-from rollout.store.hosts import DUE_OF, IN_ORDER, LAST_OF_ITS, hosts_of, its_rollout_is
+from rollout.store.hosts import DUE_OF, IN_ORDER, IN_UNFINISHED, LAST_TOUCHED_OF_ITS, hosts_of, its_rollout_is
 from rollout.store.straight import Prepared
 from rollout.store.tables import fleet_hosts, rollout_hosts, rollouts
 
@@ -196,8 +196,9 @@ _TO_TRY_AGAIN = Prepared(
 _MISSED_IT = Prepared(
     IN_ORDER.join(rollouts, rollouts.c.id == rollout_hosts.c.rollout)
     .where(
-        # Begun with the hosts: few owe anything.
-        rollout_hosts.c.id.in_(select(LAST_OF_ITS).where(fleet_hosts.c.owes, IS_IN_FLEET)),
+        # Begun with the hosts: few owe anything. What was planned later and came to nothing has not touched them.
+        rollout_hosts.c.id.in_(select(LAST_TOUCHED_OF_ITS).where(fleet_hosts.c.owes, IS_IN_FLEET)),
+        ~IN_UNFINISHED,
         _needs_first_try(),
         rollout_hosts.c.state != H.ROLLING_BACK,
         rollouts.c.state == RolloutState.ROLLED_BACK,

@@ -500,12 +500,22 @@ _LAST_TOUCHED = (
     .order_by(rollout_hosts.c.operation.desc())
     .limit(1)
 )
-LAST_OF_ITS = (
+_ITS_LAST = (
     select(_OTHER.c.id)
     .where(_OTHER.c.app == fleet_hosts.c.app, _OTHER.c.name == fleet_hosts.c.name)
     .order_by(_OTHER.c.rollout.desc())
     .limit(1)
-    .scalar_subquery()
+)
+LAST_OF_ITS = _ITS_LAST.scalar_subquery()
+LAST_TOUCHED_OF_ITS = _ITS_LAST.where(_OTHER.c.touched).scalar_subquery()
+IN_UNFINISHED = (
+    select(_OTHER.c.id)
+    .where(
+        _SAME_HOST,
+        _OTHER.c.rollout.in_(select(rollouts.c.id).where(rollouts.c.state.not_in(sorted(FINISHED)))),
+    )
+    .correlate(rollout_hosts)
+    .exists()
 )
 TO_LOOK_AT = (
     rows_of(RolloutHost, rollout_hosts)
@@ -517,12 +527,7 @@ TO_LOOK_AT = (
         or_(rollout_hosts.c.lease_until.is_(None), rollout_hosts.c.lease_until <= bindparam("now")),
         its_rollout_is(FINISHED),
         # Nor of one that was planned ahead and came to nothing, while the rollout before it has the host.
-        ~select(_OTHER.c.id)
-        .where(
-            _SAME_HOST,
-            _OTHER.c.rollout.in_(select(rollouts.c.id).where(rollouts.c.state.not_in(sorted(FINISHED)))),
-        )
-        .exists(),
+        ~IN_UNFINISHED,
     )
     .order_by(rollout_hosts.c.id)
 )

@@ -3,10 +3,19 @@
 from contextlib import suppress
 
 import pytest
+from sqlalchemy import update
 
 from rollout.domain.states import HostState, RolloutState
 from rollout.services import stopping
-from tests.support.across import another_app_switches, out_of_the_inventory, recorded, row_of, state_of
+from rollout.store.tables import fleet_hosts
+from tests.support.across import (
+    another_app_switches,
+    another_is_planned,
+    out_of_the_inventory,
+    recorded,
+    row_of,
+    state_of,
+)
 from tests.support.checker import read
 from tests.support.checker.check import check
 from tests.support.world import World
@@ -71,6 +80,30 @@ def test_who_is_back_is_brought_along(world):
 
 class Undone(Exception):
     """What a transaction wrote is not kept."""
+
+
+@pytest.mark.parametrize(
+    ("state", "touched", "missed"),
+    [(R.STOPPED, False, True), (R.STOPPED, True, False), (R.PENDING, False, False)],
+    ids=["set aside", "kept", "still planned"],
+)
+def test_who_missed_its_way_back_is_seen_past_what_came_to_nothing(world, state, touched, missed):
+    """Its last row that was touched counts, and no later one; what is not over yet has the host first."""
+    number = goes_back(world)
+    world.run(until=lambda: state_of(world, number) is R.ROLLED_BACK, seconds=60)
+    with suppress(Undone), world.store.transaction() as tx:
+        bad, row = tx.rollouts.get(number).commit, row_of(world, number, LEFT)
+        another_is_planned(tx, number, LEFT, state=state, touched=touched)
+        tx.connection.execute(
+            update(fleet_hosts)
+            .where(fleet_hosts.c.name == LEFT)
+            .values(release=bad, left_at=None, operation=0)
+        )
+        assert [host.id for host in tx.going_back.to_try_again()] == ([row.id] if missed else [])
+        late = {one.host.name: one.wanted for one in tx.catching_up.behind(tx.rollouts.newest_done("shop"))}
+        if state is R.STOPPED and not touched:
+            assert late == {LEFT: False}
+        raise Undone
 
 
 @pytest.mark.parametrize(

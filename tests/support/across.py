@@ -45,6 +45,20 @@ def another_app_switches(tx, name, *, app="site", **its):
         number = tx.connection.execute(insert(table).values(row)).inserted_primary_key[0]
 
 
+def another_is_planned(tx, number, name, *, state, touched):
+    """After rollout `number` one more that has this host, in this state."""
+    for table, where, its in (
+        (rollouts, {"id": number}, {"state": state}),
+        (rollout_hosts, {"rollout": number, "name": name}, {"state": HostState.PENDING, "touched": touched}),
+    ):
+        query = select(table).where(*(table.c[what] == value for what, value in where.items()))
+        row = dict(tx.connection.execute(query).mappings().one()) | its
+        row.pop("id")
+        if table is rollout_hosts:
+            row["rollout"] = number
+        number = tx.connection.execute(insert(table).values(row)).inserted_primary_key[0]
+
+
 def row_of(world, number, name=SLOW):
     """The host in this rollout."""
     with world.store.reading() as tx:

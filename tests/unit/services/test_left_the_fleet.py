@@ -5,7 +5,7 @@ import pytest
 from rollout.domain.model import UNREAD
 from rollout.domain.states import HostState, RolloutState
 from rollout.errors import ConfigError, Conflict
-from rollout.services import catching_up, freezes, hosts, stopping, verifying
+from rollout.services import catching_up, freezes, hosts, planning, stopping, verifying
 from tests.support.across import (
     SLOW,
     out_of_the_inventory,
@@ -365,6 +365,26 @@ def test_who_came_with_another_apps_release_does_not_stay_on_it_after_a_way_back
     world.run(until=lambda: machine.current == older, seconds=700)
     world.run(seconds=60)
     assert (machine.current, recorded(world).release) == (older, older)
+
+
+def test_what_was_planned_ahead_and_came_to_nothing_hides_no_host_that_missed_its_way_back(
+    world, monkeypatch
+):
+    """Its row in what was set aside says nothing of what it runs: in a freeze it goes back all the same."""
+    older, bad = two_releases(world)
+    number = world.newest().id
+    world.push()
+    world.run(until=lambda: world.newest().id > number, seconds=60)
+    freezes.freeze(app(world), world.deps, who="ann", why="incident", until=None)
+    with world.store.transaction() as tx:
+        planning.set_aside(tx, tx.rollouts.lock(number + 1), "tried", who="test")
+    assert not row_of(world, number + 1).touched
+    comes_back = leaves(world, monkeypatch)
+    rolled_back(world)
+    assert (world.fleet.hosts[SLOW].current, the_others(world)) == (bad, {older})
+    comes_back()
+    world.run(until=lambda: row_of(world, number).state is H.ROLLED_BACK, seconds=900)
+    assert (world.fleet.hosts[SLOW].current, recorded(world).owes) == (older, False)
 
 
 @pytest.mark.parametrize("first", [False, True], ids=["in a freeze", "the first release"])
