@@ -2,7 +2,7 @@
 
 import pytest
 
-from rollout.domain.model import UNREAD
+from rollout.domain.model import UNREAD, AppName
 from rollout.domain.states import HostState, RolloutState
 from rollout.errors import ConfigError, Conflict
 from rollout.services import catching_up, freezes, hosts, planning, stopping, verifying
@@ -404,3 +404,23 @@ def test_who_was_away_for_a_moment_goes_back_when_it_is_in_the_fleet_again(world
     world.run(seconds=60)
     with world.store.reading() as tx:
         assert catching_up.late(tx, app(world)) == []
+
+
+def test_a_rollout_that_came_to_nothing_does_not_hide_that_a_host_missed_its_way_back(world, monkeypatch):
+    """It was planned with the host, and stopped before it came to it: what was taken back stayed there for ever."""
+    bad = first_release(world)
+    comes_back = leaves(world, monkeypatch)
+    number = rolled_back(world).id
+    comes_back()
+    world.push(message=f"a fix\n\nRollout-Fixes: {bad}")
+
+    def on_its_canary():
+        with world.store.reading() as tx:
+            return tx.rollouts.active(AppName("shop"))
+
+    world.run(until=lambda: (found := on_its_canary()) and found.state is R.EVALUATING_CANARY, seconds=100)
+    assert (world.fleet.hosts[SLOW].current, row_of(world, number + 1).touched) == (bad, False)
+    stopping.stop(number + 1, world.deps, who="ann", why="not yet")
+    stopped(world, number + 1)
+    world.run(until=lambda: row_of(world, number).state is H.ROLLED_BACK, seconds=900)
+    assert set(world.runs().values()) == {None}
